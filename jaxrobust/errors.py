@@ -1,0 +1,19 @@
+"""The errors that a user can mend: each is one line that names the field, its value and the remedy."""
+
+
+class UserError(Exception):
+    """Wrong input from outside. The command line prints it as one line and exits with code 2."""
+
+
+class FieldError(UserError):
+    """A field of the config, or of the data it names, holds something that cannot be used.
+
+    Args:
+        field: dotted name as the user writes it, for example `threat.eps_255`.
+        value: what it holds.
+        problem: what is wrong with it, as a clause.
+        remedy: what to write or do instead, as a clause.
+    """
+
+    def __init__(self, field: str, value, problem: str, remedy: str):
+        super().__init__(" ".join(f"{field} = {value!r}: {problem}; {remedy}".split()))
