@@ -1,0 +1,44 @@
+"""Image classification data in memory: `load("tfds:cifar10")` gives checked train, validation and test splits.
+
+Everything the rest of the package sees is a `DataSet` of numpy arrays. Where they come from is the business of
+`sources`, one file per form of the name; that they are sound is the business of `checks`, the same for every source.
+TensorFlow is imported by the `tfds:` source alone, and only when it reads.
+
+    data = load("digits", validation_per_class=10, seed=0)
+    data.train.images     # [N, 8, 8, 1] uint8
+    data.train.counts(data.num_classes)
+"""
+
+from jaxrobust.data import checks, randomness, sources, splits
+from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.data.sources import Gaussians, check_name
+
+__all__ = ["DataSet", "Gaussians", "Split", "check_name", "load"]
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str = "",
+    validation_per_class: int = 0,
+    seed: int = 0,
+    gaussians: Gaussians | None = None,
+) -> DataSet:
+    """Reads and checks a data set, and takes the validation split from its training set.
+
+    Args:
+        name: `digits`, `tfds:NAME`, `arrays:FILE.npz`, `folder:DIR` or `gaussians`; see `sources`.
+        data_dir: folder of prepared TFDS data sets; empty: `TFDS_DATA_DIR`, else TFDS's own default.
+        validation_per_class: examples of every class to move from train to validation.
+        seed: selects the validation examples and, for `gaussians`, the draw. The test split of `digits` is fixed.
+        gaussians: the mixture that the name `gaussians` stands for.
+
+    Raises:
+        FieldError: the name, or what it leads to, cannot be used.
+    """
+    raw = sources.read(name, data_dir=data_dir, seed=seed, gaussians=gaussians)
+    class_names, train, test = checks.checked(raw, name)
+    train, validation = splits.hold_out(
+        train, validation_per_class, class_names, randomness.generator(seed, "validation")
+    )
+    return DataSet(name, class_names, train, validation, test)

@@ -1,0 +1,80 @@
+"""Random crops and flips in JAX, one key per example.
+
+Because each example brings its own key, what happens to it depends neither on the rest of the batch nor on how many
+devices share it:
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, positions)      # [B]
+    images = augment(keys, to_float(images), operations=("crop", "flip"), pad=4, pad_mode="zero")
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.errors import FieldError
+
+OPERATIONS = ("crop", "flip")
+PAD_MODES = ("zero", "reflect")
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """Pixels as float32 in [0, 1]: uint8 is divided by 255, float32 is returned as it is. Any shape."""
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 255
+    if images.dtype == jnp.float32:
+        return images
+    raise TypeError(f"images must be uint8 or float32, not {images.dtype}")
+
+
+def augment(keys: jax.Array, images: jax.Array, *, operations: tuple[str, ...], pad: int, pad_mode: str) -> jax.Array:
+    """Applies random operations to every image.
+
+    Args:
+        keys: [B] random keys, one per example.
+        images: [B, H, W, C] float32 in [0, 1].
+        operations: any of `OPERATIONS`, each at most once, applied in this order.
+            `crop`: pad, then cut out H x W at a uniform offset. `flip`: mirror left to right with probability 1/2.
+        pad: pixels that `crop` adds on each side.
+        pad_mode: what `crop` pads with: `zero` (black) or `reflect` (the image mirrored, its edge not repeated).
+
+    Returns:
+        [B, H, W, C] float32 in [0, 1].
+
+    Raises:
+        FieldError: an argument is none of the above.
+    """
+    check_arguments(operations, pad, pad_mode)
+
+    def augment_one(key, image):
+        for operation in operations:
+            # The key follows the operation, not its place: adding flips leaves the crops as they were.
+            own_key = jax.random.fold_in(key, OPERATIONS.index(operation))
+            image = _crop(own_key, image, pad, pad_mode) if operation == "crop" else _flip(own_key, image)
+        return image
+
+    return jax.vmap(augment_one)(keys, images)
+
+
+def check_arguments(operations: tuple[str, ...], pad: int, pad_mode: str) -> None:
+    """Raises FieldError unless `augment` can use these arguments."""
+    for operation in operations:
+        if operation not in OPERATIONS:
+            raise FieldError("data.augment", operations, f"{operation!r} is unknown", f"use any of {OPERATIONS}")
+    if len(set(operations)) < len(operations):
+        raise FieldError("data.augment", operations, "an operation is repeated", "name each at most once")
+    if pad < 0:
+        raise FieldError("data.pad", pad, "is negative", "use a number of pixels of at least 0")
+    if pad_mode not in PAD_MODES:
+        raise FieldError("data.pad_mode", pad_mode, "is unknown", f"use one of {PAD_MODES}")
+
+
+def _crop(key: jax.Array, image: jax.Array, pad: int, pad_mode: str) -> jax.Array:
+    """Pads an image [H, W, C] by `pad` on each side and cuts H x W out of it."""
+    mode = {"zero": "constant", "reflect": "reflect"}[pad_mode]
+    padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode=mode)
+    row, column = jax.random.randint(key, (2,), 0, 2 * pad + 1)
+    return jax.lax.dynamic_slice(padded, (row, column, 0), image.shape)
+
+
+def _flip(key: jax.Array, image: jax.Array) -> jax.Array:
+    """Mirrors an image [H, W, C] left to right with probability 1/2."""
+    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)

@@ -1,0 +1,57 @@
+"""The two types that carry data: a split, and a data set of three splits."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled images in a fixed order. An example's index in its split is its id.
+
+    Attributes:
+        images: [N, H, W, C], uint8 in 0..255 or float32 in [0, 1].
+        labels: [N] int32.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def counts(self, num_classes: int) -> np.ndarray:
+        """Examples of each class, [num_classes] int."""
+        return np.bincount(self.labels, minlength=num_classes)
+
+    def take(self, indices: np.ndarray | slice) -> "Split":
+        """The examples at `indices`, in that order; for a slice, views of them."""
+        return Split(self.images[indices], self.labels[indices])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DataSet:
+    """A data set that has passed `checks`: class c is called `class_names[c]` and has training examples.
+
+    Attributes:
+        name: as the user wrote it, for example `tfds:cifar10`.
+        class_names: one name per class, in the order of the labels.
+        train: what the model is fitted to.
+        validation: held out of the training set, class by class; may be empty.
+        test: what results are reported on; may lack a class.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self.train.images.shape[1:]

@@ -1,0 +1,23 @@
+"""Independent host-side random streams, one per purpose."""
+
+import zlib
+
+import numpy as np
+
+from jaxrobust.errors import FieldError
+
+
+def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
+    """A generator that is a function of its arguments alone.
+
+    Streams of different purposes or indices are independent, so that drawing more from one never moves another.
+
+    Args:
+        seed: the user's seed, at least 0.
+        purpose: what the stream is for, for example `order`.
+        *index: which of the purpose's streams, for example the epoch.
+    """
+    if seed < 0:
+        raise FieldError("train.seed", seed, "is negative", "use an integer of at least 0")
+    # crc32 and not hash(): the latter differs from process to process.
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *index)))

@@ -1,0 +1,67 @@
+"""Where data comes from. A name is a form, and for most forms what follows the colon:
+
+    digits            scikit-learn's 1,797 handwritten digits, 8 x 8, bundled: runs anywhere
+    tfds:NAME         any TensorFlow Datasets set with features `image` and `label`, for example tfds:cifar10
+    arrays:FILE.npz   train_images, train_labels, test_images, test_labels and, if you like, class_names
+    folder:DIR        DIR/train/CLASS/*.png and DIR/test/CLASS/*.png, or .jpg, .jpeg
+    gaussians         two or more Gaussian classes, for which robustness has closed forms
+
+A source returns a `RawDataSet` as it finds it and raises FieldError where it finds none; `checks` looks at what it
+returned. A new source is a module with `read` and a case below.
+"""
+
+import difflib
+
+from jaxrobust.data.checks import RawDataSet
+from jaxrobust.data.sources.gaussians import Gaussians
+from jaxrobust.errors import FieldError
+
+__all__ = ["Gaussians", "check_name", "read"]
+
+_FORMS = ("digits", "tfds:NAME", "arrays:FILE.npz", "folder:DIR", "gaussians")
+
+
+def check_name(name: str) -> tuple[str, str]:
+    """Splits a data set's name into (form, argument); imports and reads nothing.
+
+    Raises:
+        FieldError: the name has no known form.
+    """
+    form, colon, argument = name.partition(":")
+    for known in _FORMS:
+        known_form, known_colon, _ = known.partition(":")
+        if (form, colon) == (known_form, known_colon) and bool(argument) == bool(colon):
+            return form, argument
+    near = difflib.get_close_matches(name, ("digits", "gaussians"), n=1)
+    if not near and name.isidentifier():  # A bare name such as cifar10 is most likely one of TFDS.
+        near = [f"tfds:{name}"]
+    guess = f" (did you mean {near[0]}?)" if near else ""
+    raise FieldError("data.name", name, "is not the name of a data set", f"use one of {', '.join(_FORMS)}{guess}")
+
+
+def read(name: str, *, data_dir: str, seed: int, gaussians: Gaussians | None) -> RawDataSet:
+    """Reads the data set called `name`; the arguments are those of `jaxrobust.data.load`."""
+    # Imported here: no source should cost the others its dependencies, and TensorFlow takes seconds.
+    match check_name(name):
+        case "digits", _:
+            from jaxrobust.data.sources import digits
+
+            return digits.read()
+        case "tfds", tfds_name:
+            from jaxrobust.data.sources import tfds
+
+            return tfds.read(tfds_name, data_dir)
+        case "arrays", file:
+            from jaxrobust.data.sources import arrays
+
+            return arrays.read(file)
+        case "folder", folder_dir:
+            from jaxrobust.data.sources import folder
+
+            return folder.read(folder_dir)
+        case "gaussians", _:
+            if gaussians is None:
+                raise FieldError("data.gaussians", None, "describes no mixture", "pass a Gaussians")
+            from jaxrobust.data.sources.gaussians import read as read_gaussians
+
+            return read_gaussians(gaussians, seed)

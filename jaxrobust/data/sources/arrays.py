@@ -1,0 +1,60 @@
+"""Images and labels from one .npz file."""
+
+import os
+import zipfile
+
+import numpy as np
+
+from jaxrobust.data.checks import RawDataSet
+from jaxrobust.errors import FieldError
+
+_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def read(file: str) -> RawDataSet:
+    """Reads train_images, train_labels, test_images, test_labels and the optional class_names.
+
+    Images are [N, H, W] or [N, H, W, C], uint8 or float in [0, 1]. Without class_names, classes are called by their
+    labels. Further arrays in the file are not read.
+
+    Raises:
+        FieldError: there is no such file, or it lacks an array.
+    """
+    name = f"arrays:{file}"
+    try:
+        with np.load(os.path.expanduser(file), allow_pickle=False) as arrays:
+            if missing := [key for key in _KEYS if key not in arrays]:
+                raise FieldError(
+                    "data.name", name, f"has no array {missing[0]!r}", f"write it with np.savez({', '.join(_KEYS)})"
+                )
+            train_images, train_labels, test_images, test_labels = (arrays[key] for key in _KEYS)
+            class_names = arrays.get("class_names")
+    except FileNotFoundError as error:
+        raise FieldError("data.name", name, "there is no such file", "write the path of an .npz file") from error
+    # TypeError and AttributeError: an .npy file loads as an array, which is no context manager.
+    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        problem = f"cannot be read as an .npz file of plain arrays ({error})"
+        raise FieldError("data.name", name, problem, "write it with np.savez, without Python objects") from error
+    return RawDataSet(
+        class_names=_labels_as_names(train_labels) if class_names is None else _strings(class_names),
+        train_images=_with_channels(train_images),
+        train_labels=train_labels,
+        test_images=_with_channels(test_images),
+        test_labels=test_labels,
+    )
+
+
+def _with_channels(images: np.ndarray) -> np.ndarray:
+    """[N, H, W] as [N, H, W, 1]; anything else as it is."""
+    return images[..., None] if images.ndim == 3 else images
+
+
+def _strings(class_names: np.ndarray) -> tuple[str, ...]:
+    """An array [C] of str, bytes or numbers as strings."""
+    return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in class_names.ravel().tolist())
+
+
+def _labels_as_names(labels: np.ndarray) -> tuple[str, ...]:
+    """'0', '1', ... up to the largest training label, and not more classes than examples could fill."""
+    largest = int(labels.max()) if labels.size and labels.dtype.kind in "iu" else 1
+    return tuple(str(label) for label in range(max(2, min(largest + 1, labels.size))))

@@ -1,0 +1,105 @@
+"""Images in one folder per class."""
+
+import concurrent.futures
+import itertools
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from jaxrobust.data.checks import RawDataSet
+from jaxrobust.errors import FieldError
+
+_SUFFIXES = {".png", ".jpg", ".jpeg"}
+_DEEP_MODES = ("I", "F")  # and I;16 and its kin: converting them to 8 bits would clip them
+
+
+def read(folder_dir: str) -> RawDataSet:
+    """Reads DIR/train/CLASS/* and DIR/test/CLASS/*, files in the order of their sorted names.
+
+    Classes are numbered in the order of their sorted folder names. Images keep one channel if all of them are 8-bit
+    grey, and are read as RGB otherwise. Hidden folders and files of other kinds are passed over.
+
+    Raises:
+        FieldError: a folder is missing, the splits have different classes, images differ in size, or a file is broken.
+    """
+    root = pathlib.Path(folder_dir).expanduser()
+    name = f"folder:{folder_dir}"
+    class_names = _class_names(root / "train", name)
+    if different := set(class_names) ^ set(_class_names(root / "test", name)):
+        problem = f"class {min(different)!r} is in only one of train and test"
+        raise FieldError("data.name", name, problem, "give both folders the same classes; a test class may be empty")
+    train_files, train_labels = _files(root / "train", class_names)
+    test_files, test_labels = _files(root / "test", class_names)
+    files = train_files + test_files
+    # Pillow releases the interpreter lock while it reads and decodes, so threads are enough.
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        headers = list(pool.map(lambda file: _header(file, name), files))
+        _check_sizes(files, [size for size, _ in headers], name)
+        mode = "L" if all(mode == "L" for _, mode in headers) else "RGB"
+        width, height = headers[0][0] if headers else (1, 1)
+        images = np.empty((len(files), height, width, len(mode)), np.uint8)
+
+        def decode(index: int):
+            images[index] = _pixels(files[index], mode, name).reshape(images.shape[1:])
+
+        list(pool.map(decode, range(len(files))))
+    return RawDataSet(class_names, images[: len(train_files)], train_labels, images[len(train_files) :], test_labels)
+
+
+def _class_names(split_dir: pathlib.Path, name: str) -> tuple[str, ...]:
+    """Sorted names of the folders in a split's folder."""
+    if not split_dir.is_dir():
+        problem = f"there is no folder {str(split_dir)!r}"
+        raise FieldError("data.name", name, problem, "arrange images as DIR/train/CLASS/*.png and DIR/test/CLASS/*.png")
+    return tuple(sorted(d.name for d in split_dir.iterdir() if d.is_dir() and not d.name.startswith(".")))
+
+
+def _files(split_dir: pathlib.Path, class_names: Sequence[str]) -> tuple[list[pathlib.Path], np.ndarray]:
+    """A split's image files, and their labels [N]."""
+    per_class = [
+        sorted(f for f in (split_dir / c).iterdir() if f.suffix.lower() in _SUFFIXES and not f.name.startswith("."))
+        for c in class_names
+    ]
+    return list(itertools.chain(*per_class)), np.repeat(
+        np.arange(len(class_names)), [len(files) for files in per_class]
+    )
+
+
+def _open(file: pathlib.Path, name: str) -> Image.Image:
+    """Opens an image; its pixels are not decoded yet."""
+    try:
+        return Image.open(file)
+    except OSError as error:
+        raise _broken(file, name) from error
+
+
+def _broken(file: pathlib.Path, name: str) -> FieldError:
+    return FieldError("data.name", name, f"{str(file)!r} cannot be read as an image", "repair or remove it")
+
+
+def _header(file: pathlib.Path, name: str) -> tuple[tuple[int, int], str]:
+    """((width, height), mode) of an image file."""
+    with _open(file, name) as image:
+        if image.mode.startswith(_DEEP_MODES):
+            problem = f"{str(file)!r} has more than 8 bits per channel"
+            raise FieldError("data.name", name, problem, "convert it to 8 bits, or store the set as arrays:FILE.npz")
+        return image.size, image.mode
+
+
+def _check_sizes(files: Sequence[pathlib.Path], sizes: Sequence[tuple[int, int]], name: str):
+    """Raises FieldError naming the first file whose size is not that of the first file."""
+    for file, (width, height) in zip(files, sizes, strict=True):
+        if (width, height) != sizes[0]:
+            problem = f"{str(file)!r} is {height} x {width} but {str(files[0])!r} is {sizes[0][1]} x {sizes[0][0]}"
+            raise FieldError("data.name", name, problem, "resize all images to one height and width")
+
+
+def _pixels(file: pathlib.Path, mode: str, name: str) -> np.ndarray:
+    """Decodes an image to [H, W] (mode L) or [H, W, 3] (mode RGB) uint8."""
+    with _open(file, name) as image:
+        try:
+            return np.asarray(image.convert(mode))
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways of saying that a file is broken.
+            raise _broken(file, name) from error

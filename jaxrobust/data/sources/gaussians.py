@@ -1,0 +1,97 @@
+"""Gaussian classes: data for which the best classifier and its robustness per class are known in closed form."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxrobust.data import randomness
+from jaxrobust.data.checks import RawDataSet
+from jaxrobust.errors import FieldError
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussians:
+    """A mixture in which class c is N(means[c] * 1_d, stddevs[c]^2 I_d). Two classes at -eta and +eta: (-eta, eta).
+
+    An example x is stored as an image [1, d, 1] of pixels 0.5 + pixels_per_unit * x, so an L_inf radius e in units of
+    the mixture is e * pixels_per_unit in pixels.
+
+    Attributes:
+        dimension: d.
+        means: mean of every coordinate, per class.
+        stddevs: standard deviation of every coordinate, per class.
+        priors: probability of each class, in training and in test; they add up to 1.
+        train_examples: size of the training set.
+        test_examples: size of the test set.
+        pixels_per_unit: scale. Every drawn pixel has to lie in [0, 1]; nothing is clipped.
+    """
+
+    dimension: int
+    means: Sequence[float]
+    stddevs: Sequence[float]
+    priors: Sequence[float]
+    train_examples: int
+    test_examples: int
+    pixels_per_unit: float
+
+    def __post_init__(self):
+        for field in ("stddevs", "priors"):
+            self._require(
+                field, len(getattr(self, field)) == len(self.means), f"means has {len(self.means)} classes", "match it"
+            )
+        self._require("means", len(self.means) >= 2, "is too short", "give at least 2 classes")
+        self._require("means", all(map(math.isfinite, self.means)), "is not finite", "use numbers")
+        self._require("stddevs", all(0 < s < math.inf for s in self.stddevs), "is out of range", "use numbers above 0")
+        self._require("priors", all(p > 0 for p in self.priors), "is out of range", "use numbers above 0")
+        total = sum(self.priors)
+        self._require("priors", abs(total - 1) < 1e-6, f"adds up to {total:.6g}", "make it add up to 1")
+        for field in ("dimension", "train_examples", "test_examples"):
+            self._require(field, getattr(self, field) >= 1, "is too small", "use at least 1")
+        self._require("pixels_per_unit", 0 < self.pixels_per_unit < math.inf, "is out of range", "use a number above 0")
+
+    def _require(self, field: str, condition: bool, problem: str, remedy: str):
+        if not condition:
+            raise FieldError(f"data.gaussians.{field}", getattr(self, field), problem, remedy)
+
+
+def read(mixture: Gaussians, seed: int) -> RawDataSet:
+    """Draws training and test set from independent streams of `seed`, [N, 1, d, 1] float32.
+
+    Raises:
+        FieldError: a drawn pixel lies outside [0, 1].
+    """
+    train, train_labels = _draw(mixture, mixture.train_examples, randomness.generator(seed, "gaussians train"))
+    test, test_labels = _draw(mixture, mixture.test_examples, randomness.generator(seed, "gaussians test"))
+    largest = max(np.abs(train).max(), np.abs(test).max())
+    if mixture.pixels_per_unit * largest > 0.5:
+        # Rounded to four digits after a step down by more than that rounding, so that what is advised does fit.
+        fits = float(f"{0.999 * 0.5 / largest:.4g}")
+        raise FieldError(
+            "data.gaussians.pixels_per_unit",
+            mixture.pixels_per_unit,
+            f"a drawn value of {largest:.4g} units would be a pixel outside [0, 1]",
+            f"use at most {fits} for this mixture and seed, less for any seed",
+        )
+    return RawDataSet(
+        class_names=tuple(f"class {label}" for label in range(len(mixture.means))),
+        train_images=_pixels(train, mixture.pixels_per_unit),
+        train_labels=train_labels,
+        test_images=_pixels(test, mixture.pixels_per_unit),
+        test_labels=test_labels,
+    )
+
+
+def _draw(mixture: Gaussians, num_examples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """`num_examples` independent draws: values [N, d] float32 in units of the mixture, labels [N]."""
+    priors = np.asarray(mixture.priors, np.float64)
+    labels = rng.choice(len(priors), num_examples, p=priors / priors.sum())
+    means, stddevs = (np.asarray(v, np.float32)[labels, None] for v in (mixture.means, mixture.stddevs))
+    noise = rng.standard_normal((num_examples, mixture.dimension), np.float32)
+    return means + stddevs * noise, labels
+
+
+def _pixels(values: np.ndarray, pixels_per_unit: float) -> np.ndarray:
+    """[N, d] in units of the mixture as images [N, 1, d, 1]."""
+    return np.float32(0.5) + np.float32(pixels_per_unit) * values[:, None, :, None]

@@ -1,0 +1,190 @@
+"""Any image classification set of TensorFlow Datasets, read into memory once, in a fixed order.
+
+A prepared folder is read without a network. Otherwise TFDS downloads and prepares the set, if there is a network.
+"""
+
+import contextlib
+import difflib
+import os
+import textwrap
+import urllib.parse
+
+import numpy as np
+from absl import logging
+
+# TensorFlow reads these once, at import. Here it does nothing but decode: its C++ side need neither report what is no
+# error nor announce how it multiplies matrices.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from jaxrobust.data.checks import RawDataSet
+from jaxrobust.errors import FieldError
+
+_READ_BATCH = 1024
+_PROBE_HOSTS = 3
+_PROBE_SECONDS = 5
+
+
+def read(tfds_name: str, data_dir: str) -> RawDataSet:
+    """Reads the training and test images of a TFDS set.
+
+    The test split is `test`, or `validation` where TFDS has no `test`, as for imagenet_resized.
+
+    Args:
+        tfds_name: as for `tfds.load`: `cifar10`, `imagenet_resized/32x32`, `mnist:3.0.1`, or the name of a folder
+            that `data_dir` holds.
+        data_dir: folder of prepared sets; empty: `TFDS_DATA_DIR`, else TFDS's own default.
+
+    Raises:
+        FieldError: there is no such set, it is neither prepared nor can be, or it is not one of equally sized images
+            with one label each.
+    """
+    # TensorFlow would otherwise reserve the memory of every GPU. Too late once it has started, and then not ours to do.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    with _quiet():
+        builder = _prepared_builder(tfds_name, data_dir)
+        features, splits = builder.info.features, builder.info.splits
+        _check_features(features, tfds_name)
+        test = "test" if "test" in splits else "validation"
+        if missing := {"train", test} - set(splits):
+            raise _error(tfds_name, f"has no {min(missing)} split, only {sorted(splits)}", "choose another set")
+        train_images, train_labels = _read_split(builder, "train", tfds_name)
+        test_images, test_labels = _read_split(builder, test, tfds_name)
+    label = features["label"]
+    return RawDataSet(
+        class_names=tuple(label.names or map(str, range(label.num_classes))),
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+    )
+
+
+def _error(tfds_name: str, problem: str, remedy: str) -> FieldError:
+    return FieldError("data.name", f"tfds:{tfds_name}", problem, remedy)
+
+
+def _reason(error: Exception) -> str:
+    """An exception of TFDS in one line of bounded length."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Silences what TFDS logs at each step, for a while."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _prepared_builder(tfds_name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """The builder of a set whose files are there, downloading them if need be."""
+    # An environment variable set after the import of TFDS counts too.
+    data_dir = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR", "")) or None
+    builder = _builder(tfds_name, data_dir)
+    if builder.is_prepared():
+        return builder
+    with contextlib.suppress(Exception):
+        # The installed TFDS may be of another age than the folder: any version that is there will do.
+        other_version = tfds.builder(f"{tfds_name}:*.*.*", data_dir=data_dir)
+        if other_version.is_prepared():
+            return other_version
+    command = f"point data.data_dir or TFDS_DATA_DIR at a folder where `tfds build {tfds_name}` has prepared it"
+    where = f"is not prepared in {str(builder.data_dir)!r}"
+    if unreachable := _unreachable_host(builder):
+        raise _error(tfds_name, f"{where} and {unreachable} cannot be reached to download it", command)
+    try:
+        # TFDS no longer serves prepared sets from its bucket; asking it could only cost time.
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    except Exception as error:  # Anything: network, disk, checksums, data to be fetched by hand, missing packages.
+        raise _error(tfds_name, f"{where} and preparing it failed ({_reason(error)})", command) from error
+    return builder
+
+
+def _builder(tfds_name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """The builder of a set that TFDS or `data_dir` knows."""
+    try:
+        return tfds.builder(tfds_name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        base_name = tfds_name.partition("/")[0].partition(":")[0]
+        near = difflib.get_close_matches(base_name, tfds.list_builders(with_community_datasets=False))
+        remedy = f"did you mean {' or '.join(near)}?" if near else "choose one of tensorflow.org/datasets/catalog"
+        raise _error(tfds_name, "is unknown to TFDS and no folder of data.data_dir", remedy) from error
+    except ImportError as error:
+        raise _error(tfds_name, f"needs a package that is not here ({_reason(error)})", "install it") from error
+    except Exception as error:  # A wrong config, version or argument.
+        raise _error(tfds_name, f"cannot be used ({_reason(error)})", "mend the name") from error
+
+
+def _unreachable_host(builder: tfds.core.DatasetBuilder) -> str:
+    """A host that the download needs and that does not answer; empty if one answers or none is known.
+
+    TFDS tries ten times with growing pauses, minutes in all. This asks each host once, over the proxy if one is set.
+    """
+    import requests
+
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return ""  # TFDS says at once which files to fetch by hand.
+    urls = {urllib.parse.urlsplit(url).netloc: url for url in builder.url_infos or () if url.startswith("http")}
+    for url in list(urls.values())[:_PROBE_HOSTS]:
+        try:
+            requests.head(url, timeout=_PROBE_SECONDS)
+        except requests.RequestException:
+            continue
+        return ""  # Whatever it answered: a refusal of HEAD too is a network.
+    return next(iter(urls), "")
+
+
+def _check_features(features: tfds.features.FeatureConnector, tfds_name: str):
+    """Raises FieldError unless a set has an image and one label per example."""
+    wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    for key, kind in wanted.items():
+        if key not in features or not isinstance(features[key], kind):
+            raise _error(
+                tfds_name,
+                f"has no {kind.__name__} feature {key!r}, only {sorted(features)}",
+                "choose a set for image classification",
+            )
+
+
+def _read_split(builder: tfds.core.DatasetBuilder, split: str, tfds_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images [N, H, W, C] and labels [N] of a split, in the order of its files."""
+    image = builder.info.features["image"]
+    # Where sizes may vary, images come one by one: a batch of them could not be stacked.
+    batch_size = 1 if None in image.shape else _READ_BATCH
+    examples = builder.as_dataset(
+        split=split,
+        batch_size=batch_size,
+        shuffle_files=False,
+        decoders=tfds.decode.PartialDecoding({"image": True, "label": True}),
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+    )
+    num_examples = builder.info.splits[split].num_examples
+    images, labels, stop = None, np.empty(num_examples, np.int64), 0
+    try:
+        for block in tfds.as_numpy(examples):
+            start, stop = stop, stop + len(block["label"])
+            if images is None:
+                images = np.empty((num_examples, *block["image"].shape[1:]), block["image"].dtype)
+            if block["image"].shape[1:] != images.shape[1:]:
+                raise _error(
+                    tfds_name,
+                    f"has images of {block['image'].shape[1:]} and of {images.shape[1:]}",
+                    "choose a set of equally sized images",
+                )
+            if stop > num_examples:
+                break
+            images[start:stop], labels[start:stop] = block["image"], block["label"]
+    except tf.errors.OpError as error:
+        raise _error(tfds_name, f"cannot be read ({_reason(error)})", "prepare it anew") from error
+    if stop != num_examples:
+        problem = f"split {split!r} holds {'more' if stop > num_examples else 'fewer'} than the promised {num_examples}"
+        raise _error(tfds_name, f"{problem} examples", "prepare it anew")
+    return (np.empty((0, 1, 1, 1), np.uint8) if images is None else images), labels

@@ -1,0 +1,83 @@
+"""What is wrong with a data set is said in one line that names it."""
+
+import numpy as np
+import pytest
+
+from jaxrobust.data.checks import RawDataSet, checked
+from jaxrobust.errors import FieldError
+
+
+def raw(**changes) -> RawDataSet:
+    """A sound set of three classes, 6 training and 3 test images [4, 5, 3], with `changes`."""
+    sound = {
+        "class_names": ("cat", "dog", "emu"),
+        "train_images": np.arange(6 * 4 * 5 * 3, dtype=np.uint8).reshape(6, 4, 5, 3),
+        "train_labels": np.array([0, 1, 2, 0, 1, 2]),
+        "test_images": np.zeros((3, 4, 5, 3), np.uint8),
+        "test_labels": np.array([2, 1, 0], np.uint8),
+    }
+    return RawDataSet(**(sound | changes))
+
+
+def floats(*values, dtype=np.float32) -> np.ndarray:
+    """Six images [4, 5, 3] of 0.5 that start with `values`."""
+    images = np.full((6, 4, 5, 3), 0.5, dtype)
+    images.flat[: len(values)] = values
+    return images
+
+
+def test_sound_uint8_set_passes_unchanged():
+    given = raw()
+    names, train, test = checked(given, "x")
+    assert names == ("cat", "dog", "emu")
+    assert train.images is given.train_images
+    assert train.labels.dtype == test.labels.dtype == np.int32
+    np.testing.assert_array_equal(test.labels, [2, 1, 0])
+    np.testing.assert_array_equal(test.counts(4), [1, 1, 1, 0])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_become_float32(dtype):
+    _, train, _ = checked(raw(train_images=floats(0, 1, dtype=dtype), test_images=floats(dtype=dtype)[:3]), "x")
+    assert train.images.dtype == np.float32
+    assert (train.images.min(), train.images.max()) == (0, 1)
+
+
+def test_class_without_test_example_is_allowed():
+    _, _, test = checked(raw(test_labels=np.array([0, 0, 1])), "x")
+    np.testing.assert_array_equal(test.counts(3), [2, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ("cat",)}, r"has 1 class;.*at least 2 classes"),
+        ({"class_names": ("cat", "dog", "cat")}, r"two classes are called 'cat'"),
+        ({"class_names": ("cat", "dog")}, r"training labels hold 2 \(at index 2\); with 2 classes use labels 0 to 1"),
+        ({"class_names": ("cat", "dog", "emu", "fox")}, r"class 'fox' \(label 3\) has no training example"),
+        ({"train_labels": np.array([0, 1, 2, 0, -1, 2])}, r"training labels hold -1 \(at index 4\)"),
+        ({"test_labels": np.array([0, 1, 3])}, r"test labels hold 3 \(at index 2\)"),
+        ({"train_labels": np.array([0, 1, 0, 0, 1, 0])}, r"class 'emu' \(label 2\) has no training example; add"),
+        ({"train_labels": np.arange(6.0) % 3}, r"training labels are of type float64; store them as integers"),
+        (
+            {"train_labels": np.array([[0], [1], [2], [0], [1], [2]])},
+            r"labels have shape \(6, 1\); store them as \[N\]",
+        ),
+        ({"train_labels": np.array([0, 1, 2])}, r"6 training images but 3 training labels"),
+        ({"test_images": np.zeros((0, 4, 5, 3), np.uint8)}, r"test images are missing"),
+        ({"test_images": np.zeros((3, 5, 5, 3), np.uint8)}, r"training images are 4 x 5 x 3 but test .* 5 x 5 x 3"),
+        ({"test_images": floats()[:3]}, r"training images are uint8 but test images are float32"),
+        ({"train_images": np.zeros((6, 20), np.uint8)}, r"have shape \(6, 20\); store them as \[N, height"),
+        ({"train_images": np.zeros((6, 3, 32, 32), np.uint8)}, r"channels before height and width; transpose"),
+        ({"train_images": np.zeros((6, 4, 5, 3), np.int64)}, r"are of type int64; store them as uint8"),
+        ({"train_images": floats(np.nan, np.inf)}, r"NaN or infinity in 2 of 360 pixels"),
+        ({"train_images": floats(0, 255)}, r"lie in \[0, 255\], outside \[0, 1\]; divide them by 255"),
+        ({"train_images": floats(-1, 1)}, r"lie in \[-1, 1\], outside \[0, 1\]; undo their normalisation"),
+        ({"train_images": floats(0, 1.2)}, r"lie in \[0, 1.2\], outside \[0, 1\]; undo"),
+    ],
+)
+def test_errors(changes, message):
+    with pytest.raises(FieldError, match=message) as error:
+        checked(raw(**changes), "folder:pets")
+    assert str(error.value).startswith("data.name = 'folder:pets': ")
+    assert "\n" not in str(error.value)
