@@ -1,0 +1,99 @@
+"""Projected gradient descent (Madry et al. 2018), for training and for evaluation.
+
+An attack sees the model as `logits_fn(images [B, H, W, C]) -> logits [B, C]` and nothing else. It is a composition of a
+norm ball (threats.py), a loss (losses.py) and the loop below:
+
+    attack = Pgd(norm=threats.NORMS["linf"], steps=10)
+    adversarial = attack(logits_fn, losses.cross_entropy, images, labels, keys, radius, step_size)
+
+The length of the loop is static: a loop of unknown length would make a GPU wait for the host at every step. Gradients
+are taken with respect to the images alone, and none flows through the result.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.attacks import losses, threats
+
+
+@dataclasses.dataclass(frozen=True)
+class Pgd:
+    """`steps` ascent steps from each of `restarts` starting points.
+
+    Attributes:
+        norm: the ball and the direction of a step.
+        steps: number of steps, and so of gradients, per start.
+        restarts: number of starts.
+        random_start: start at a random point of the ball instead of the image itself.
+        keep_worst: return the iterate with the largest margin loss among the image itself and all iterates of all
+            starts, so that no success is lost to a later step, at two more forward passes. Otherwise the last iterate
+            of the only start, as adversarial training uses it.
+    """
+
+    norm: threats.Norm
+    steps: int
+    restarts: int = 1
+    random_start: bool = True
+    keep_worst: bool = False
+
+    def __post_init__(self):
+        if self.restarts > 1 and not self.keep_worst:
+            raise ValueError("several restarts need keep_worst, else all but the last are wasted")
+
+    def __call__(self, logits_fn, loss, images, labels, keys, radius, step_size):
+        """Adversarial images.
+
+        Args:
+            logits_fn: images -> logits [B, C].
+            loss: (logits, labels) -> [B], what is climbed.
+            images: [B, H, W, C] float32 in [0, 1].
+            labels: [B] int.
+            keys: [B] PRNG keys, one per example, so that a result does not depend on the batch it was computed in.
+            radius, step_size: [B] in pixel units.
+        """
+
+        def step(adversarial):
+            """One ascent step; also the logits at the point it started from."""
+
+            def total_loss(adversarial):
+                logits = logits_fn(adversarial)
+                return loss(logits, labels).sum(), logits
+
+            gradient, logits = jax.grad(total_loss, has_aux=True)(adversarial)
+            moved = adversarial + threats.per_example(step_size, images) * self.norm.direction(gradient)
+            return threats.project(self.norm, images, moved, radius), logits
+
+        def start(restart):
+            if not self.random_start:
+                return images
+            restart_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, restart)
+            return threats.random_start(self.norm, restart_keys, images, radius)
+
+        def worse(worst, candidate, logits):
+            """Replace the worst image so far, and its margin, wherever the candidate has a larger margin."""
+            image, score = worst
+            candidate_score = losses.margin(logits, labels)
+            better = candidate_score > score
+            return jnp.where(threats.per_example(better, image), candidate, image), jnp.maximum(score, candidate_score)
+
+        def last_iterate():
+            adversarial, _ = jax.lax.scan(lambda x, _: (step(x)[0], None), start(0), length=self.steps)
+            return adversarial
+
+        def worst_iterate():
+            def ascend(carry, _):
+                adversarial, worst = carry
+                moved, logits = step(adversarial)
+                return (moved, worse(worst, adversarial, logits)), None
+
+            def run(worst, restart):
+                (adversarial, worst), _ = jax.lax.scan(ascend, (start(restart), worst), length=self.steps)
+                return worse(worst, adversarial, logits_fn(adversarial)), None
+
+            unharmed = images, losses.margin(logits_fn(images), labels)
+            (adversarial, _), _ = jax.lax.scan(run, unharmed, jnp.arange(self.restarts))
+            return adversarial
+
+        return jax.lax.stop_gradient(worst_iterate() if self.keep_worst else last_iterate())

@@ -1,0 +1,13 @@
+"""Eight virtual CPU devices for every test, so that one process can compare one device with many."""
+
+import os
+import tempfile
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Shared with the runs that tests start as processes of their own, so that each program is compiled once.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxrobust-tests-"))
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
