@@ -1,0 +1,35 @@
+"""How sure a class accuracy is: confidence intervals for a proportion."""
+
+import numpy as np
+from scipy.special import ndtri
+
+from jaxrobust.classwise.discrepancy import checked_counts
+
+
+def wilson_interval(correct, count, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson score interval of each class accuracy: (low, high), float64 [C] each.
+
+    Solves |p - correct/count| = z sqrt(p (1 - p) / count) for p (Wilson, 1927). Unlike the interval p +- z s.e. it
+    stays inside [0, 1] and keeps its coverage near 0 and 1, where the worst classes under attack are.
+    It covers the sampling of test examples, not the choice of the worst class after the fact, nor the training seed.
+
+    Args:
+        correct: number of correct examples of each class, integers [C].
+        count: number of examples of each class, integers [C]; without examples the interval is (0, 1).
+        confidence: two-sided level, strictly between 0 and 1.
+
+    Raises:
+        ValueError: the shapes differ, not 0 <= correct <= count, or a confidence outside (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie strictly between 0 and 1; got {confidence}")
+    correct, count = checked_counts(correct, count)
+    z = ndtri((1 + confidence) / 2)
+    centre = (correct + z**2 / 2) / (count + z**2)
+    # The root of correct * wrong / count, kept finite (zero) where count is 0.
+    variance = correct * (count - correct) / np.maximum(count, 1)
+    half_width = z * np.sqrt(variance + z**2 / 4) / (count + z**2)
+    # At 0 and at count correct the exact bound is 0 or 1; rounding must not put it beside the accuracy itself.
+    low = np.where(correct == 0, 0.0, centre - half_width)
+    high = np.where(correct == count, 1.0, centre + half_width)
+    return low, high
