@@ -1,0 +1,288 @@
+"""The report of whole, partial and broken runs: complete, self-contained, and plain about what is missing."""
+
+import html.parser
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxrobust import report, results
+from jaxrobust.errors import UserError
+
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+# Accuracies of PGD adversarial training on CIFAR-10, Xu et al., ICML 2021, figure 1b.
+CLEAN = np.array([0.880, 0.929, 0.762, 0.682, 0.800, 0.738, 0.891, 0.889, 0.933, 0.909])
+PGD = np.array([0.538, 0.649, 0.304, 0.162, 0.224, 0.333, 0.460, 0.549, 0.589, 0.562])
+PGD_SETTINGS = {"norm": "linf", "eps": 8 / 255, "step_size": 2 / 255, "steps": 20, "restarts": 1}
+CONFIG = {
+    "data": {"name": "tfds:cifar10"},
+    "model": {"name": "preact_resnet18"},
+    "threat": {"norm": "linf", "eps_255": 8.0, "eps": None},
+    "objective": {"name": "pgd_at"},
+    "train": {"epochs": 2, "seed": 7},
+}
+VOID = {"meta", "br"}
+
+
+def write_run(
+    workdir,
+    names=NAMES,
+    clean=CLEAN,
+    robust=PGD,
+    per_class=1000,
+    steps=(100, 200),
+    weights=("raw", "averaged"),
+    splits=("validation", "test"),
+    attacks=("clean", "pgd20"),
+    best=True,
+):
+    """A workdir as training and evaluation leave it; mistakes go to the next class."""
+    counts = np.broadcast_to(per_class, len(names))
+    labels = np.repeat(np.arange(len(names)), counts)
+    rank = np.concatenate([np.arange(n) for n in counts])
+    predictions = {
+        attack: np.where(rank < np.round(np.asarray(accuracy)[labels] * counts[labels]), labels, labels + 1)
+        % len(names)
+        for attack, accuracy in (("clean", clean), ("pgd20", robust))
+    }
+    for step in steps:
+        for kind in weights:
+            for split in splits:
+                arrays = {"labels": labels}
+                for attack in attacks:
+                    settings = dict.fromkeys(PGD_SETTINGS) if attack == "clean" else PGD_SETTINGS
+                    prediction = predictions[attack]
+                    record = results.make_record(
+                        step=step,
+                        epoch=step // 100,
+                        weights=kind,
+                        split=split,
+                        attack=attack,
+                        class_names=names,
+                        labels=labels,
+                        prediction=prediction,
+                        clean_prediction=predictions["clean"],
+                        seconds=1.0,
+                        **settings,
+                    )
+                    results.append(workdir, record)
+                    arrays |= {attack: prediction == labels, f"{attack}_prediction": prediction}
+                results.write_examples(workdir, step, kind, split, arrays)
+        results.append_training(
+            workdir, {"epoch": step // 100, "step": step, "loss": 1.0, "train_class_accuracy": [0.5] * len(names)}
+        )
+    (workdir / "config.json").write_text(json.dumps(CONFIG))
+    if best:
+        chosen = {"step": steps[0], "epoch": steps[0] // 100, "weights": weights[-1]}
+        (workdir / results.BEST).write_text(json.dumps(chosen | {"criterion": "sum", "score": 0.599}))
+    return workdir
+
+
+class Page(html.parser.HTMLParser):
+    """Parses a page, and notes unclosed tags, resources from outside, duplicate ids and the visible text."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.source = path.read_text()
+        self.open, self.misnested, self.outside, self.ids, self.rows, self.scripts = [], [], [], [], [], 0
+        self._text = []
+        self.feed(self.source)
+        self.close()
+        self.text = " ".join("".join(self._text).split())
+        self.rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
+
+    def handle_starttag(self, tag, attributes):
+        self.handle_startendtag(tag, attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.scripts += tag == "script"
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href") and not value.startswith(("#", "data:")):
+                self.outside.append(value)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.misnested.append(tag)
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("style", "script"):
+            assert "@import" not in data and "url(" not in data
+            return
+        self._text.append(data)
+        if self.rows and self.rows[-1] and {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+SMALL = {"names": ["a", "b"], "clean": [0.9, 0.8], "robust": [0.3, 0.4], "per_class": 50, "steps": (100,)}
+
+
+def read_page(workdir) -> Page:
+    page = Page(report.write_report(workdir))
+    assert page.misnested == [] and page.open == []
+    assert page.outside == []
+    assert len(page.ids) == len(set(page.ids))
+    assert not re.search(r"\bnan\b", page.text, re.IGNORECASE) and "None" not in page.text
+    return page
+
+
+def test_report_of_a_whole_run(tmp_path):
+    page = read_page(write_run(tmp_path))
+    assert "the best checkpoint classifies 43.7 % [42.7, 44.7] of the 10,000 test images" in page.text
+    assert "worst class, cat, reaches 16.2 % [14.0, 18.6]" in page.text
+    assert "No other class's interval overlaps that of cat" in page.text
+    assert "Missing from this run" not in page.text
+    for fact in ("tfds:cifar10", "preact_resnet18", "L∞ ball of radius 8/255", "pgd_at", "seed 7"):
+        assert fact in page.text
+    assert ["cat", "1,000", "68.2 [65.2, 71.0]", "16.2 [14.0, 18.6]", "52.0"] in page.rows
+    names = [row[0] for row in page.rows if len(row) == 5 and row[1] == "1,000"]
+    assert names == [NAMES[c] for c in np.argsort(PGD)]
+    assert "cat deer 838 of 1,000" in " ".join(" ".join(row[:2] + row[3:]) for row in page.rows)
+
+
+def test_every_figure_is_reported_and_defined(tmp_path):
+    page = read_page(write_run(tmp_path))
+    summaries = [row[-10:] for row in page.rows if len(row) >= 10 and "pgd20" in row]
+    figures = ["43.7 [42.7, 44.7]", "43.7", "16.2 [14.0, 18.6]", "cat", "48.7", "16.0", "0.366", "0.284", "16.2"]
+    assert summaries == [["pgd20", *figures]] * 3  # best, last raw, last averaged
+    definitions = page.source[page.source.index('id="definitions"') : page.source.index('id="config"')]
+    defined = " ".join(re.findall("<dt>(.*?)</dt>", definitions))
+    figures = "robust accuracy, average, balanced, worst class, best class, gap, std, cv, nsd, bottom-1, boundary error"
+    for term in (*figures.split(", "), "confusion", "intervals", "strongest attack", "raw and averaged weights"):
+        assert term in defined
+    assert ["pgd20", "L∞", "8/255", "2/255", "20", "1", "10,000", "1.0"] in page.rows
+    assert "selected on 10,000 validation images only, by sum" in page.text
+    assert ["train.seed", "7"] in page.rows
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"weights": ("raw",)}, "no averaged weights"),
+        ({"steps": (100,)}, "Only one checkpoint has been scored"),
+        ({"steps": (100,)}, "the last scored epoch is 1 of 2"),
+        ({"splits": ("test",), "best": False}, "No validation split"),
+        ({"best": False}, "No checkpoint was selected (no best.json)"),
+        ({"splits": ("validation",)}, "every figure on this page is of the validation split"),
+        ({"attacks": ("clean",)}, "No attack has been scored"),
+        ({"attacks": ("pgd20",)}, "Clean accuracy has not been scored"),
+        ({"per_class": np.array([50] * 9 + [0])}, "Classes without examples in the test split"),
+        ({"names": ["a", "b"], "clean": [1.0, 0.9], "robust": [0.5, 0.0], "per_class": 20, "best": False}, "no best"),
+    ],
+)
+def test_partial_runs_say_what_is_missing(tmp_path, options, sentence):
+    assert sentence in read_page(write_run(tmp_path, **options)).text
+
+
+@pytest.mark.parametrize("name", ["config.json", results.TRAINING, results.BEST])
+def test_a_missing_file_is_named(tmp_path, name):
+    (write_run(tmp_path, **SMALL) / name).unlink()
+    assert f"{name})" in read_page(tmp_path).text
+
+
+def test_missing_examples_are_no_error(tmp_path):
+    for path in (write_run(tmp_path, **SMALL) / results.EXAMPLES).iterdir():
+        path.unlink()
+    assert "Largest confusions, pgd20" in read_page(tmp_path).text
+
+
+def test_best_checkpoint_that_is_not_scored_yet(tmp_path):
+    write_run(tmp_path, **SMALL)
+    best = {"step": 300, "epoch": 3, "weights": "raw", "criterion": "sum", "score": 0.6}
+    (tmp_path / results.BEST).write_text(json.dumps(best))
+    page = read_page(tmp_path)
+    assert "step 300, raw weights) has not been scored on test yet" in page.text
+    assert "the last checkpoint classifies" in page.text
+
+
+def test_checkpoints_scored_under_different_attacks(tmp_path):
+    write_run(tmp_path, **SMALL)
+    write_run(tmp_path, **SMALL | {"steps": (200,)}, attacks=("clean",))
+    assert ["best and last", "averaged", "2", "200"] in [row[:4] for row in read_page(tmp_path).rows]
+    best = {"step": 100, "epoch": 1, "weights": "raw", "criterion": "sum", "score": 0.6}
+    (tmp_path / results.BEST).write_text(json.dumps(best))
+    page = read_page(tmp_path)
+    assert "Under pgd20, the best checkpoint" in page.text
+    assert ["last", "raw", "2", "200", "not scored"] in [row[:5] for row in page.rows]
+
+
+@pytest.mark.parametrize("num_classes", [100, 150])
+def test_many_unbalanced_classes(tmp_path, num_classes):
+    rng = np.random.default_rng(0)
+    clean = rng.uniform(0.5, 1, num_classes)
+    names = [f"class {i}" for i in range(num_classes)]
+    per_class = rng.integers(5, 30, num_classes)
+    write_run(tmp_path, names=names, clean=clean, robust=clean / 2, per_class=per_class, steps=(100,))
+    page = read_page(tmp_path)
+    # Above 100 classes the results hold no confusion, so this one comes from the examples.
+    assert "Largest confusions, pgd20" in page.text
+    assert f"bottom-{num_classes // 10}" in page.text
+
+
+def test_hostile_names_are_text(tmp_path):
+    hostile = '<b>&"x'
+    write_run(tmp_path, names=[hostile, "<script>alert(1)</script>"], clean=[0.9, 0.8], robust=[0.3, 0.4], per_class=50)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"data": {"name": "</title><script>x</script>"}}))
+    page = read_page(tmp_path)
+    assert page.scripts == 1
+    assert "<b>" not in page.source
+    assert hostile in page.text
+    assert [row[0] for row in page.rows if len(row) == 5 and row[1] == "50"] == [hostile, "<script>alert(1)</script>"]
+
+
+def test_an_incomplete_last_line_is_left_out(tmp_path):
+    write_run(tmp_path, **SMALL)
+    before = report.write_report(tmp_path).read_text()
+    with (tmp_path / results.RESULTS).open("a") as file:
+        file.write('{"step": 300, "epo')
+    assert report.write_report(tmp_path).read_text() == before
+
+
+def test_report_is_replaced_as_a_whole(tmp_path, monkeypatch):
+    path = report.write_report(write_run(tmp_path, **SMALL))
+    before, files_before = path.read_text(), sorted(tmp_path.iterdir())
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", fail)
+        with pytest.raises(OSError, match="disk full"):
+            report.write_report(tmp_path)
+    assert path.read_text() == before
+    assert sorted(tmp_path.iterdir()) == files_before
+
+
+def test_broken_files_are_user_errors(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        report.write_report(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"no results\.jsonl"):
+        report.write_report(tmp_path)
+    write_run(tmp_path, **SMALL)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        report.write_report(tmp_path)
+
+
+def test_command(tmp_path, capsys):
+    assert report.main([str(write_run(tmp_path, **SMALL))]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+    assert report.main([]) == 2
+    assert capsys.readouterr().err.startswith("usage:")
+
+
+def test_module_runs_as_a_command(tmp_path):
+    command = [sys.executable, "-m", "jaxrobust.report", str(tmp_path / "absent")]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 2
+    assert len(outcome.stderr.splitlines()) == 1 and "no such folder" in outcome.stderr
