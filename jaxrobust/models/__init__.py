@@ -1,0 +1,100 @@
+"""Image classifiers by name.
+
+    model = models.create("resnet18", num_classes=10, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
+    variables = model.init(key, images, train=False)
+    logits = model.apply(variables, images, train=False)
+    logits, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    features = model.apply(variables, images, method="features")
+
+Models are pure Flax Linen modules from images [B, H, W, C], float32 in [0, 1], to float32 logits [B, num_classes]. All
+normalise inside and take images of any size; the variables of `linear`, `mlp` and `lenet5` depend on that size.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxrobust.errors import FieldError
+from jaxrobust.models.cnn import CNN
+from jaxrobust.models.lenet5 import LeNet5
+from jaxrobust.models.linear import MLP, LinearClassifier
+from jaxrobust.models.preact_resnet import PreActResNet
+from jaxrobust.models.resnet import ResNet
+from jaxrobust.models.wide_resnet import blocks_per_stage, wide_resnet
+
+NAMES = ("linear", "mlp", "cnn", "lenet5", "resnet18", "resnet34", "preact_resnet18", "wide_resnet")
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def check(name: str, *, dtype: str = "float32", depth: int = 28) -> None:
+    """Raises FieldError unless `create` can build this model; costs nothing."""
+    if name not in NAMES:
+        raise FieldError("model.name", name, "unknown model", f"write one of {', '.join(NAMES)}")
+    if dtype not in DTYPES:
+        raise FieldError("model.dtype", dtype, "unknown computation type", f"write one of {', '.join(DTYPES)}")
+    if name == "wide_resnet":
+        blocks_per_stage(depth)
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int,
+    dtype: str = "float32",
+    batch_norm_axis: str | None = None,
+    mean: tuple[float, ...] = (0.0,),
+    std: tuple[float, ...] = (1.0,),
+    depth: int = 28,
+    width: int | None = None,
+    hidden: tuple[int, ...] = (256, 256),
+    final_batch_norm: bool = True,
+    canonical_gradients: bool = False,
+) -> nn.Module:
+    """The model called `name`; options that it does not have are ignored.
+
+    Args:
+        name: one of `NAMES`.
+        num_classes: number of logits.
+        dtype: of convolutions and matrix products, `float32` or `bfloat16`; parameters and logits stay float32.
+        batch_norm_axis: mapped axis over which batch statistics are synchronised; None keeps them per device.
+        mean: of the pixels, in [0, 1]; one value, or one for each channel.
+        std: of the pixels; likewise.
+        depth: of `wide_resnet`, 6n + 4.
+        width: channels of the first stage (`cnn` 32, ResNets 64), or the widening factor of `wide_resnet` (10); None or
+            0 is that default.
+        hidden: width of each hidden layer of `mlp`.
+        final_batch_norm: of `preact_resnet18`, whether it normalises before pooling.
+        canonical_gradients: gradients of convolutions in the form that XLA:CPU runs fast inside loops; set it on CPU.
+
+    Raises:
+        FieldError: the name, the dtype or the depth is unknown.
+    """
+    check(name, dtype=dtype, depth=depth)
+    common = dict(
+        num_classes=num_classes,
+        dtype=DTYPES[dtype],
+        mean=tuple(mean),
+        std=tuple(std),
+        batch_norm_axis=batch_norm_axis,
+        canonical_gradients=canonical_gradients,
+    )
+    match name:
+        case "linear":
+            return LinearClassifier(**common)
+        case "mlp":
+            return MLP(hidden=tuple(hidden), **common)
+        case "cnn":
+            return CNN(width=width or 32, **common)
+        case "lenet5":
+            return LeNet5(**common)
+        case "resnet18":
+            return ResNet(stage_sizes=(2, 2, 2, 2), width=width or 64, **common)
+        case "resnet34":
+            return ResNet(stage_sizes=(3, 4, 6, 3), width=width or 64, **common)
+        case "preact_resnet18":
+            stem = width or 64
+            widths = (stem, 2 * stem, 4 * stem, 8 * stem)
+            return PreActResNet(stage_widths=widths, stem_width=stem, final_batch_norm=final_batch_norm, **common)
+        case "wide_resnet":
+            return wide_resnet(depth, width or 10, **common)
+        case _:
+            raise AssertionError(f"{name} is in NAMES but has no model")

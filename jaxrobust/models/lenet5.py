@@ -1,0 +1,22 @@
+"""LeNet-5 as adversarial training knows it: the MNIST network of advertorch (Ding et al. 2019, arXiv:1902.07623)."""
+
+import flax.linen as nn
+
+from jaxrobust.models.layers import Classifier, Linear
+
+
+class LeNet5(Classifier):
+    """Two 3x3 convolutions with ReLU and 2x2 max-pooling, then a hidden layer of 200.
+
+    Features are flattened in NHWC order; `torch_weights` permutes weights that were trained on channel-major ones. The
+    hidden layer ties the variables to an image size of at least 4x4.
+    """
+
+    @nn.compact
+    def backbone(self, x, train: bool):
+        conv, _ = self.layers(train)
+        for index, channels in enumerate([32, 64], start=1):
+            x = nn.relu(conv(channels, use_bias=True, name=f"conv{index}")(x))
+            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = x.reshape(len(x), -1)
+        return nn.relu(Linear(200, self.dtype, name="hidden")(x))

@@ -1,0 +1,29 @@
+"""Models without convolutions: a linear classifier, and a multilayer perceptron."""
+
+import flax.linen as nn
+
+from jaxrobust.models.layers import Classifier, Linear
+
+
+class LinearClassifier(Classifier):
+    """Softmax regression on the pixels. Its Linf attack has a closed form, which makes it the yardstick of attacks."""
+
+    def backbone(self, x, train: bool):
+        return x.reshape(len(x), -1)
+
+
+class MLP(Classifier):
+    """Fully connected layers with ReLU.
+
+    Attributes:
+        hidden: width of each hidden layer.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+
+    @nn.compact
+    def backbone(self, x, train: bool):
+        x = x.reshape(len(x), -1)
+        for index, width in enumerate(self.hidden, start=1):
+            x = nn.relu(Linear(width, self.dtype, name=f"hidden{index}")(x))
+        return x

@@ -1,0 +1,146 @@
+"""Layers against scipy, numpy and the stock gradients; the compiled form of gradients inside loops."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import signal
+
+from jaxrobust import models
+from jaxrobust.models import layers
+
+# Sides even, odd, not square, and smaller than a 3x3 kernel.
+CONVOLUTIONS = [
+    (sides, kernel_size, stride, padding)
+    for sides in [(8, 8), (7, 7), (6, 9), (2, 2), (1, 3)]
+    for kernel_size in (1, 3)
+    for stride in (1, 2)
+    for padding in (0, 1)
+    if min(sides) + 2 * padding >= kernel_size
+]
+
+
+def images_and_kernel(sides, kernel_size, batch=2, inputs=3, outputs=4):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, *sides, inputs)).astype(np.float32)
+    return x, rng.normal(size=(kernel_size, kernel_size, inputs, outputs)).astype(np.float32)
+
+
+def scipy_conv2d(x, kernel, stride, padding):
+    x = np.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
+    y = np.stack(
+        [
+            np.stack(
+                [signal.correlate(image, kernel[..., o], mode="valid")[..., 0] for o in range(kernel.shape[-1])], -1
+            )
+            for image in x
+        ]
+    )
+    return y[:, ::stride, ::stride]
+
+
+@pytest.mark.parametrize("sides, kernel_size, stride, padding", CONVOLUTIONS)
+def test_convolutions_equal_scipy_with_symmetric_padding(sides, kernel_size, stride, padding):
+    x, kernel = images_and_kernel(sides, kernel_size)
+    expected = scipy_conv2d(x, kernel, stride, padding)
+    for convolve in (layers.conv2d, layers.canonical_conv2d):
+        np.testing.assert_allclose(convolve(x, kernel, stride, padding), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sides, kernel_size, stride, padding", CONVOLUTIONS)
+def test_canonical_gradients_equal_the_stock_gradients(sides, kernel_size, stride, padding):
+    x, kernel = images_and_kernel(sides, kernel_size)
+    y, stock = jax.vjp(lambda x, kernel: layers.conv2d(x, kernel, stride, padding), x, kernel)
+    _, canonical = jax.vjp(lambda x, kernel: layers.canonical_conv2d(x, kernel, stride, padding), x, kernel)
+    grad = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    for ours, theirs in zip(canonical(grad), stock(grad), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a trait of XLA:CPU")
+@pytest.mark.parametrize("side", [8, 20])  # maps down to a single pixel; maps of odd sides
+@pytest.mark.parametrize("name", ["cnn", "lenet5", "resnet18"])
+def test_gradients_in_a_loop_compile_to_canonical_convolutions_only(name, side):
+    """Any other convolution inside a loop runs many times slower. Should this fail with a new JAX, measure it."""
+    model = models.create(name, num_classes=3, width=2, canonical_gradients=True)
+    images = jnp.zeros((4, side, side, 3))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
+
+    def descend(variables, images):
+        def loss(params, images):
+            logits = model.apply({**variables, "params": params}, images, train=True)
+            return jax.nn.logsumexp(logits, axis=-1).sum()
+
+        def step(inputs, _):
+            return jax.tree.map(jnp.subtract, inputs, jax.grad(loss, argnums=(0, 1))(*inputs)), None
+
+        return jax.lax.scan(step, (variables["params"], images), length=3)[0]
+
+    compiled = jax.jit(descend).lower(variables, images).compile().as_text()
+    convolutions = [line for line in compiled.splitlines() if " convolution(" in line]
+    assert convolutions
+    for line in convolutions:
+        assert "dim_labels=b01f_01io->b01f" in line and "reversal" not in line, line
+
+
+@pytest.mark.parametrize("module, fan_in", [(layers.Conv(64, use_bias=True), 9 * 32), (layers.Linear(2000), 32)])
+def test_initialisation_is_pytorchs_default(module, fan_in):
+    shape = (1, 4, 4, 32) if isinstance(module, layers.Conv) else (1, 32)
+    for name, values in module.init(jax.random.key(0), jnp.zeros(shape))["params"].items():
+        bound = fan_in**-0.5
+        assert jnp.abs(values).max() <= bound
+        assert jnp.abs(values).max() > 0.9 * bound
+        tolerance = 5 / values.size**0.5  # five standard errors or more, the kurtosis of a uniform variable being 1.8
+        np.testing.assert_allclose(values.var(), bound**2 / 3, rtol=tolerance, err_msg=name)
+        assert abs(values.mean()) < tolerance * bound
+
+
+def batch_norm(train=True, **options):
+    """A layer, and variables unlike their initial values."""
+    rng = np.random.default_rng(0)
+    variables = {
+        "params": {"scale": rng.uniform(0.5, 2, 3), "bias": rng.normal(size=3)},
+        "batch_stats": {"mean": rng.normal(size=3), "var": rng.uniform(0.5, 2, 3)},
+    }
+    return layers.BatchNorm(train=train, **options), jax.tree.map(jnp.float32, variables)
+
+
+def test_batch_norm_statistics_equal_numpys():
+    x = np.random.default_rng(1).normal(2, 3, size=(5, 4, 6, 3)).astype(np.float32)
+    layer, variables = batch_norm()
+    y, updates = layer.apply(variables, x, mutable=["batch_stats"])
+    params, old, new = variables["params"], variables["batch_stats"], updates["batch_stats"]
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    np.testing.assert_allclose(new["mean"], 0.9 * old["mean"] + 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * x.var((0, 1, 2), ddof=1), rtol=1e-5)
+    expected = (x - mean) / np.sqrt(var + 1e-5) * params["scale"] + params["bias"]
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_output_equals_flaxs(train):
+    x = jax.random.normal(jax.random.key(1), (5, 4, 6, 3))
+    layer, variables = batch_norm(train)
+    theirs, _ = nn.BatchNorm(use_running_average=not train).apply(variables, x, mutable=["batch_stats"])
+    np.testing.assert_allclose(layer.apply(variables, x), theirs, atol=1e-5)
+
+
+def test_batch_norm_without_mutable_statistics_still_normalises_by_the_batch():
+    x = jax.random.normal(jax.random.key(1), (5, 4, 6, 3))
+    layer, variables = batch_norm()
+    y, _ = layer.apply(variables, x, mutable=["batch_stats"])
+    np.testing.assert_array_equal(layer.apply(variables, x), y)
+
+
+def test_synchronised_statistics_are_those_of_the_whole_batch():
+    x = jax.random.normal(jax.random.key(1), (6, 4, 4, 3))
+    layer, variables = batch_norm()
+    synchronised, _ = batch_norm(axis_name="data")
+    y, updates = layer.apply(variables, x, mutable=["batch_stats"])
+    shards_y, shards_updates = jax.vmap(
+        lambda shard: synchronised.apply(variables, shard, mutable=["batch_stats"]), axis_name="data"
+    )(x.reshape(2, 3, 4, 4, 3))
+    np.testing.assert_allclose(shards_y.reshape(y.shape), y, atol=1e-5)
+    for whole, shards in zip(jax.tree.leaves(updates), jax.tree.leaves(shards_updates), strict=True):
+        np.testing.assert_allclose(shards, np.stack([whole, whole]), rtol=1e-5)
