@@ -1,0 +1,127 @@
+"""From config sections to the objects they describe."""
+
+from functools import partial
+
+from jaxrobust import data, models, objectives, optimizers, parallel, remedies, steps, train_state
+from jaxrobust import config as config_lib
+from jaxrobust.attacks import threats
+from jaxrobust.attacks.pgd import Pgd
+from jaxrobust.data.augment import augment
+
+
+def dataset(config) -> data.DataSet:
+    """Load the data."""
+    gaussians = data.Gaussians(**config.data.gaussians.to_dict()) if config.data.name == "gaussians" else None
+    return data.load(
+        config.data.name,
+        data_dir=config.data.data_dir,
+        validation_per_class=config.data.validation_per_class,
+        seed=config.data.seed,
+        gaussians=gaussians,
+    )
+
+
+def model(config, num_classes: int, mesh, dtype: str | None = None):
+    """The model, in `model.dtype` or the given one."""
+    fields = config.model
+    return models.create(
+        fields.name,
+        num_classes=num_classes,
+        dtype=dtype or fields.dtype,
+        batch_norm_axis=parallel.AXIS if fields.batch_norm == "synchronised" else None,
+        mean=tuple(fields.mean),
+        std=tuple(fields.std),
+        depth=fields.depth,
+        width=fields.width,
+        hidden=tuple(fields.hidden),
+        final_batch_norm=fields.final_batch_norm,
+        canonical_gradients=parallel.on_cpu(mesh),
+    )
+
+
+def schedule(config, total_steps: int):
+    """The learning rate by step."""
+    fields = config.optimizer
+    return optimizers.schedule(
+        fields.schedule,
+        learning_rate=fields.learning_rate,
+        total_steps=total_steps,
+        milestones=tuple(fields.milestones),
+        decay_factor=fields.decay_factor,
+        warmup=fields.warmup,
+    )
+
+
+def optimizer(config, total_steps: int):
+    """The optimizer with its schedule."""
+    fields = config.optimizer
+    return optimizers.create(
+        fields.name,
+        schedule(config, total_steps),
+        momentum=fields.momentum,
+        nesterov=fields.nesterov,
+        weight_decay=fields.weight_decay,
+        clip_norm=fields.clip_norm,
+    )
+
+
+def initial_state(config, dataset: data.DataSet, mesh, total_steps: int) -> train_state.TrainState:
+    """The state before the first step, on every device of the mesh."""
+    num_classes = dataset.num_classes
+    state = train_state.create(
+        model(config, num_classes, mesh),
+        optimizer(config, total_steps),
+        remedies.create(config.remedy.name),
+        dataset.train.counts(num_classes),
+        dataset.image_shape,
+        seed=config.train.seed,
+        averaged=config.train.average_decay > 0,
+    )
+    return parallel.replicate(state, mesh)
+
+
+def train_step(config, num_classes: int, mesh, total_steps: int):
+    """The compiled train step: (state, images, labels, indices, key) -> (state, loss). The state is donated."""
+    fields = config.attack
+    attack = steps.TrainAttack(
+        pgd=Pgd(
+            norm=threats.NORMS[config.threat.norm],
+            steps=fields.steps,
+            restarts=fields.restarts,
+            random_start=fields.random_start,
+            keep_worst=fields.restarts > 1,
+        ),
+        radius=config_lib.radius(config),
+        step_size=config_lib.step_size(config, "attack"),
+        batch_norm=fields.batch_norm,
+    )
+    step = steps.make_train_step(
+        model(config, num_classes, mesh),
+        objectives.create(config.objective.name, label_smoothing=config.objective.label_smoothing),
+        optimizer(config, total_steps),
+        attack,
+        augment=partial(
+            augment, operations=tuple(config.data.augment), pad=config.data.pad, pad_mode=config.data.pad_mode
+        ),
+        average_decay=config.train.average_decay,
+    )
+    whole, share = parallel.REPLICATED, parallel.SHARDED
+    return parallel.spmd(
+        step, mesh, in_specs=(whole, whole, whole, share, whole), out_specs=(whole, whole), donate=(0,)
+    )
+
+
+def eval_step(config, num_classes: int, mesh, spec):
+    """The compiled evaluation step of an attack: (weights, images, labels, ids, key) -> see steps.make_eval_step."""
+    radius = config_lib.radius(config)
+    step = steps.make_eval_step(
+        model(config, num_classes, mesh),
+        model(config, num_classes, mesh, dtype="float32"),
+        spec.build(config.threat.norm) if spec.steps else None,
+        norm=threats.NORMS[config.threat.norm],
+        radius=radius,
+        step_size=spec.step_size(radius, config_lib.step_size(config, "eval")) or 0.0,
+    )
+    whole, share = parallel.REPLICATED, parallel.SHARDED
+    results = {"prediction": whole, "excess": whole, "adversarial": share}
+    return parallel.spmd(step, mesh, in_specs=(whole, share, share, share, whole), out_specs=results)

@@ -1,0 +1,146 @@
+"""Checkpoints of the train state: written by orbax in the background, whole or not at all.
+
+A checkpoint is a folder `checkpoints/<step>`. Orbax renames it into place once it is complete, so a folder of that name
+is whole unless a disk or a person damaged it later. Against that, each checkpoint holds a checksum of its arrays, which
+`restore` compares.
+"""
+
+import dataclasses
+import pathlib
+import zlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxrobust import console
+from jaxrobust.errors import UserError
+
+FOLDER = "checkpoints"
+DAMAGED = "damaged_checkpoints"
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
+
+
+@dataclasses.dataclass
+class _Preserve:
+    """Orbax preservation policy: what `choose(steps)` returns of all steps, and the newest in any case."""
+
+    choose: Callable
+
+    def should_preserve(self, checkpoints, *, context):
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*self.choose(steps), *steps[-1:]}
+        return [step in kept for step in steps]
+
+
+class Checkpoints:
+    """The checkpoints of a workdir.
+
+    Args:
+        workdir: the run's folder.
+        preserve: steps of all checkpoints, rising -> those to keep. Called at every save.
+        read_only: for a process that looks on while another one trains.
+    """
+
+    def __init__(self, workdir, *, preserve: Callable = lambda steps: steps, read_only: bool = False):
+        self._workdir = pathlib.Path(workdir).absolute()
+        self._folder = self._workdir / FOLDER
+        self._options = ocp.CheckpointManagerOptions(
+            read_only=read_only,
+            save_interval_steps=0 if read_only else 1,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            preservation_policy=None if read_only else _Preserve(preserve),
+        )
+        self._manager = self._open()
+
+    def _open(self):
+        # A reader may come before the first checkpoint.
+        if self._options.read_only and not self._folder.is_dir():
+            return None
+        return ocp.CheckpointManager(self._folder, options=self._options)
+
+    def steps(self) -> list[int]:
+        """Steps of all whole checkpoints, as they are on disk now, rising."""
+        if self._manager is None:
+            self._manager = self._open()
+        if self._manager is None:
+            return []
+        if self._options.read_only:
+            self._manager.reload()
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state) -> None:
+        """Start saving in the background; does nothing if the step is there. The state may be changed at once."""
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), checksum=ocp.args.JsonSave({"crc32": checksum(state)})
+            ),
+        )
+
+    def wait(self) -> None:
+        """Return when every checkpoint that was begun is whole."""
+        self._manager.wait_until_finished()
+
+    def restore(self, step: int, like):
+        """The state saved at `step`, with the structure, shapes and devices of `like`.
+
+        Raises:
+            DamagedCheckpoint: it cannot be read or its checksum differs.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            saved = self._manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), checksum=ocp.args.JsonRestore()),
+            )
+            intact = checksum(saved.state) == saved.checksum["crc32"]
+        except Exception as error:  # orbax and tensorstore raise many kinds for a file that is cut, missing or altered
+            reason = " ".join(str(error).split())[:200]
+            raise DamagedCheckpoint(f"checkpoint {self._folder / str(step)} cannot be read: {reason}") from error
+        if not intact:
+            raise DamagedCheckpoint(f"checkpoint {self._folder / str(step)} is damaged: its checksum differs")
+        return saved.state
+
+    def restore_latest(self, like):
+        """The newest checkpoint that is whole, or None. Damaged ones are reported and moved out of the way."""
+        for step in reversed(self.steps()):
+            try:
+                return self.restore(step, like)
+            except DamagedCheckpoint as error:
+                console.warn(f"{error}; falling back to the one before it")
+                self._set_aside(step)
+        return None
+
+    def _set_aside(self, step: int) -> None:
+        """Move a damaged checkpoint to a folder of its own, so that the step can be saved again."""
+        target = self._workdir / DAMAGED / str(step)
+        target.parent.mkdir(exist_ok=True)
+        count = 0
+        while target.exists():
+            count += 1
+            target = target.with_name(f"{step}.{count}")
+        if jax.process_index() == 0:
+            (self._folder / str(step)).rename(target)
+        self._manager.close()
+        self._manager = self._open()
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        if self._manager is not None:
+            self._manager.close()
+
+
+def checksum(state) -> int:
+    """CRC-32 over the bytes of all arrays, in the order of the tree."""
+    crc = 0
+    for leaf in jax.tree.leaves(jax.device_get(state)):
+        crc = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8), crc)
+    return crc

@@ -1,0 +1,311 @@
+"""The default config, field by field, and its validation.
+
+A config is plain, locked ml_collections data. A file under configs/ is the default plus a few lines:
+
+    from jaxrobust.config import default
+
+    def get_config():
+        config = default()
+        config.data.name = "tfds:cifar10"
+        return config
+
+Radii and step sizes are written twice: `eps_255` in 1/255, as the field writes them, and `eps` in pixel units of
+[0, 1]. `eps`, where it is given, replaces `eps_255`. `radius()` and `step_size()` resolve them.
+"""
+
+import json
+import math
+
+import ml_collections
+from ml_collections import config_dict
+
+from jaxrobust import data, models, objectives, optimizers, remedies
+from jaxrobust.attacks import suites, threats
+from jaxrobust.data import augment
+from jaxrobust.errors import FieldError
+
+# An Linf radius between 0 and this many 255ths is nearly always a fraction of [0, 1] in the wrong field (8/255 = 0.031).
+SMALLEST_EPS_255 = 0.1
+
+
+def default() -> ml_collections.ConfigDict:
+    """The documented default: every field that exists. Returned locked, so a misspelt field is an error."""
+    c = ml_collections.ConfigDict()
+
+    c.data = ml_collections.ConfigDict()
+    c.data.name = "digits"  # digits | tfds:NAME | arrays:FILE.npz | folder:DIR | gaussians
+    c.data.data_dir = ""  # tfds only: folder of prepared data sets; empty: $TFDS_DATA_DIR, else the TFDS default
+    c.data.validation_per_class = 0  # images per class held out of the training set; 0: no validation split
+    c.data.seed = 0  # draws the validation split (and the Gaussian mixtures), not the training
+    c.data.augment = ()  # of "crop", "flip", applied in the order given
+    c.data.pad = 4  # pixels on each side before the random crop
+    c.data.pad_mode = "zero"  # zero | reflect
+    c.data.gaussians = (
+        ml_collections.ConfigDict()
+    )  # class c is N(means[c] * 1, stddevs[c]^2 I), see data/sources/gaussians.py
+    c.data.gaussians.dimension = 100
+    c.data.gaussians.means = (-0.1, 0.1)
+    c.data.gaussians.stddevs = (1.0, 2.0)
+    c.data.gaussians.priors = (0.5, 0.5)
+    c.data.gaussians.train_examples = 20_000
+    c.data.gaussians.test_examples = 10_000
+    c.data.gaussians.pixels_per_unit = 0.04  # pixel = 0.5 + pixels_per_unit * x; a radius e is e * pixels_per_unit
+
+    c.model = ml_collections.ConfigDict()
+    c.model.name = "cnn"  # linear | mlp | cnn | lenet5 | resnet18 | resnet34 | preact_resnet18 | wide_resnet
+    c.model.dtype = "float32"  # of convolutions and matrix products: float32 | bfloat16
+    c.model.batch_norm = "local"  # statistics of each device's share: local; of the whole batch: synchronised
+    c.model.mean = (0.0,)  # the model normalises pixels itself: (x - mean) / std, one value or one per channel
+    c.model.std = (1.0,)
+    c.model.depth = 28  # wide_resnet: 6n + 4 layers
+    c.model.width = 0  # wide_resnet: widening factor; cnn: channels of the first stage; 0: the model's own default
+    c.model.hidden = (256, 256)  # mlp: units of each hidden layer
+    c.model.final_batch_norm = True  # preact_resnet18: batch norm before the pooling, as Rice et al. 2020
+
+    c.threat = ml_collections.ConfigDict()  # what the model is trained and judged against
+    c.threat.norm = "linf"  # linf | l2
+    c.threat.eps_255 = 8.0  # radius in 1/255
+    c.threat.eps = config_dict.placeholder(float)  # radius in pixel units of [0, 1]; replaces eps_255 where given
+
+    c.attack = ml_collections.ConfigDict()  # PGD in training
+    c.attack.steps = 10
+    c.attack.step_size_255 = config_dict.placeholder(float)  # neither given: a quarter of the radius,
+    c.attack.step_size = config_dict.placeholder(float)  # which is the usual 2/255 at 8/255
+    c.attack.restarts = 1
+    c.attack.random_start = True
+    c.attack.batch_norm = "train"  # batch norm during the attack: statistics of the batch (train), running ones (eval)
+
+    c.objective = ml_collections.ConfigDict()
+    c.objective.name = "pgd_at"  # standard | pgd_at
+    c.objective.label_smoothing = 0.0
+
+    c.remedy = ml_collections.ConfigDict()
+    c.remedy.name = "none"
+
+    c.optimizer = ml_collections.ConfigDict()
+    c.optimizer.name = "sgd"  # sgd | adamw
+    c.optimizer.learning_rate = 0.1  # peak
+    c.optimizer.momentum = 0.9
+    c.optimizer.nesterov = False
+    c.optimizer.weight_decay = 5e-4  # of every parameter, as in PyTorch: part of the gradient (sgd), decoupled (adamw)
+    c.optimizer.schedule = "piecewise"  # constant | piecewise | cosine | one_cycle
+    c.optimizer.milestones = (0.5, 0.75)  # piecewise: fractions of the training at which the rate is multiplied
+    c.optimizer.decay_factor = 0.1  # piecewise: by this
+    c.optimizer.warmup = 0.0  # fraction of the training in which the rate rises to its peak, linearly (any schedule)
+    c.optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0: no clipping
+
+    c.train = ml_collections.ConfigDict()
+    c.train.epochs = 30
+    c.train.batch_size = 128  # over all devices; the incomplete last batch of an epoch is dropped
+    c.train.seed = 0  # initial weights, data order, augmentation, random starts
+    c.train.average_decay = 0.999  # exponential average of the weights and batch statistics; 0: none
+    c.train.log_every_steps = 10
+
+    c.eval = ml_collections.ConfigDict()
+    c.eval.attacks = ("clean", "fgsm", "pgd20", "cw20")  # pgdK, cwK: K steps; pgdKxR: R restarts
+    c.eval.every_epochs = 1  # 0: not while training (run --mode evaluate --follow beside it)
+    c.eval.step_size_255 = config_dict.placeholder(float)  # of pgdK and cwK; neither given: a quarter of the radius
+    c.eval.step_size = config_dict.placeholder(float)
+    c.eval.batch_size = 512  # over all devices
+    c.eval.examples = 0  # score a stratified subset of this many examples of each split; 0: every example
+    c.eval.seed = 0  # random starts; each example has its own, whatever the batch
+
+    c.checkpoint = ml_collections.ConfigDict()
+    c.checkpoint.every_epochs = 1  # and one at the end
+    c.checkpoint.keep = 0  # the newest this many, and the best; 0: all
+    c.checkpoint.best = "sum"  # validation score that marks the best: average | worst | sum (of both), robust accuracy
+    c.checkpoint.best_attack = ""  # under this attack of eval.attacks; empty: under the last one listed
+
+    return c.lock()
+
+
+def radius(config) -> float:
+    """The threat radius in pixel units of [0, 1]."""
+    threat = config.threat
+    return threat.eps if threat.eps is not None else threat.eps_255 / 255
+
+
+def step_size(config, section: str) -> float:
+    """The attack step of `attack` or `eval` in pixel units: as given, else a quarter of the radius."""
+    fields = config[section]
+    if fields.step_size is not None:
+        return fields.step_size
+    if fields.step_size_255 is not None:
+        return fields.step_size_255 / 255
+    return radius(config) / 4
+
+
+def best_attack(config) -> str:
+    """Name of the attack under which the best checkpoint is chosen."""
+    return config.checkpoint.best_attack or config.eval.attacks[-1]
+
+
+def validate(config, device_count: int) -> None:
+    """Check every field that can be checked before data are loaded.
+
+    Raises:
+        FieldError: names the first field that is wrong, its value and the remedy.
+    """
+    data.check_name(config.data.name)
+    _at_least("data.validation_per_class", config.data.validation_per_class, 0)
+    augment.check_arguments(tuple(config.data.augment), config.data.pad, config.data.pad_mode)
+
+    models.check(config.model.name, dtype=config.model.dtype, depth=config.model.depth)
+    _one_of("model.batch_norm", config.model.batch_norm, ("local", "synchronised"))
+    if min(config.model.std, default=0) <= 0:
+        raise FieldError("model.std", config.model.std, "must be positive", "give one value or one per channel")
+
+    _validate_threat(config.threat)
+    _at_least("attack.steps", config.attack.steps, 1)
+    _at_least("attack.restarts", config.attack.restarts, 1)
+    _one_of("attack.batch_norm", config.attack.batch_norm, ("train", "eval"))
+    for section in ("attack", "eval"):
+        _validate_step_size(config, section)
+
+    _one_of("objective.name", config.objective.name, objectives.NAMES)
+    _in_range("objective.label_smoothing", config.objective.label_smoothing, 0, 1)
+    _one_of("remedy.name", config.remedy.name, remedies.NAMES)
+
+    _one_of("optimizer.name", config.optimizer.name, optimizers.NAMES)
+    _one_of("optimizer.schedule", config.optimizer.schedule, optimizers.SCHEDULES)
+    _at_least("optimizer.learning_rate", config.optimizer.learning_rate, 0)
+    _at_least("optimizer.weight_decay", config.optimizer.weight_decay, 0)
+    _at_least("optimizer.clip_norm", config.optimizer.clip_norm, 0)
+    _in_range("optimizer.momentum", config.optimizer.momentum, 0, 1)
+    _in_range("optimizer.warmup", config.optimizer.warmup, 0, 1)
+    if config.optimizer.nesterov and config.optimizer.momentum == 0:
+        raise FieldError("optimizer.nesterov", True, "needs momentum", "set optimizer.momentum above 0")
+    milestones = tuple(config.optimizer.milestones)
+    if list(milestones) != sorted(milestones) or any(not 0 < m < 1 for m in milestones):
+        raise FieldError(
+            "optimizer.milestones", milestones, "must be rising fractions of the training", "for example (0.5, 0.75)"
+        )
+
+    _at_least("train.epochs", config.train.epochs, 1)
+    _at_least("train.log_every_steps", config.train.log_every_steps, 1)
+    _in_range("train.average_decay", config.train.average_decay, 0, 1)
+    for section in ("train", "eval"):
+        size = config[section].batch_size
+        _at_least(f"{section}.batch_size", size, 1)
+        if size % device_count:
+            raise FieldError(
+                f"{section}.batch_size",
+                size,
+                f"does not divide among the {device_count} devices",
+                f"use a multiple of {device_count}",
+            )
+
+    if not config.eval.attacks:
+        raise FieldError("eval.attacks", (), "is empty", "name at least one, for example ('clean', 'pgd20')")
+    for name in config.eval.attacks:
+        suites.parse(name)
+    _at_least("eval.every_epochs", config.eval.every_epochs, 0)
+    _at_least("eval.examples", config.eval.examples, 0)
+
+    _at_least("checkpoint.every_epochs", config.checkpoint.every_epochs, 1)
+    if config.eval.every_epochs % config.checkpoint.every_epochs:
+        raise FieldError(
+            "eval.every_epochs",
+            config.eval.every_epochs,
+            f"is no multiple of checkpoint.every_epochs = {config.checkpoint.every_epochs}",
+            "only checkpoints are evaluated",
+        )
+    _at_least("checkpoint.keep", config.checkpoint.keep, 0)
+    _one_of("checkpoint.best", config.checkpoint.best, ("average", "worst", "sum"))
+    _one_of("checkpoint.best_attack", best_attack(config), config.eval.attacks)
+
+
+def _validate_threat(threat) -> None:
+    _one_of("threat.norm", threat.norm, threats.NAMES)
+    if threat.eps is not None:
+        _at_least("threat.eps", threat.eps, 0)
+        if threat.norm == "linf" and threat.eps > 1:
+            raise FieldError(
+                "threat.eps",
+                threat.eps,
+                "is an Linf radius larger than the pixel range [0, 1]",
+                f"in 1/255 it is --config.threat.eps_255={threat.eps:g}",
+            )
+        return
+    _at_least("threat.eps_255", threat.eps_255, 0)
+    if threat.norm == "linf" and threat.eps_255 > 255:
+        raise FieldError(
+            "threat.eps_255",
+            threat.eps_255,
+            "is an Linf radius larger than the pixel range, 255/255",
+            "write the radius in 1/255, for example 8",
+        )
+    if 0 < threat.eps_255 < SMALLEST_EPS_255:
+        raise FieldError(
+            "threat.eps_255",
+            threat.eps_255,
+            "looks like a fraction of [0, 1], the unit here is 1/255",
+            f"write {threat.eps_255 * 255:.3g}, or --config.threat.eps={threat.eps_255:g} in pixel units",
+        )
+
+
+def _validate_step_size(config, section: str) -> None:
+    fields = config[section]
+    name = "step_size" if fields.step_size is not None else "step_size_255"
+    if fields[name] is None or radius(config) == 0:
+        return
+    size = step_size(config, section)
+    # A step beyond the ball's diameter only ever hits its surface, and one a 255th of the usual gets nowhere: another
+    # unit is meant.
+    if not radius(config) / 200 <= size <= 2 * radius(config):
+        raise FieldError(
+            f"{section}.{name}",
+            fields[name],
+            f"is no sensible step for the radius {radius(config) * 255:.4g}/255",
+            "use a quarter of the radius, in 1/255 (step_size_255) or in pixel units (step_size)",
+        )
+
+
+def _one_of(field, value, choices) -> None:
+    if value not in choices:
+        raise FieldError(field, value, "is unknown", f"choose one of {', '.join(choices)}")
+
+
+def _at_least(field, value, least) -> None:
+    if not (math.isfinite(value) and value >= least):
+        raise FieldError(field, value, f"must be {least} or more", "correct the value")
+
+
+def _in_range(field, value, low, high) -> None:
+    if not low <= value < high:
+        raise FieldError(field, value, f"must be at least {low} and below {high}", "correct the value")
+
+
+def to_dict(config) -> dict:
+    """The config as plain JSON data: tuples become lists."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def from_dict(values: dict) -> ml_collections.ConfigDict:
+    """The inverse of `to_dict`: the default config with every stored value put in.
+
+    Raises:
+        FieldError: a stored field does not exist in this version.
+    """
+    config = default()
+    for field, value in flatten(values).items():
+        value = tuple(value) if isinstance(value, list) else value
+        try:
+            config.update_from_flattened_dict({field: value})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FieldError(field, value, "is no field of this version", "use the version that wrote it") from error
+    return config
+
+
+def flatten(values: dict, prefix: str = "") -> dict:
+    """Nested dicts as one dict with dotted names."""
+    flat = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def differences(one: dict, other: dict) -> dict:
+    """The fields, by dotted name, in which two `to_dict` configs differ: name -> (value in one, value in other)."""
+    one, other = flatten(one), flatten(other)
+    return {name: (one.get(name), other.get(name)) for name in sorted(one | other) if one.get(name) != other.get(name)}

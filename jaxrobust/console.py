@@ -1,0 +1,106 @@
+"""What a person sees on the terminal: messages, progress with rate and time left, tables.
+
+On a terminal progress is a moving bar; in a log file it is a line every `LINE_SECONDS`.
+"""
+
+import contextlib
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+LINE_SECONDS = 30
+# A log file has no width of its own; tables must not be folded there to the 80 columns of a fallback.
+_console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
+
+
+def say(message: str) -> None:
+    """Print one message."""
+    _console.print(message, markup=False, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Print one message that must not be overlooked."""
+    _console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+
+
+def show(renderable) -> None:
+    """Print a rich object, for example a table."""
+    _console.print(renderable)
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int, unit: str, done: int = 0):
+    """Show the progress of a long work: yields advance(amount), to be called as it gets done.
+
+    Args:
+        title: what is being done.
+        total, done: size of the work, and how much of it was done before, in units of which `advance` counts.
+        unit: what is counted, for the rate shown.
+    """
+    meter = _Bar(title, total, unit, done) if _console.is_terminal else _Lines(title, total, unit, done)
+    with meter:
+        yield meter.advance
+
+
+class _Lines:
+    """A line every LINE_SECONDS."""
+
+    def __init__(self, title, total, unit, done):
+        self._title, self._total, self._unit, self._done = title, total, unit, done
+        self._before, self._started = done, time.monotonic()
+        self._next_line = self._started + LINE_SECONDS
+
+    def advance(self, amount):
+        self._done += amount
+        now = time.monotonic()
+        if now < self._next_line:
+            return
+        self._next_line = now + LINE_SECONDS
+        rate = (self._done - self._before) / (now - self._started)
+        left = (self._total - self._done) / rate
+        share = self._done / self._total
+        say(f"{self._title}: {share:.0%}, {rate:,.0f} {self._unit}/s, {_duration(left)} left")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+class _Bar:
+    """A moving bar, gone when the work is done."""
+
+    def __init__(self, title, total, unit, done):
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=_console,
+            transient=True,
+        )
+        self._task = self._progress.add_task(title, total=total, completed=done, rate="")
+        self._unit = unit
+
+    def advance(self, amount):
+        self._progress.advance(self._task, amount)
+        speed = self._progress.tasks[0].speed
+        if speed:
+            self._progress.update(self._task, rate=f"{speed:,.0f} {self._unit}/s")
+
+    def __enter__(self):
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_):
+        self._progress.stop()
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

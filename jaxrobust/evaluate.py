@@ -1,0 +1,288 @@
+"""Evaluation: every checkpoint, raw and averaged weights, validation and test, attack by attack, class by class."""
+
+import pathlib
+import time
+
+import jax
+import numpy as np
+from rich.table import Table
+
+from jaxrobust import build, console, data, files, parallel, report, results
+from jaxrobust import checkpoints as checkpoints_lib
+from jaxrobust import config as config_lib
+from jaxrobust.attacks import suites
+from jaxrobust.data import batches, randomness, splits
+from jaxrobust.errors import UserError
+from jaxrobust.interruption import Interrupted, StopRequest
+from jaxrobust.train_state import TrainState
+from jaxrobust.writers import Writer
+
+# float32 rounding of image + perturbation, and of an L2 norm over many pixels; a wrong projection is far larger.
+LARGEST_EXCESS = 1e-5
+EXAMPLE_IMAGES = 8
+# What an evaluation of a finished or running training may set otherwise than the training did.
+OWN_FIELDS = ("data.data_dir", "eval.attacks", "eval.batch_size", "eval.every_epochs")
+FOLLOW_SECONDS = 10
+
+
+class Evaluator:
+    """Scores train states and writes what comes out: results.jsonl, examples, TensorBoard, best.json.
+
+    What has been written is never computed again, so an evaluation that was interrupted continues.
+
+    Args:
+        config: of the evaluation.
+        workdir: the run's folder. Its config.json says by which attack and score the best checkpoint is chosen.
+        dataset: with the splits to score.
+        writer: TensorBoard.
+        stop: checked between batches; when it is set, `Interrupted` is raised.
+    """
+
+    def __init__(self, config, workdir, dataset: data.DataSet, mesh, writer: Writer, stop: StopRequest):
+        self._config, self._workdir, self._mesh = config, pathlib.Path(workdir), mesh
+        self._writer, self._stop = writer, stop
+        self._class_names = dataset.class_names
+        self._splits = {}  # name -> (the examples to score, their indices in the whole split)
+        for name, split in (("validation", dataset.validation), ("test", dataset.test)):
+            rng = randomness.generator(config.eval.seed, "subset")
+            index = splits.stratified_subset(split.labels, config.eval.examples, dataset.num_classes, rng)
+            if index.size:
+                self._splits[name] = split.take(index), index
+        # Clean predictions are part of every verdict, so they come first whether or not they are asked for.
+        self._attacks = [suites.parse(name) for name in dict.fromkeys(("clean", *config.eval.attacks))]
+        self._steps = {spec.name: build.eval_step(config, dataset.num_classes, mesh, spec) for spec in self._attacks}
+        self._key = jax.random.key(config.eval.seed)
+
+    def is_done(self, step: int, averaged: bool) -> bool:
+        """Whether every result of the checkpoint is written."""
+        done = {results.key_of(record) for record in results.read(self._workdir)}
+        names = ("raw", "averaged") if averaged else ("raw",)
+        return all(
+            (step, weights, split, spec.name) in done
+            for weights in names
+            for split in self._splits
+            for spec in self._attacks
+        )
+
+    def evaluate(self, state: TrainState, step: int, epoch: int) -> None:
+        """Score a state, as far as it is not scored yet, and say how it did."""
+        for name, weights in (("raw", state.weights), ("averaged", state.averaged)):
+            if weights is not None:
+                for split in self._splits:
+                    self._evaluate_split(weights, name, split, step, epoch)
+        self._mark_best()
+
+    def _evaluate_split(self, weights, weights_name, split_name, step, epoch):
+        split, index = self._splits[split_name]
+        done = {
+            record["attack"]: record
+            for record in results.read(self._workdir)
+            if (record["step"], record["weights"], record["split"]) == (step, weights_name, split_name)
+        }
+        if all(spec.name in done for spec in self._attacks):
+            return
+        arrays = results.read_examples(self._workdir, step, weights_name, split_name)
+        arrays |= {"labels": split.labels, "index": index}
+        for spec in self._attacks:
+            if spec.name in done:
+                continue
+            started = time.monotonic()
+            title = f"epoch {epoch} {weights_name} {split_name} {spec.name}"
+            prediction, adversarial = self._attack(weights, split, index, spec, title)
+            clean_prediction = arrays.get("clean_prediction", prediction)
+            prediction = results.worst_prediction(split.labels, prediction, clean_prediction)
+            record = results.make_record(
+                step=step,
+                epoch=epoch,
+                weights=weights_name,
+                split=split_name,
+                attack=spec.name,
+                class_names=self._class_names,
+                labels=split.labels,
+                prediction=prediction,
+                clean_prediction=clean_prediction,
+                seconds=time.monotonic() - started,
+                **self._settings(spec),
+            )
+            arrays |= {spec.name: prediction == split.labels, f"{spec.name}_prediction": prediction.astype(np.int32)}
+            if parallel.is_writer():
+                results.write_examples(self._workdir, step, weights_name, split_name, arrays)
+                results.append(self._workdir, record)
+            self._writer.evaluation(record)
+            done[spec.name] = record
+        self._writer.figures([done[spec.name] for spec in self._attacks], arrays, split.images, adversarial)
+        console.say(_one_line(f"epoch {epoch} {weights_name} {split_name}", done, self._config.eval.attacks))
+
+    def _settings(self, spec) -> dict:
+        """What a result says of the attack behind it."""
+        radius = config_lib.radius(self._config)
+        attacked = spec.steps > 0
+        return {
+            "norm": self._config.threat.norm if attacked else None,
+            "eps": radius if attacked else None,
+            "step_size": spec.step_size(radius, config_lib.step_size(self._config, "eval")),
+            "steps": spec.steps if attacked else None,
+            "restarts": spec.restarts if attacked else None,
+        }
+
+    def _attack(self, weights, split, index, spec, title):
+        """Predictions [N] under an attack, and the first few adversarial images."""
+        predictions = np.zeros(len(split.labels), np.int64)
+        examples = None
+        with console.progress(title, len(split.labels), "images") as advance:
+            for batch in batches.padded_batches(split, self._config.eval.batch_size):
+                # An example's random start goes by its index in the whole split, so a subset gives the same verdicts.
+                inputs = parallel.shard((batch["images"], batch["labels"], index[batch["ids"]]), self._mesh)
+                output = self._steps[spec.name](weights, *inputs, self._key)
+                excess = float(output["excess"])
+                if not excess <= LARGEST_EXCESS:  # true for NaN too
+                    raise AssertionError(f"{spec.name} left the allowed perturbations by {excess}: a defect, report it")
+                real = batch["mask"]
+                predictions[batch["ids"][real]] = np.asarray(output["prediction"])[real]
+                if examples is None and jax.process_count() == 1:
+                    examples = np.asarray(output["adversarial"][: min(EXAMPLE_IMAGES, len(split.labels))])
+                advance(int(real.sum()))
+                if self._stop:
+                    raise Interrupted(self._stop.signal_number, f"stopped during: {title}")
+        return predictions, examples
+
+    def _mark_best(self):
+        trained = config_lib.from_dict(files.read_json(self._workdir / "config.json"))
+        best = results.find_best(
+            results.read(self._workdir),
+            attack=config_lib.best_attack(trained),
+            criterion=trained.checkpoint.best,
+        )
+        if best is not None and parallel.is_writer():
+            files.write_atomically(self._workdir / results.BEST, files.to_json(best))
+
+
+def evaluate_checkpoints(config, workdir, *, follow: bool = False) -> None:
+    """Score every checkpoint in the workdir that is not scored yet.
+
+    Args:
+        config: None takes the run's own; otherwise it may differ from it in `OWN_FIELDS` alone.
+        follow: wait for new checkpoints until the training's last one is scored.
+
+    Raises:
+        UserError: there is no run in the workdir, or it is one of another config.
+        Interrupted: by a signal. What was scored is kept.
+    """
+    workdir = pathlib.Path(workdir)
+    stored = files.read_json(workdir / "config.json")
+    while stored is None and follow:
+        time.sleep(FOLLOW_SECONDS)
+        stored = files.read_json(workdir / "config.json")
+    if stored is None:
+        raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
+    if config is None:
+        config = config_lib.from_dict(stored)
+    check_same_config(workdir, config, stored, may_differ=OWN_FIELDS)
+    mesh = parallel.make_mesh()
+    config_lib.validate(config, mesh.size)
+
+    dataset = build.dataset(config)
+    steps_per_epoch = batches.steps_per_epoch(len(dataset.train.labels), config.train.batch_size)
+    like = build.initial_state(config, dataset, mesh, steps_per_epoch * config.train.epochs)
+    checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
+    with StopRequest() as stop, Writer(workdir) as writer:
+        evaluator = Evaluator(config, workdir, dataset, mesh, writer, stop)
+        while True:
+            last = evaluate_missing(evaluator, checkpoints, like, steps_per_epoch)
+            if not follow or last == config.train.epochs:
+                break
+            time.sleep(FOLLOW_SECONDS)
+            if stop:
+                raise Interrupted(stop.signal_number, "stopped waiting for checkpoints")
+    if last is None:
+        raise UserError(f"workdir = {str(workdir)!r}: holds no checkpoint of a whole epoch yet; use --follow to wait")
+    finish(workdir)
+
+
+def evaluate_missing(evaluator, checkpoints, like, steps_per_epoch, due=lambda epoch: True) -> int | None:
+    """Score the checkpoints of whole epochs that are due and not scored; returns the last epoch that there is.
+
+    A checkpoint in the middle of an epoch, saved because the run was asked to stop, is none of them.
+    """
+    epoch = None
+    for step in checkpoints.steps():
+        if step % steps_per_epoch:
+            continue
+        epoch = step // steps_per_epoch
+        if due(epoch) and not evaluator.is_done(step, averaged=like.averaged is not None):
+            try:
+                state = checkpoints.restore(step, like)
+            except checkpoints_lib.DamagedCheckpoint as error:
+                console.warn(f"{error}; not scored")
+                continue
+            evaluator.evaluate(state, step, epoch)
+    return epoch
+
+
+def check_same_config(workdir, config, stored: dict, may_differ: tuple[str, ...]) -> None:
+    """Refuse a workdir that holds a run of another config.
+
+    Raises:
+        UserError: names the fields that differ.
+    """
+    differences = config_lib.differences(stored, config_lib.to_dict(config))
+    wrong = [f"{name} = {new!r}, there {old!r}" for name, (old, new) in differences.items() if name not in may_differ]
+    if wrong:
+        raise UserError(
+            f"workdir = {str(workdir)!r}: holds a run of another config ({'; '.join(wrong)}); "
+            "give another --workdir, or the same config"
+        )
+
+
+def finish(workdir) -> None:
+    """Write the report and show the per-class table of the selected checkpoint."""
+    if not parallel.is_writer():
+        return
+    if not results.read(workdir):
+        console.say("nothing is evaluated yet: run --mode evaluate")
+        return
+    path = report.write_report(workdir)
+    console.show(class_table(workdir))
+    console.say(f"report: {path}")
+
+
+def class_table(workdir) -> Table:
+    """Accuracy by class under each attack on the test split: of the best checkpoint, else of the last one."""
+    records = [record for record in results.read(workdir) if record["split"] == "test"]
+    best = files.read_json(pathlib.Path(workdir) / results.BEST)
+    last = max(records, key=lambda record: (record["step"], record["weights"] == "averaged"))
+    chosen = best or last
+    records = [r for r in records if (r["step"], r["weights"]) == (chosen["step"], chosen["weights"])]
+    why = f"best {best['criterion']} validation score under {best['attack']}" if best else "last"
+    table = Table(
+        title=f"test accuracy by class, epoch {chosen['epoch']}, {chosen['weights']} weights ({why})",
+        caption="95 % Wilson intervals; * worst class",
+    )
+    table.add_column("class")
+    table.add_column("images", justify="right")
+    for record in records:
+        table.add_column(record["attack"], justify="right")
+    for c, name in enumerate(records[0]["classes"]):
+        cells = [_cell(record, c) for record in records]
+        table.add_row(name, str(records[0]["count"][c]), *cells)
+    table.add_section()
+    for label, field in (("average", "accuracy"), ("worst class", "worst_class_accuracy"), ("gap", "gap")):
+        table.add_row(label, "", *(f"{100 * record[field]:.1f}          " for record in records))
+    return table
+
+
+def _cell(record, c) -> str:
+    if record["class_accuracy"][c] is None:
+        return "-"
+    low, high = record["class_interval"][c]
+    mark = "*" if record["classes"][c] == record["worst_class"] else " "
+    return f"{mark}{100 * record['class_accuracy'][c]:5.1f} [{100 * low:3.0f},{100 * high:3.0f}]"
+
+
+def _one_line(title, records, attacks) -> str:
+    parts = [
+        f"{name} {100 * records[name]['accuracy']:.1f} (worst: {records[name]['worst_class']} "
+        f"{100 * records[name]['worst_class_accuracy']:.1f})"
+        for name in attacks
+    ]
+    return f"{title}: {', '.join(parts)}"

@@ -1,0 +1,65 @@
+"""Optimizers and learning-rate schedules, as optax chains."""
+
+import optax
+
+NAMES = ("sgd", "adamw")
+SCHEDULES = ("constant", "piecewise", "cosine", "one_cycle")
+
+
+def schedule(
+    name: str,
+    *,
+    learning_rate: float,
+    total_steps: int,
+    milestones: tuple[float, ...] = (0.5, 0.75),
+    decay_factor: float = 0.1,
+    warmup: float = 0.0,
+) -> optax.Schedule:
+    """Learning rate by step.
+
+    constant: the peak throughout. piecewise: multiplied by `decay_factor` at each of `milestones`, fractions of the
+    training. cosine: half a cosine from the peak to 0. one_cycle: up to the peak, then down to 0, both linearly, as
+    fast adversarial training uses it (Wong et al. 2020). `warmup` is the fraction of the training in which the rate
+    rises linearly from 0 to the peak; for one_cycle 0 stands for 0.4.
+    """
+    if name == "one_cycle":
+        warmup = warmup or 0.4
+    # One step at the least, so that a warm-up on a very short run is no division by zero.
+    warmup_steps = max(1, round(warmup * total_steps)) if warmup else 0
+    rest = max(1, total_steps - warmup_steps)
+    after = {
+        "constant": lambda: optax.constant_schedule(learning_rate),
+        # Boundaries count from the end of the warm-up, the milestones from the start of the training.
+        "piecewise": lambda: optax.piecewise_constant_schedule(
+            learning_rate, {round(m * total_steps) - warmup_steps: decay_factor for m in milestones}
+        ),
+        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, rest),
+        "one_cycle": lambda: optax.linear_schedule(learning_rate, 0.0, rest),
+    }[name]()
+    if not warmup_steps:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), after], [warmup_steps])
+
+
+def create(
+    name: str,
+    learning_rate: optax.Schedule,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """The optimizer of that name, one of `NAMES`.
+
+    Weight decay is PyTorch's: for sgd it is added to the gradient and so enters the momentum, for adamw it is
+    decoupled. It acts on every parameter. The gradient is clipped before it is added.
+    """
+    if name == "sgd":
+        update = optax.chain(
+            optax.add_decayed_weights(weight_decay),
+            optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov),
+        )
+    else:
+        update = optax.adamw(learning_rate, weight_decay=weight_decay)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm else update

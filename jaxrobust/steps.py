@@ -1,0 +1,170 @@
+"""The train step and the evaluation step: pure functions of one device's share of a batch.
+
+Both use the named axis `parallel.AXIS` for their collectives and run the same under `parallel.spmd` and `jax.pmap`.
+Random numbers come from one key per example, (seed, step, position in the global batch) in training and (seed, index in
+the split) in evaluation, so that results do not depend on the number of devices.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxrobust import train_state
+from jaxrobust.attacks import losses, threats
+from jaxrobust.attacks.pgd import Pgd
+from jaxrobust.data.augment import to_float
+from jaxrobust.objectives import Objective
+from jaxrobust.parallel import AXIS
+from jaxrobust.train_state import ClassSums, TrainState, Weights
+
+
+class TrainAttack(NamedTuple):
+    """The attack in training: its loop, radius and step in pixel units, and the mode of batch norm during it."""
+
+    pgd: Pgd
+    radius: float
+    step_size: float
+    batch_norm: str  # "train" | "eval"
+
+
+def make_train_step(
+    model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    attack: TrainAttack,
+    *,
+    augment: Callable,
+    average_decay: float,
+) -> Callable:
+    """The function that makes one update.
+
+    Args:
+        augment: (keys [B], images [B, H, W, C]) -> images.
+        average_decay: of the averaged weights; unused where the state keeps none.
+
+    Returns:
+        train_step(state, images [N, H, W, C], labels [N], indices [B], key) -> (state, mean loss): the resident
+        training set and the state are replicated, the indices of the batch are this device's share.
+    """
+
+    def train_step(state: TrainState, images, labels, indices, key):
+        images, labels = to_float(images[indices]), labels[indices]
+        augment_keys, attack_keys = example_keys(jax.random.fold_in(key, state.step), len(indices))
+        images = augment(augment_keys, images)
+        radius_scale = state.knobs.radius_scale[labels]
+
+        def logits_fn(images):
+            return apply(model, state.weights, images, train=attack.batch_norm == "train")[0]
+
+        def perturb(loss, images, labels):
+            radius, step_size = attack.radius * radius_scale, attack.step_size * radius_scale
+            return attack.pgd(logits_fn, loss, images, labels, attack_keys, radius, step_size)
+
+        perturbed = objective.perturb(perturb, logits_fn, images, labels)
+
+        def loss_fn(params):
+            def forward(batch_stats, images):
+                return apply(model, Weights(params, batch_stats), images, train=True)
+
+            output = objective.loss(forward, state.weights.batch_stats, images, perturbed, labels, state.knobs)
+            return output.losses.mean(), output
+
+        (loss, output), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.weights.params)
+        # One collective for everything that is averaged over devices.
+        gradients, batch_stats, loss = lax.pmean((gradients, output.batch_stats, loss), AXIS)
+        sums = lax.psum(class_sums(labels, output), AXIS)
+
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.weights.params)
+        weights = Weights(optax.apply_updates(state.weights.params, updates), batch_stats)
+        averaged = state.averaged
+        if averaged is not None:
+            averaged = train_state.average(averaged, weights, state.step, average_decay)
+        state = state.replace(
+            step=state.step + 1,
+            weights=weights,
+            averaged=averaged,
+            opt_state=opt_state,
+            class_sums=jax.tree.map(jnp.add, state.class_sums, sums),
+        )
+        return state, loss
+
+    return train_step
+
+
+def make_eval_step(attack_model, judge_model, attack, *, norm: threats.Norm, radius: float, step_size: float):
+    """The function that attacks a batch and judges the outcome.
+
+    Args:
+        attack_model: the model that the attack differentiates, in the run's dtype.
+        judge_model: the same in float32; its verdict, at the highest matmul precision, is the one that counts.
+        attack: (pgd, loss) as a suite builds them, or None for the clean images.
+        radius, step_size: in pixel units.
+
+    Returns:
+        eval_step(weights, images [B, H, W, C], labels [B], ids [B], key) -> dict of
+            prediction [all B]: the judge's, on the adversarial images, of all devices;
+            excess []: the most by which a perturbation leaves the ball or the box, 0 up to rounding;
+            adversarial [B, H, W, C]: of this device.
+    """
+
+    def eval_step(weights: Weights, images, labels, ids, key):
+        images = to_float(images)
+        adversarial = images
+        if attack is not None:
+            pgd, loss = attack
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
+            everywhere = jnp.ones(len(labels))
+            adversarial = pgd(
+                lambda x: apply(attack_model, weights, x, train=False)[0],
+                loss,
+                images,
+                labels,
+                keys,
+                radius * everywhere,
+                step_size * everywhere,
+            )
+        with jax.default_matmul_precision("highest"):
+            logits, _ = apply(judge_model, weights, adversarial, train=False)
+        outside_box = jnp.maximum(adversarial - 1.0, -adversarial).max(axis=(1, 2, 3))
+        return {
+            "prediction": lax.all_gather(logits.argmax(-1), AXIS, tiled=True),
+            "excess": lax.pmax(jnp.maximum(norm.size(adversarial - images) - radius, outside_box).max(), AXIS),
+            "adversarial": adversarial,
+        }
+
+    return eval_step
+
+
+def apply(model, weights: Weights, images, *, train: bool):
+    """Logits [B, C] and the batch statistics after the pass, which only a pass in train mode changes."""
+    if not train:
+        return model.apply(weights.variables, images, train=False), weights.batch_stats
+    logits, updates = model.apply(weights.variables, images, train=True, mutable=["batch_stats"])
+    return logits, updates.get("batch_stats", weights.batch_stats)
+
+
+def example_keys(step_key, batch_size: int):
+    """Two keys [B] per example of this device's share of the batch, by its position in the global batch."""
+    positions = lax.axis_index(AXIS) * batch_size + jnp.arange(batch_size)
+    keys = jax.vmap(lambda position: jax.random.split(jax.random.fold_in(step_key, position)))(positions)
+    return keys[:, 0], keys[:, 1]
+
+
+def class_sums(labels, output) -> ClassSums:
+    """Count, hits and loss of each class in this device's share of the batch."""
+    num_classes = output.logits.shape[-1]
+
+    def by_class(values):
+        return jnp.zeros(num_classes, values.dtype).at[labels].add(values)
+
+    # An untied largest logit: a margin loss of 0 is no hit.
+    correct = losses.margin(output.logits, labels) < 0
+    return ClassSums(
+        count=by_class(jnp.ones(len(labels), jnp.int32)),
+        correct=by_class(correct.astype(jnp.int32)),
+        loss=by_class(output.losses),
+    )

@@ -1,0 +1,101 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrobust import checkpoints, parallel, train_state
+from jaxrobust.remedies import knobs
+
+
+def state(value, averaged=True):
+    rng = np.random.default_rng(int(value))
+    params = {"dense": {"kernel": jnp.asarray(rng.normal(size=(50, 20)), jnp.float32)}}
+    weights = train_state.Weights(params, {"norm": {"mean": jnp.full(3, value)}})
+    made = train_state.TrainState(
+        step=jnp.asarray(int(value)),
+        weights=weights,
+        averaged=weights if averaged else None,
+        opt_state=optax.sgd(optax.constant_schedule(0.1), momentum=0.9).init(params),
+        knobs=knobs.neutral(3),
+        memory={},
+        class_sums=train_state.zero_sums(3),
+    )
+    return parallel.replicate(made, parallel.make_mesh(jax.devices()[:2]))
+
+
+def saved(folder, steps, **options):
+    manager = checkpoints.Checkpoints(folder, **options)
+    for step in steps:
+        manager.save(step, state(float(step)))
+    manager.wait()
+    return manager
+
+
+def damage(folder, step):
+    """Flip one bit in the largest file of a checkpoint."""
+    path = max((folder / "checkpoints" / str(step)).rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_round_trip_is_bit_for_bit(tmp_path, averaged):
+    manager = checkpoints.Checkpoints(tmp_path)
+    original = state(7.0, averaged)
+    manager.save(7, original)
+    manager.wait()
+    restored = checkpoints.Checkpoints(tmp_path).restore(7, state(0.0, averaged))
+    assert jax.tree.structure(restored.weights) == jax.tree.structure(original.weights)
+    assert (restored.averaged is None) == (not averaged)
+    for a, b in zip(jax.tree.leaves(original), jax.tree.leaves(restored), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.sharding == b.sharding
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert checkpoints.Checkpoints(tmp_path).restore_latest(state(0.0)) is None
+
+
+def test_preserve_decides_what_stays_and_the_newest_always_does(tmp_path):
+    manager = saved(tmp_path, [1, 2, 3, 4, 5], preserve=lambda steps: [2])
+    assert manager.steps() == [2, 5]
+
+
+def test_damaged_newest_falls_back_and_makes_room(tmp_path, capsys):
+    saved(tmp_path, [1, 2, 3]).close()
+    damage(tmp_path, 3)
+    manager = checkpoints.Checkpoints(tmp_path)
+    assert int(manager.restore_latest(state(0.0)).step) == 2
+    assert "falling back" in capsys.readouterr().err
+    assert (tmp_path / "damaged_checkpoints" / "3").is_dir()
+    manager.save(3, state(3.0))
+    manager.wait()
+    assert int(checkpoints.Checkpoints(tmp_path).restore_latest(state(0.0)).step) == 3
+
+
+def test_every_single_bit_is_watched(tmp_path):
+    """Arrays are compared with their checksum, whatever the storage format lets through."""
+    before, after = state(1.0), state(1.0)
+    kernel = np.array(after.weights.params["dense"]["kernel"])
+    kernel.view(np.int32)[3, 4] ^= 1
+    after = after.replace(weights=after.weights.replace(params={"dense": {"kernel": jnp.asarray(kernel)}}))
+    assert checkpoints.checksum(before) != checkpoints.checksum(after)
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    saved(tmp_path, [1]).close()
+    damage(tmp_path, 1)
+    with pytest.raises(checkpoints.DamagedCheckpoint, match="checkpoints/1"):
+        checkpoints.Checkpoints(tmp_path, read_only=True).restore(1, state(0.0))
+
+
+def test_a_reader_sees_new_checkpoints_and_writes_nothing(tmp_path):
+    reader = checkpoints.Checkpoints(tmp_path / "later", read_only=True)
+    assert reader.steps() == [] and not (tmp_path / "later").exists()
+    writer = saved(tmp_path / "later", [1])
+    assert reader.steps() == [1]
+    writer.save(2, state(2.0))
+    writer.wait()
+    assert reader.steps() == [1, 2]

@@ -1,0 +1,133 @@
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from jaxrobust import config as config_lib
+from jaxrobust.errors import FieldError
+
+CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_valid(path):
+    config_lib.validate(load(path), device_count=1)
+
+
+def test_default_is_valid_and_locked():
+    config = config_lib.default()
+    config_lib.validate(config, device_count=1)
+    with pytest.raises(AttributeError):
+        config.train.epoch = 3
+
+
+def test_radius_and_steps_in_both_units():
+    config = config_lib.default()
+    config.threat.eps_255 = 8.0
+    assert config_lib.radius(config) == pytest.approx(8 / 255)
+    assert config_lib.step_size(config, "attack") == pytest.approx(2 / 255)
+    config.attack.step_size_255 = 1.0
+    assert config_lib.step_size(config, "attack") == pytest.approx(1 / 255)
+    config.threat.eps, config.eval.step_size = 0.3, 0.01
+    assert config_lib.radius(config) == 0.3 and config_lib.step_size(config, "eval") == 0.01
+
+
+WRONG = {
+    "data.name": ["cifar10", "tfds:", "npz:x"],
+    "data.augment": [("rotate",), ("flip", "flip")],
+    "data.pad": [-1],
+    "data.pad_mode": ["wrap"],
+    "data.validation_per_class": [-1],
+    "model.name": ["resnet1818"],
+    "model.dtype": ["float16"],
+    "model.batch_norm": ["group"],
+    "model.std": [(0.0,), ()],
+    "threat.norm": ["l7"],
+    "threat.eps_255": [-1.0, 0.031, 2000.0, float("nan"), float("inf")],
+    "threat.eps": [-0.1, 8.0, float("nan")],
+    "attack.steps": [0],
+    "attack.restarts": [0],
+    "attack.batch_norm": ["both"],
+    "attack.step_size_255": [0.0, 0.007, -2.0, 100.0],
+    "attack.step_size": [2.0],
+    "eval.step_size": [2.0],
+    "objective.name": ["tradess"],
+    "objective.label_smoothing": [1.0, -0.1],
+    "remedy.name": ["magic"],
+    "optimizer.name": ["lion"],
+    "optimizer.schedule": ["step"],
+    "optimizer.learning_rate": [-0.1, float("nan")],
+    "optimizer.momentum": [1.0],
+    "optimizer.milestones": [(0.75, 0.5), (100.0,)],
+    "optimizer.warmup": [1.0],
+    "train.epochs": [0],
+    "train.batch_size": [0, 100],
+    "train.average_decay": [1.0],
+    "eval.attacks": [(), ("clean", "pgd")],
+    "eval.batch_size": [12],
+    "eval.examples": [-5],
+    "checkpoint.every_epochs": [0],
+    "checkpoint.best": ["median"],
+    "checkpoint.best_attack": ["pgd99"],
+}
+
+
+@pytest.mark.parametrize("field, value", [(field, value) for field, values in WRONG.items() for value in values])
+def test_wrong_values_are_named(field, value):
+    """On eight devices. The message is one line that starts with the field and holds the value."""
+    config = config_lib.default()
+    if field == "threat.eps_255":
+        config.attack.step_size_255 = None
+    with config.unlocked():
+        config.update_from_flattened_dict({field: value})
+    with pytest.raises(FieldError) as error:
+        config_lib.validate(config, device_count=8)
+    message = str(error.value)
+    assert message.startswith(field) and "\n" not in message and ";" in message
+    values = value if isinstance(value, tuple) and value else (value,)
+    assert any(repr(v) in message for v in (value, *values))
+
+
+def test_wrong_unit_is_guessed():
+    config = config_lib.default()
+    config.threat.eps_255 = 0.031
+    with pytest.raises(FieldError, match=r"looks like a fraction.*write 7\.9"):
+        config_lib.validate(config, 1)
+
+
+def test_radius_zero_is_allowed():
+    config = config_lib.default()
+    config.threat.eps_255 = 0.0
+    config_lib.validate(config, 1)
+
+
+def test_evaluation_only_of_checkpoints():
+    config = config_lib.default()
+    config.checkpoint.every_epochs, config.eval.every_epochs = 2, 3
+    with pytest.raises(FieldError, match=r"eval\.every_epochs = 3"):
+        config_lib.validate(config, 1)
+
+
+def test_json_round_trip():
+    config = config_lib.default()
+    config.threat.eps = 0.25
+    config.data.augment = ("crop", "flip")
+    stored = json.loads(json.dumps(config_lib.to_dict(config)))
+    restored = config_lib.from_dict(stored)
+    assert restored.to_dict() == config.to_dict() and restored.data.augment == ("crop", "flip")
+    assert config_lib.differences(stored, config_lib.to_dict(restored)) == {}
+
+
+def test_differences_name_the_fields():
+    one, other = config_lib.default(), config_lib.default()
+    other.train.seed, other.eval.attacks = 1, ("clean",)
+    found = config_lib.differences(config_lib.to_dict(one), config_lib.to_dict(other))
+    assert found.keys() == {"train.seed", "eval.attacks"} and found["train.seed"] == (0, 1)

@@ -1,0 +1,102 @@
+"""Every example is scored once, whatever the sizes."""
+
+import numpy as np
+import pytest
+import tiny_config
+
+from jaxrobust import build, config as config_lib, evaluate, files, parallel, results
+from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.interruption import Interrupted, StopRequest
+from jaxrobust.writers import Writer
+
+
+def dataset(test_size=37, classes=("a", "b", "c")):
+    """Three unequal classes; sizes that nothing divides."""
+    rng = np.random.default_rng(0)
+
+    def split(size):
+        labels = rng.choice(3, size, p=(0.6, 0.3, 0.1)).astype(np.int32)
+        return Split(rng.integers(0, 256, (size, 8, 8, 1), dtype=np.uint8), labels)
+
+    return DataSet("made up", classes, split(64), split(0), split(test_size))
+
+
+def run(workdir, devices=1, data=None, stop=None, **overrides):
+    import jax
+
+    data = data or dataset()
+    config = tiny_config.get_config()
+    config.eval.batch_size = 16
+    config.update_from_flattened_dict(overrides)
+    workdir.mkdir(exist_ok=True)
+    files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    state = build.initial_state(config, data, mesh, 10)
+    with Writer(workdir) as writer:
+        evaluator = evaluate.Evaluator(config, workdir, data, mesh, writer, StopRequest() if stop is None else stop)
+        evaluator.evaluate(state, step=3, epoch=1)
+    return results.read(workdir)
+
+
+def test_counts_are_those_of_the_split(tmp_path):
+    data = dataset()
+    for record in run(tmp_path, data=data):
+        assert record["count"] == np.bincount(data.test.labels, minlength=3).tolist()
+        assert record["examples"] == 37 and record["split"] == "test"
+
+
+@pytest.mark.parametrize("devices, batch", [(1, 37), (1, 64), (8, 8), (8, 24)])
+def test_verdicts_do_not_depend_on_batch_or_devices(tmp_path, devices, batch):
+    run(tmp_path / "reference")
+    run(tmp_path / "other", devices, **{"eval.batch_size": batch})
+    reference, other = (results.read_examples(tmp_path / name, 3, "raw", "test") for name in ("reference", "other"))
+    for name in reference:
+        np.testing.assert_array_equal(reference[name], other[name])
+
+
+def test_a_subset_is_stratified_and_gives_the_verdicts_of_the_whole(tmp_path):
+    run(tmp_path / "whole")
+    (record, *_) = run(tmp_path / "part", **{"eval.examples": 20})
+    assert record["examples"] == 20
+    whole, part = (results.read_examples(tmp_path / name, 3, "raw", "test") for name in ("whole", "part"))
+    np.testing.assert_array_equal(part["labels"], whole["labels"][part["index"]])
+    np.testing.assert_array_equal(part["pgd3"], whole["pgd3"][part["index"]])
+    share = np.bincount(part["labels"], minlength=3) / 20 - np.bincount(whole["labels"], minlength=3) / 37
+    assert (np.abs(share) <= 1 / 20).all()
+
+
+def test_a_class_without_test_examples_is_reported_as_such(tmp_path):
+    for record in run(tmp_path, data=dataset(classes=("a", "b", "c", "nobody"))):
+        assert record["count"][3] == 0 and record["class_accuracy"][3] is None and record["worst_class"] != "nobody"
+
+
+def test_an_interrupted_evaluation_continues(tmp_path):
+    """The signal comes during the second attack: the first one is kept, and the end is the same."""
+
+    class After(StopRequest):
+        signal_number = 15
+
+        def __init__(self, batches):
+            self.batches = batches
+
+        def __bool__(self):
+            self.batches -= 1
+            return self.batches < 0
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "stopped", stop=After(4))
+    assert [record["attack"] for record in results.read(tmp_path / "stopped")] == ["clean"]
+    continued = run(tmp_path / "stopped")
+    reference = run(tmp_path / "reference")
+    for a, b in zip(continued, reference, strict=True):
+        assert a | {"seconds": 0} == b | {"seconds": 0}
+
+
+def test_an_attack_that_leaves_its_ball_is_a_defect_not_a_result(tmp_path, monkeypatch):
+    from jaxrobust.attacks import threats
+
+    cheat = threats.NORMS["linf"]._replace(shrink=lambda perturbation, radius: perturbation)
+    monkeypatch.setitem(threats.NORMS, "linf", cheat)
+    with pytest.raises(AssertionError, match="pgd3 left the allowed perturbations"):
+        run(tmp_path, **{"eval.step_size": 0.1})
+    assert [record["attack"] for record in results.read(tmp_path)] == ["clean"]

@@ -1,0 +1,73 @@
+import json
+import multiprocessing
+import os
+import stat
+
+import pytest
+
+from jaxrobust import files
+
+
+def test_write_replaces_the_whole_file(tmp_path):
+    path = tmp_path / "x.json"
+    files.write_atomically(path, "a long first version")
+    files.write_atomically(path, "short")
+    assert path.read_text() == "short" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    files.write_atomically(path, "old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        files.write_atomically(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_written_files_have_ordinary_permissions(tmp_path):
+    files.write_atomically(tmp_path / "ours", "")
+    (tmp_path / "plain").write_text("")
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_append_adds_each_key_once(tmp_path):
+    path = tmp_path / "r.jsonl"
+    assert files.append_record(path, {"step": 1, "attack": "clean", "n": 5}, ("step", "attack"))
+    assert files.append_record(path, {"step": 1, "attack": "fgsm", "n": 4}, ("step", "attack"))
+    assert not files.append_record(path, {"step": 1, "attack": "clean", "n": 6}, ("step", "attack"))
+    assert [record["n"] for record in files.read_records(path)] == [5, 4]
+
+
+@pytest.mark.parametrize("torn", ['{"step": 2, "n"', '{"step": 2}'])
+def test_torn_last_line_is_neither_read_nor_kept(tmp_path, torn):
+    """A line counts once its newline is there."""
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"step": 1}\n' + torn)
+    assert files.read_records(path) == [{"step": 1}]
+    assert files.append_record(path, {"step": 2, "whole": True}, ("step",))
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1}, {"step": 2, "whole": True}]
+
+
+def test_nan_is_refused_rather_than_written(tmp_path):
+    with pytest.raises(ValueError):
+        files.append_record(tmp_path / "r.jsonl", {"step": 1, "x": float("nan")}, ("step",))
+    assert files.read_records(tmp_path / "r.jsonl") == []
+
+
+def test_missing_files_are_empty(tmp_path):
+    assert files.read_records(tmp_path / "none") == [] and files.read_json(tmp_path / "none") is None
+
+
+def _append_many(path):
+    for step in range(50):
+        files.append_record(path, {"step": step}, ("step",))
+
+
+def test_two_processes_append_without_loss_or_duplicate(tmp_path):
+    path = tmp_path / "r.jsonl"
+    processes = [multiprocessing.get_context("spawn").Process(target=_append_many, args=(path,)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert sorted(record["step"] for record in files.read_records(path)) == list(range(50))

@@ -1,0 +1,80 @@
+"""Wrong input ends in one line that names field, value and remedy, and exit code 2."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = "tests/tiny_config.py"
+
+
+def run(*arguments, **environment):
+    command = [sys.executable, "-m", "jaxrobust.main", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment, timeout=120)
+
+
+def tiny(*overrides):
+    return ("--config", TINY, *overrides)
+
+
+def npz(folder, **changes):
+    """A small data set with some arrays replaced."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "train_images": rng.integers(0, 256, (80, 8, 8, 1), dtype=np.uint8),
+        "train_labels": np.arange(80) % 4,
+        "test_images": rng.integers(0, 256, (20, 8, 8, 1), dtype=np.uint8),
+        "test_labels": np.arange(20) % 4,
+    }
+    np.savez(folder / "data.npz", **arrays | changes)
+    return ("--config", TINY, f"--config.data.name=arrays:{folder / 'data.npz'}")
+
+
+def floats(pixel):
+    images = np.full((80, 8, 8, 1), 0.5, np.float32)
+    images[3, 2, 1] = pixel
+    return images
+
+
+CASES = {
+    "no config": (lambda tmp: (), ["--config"]),
+    "config file": (lambda tmp: ("--config", "configs/nope.py"), ["configs/nope.py"]),
+    "field": (lambda tmp: tiny("--config.train.epoch=3"), ["train.epoch", "train.epochs"]),
+    "type": (lambda tmp: tiny("--config.train.epochs=2.5"), ["train.epochs", "2.5"]),
+    "data set": (lambda tmp: tiny("--config.data.name=cifar"), ["data.name", "cifar"]),
+    "model": (lambda tmp: tiny("--config.model.name=vgg"), ["model.name", "vgg", "resnet18"]),
+    "attack": (lambda tmp: tiny("--config.eval.attacks=('clean','pgdx')"), ["eval.attacks", "pgdx"]),
+    "negative radius": (lambda tmp: tiny("--config.threat.eps_255=-8"), ["threat.eps_255", "-8"]),
+    "radius as a fraction": (lambda tmp: tiny("--config.threat.eps_255=0.031"), ["threat.eps_255", "0.031", "7.9"]),
+    "huge radius": (lambda tmp: tiny("--config.threat.eps_255=2000"), ["threat.eps_255", "2000"]),
+    "devices": (lambda tmp: tiny("--config.train.batch_size=65"), ["train.batch_size", "65", "multiple of 2"]),
+    "labels": (lambda tmp: npz(tmp, class_names=np.array(["a", "b", "c"])), ["data", "3"]),
+    "image type": (lambda tmp: npz(tmp, train_images=np.zeros((80, 8, 8, 1), np.int32)), ["data", "int32"]),
+    "image range": (lambda tmp: npz(tmp, train_images=floats(7.0), test_images=floats(0.0)[:20]), ["data", "255"]),
+    "NaN": (lambda tmp: npz(tmp, train_images=floats(np.nan), test_images=floats(0.0)[:20]), ["data", "NaN"]),
+    "class without examples": (lambda tmp: npz(tmp, class_names=np.array(list("abcde"))), ["data", "'e'"]),
+    "workdir": (lambda tmp: tiny("--workdir", "/proc/nowhere"), ["workdir", "/proc/nowhere"]),
+    "data not there": (
+        lambda tmp: tiny("--config.data.name=tfds:cifar10", f"--config.data.data_dir={tmp}"),
+        ["data.", "cifar10"],
+    ),
+    "nothing to evaluate": (lambda tmp: ("--mode", "evaluate", "--workdir", str(tmp)), ["workdir", "no run"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_input_ends_in_one_line(case, tmp_path):
+    arguments, expected = CASES[case]
+    arguments = arguments(tmp_path)
+    workdir = () if "--workdir" in arguments else ("--workdir", str(tmp_path / "run"))
+    result = run(*arguments, *workdir, JAX_NUM_CPU_DEVICES="2")
+    assert result.returncode == 2, result.stderr
+    message = result.stderr.strip()
+    assert message.startswith("error: ") and "\n" not in message and result.stdout == ""
+    for part in expected:
+        assert part in message
+    assert not (tmp_path / "run" / "config.json").exists(), "a run that never began leaves no trace of its config"

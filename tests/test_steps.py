@@ -1,0 +1,144 @@
+"""One program, whatever the devices: the same gradients, counts and verdicts on 1, 2 and 8, mapped or pmapped."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrobust import models, objectives, parallel, remedies, steps, train_state
+from jaxrobust.attacks import suites, threats
+from jaxrobust.attacks.pgd import Pgd
+from jaxrobust.data.augment import augment
+
+CLASSES, SHAPE, BATCH = 5, (8, 8, 3), 16
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, size=(40, *SHAPE), dtype=np.uint8)
+LABELS = RNG.integers(0, CLASSES, 40).astype(np.int32)
+WHOLE, SHARE = parallel.REPLICATED, parallel.SHARDED
+
+
+def make(attack_batch_norm="train", objective="pgd_at"):
+    model = models.create("cnn", num_classes=CLASSES, width=4, batch_norm_axis=parallel.AXIS, canonical_gradients=True)
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    attack = steps.TrainAttack(Pgd(threats.NORMS["linf"], steps=3), 8 / 255, 2 / 255, attack_batch_norm)
+    step = steps.make_train_step(
+        model,
+        objectives.create(objective),
+        optimizer,
+        attack,
+        augment=partial(augment, operations=("crop", "flip"), pad=2, pad_mode="zero"),
+        average_decay=0.9,
+    )
+    state = train_state.create(
+        model, optimizer, remedies.create("none"), np.bincount(LABELS, minlength=CLASSES), SHAPE, seed=0, averaged=True
+    )
+    return model, step, state
+
+
+def train(devices, steps_to_make=3, knobs=None, **options):
+    _, step, state = make(**options)
+    if knobs:
+        state = state.replace(knobs=state.knobs.replace(**knobs))
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    step = parallel.spmd(step, mesh, in_specs=(WHOLE, WHOLE, WHOLE, SHARE, WHOLE), out_specs=(WHOLE, WHOLE))
+    state, images, labels = parallel.replicate((state, IMAGES, LABELS), mesh)
+    losses = []
+    for i in range(steps_to_make):
+        indices = np.random.default_rng(i).permutation(40)[:BATCH].astype(np.int32)
+        state, loss = step(state, images, labels, parallel.shard(indices, mesh), jax.random.key(1))
+        losses.append(float(loss))
+    return jax.device_get(state), losses
+
+
+def assert_trees_close(one, other, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, other)
+
+
+@pytest.mark.parametrize("attack_batch_norm", ["train", "eval"])
+def test_one_update_is_the_same_on_1_2_and_8_devices(attack_batch_norm):
+    """With synchronised batch norm. The first momentum is the gradient itself.
+
+    More than one step is no fair comparison: the sign of a gradient that rounds to either side of 0 moves a pixel.
+    """
+    one, (loss,) = train(1, 1, attack_batch_norm=attack_batch_norm)
+    for devices in (2, 8):
+        many, (loss_of_many,) = train(devices, 1, attack_batch_norm=attack_batch_norm)
+        np.testing.assert_allclose(loss_of_many, loss, rtol=1e-4)
+        assert_trees_close(many.opt_state, one.opt_state, atol=2e-4, rtol=2e-3)
+        assert_trees_close(many.weights, one.weights, atol=2e-4, rtol=2e-3)
+        np.testing.assert_array_equal(many.class_sums.count, one.class_sums.count)
+
+
+def test_pmap_runs_the_same_step():
+    _, step, state = make()
+    indices = np.arange(BATCH, dtype=np.int32)
+    mapped = jax.pmap(step, axis_name=parallel.AXIS, in_axes=(None, None, None, 0, None), devices=jax.devices()[:2])
+    by_pmap, _ = mapped(state, IMAGES, LABELS, indices.reshape(2, -1), jax.random.key(1))
+    mesh = parallel.make_mesh(jax.devices()[:2])
+    spmd = parallel.spmd(step, mesh, in_specs=(WHOLE, WHOLE, WHOLE, SHARE, WHOLE), out_specs=(WHOLE, WHOLE))
+    by_spmd, _ = spmd(
+        *parallel.replicate((state, IMAGES, LABELS), mesh), parallel.shard(indices, mesh), jax.random.key(1)
+    )
+    assert_trees_close(jax.tree.map(lambda x: x[0], by_pmap.weights), by_spmd.weights, rtol=1e-6, atol=1e-7)
+
+
+def test_class_sums_count_every_example_of_the_batches():
+    state, losses = train(2)
+    seen = np.concatenate([np.random.default_rng(i).permutation(40)[:BATCH] for i in range(3)])
+    np.testing.assert_array_equal(state.class_sums.count, np.bincount(LABELS[seen], minlength=CLASSES))
+    np.testing.assert_allclose(state.class_sums.loss.sum() / state.class_sums.count.sum(), np.mean(losses), rtol=1e-5)
+    assert (state.class_sums.correct <= state.class_sums.count).all()
+
+
+def test_same_seed_same_bits():
+    one, other = train(2)[0], train(2)[0]
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_radius_scale_zero_is_training_on_clean_images():
+    """The class knob reaches radius and step: with radius 0 adversarial training is standard training."""
+    adversarial, _ = train(1, 1, knobs={"radius_scale": jnp.zeros(CLASSES)})
+    standard, _ = train(1, 1, objective="standard")
+    assert_trees_close(adversarial.weights, standard.weights, rtol=1e-4, atol=1e-6)
+
+
+def test_radius_scale_acts_on_its_class_alone():
+    robust, _ = train(1, 1)
+    scaled, _ = train(1, 1, knobs={"radius_scale": jnp.ones(CLASSES).at[2].set(2.0)})
+    changed = ~np.isclose(robust.class_sums.loss, scaled.class_sums.loss, rtol=1e-3)
+    assert changed[2], "a larger radius must show in the loss of the class"
+    # The others change only through the shared batch statistics.
+    assert np.abs(robust.class_sums.loss - scaled.class_sums.loss).argmax() == 2
+
+
+def evaluate(devices, batch, attack="pgd5x2"):
+    model, _, state = make()
+    spec = suites.parse(attack)
+    step = steps.make_eval_step(
+        model, model, spec.build("linf"), norm=threats.NORMS["linf"], radius=8 / 255, step_size=2 / 255
+    )
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    results = {"prediction": WHOLE, "excess": WHOLE, "adversarial": SHARE}
+    step = parallel.spmd(step, mesh, in_specs=(WHOLE, SHARE, SHARE, SHARE, WHOLE), out_specs=results)
+    weights = parallel.replicate(state.weights, mesh)
+    predictions, adversarial = [], []
+    for start in range(0, 40, batch):
+        part = slice(start, start + batch)
+        inputs = parallel.shard((IMAGES[part], LABELS[part], np.arange(40, dtype=np.int32)[part]), mesh)
+        output = step(weights, *inputs, jax.random.key(2))
+        assert float(output["excess"]) <= 1e-6
+        predictions.append(output["prediction"])
+        adversarial.append(output["adversarial"])
+    return np.concatenate(predictions), np.concatenate(adversarial)
+
+
+def test_verdicts_do_not_depend_on_devices_or_batches():
+    predictions, adversarial = evaluate(devices=1, batch=40)
+    for devices, batch in ((2, 10), (8, 8), (8, 40)):
+        other_predictions, other_adversarial = evaluate(devices, batch)
+        np.testing.assert_array_equal(other_predictions, predictions)
+        # A pixel may differ where the sign of its gradient is a matter of rounding.
+        assert np.isclose(other_adversarial, adversarial, atol=1e-5).mean() > 0.999

@@ -1,0 +1,230 @@
+"""Whole runs: what they leave behind, and that an interruption changes nothing of it."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import tiny_config
+
+from jaxrobust import build, checkpoints, evaluate, files, parallel, results, train
+from jaxrobust.errors import UserError
+
+TESTS = pathlib.Path(__file__).parent
+STEPS_PER_EPOCH = (1297 - 100) // 64
+TOTAL_STEPS = 4 * STEPS_PER_EPOCH
+
+
+def start(workdir, *arguments):
+    """A run as a user starts it, on one device."""
+    command = [sys.executable, "-m", "jaxrobust.main", "--config", TESTS / "tiny_config.py", "--workdir", workdir]
+    return subprocess.Popen([*command, *arguments], cwd=TESTS.parent, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return errors
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    finish(start(workdir))
+    return workdir
+
+
+def final_arrays(workdir):
+    """Every array of the last checkpoint, without knowing the model."""
+    config = tiny_config.get_config()
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    like = build.initial_state(config, build.dataset(config), mesh, TOTAL_STEPS)
+    return jax.tree.leaves(checkpoints.Checkpoints(workdir, read_only=True).restore(TOTAL_STEPS, like))
+
+
+def without_times(workdir):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in results.read(workdir)]
+
+
+def assert_same_run(workdir, reference):
+    for a, b in zip(final_arrays(workdir), final_arrays(reference), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert without_times(workdir) == without_times(reference)
+    verdicts = sorted(path.name for path in (reference / "examples").iterdir())
+    assert sorted(path.name for path in (workdir / "examples").iterdir()) == verdicts
+    for name in verdicts:
+        with np.load(workdir / "examples" / name) as a, np.load(reference / "examples" / name) as b:
+            assert a.keys() == b.keys() and all((a[key] == b[key]).all() for key in a)
+    epochs = [record["epoch"] for record in files.read_records(workdir / "training.jsonl")]
+    assert epochs == [1, 2, 3, 4]
+
+
+def test_what_a_run_leaves_behind(uninterrupted):
+    records = results.read(uninterrupted)
+    expected = [
+        (epoch * STEPS_PER_EPOCH, weights, split, attack)
+        for epoch in (2, 4)
+        for weights in ("raw", "averaged")
+        for split in ("validation", "test")
+        for attack in ("clean", "pgd3")
+    ]
+    assert [results.key_of(record) for record in records] == expected
+    for record in records:
+        assert record["examples"] == sum(record["count"]) == {"validation": 100, "test": 500}[record["split"]]
+        assert np.sum(record["confusion"], axis=1).tolist() == record["count"]
+        assert np.diagonal(record["confusion"]).tolist() == record["correct"]
+        arrays = results.read_examples(uninterrupted, record["step"], record["weights"], record["split"])
+        survives = arrays[record["attack"]]
+        assert survives.dtype == bool and survives.mean() == pytest.approx(record["accuracy"])
+        np.testing.assert_array_equal(survives, arrays[f"{record['attack']}_prediction"] == arrays["labels"])
+        assert (arrays["clean"] | ~survives).all(), "robust examples are right when clean"
+    best = files.read_json(uninterrupted / "best.json")
+    scores = {
+        (r["step"], r["weights"]): r["accuracy"] + r["worst_class_accuracy"]
+        for r in records
+        if r["split"] == "validation" and r["attack"] == "pgd3"
+    }
+    assert best["score"] == max(scores.values()) == scores[best["step"], best["weights"]]
+    assert (uninterrupted / "report.html").read_text().count("pgd3")
+    assert json.loads((uninterrupted / "config.json").read_text())["train"]["epochs"] == 4
+
+
+def test_tensorboard_tags(uninterrupted):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    for weights in ("raw", "averaged"):
+        events = EventAccumulator(str(uninterrupted / "tensorboard" / weights)).Reload()
+        tags = set(events.Tags()["tensors"])  # clu writes scalars and images as tensors
+        for split in ("validation", "test"):
+            for attack in ("clean", "pgd3"):
+                assert {f"{split}/{attack}/accuracy", f"{split}/{attack}/worst_class_accuracy"} <= tags
+                assert {f"{split}/{attack}/class_accuracy/{c}_{c}" for c in range(10)} <= tags
+        assert {"test/classes", "test/clean/confusion", "test/pgd3/confusion", "test/pgd3/examples"} <= tags
+        assert (weights == "raw") == ({"train/loss", "train/images_per_second", "parameters"} <= tags)
+    written = {event.step: make_ndarray(event.tensor_proto) for event in events.Tensors("test/pgd3/accuracy")}
+    for record in results.read(uninterrupted):
+        if results.key_of(record)[1:] == ("averaged", "test", "pgd3"):
+            assert written.pop(record["step"]) == pytest.approx(record["accuracy"])
+    assert not written
+
+
+def wait_for_step(process, workdir, step):
+    """Until the log of epochs shows that the step is near."""
+    while process.poll() is None and len(files.read_records(workdir / "training.jsonl")) * STEPS_PER_EPOCH < step:
+        time.sleep(0.01)
+
+
+def test_sigterm_saves_and_the_same_command_continues(tmp_path, uninterrupted):
+    process = start(tmp_path)
+    wait_for_step(process, tmp_path, STEPS_PER_EPOCH)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and "same command continues" in errors
+    assert "continuing at step" in finish(start(tmp_path))
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_kill_at_random_moments_changes_nothing(tmp_path, uninterrupted):
+    moments = random.Random(0)
+    for _ in range(4):
+        process = start(tmp_path)
+        epochs = len(files.read_records(tmp_path / "training.jsonl"))
+        wait_for_step(process, tmp_path, min(epochs + 1, 4) * STEPS_PER_EPOCH)
+        time.sleep(moments.uniform(0, 1.5))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    finish(start(tmp_path))
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_damaged_newest_checkpoint_is_reported_and_replaced(tmp_path, uninterrupted):
+    """Without its last results, as if the damage had come before they were written."""
+    import shutil
+
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / str(TOTAL_STEPS) / "state" / "manifest.ocdbt"
+    path.write_bytes(path.read_bytes()[:-5])
+    lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "results.jsonl").write_text("".join(lines[:-3]) + lines[-3][:50])
+    errors = finish(start(tmp_path / "run"))
+    assert "falling back to the one before it" in errors and f"continuing at step {3 * STEPS_PER_EPOCH}" in errors
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
+def test_finished_run_trains_nothing_more(uninterrupted):
+    before = (uninterrupted / "results.jsonl").read_bytes()
+    assert "images/s" not in finish(start(uninterrupted))
+    assert (uninterrupted / "results.jsonl").read_bytes() == before
+
+
+def test_another_config_is_refused(uninterrupted):
+    config = tiny_config.get_config()
+    config.train.seed, config.threat.eps_255 = 5, 20.0
+    with pytest.raises(UserError) as error:
+        train.train_and_evaluate(config, uninterrupted)
+    assert "train.seed = 5, there 0" in str(error.value) and "threat.eps_255 = 20.0, there 25.5" in str(error.value)
+
+
+def test_evaluate_mode_adds_only_what_is_missing(uninterrupted, tmp_path):
+    import shutil
+
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    before = (tmp_path / "run" / "results.jsonl").read_text()
+    evaluate.evaluate_checkpoints(None, tmp_path / "run")
+    config = tiny_config.get_config()
+    config.eval.attacks = ("fgsm",)
+    evaluate.evaluate_checkpoints(config, tmp_path / "run")
+    after = (tmp_path / "run" / "results.jsonl").read_text()
+    assert after.startswith(before)
+    added = [results.key_of(json.loads(line)) for line in after[len(before) :].splitlines()]
+    # Training leaves epochs 1 and 3 unscored; evaluate mode scores every checkpoint.
+    steps = {step for step, *_ in added}
+    assert steps == {epoch * STEPS_PER_EPOCH for epoch in range(1, 5)}
+    assert len(added) == len(set(added))
+    assert {attack for step, _, _, attack in added if step == 4 * STEPS_PER_EPOCH} == {"fgsm"}
+    assert (tmp_path / "run" / "best.json").exists()
+
+
+def test_eight_devices_give_the_results_of_one(uninterrupted, tmp_path):
+    """The evaluation of the same checkpoints, on all devices of this process: the same counts."""
+    (tmp_path / "config.json").write_bytes((uninterrupted / "config.json").read_bytes())
+    (tmp_path / "checkpoints").symlink_to(uninterrupted / "checkpoints")
+    evaluate.evaluate_checkpoints(None, tmp_path)
+    one = {results.key_of(r): r["correct"] for r in results.read(uninterrupted)}
+    eight = {results.key_of(r): r["correct"] for r in results.read(tmp_path)}
+    for key, correct in one.items():
+        # One example of 500 may sit on the boundary to within float32 rounding.
+        assert np.abs(np.subtract(eight[key], correct)).sum() <= 1, key
+
+
+def test_follow_waits_for_the_last_checkpoint(tmp_path, uninterrupted, monkeypatch):
+    """Another process trains without evaluating; this one scores what appears, to the last."""
+    monkeypatch.setattr(evaluate, "FOLLOW_SECONDS", 0.2)
+    process = start(tmp_path, "--config.eval.every_epochs=0")
+    evaluate.evaluate_checkpoints(None, tmp_path, follow=True)
+    finish(process)
+    scored = {record["step"] for record in results.read(tmp_path)}
+    assert TOTAL_STEPS in scored
+    final = [r["correct"] for r in results.read(uninterrupted) if r["step"] == TOTAL_STEPS]
+    followed = [r["correct"] for r in results.read(tmp_path) if r["step"] == TOTAL_STEPS]
+    assert np.abs(np.subtract(final, followed)).sum() <= len(final)
+
+
+def test_loss_that_is_not_finite_stops_the_run(tmp_path):
+    config = tiny_config.get_config()
+    config.model.name, config.optimizer.learning_rate = "mlp", 1e20
+    with pytest.raises(train.Diverged, match=r"at step \d+; the last checkpoint"):
+        train.train_and_evaluate(config, tmp_path)
+    mesh = parallel.make_mesh()
+    like = build.initial_state(config, build.dataset(config), mesh, TOTAL_STEPS)
+    kept = checkpoints.Checkpoints(tmp_path, read_only=True)
+    for step in kept.steps():
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.restore(step, like).weights))
