@@ -2,22 +2,31 @@
 
     python -m jaxrobust.main --config configs/cifar10_cnn.py
 
-Far from the accuracy of a ResNet (cifar10.py), but the order of the classes is the same.
+Far from the accuracy of a ResNet (cifar10.py), but the weak classes are the same.
 """
 
-from configs import cifar10
+from jaxrobust.config import default
 
 
 def get_config():
-    config = cifar10.get_config()
+    config = default()
+    config.data.name = "tfds:cifar10"
+    config.data.validation_per_class = 100
+    config.data.augment = ("crop", "flip")
     config.model.name = "cnn"
-    config.model.dtype = "float32"
     config.model.width = 32
+    config.model.mean = (0.4914, 0.4822, 0.4465)
+    config.model.std = (0.2471, 0.2435, 0.2616)
+    config.threat.eps_255 = 8.0
     config.attack.steps = 5
     config.attack.step_size_255 = 2.5
     config.train.epochs = 10
+    config.train.batch_size = 128
     config.train.average_decay = 0.995
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.weight_decay = 5e-4
     config.optimizer.schedule = "one_cycle"
-    config.checkpoint.keep = 0
+    config.checkpoint.every_epochs = 5
     config.eval.attacks = ("clean", "pgd20")
+    config.eval.every_epochs = 5
     return config

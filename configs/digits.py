@@ -12,7 +12,7 @@ def get_config():
     config.data.validation_per_class = 25
     config.model.name = "cnn"
     config.model.width = 16
-    config.threat.eps_255 = 38.25  # 0.15
+    config.threat.eps_255 = 38.0
     config.attack.steps = 10
     config.optimizer.learning_rate = 0.05
     config.optimizer.schedule = "one_cycle"
