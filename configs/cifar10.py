@@ -1,4 +1,5 @@
-"""PGD adversarial training of a ResNet-18 on CIFAR-10 at 8/255, the setting of Rice et al. 2020.
+"""PGD adversarial training of a ResNet-18 on CIFAR-10 at 8/255: attack and optimizer of Rice et al. 2020, and the
+shorter schedule of Pang et al. 2021, which stops before robust overfitting sets in.
 
     python -m jaxrobust.main --config configs/cifar10.py
 
@@ -6,7 +7,7 @@ The first run downloads the data through TensorFlow Datasets; `--config.data.dat
 Other models: `--config.model.name=preact_resnet18`, or `--config.model.name=wide_resnet --config.model.depth=34
 --config.model.width=10`.
 
-Cost: one epoch is 50,000 x 23 forward passes of 1.1 GFLOP; it needs a GPU or TPU (for a CPU see cifar10_cnn.py).
+Cost: one epoch is 49,000 x 23 forward passes of 1.1 GFLOP; it needs a GPU or TPU (for a CPU see cifar10_cnn.py).
 Expect, from published runs of this setting: clean 81-85 %, PGD-20 47-53 %, the worst class (cat or deer) 15-28 %.
 """
 

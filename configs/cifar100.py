@@ -1,4 +1,4 @@
-"""PGD adversarial training of a PreAct ResNet-18 on CIFAR-100 at 8/255, the setting of Rice et al. 2020.
+"""PGD adversarial training of a PreAct ResNet-18 on CIFAR-100 at 8/255, scheduled as configs/cifar10.py.
 
     python -m jaxrobust.main --config configs/cifar100.py
 

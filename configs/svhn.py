@@ -1,4 +1,4 @@
-"""PGD adversarial training of a PreAct ResNet-18 on SVHN at 8/255, steps of 1/255, the setting of Rice et al. 2020.
+"""PGD adversarial training of a PreAct ResNet-18 on SVHN at 8/255, steps of 1/255.
 
     python -m jaxrobust.main --config configs/svhn.py
 

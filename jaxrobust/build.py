@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from jaxrobust import data, models, objectives, optimizers, parallel, remedies, steps, train_state
 from jaxrobust import config as config_lib
+from jaxrobust import data, models, objectives, optimizers, parallel, remedies, steps, train_state
 from jaxrobust.attacks import threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.data.augment import augment
@@ -123,5 +123,5 @@ def eval_step(config, num_classes: int, mesh, spec):
         step_size=spec.step_size(radius, config_lib.step_size(config, "eval")) or 0.0,
     )
     whole, share = parallel.REPLICATED, parallel.SHARDED
-    results = {"prediction": whole, "excess": whole, "adversarial": share}
+    results = {"prediction": whole, "excess": whole, "finite": whole, "adversarial": share}
     return parallel.spmd(step, mesh, in_specs=(whole, share, share, share, whole), out_specs=results)

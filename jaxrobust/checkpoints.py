@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxrobust import console
+from jaxrobust import console, parallel
 from jaxrobust.errors import UserError
 
 FOLDER = "checkpoints"
@@ -103,31 +103,47 @@ class Checkpoints:
             )
             intact = checksum(saved.state) == saved.checksum["crc32"]
         except Exception as error:  # orbax and tensorstore raise many kinds for a file that is cut, missing or altered
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split("See full TensorStore details")[0].split())[:200]
             raise DamagedCheckpoint(f"checkpoint {self._folder / str(step)} cannot be read: {reason}") from error
         if not intact:
             raise DamagedCheckpoint(f"checkpoint {self._folder / str(step)} is damaged: its checksum differs")
         return saved.state
 
     def restore_latest(self, like):
-        """The newest checkpoint that is whole, or None. Damaged ones are reported and moved out of the way."""
+        """The newest checkpoint that can be restored; None where there is no checkpoint at all.
+
+        Newer ones that cannot are reported and moved to a folder of their own, so that their steps can be saved again.
+
+        Raises:
+            UserError: there are checkpoints and none can be restored. That is hardly damage, so nothing is moved.
+        """
+        damaged = {}
         for step in reversed(self.steps()):
             try:
-                return self.restore(step, like)
+                state = self.restore(step, like)
             except DamagedCheckpoint as error:
-                console.warn(f"{error}; falling back to the one before it")
-                self._set_aside(step)
+                damaged[step] = error
+                continue
+            for bad_step, error in damaged.items():
+                console.warn(f"{error}; falling back to step {step}")
+                self._set_aside(bad_step)
+            return state
+        if damaged:
+            raise UserError(
+                f"workdir = {str(self._workdir)!r}: none of its {len(damaged)} checkpoints can be restored "
+                f"({next(iter(damaged.values()))}); restore the files, or give another --workdir to start anew"
+            )
         return None
 
     def _set_aside(self, step: int) -> None:
-        """Move a damaged checkpoint to a folder of its own, so that the step can be saved again."""
+        """Move a checkpoint out of the way."""
         target = self._workdir / DAMAGED / str(step)
         target.parent.mkdir(exist_ok=True)
         count = 0
         while target.exists():
             count += 1
             target = target.with_name(f"{step}.{count}")
-        if jax.process_index() == 0:
+        if parallel.is_writer():
             (self._folder / str(step)).rename(target)
         self._manager.close()
         self._manager = self._open()

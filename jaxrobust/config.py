@@ -19,13 +19,15 @@ import math
 import ml_collections
 from ml_collections import config_dict
 
-from jaxrobust import data, models, objectives, optimizers, remedies
+from jaxrobust import data, files, models, objectives, optimizers, remedies
 from jaxrobust.attacks import suites, threats
 from jaxrobust.data import augment
 from jaxrobust.errors import FieldError
 
-# An Linf radius between 0 and this many 255ths is nearly always a fraction of [0, 1] in the wrong field (8/255 = 0.031).
+# An Linf radius below this many 255ths is nearly always a fraction of [0, 1] in the wrong field (8/255 = 0.031).
 SMALLEST_EPS_255 = 0.1
+# An L2 radius below this is an Linf radius with the norm changed and the radius forgotten.
+SMALLEST_L2_EPS_255 = 12.0
 
 
 def default() -> ml_collections.ConfigDict:
@@ -135,25 +137,38 @@ def step_size(config, section: str) -> float:
     return radius(config) / 4
 
 
+def checkpoint_due(config, epoch: int) -> bool:
+    """Whether a checkpoint is to be saved, and kept, after that many epochs."""
+    return epoch % config.checkpoint.every_epochs == 0 or epoch == config.train.epochs
+
+
 def best_attack(config) -> str:
     """Name of the attack under which the best checkpoint is chosen."""
     return config.checkpoint.best_attack or config.eval.attacks[-1]
 
 
-def validate(config, device_count: int) -> None:
+def validate(config, device_count: int, *, training: bool = True) -> None:
     """Check every field that can be checked before data are loaded.
+
+    Args:
+        device_count: that batches are divided among.
+        training: whether the run is to be trained; an evaluation may leave out the attack that chooses the best.
 
     Raises:
         FieldError: names the first field that is wrong, its value and the remedy.
     """
     data.check_name(config.data.name)
+    for section in ("data", "train", "eval"):
+        _in_range(f"{section}.seed", config[section].seed, 0, 2**32)
     _at_least("data.validation_per_class", config.data.validation_per_class, 0)
     augment.check_arguments(tuple(config.data.augment), config.data.pad, config.data.pad_mode)
 
     models.check(config.model.name, dtype=config.model.dtype, depth=config.model.depth)
     _one_of("model.batch_norm", config.model.batch_norm, ("local", "synchronised"))
-    if min(config.model.std, default=0) <= 0:
-        raise FieldError("model.std", config.model.std, "must be positive", "give one value or one per channel")
+    _all("model.mean", config.model.mean, math.isfinite, "finite numbers, one value or one per channel")
+    _all("model.std", config.model.std, lambda s: 0 < s < math.inf, "positive numbers, one value or one per channel")
+    _all("model.hidden", config.model.hidden, lambda n: n >= 1, "one number of units or more")
+    _at_least("model.width", config.model.width, 0)
 
     _validate_threat(config.threat)
     _at_least("attack.steps", config.attack.steps, 1)
@@ -169,6 +184,7 @@ def validate(config, device_count: int) -> None:
     _one_of("optimizer.name", config.optimizer.name, optimizers.NAMES)
     _one_of("optimizer.schedule", config.optimizer.schedule, optimizers.SCHEDULES)
     _at_least("optimizer.learning_rate", config.optimizer.learning_rate, 0)
+    _at_least("optimizer.decay_factor", config.optimizer.decay_factor, 0)
     _at_least("optimizer.weight_decay", config.optimizer.weight_decay, 0)
     _at_least("optimizer.clip_norm", config.optimizer.clip_norm, 0)
     _in_range("optimizer.momentum", config.optimizer.momentum, 0, 1)
@@ -176,9 +192,13 @@ def validate(config, device_count: int) -> None:
     if config.optimizer.nesterov and config.optimizer.momentum == 0:
         raise FieldError("optimizer.nesterov", True, "needs momentum", "set optimizer.momentum above 0")
     milestones = tuple(config.optimizer.milestones)
-    if list(milestones) != sorted(milestones) or any(not 0 < m < 1 for m in milestones):
+    rising = "fractions of the training that rise, for example (0.5, 0.75)"
+    _all("optimizer.milestones", milestones, lambda m: 0 < m < 1, rising)
+    if list(milestones) != sorted(set(milestones)):
+        raise FieldError("optimizer.milestones", milestones, "does not rise", f"give {rising}")
+    if config.optimizer.schedule == "piecewise" and any(m < config.optimizer.warmup for m in milestones):
         raise FieldError(
-            "optimizer.milestones", milestones, "must be rising fractions of the training", "for example (0.5, 0.75)"
+            "optimizer.warmup", config.optimizer.warmup, f"lasts beyond the milestones {milestones}", "shorten it"
         )
 
     _at_least("train.epochs", config.train.epochs, 1)
@@ -198,7 +218,7 @@ def validate(config, device_count: int) -> None:
     if not config.eval.attacks:
         raise FieldError("eval.attacks", (), "is empty", "name at least one, for example ('clean', 'pgd20')")
     for name in config.eval.attacks:
-        suites.parse(name)
+        suites.parse(str(name))
     _at_least("eval.every_epochs", config.eval.every_epochs, 0)
     _at_least("eval.examples", config.eval.examples, 0)
 
@@ -212,7 +232,8 @@ def validate(config, device_count: int) -> None:
         )
     _at_least("checkpoint.keep", config.checkpoint.keep, 0)
     _one_of("checkpoint.best", config.checkpoint.best, ("average", "worst", "sum"))
-    _one_of("checkpoint.best_attack", best_attack(config), config.eval.attacks)
+    if training:
+        _one_of("checkpoint.best_attack", best_attack(config), config.eval.attacks)
 
 
 def _validate_threat(threat) -> None:
@@ -235,6 +256,13 @@ def _validate_threat(threat) -> None:
             "is an Linf radius larger than the pixel range, 255/255",
             "write the radius in 1/255, for example 8",
         )
+    if threat.norm == "l2" and 0 < threat.eps_255 < SMALLEST_L2_EPS_255:
+        raise FieldError(
+            "threat.eps_255",
+            threat.eps_255,
+            "is hardly anything as an L2 radius",
+            "the usual one is 128 (0.5); if it is meant, give --config.threat.eps in pixel units",
+        )
     if 0 < threat.eps_255 < SMALLEST_EPS_255:
         raise FieldError(
             "threat.eps_255",
@@ -247,18 +275,40 @@ def _validate_threat(threat) -> None:
 def _validate_step_size(config, section: str) -> None:
     fields = config[section]
     name = "step_size" if fields.step_size is not None else "step_size_255"
-    if fields[name] is None or radius(config) == 0:
+    if fields[name] is None:
         return
     size = step_size(config, section)
     # A step beyond the ball's diameter only ever hits its surface, and one a 255th of the usual gets nowhere: another
     # unit is meant.
-    if not radius(config) / 200 <= size <= 2 * radius(config):
+    if not radius(config) / 200 <= size <= 2 * (radius(config) or math.inf):
         raise FieldError(
             f"{section}.{name}",
             fields[name],
             f"is no sensible step for the radius {radius(config) * 255:.4g}/255",
             "use a quarter of the radius, in 1/255 (step_size_255) or in pixel units (step_size)",
         )
+
+
+def check_radius(config, image_shape: tuple[int, int, int]) -> None:
+    """Check what needs the images' shape: an L2 radius beyond the diagonal of the pixel cube is in another unit.
+
+    Raises:
+        FieldError: names the field, its value and the remedy.
+    """
+    diagonal = math.sqrt(math.prod(image_shape))
+    if config.threat.norm == "l2" and radius(config) > diagonal:
+        name = "eps" if config.threat.eps is not None else "eps_255"
+        raise FieldError(
+            f"threat.{name}",
+            config.threat[name],
+            f"is an L2 radius beyond the largest distance of two images, {diagonal:.3g} in pixel units",
+            "the usual one is threat.eps_255 = 128, which is 0.5",
+        )
+
+
+def _all(field, values, holds, what) -> None:
+    if not len(values) or not all(isinstance(value, int | float) and holds(value) for value in values):
+        raise FieldError(field, tuple(values), "does not fit", f"give {what}")
 
 
 def _one_of(field, value, choices) -> None:
@@ -276,6 +326,10 @@ def _in_range(field, value, low, high) -> None:
         raise FieldError(field, value, f"must be at least {low} and below {high}", "correct the value")
 
 
+# The command line reads overrides by a config file; where the run's own config is to be used, this file stands for it.
+get_config = default
+
+
 def to_dict(config) -> dict:
     """The config as plain JSON data: tuples become lists."""
     return json.loads(json.dumps(config.to_dict()))
@@ -288,7 +342,7 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
         FieldError: a stored field does not exist in this version.
     """
     config = default()
-    for field, value in flatten(values).items():
+    for field, value in files.flatten(values).items():
         value = tuple(value) if isinstance(value, list) else value
         try:
             config.update_from_flattened_dict({field: value})
@@ -297,15 +351,7 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
     return config
 
 
-def flatten(values: dict, prefix: str = "") -> dict:
-    """Nested dicts as one dict with dotted names."""
-    flat = {}
-    for name, value in values.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
-
-
 def differences(one: dict, other: dict) -> dict:
     """The fields, by dotted name, in which two `to_dict` configs differ: name -> (value in one, value in other)."""
-    one, other = flatten(one), flatten(other)
+    one, other = files.flatten(one), files.flatten(other)
     return {name: (one.get(name), other.get(name)) for name in sorted(one | other) if one.get(name) != other.get(name)}

@@ -5,7 +5,6 @@ import time
 
 import jax
 import numpy as np
-from rich.table import Table
 
 from jaxrobust import build, console, data, files, parallel, report, results
 from jaxrobust import checkpoints as checkpoints_lib
@@ -41,6 +40,7 @@ class Evaluator:
     def __init__(self, config, workdir, dataset: data.DataSet, mesh, writer: Writer, stop: StopRequest):
         self._config, self._workdir, self._mesh = config, pathlib.Path(workdir), mesh
         self._writer, self._stop = writer, stop
+        self._unreadable = set()  # steps of damaged checkpoints, reported once
         self._class_names = dataset.class_names
         self._splits = {}  # name -> (the examples to score, their indices in the whole split)
         for name, split in (("validation", dataset.validation), ("test", dataset.test)):
@@ -51,7 +51,7 @@ class Evaluator:
         # Clean predictions are part of every verdict, so they come first whether or not they are asked for.
         self._attacks = [suites.parse(name) for name in dict.fromkeys(("clean", *config.eval.attacks))]
         self._steps = {spec.name: build.eval_step(config, dataset.num_classes, mesh, spec) for spec in self._attacks}
-        self._key = jax.random.key(config.eval.seed)
+        self._key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)  # 0 and 1 are the training's
 
     def is_done(self, step: int, averaged: bool) -> bool:
         """Whether every result of the checkpoint is written."""
@@ -64,6 +64,29 @@ class Evaluator:
             for spec in self._attacks
         )
 
+    def evaluate_missing(self, checkpoints, like: TrainState, steps_per_epoch: int, due) -> int | None:
+        """Score the checkpoints of epochs that are `due` and not scored; the last such epoch, None without any.
+
+        A checkpoint in the middle of an epoch, saved because the run was asked to stop, is none of them.
+        """
+        last = None
+        for step in checkpoints.steps():
+            epoch, rest = divmod(step, steps_per_epoch)
+            if rest or not due(epoch) or step in self._unreadable:
+                continue
+            if not self.is_done(step, averaged=like.averaged is not None):
+                try:
+                    state = checkpoints.restore(step, like)
+                except checkpoints_lib.DamagedCheckpoint as error:
+                    # Or else the training has just deleted it.
+                    if step in checkpoints.steps():
+                        console.warn(f"{error}; not scored")
+                        self._unreadable.add(step)
+                    continue
+                self.evaluate(state, step, epoch)
+            last = epoch
+        return last
+
     def evaluate(self, state: TrainState, step: int, epoch: int) -> None:
         """Score a state, as far as it is not scored yet, and say how it did."""
         for name, weights in (("raw", state.weights), ("averaged", state.averaged)):
@@ -74,22 +97,25 @@ class Evaluator:
 
     def _evaluate_split(self, weights, weights_name, split_name, step, epoch):
         split, index = self._splits[split_name]
-        done = {
+        records = {
             record["attack"]: record
             for record in results.read(self._workdir)
             if (record["step"], record["weights"], record["split"]) == (step, weights_name, split_name)
         }
-        if all(spec.name in done for spec in self._attacks):
+        if all(spec.name in records for spec in self._attacks):
             return
         arrays = results.read_examples(self._workdir, step, weights_name, split_name)
         arrays |= {"labels": split.labels, "index": index}
+        adversarial = None
         for spec in self._attacks:
-            if spec.name in done:
+            # Lost verdicts are made again, even if their line is there: the clean ones are part of all others.
+            if spec.name in records and f"{spec.name}_prediction" in arrays:
+                adversarial = None
                 continue
             started = time.monotonic()
             title = f"epoch {epoch} {weights_name} {split_name} {spec.name}"
             prediction, adversarial = self._attack(weights, split, index, spec, title)
-            clean_prediction = arrays.get("clean_prediction", prediction)
+            clean_prediction = prediction if spec.name == "clean" else arrays["clean_prediction"]
             prediction = results.worst_prediction(split.labels, prediction, clean_prediction)
             record = results.make_record(
                 step=step,
@@ -105,13 +131,14 @@ class Evaluator:
                 **self._settings(spec),
             )
             arrays |= {spec.name: prediction == split.labels, f"{spec.name}_prediction": prediction.astype(np.int32)}
-            if parallel.is_writer():
-                results.write_examples(self._workdir, step, weights_name, split_name, arrays)
-                results.append(self._workdir, record)
+            # The line comes last: where there is one, there is everything else.
             self._writer.evaluation(record)
-            done[spec.name] = record
-        self._writer.figures([done[spec.name] for spec in self._attacks], arrays, split.images, adversarial)
-        console.say(_one_line(f"epoch {epoch} {weights_name} {split_name}", done, self._config.eval.attacks))
+            if parallel.is_writer():
+                results.add_examples(self._workdir, step, weights_name, split_name, arrays)
+                results.append(self._workdir, record)
+            records[spec.name] = record
+        self._writer.figures([records[spec.name] for spec in self._attacks], arrays, split.images, adversarial)
+        console.say(_one_line(f"epoch {epoch} {weights_name} {split_name}", records, self._config.eval.attacks))
 
     def _settings(self, spec) -> dict:
         """What a result says of the attack behind it."""
@@ -126,24 +153,38 @@ class Evaluator:
         }
 
     def _attack(self, weights, split, index, spec, title):
-        """Predictions [N] under an attack, and the first few adversarial images."""
-        predictions = np.zeros(len(split.labels), np.int64)
+        """Predictions [N] under an attack, and the first few adversarial images (None on several processes).
+
+        Raises:
+            UserError: the model's output is not a number.
+            Interrupted: the stop is set.
+        """
+        predictions = np.zeros(len(split), np.int64)
         examples = None
-        with console.progress(title, len(split.labels), "images") as advance:
+
+        def outputs():
             for batch in batches.padded_batches(split, self._config.eval.batch_size):
                 # An example's random start goes by its index in the whole split, so a subset gives the same verdicts.
                 inputs = parallel.shard((batch["images"], batch["labels"], index[batch["ids"]]), self._mesh)
-                output = self._steps[spec.name](weights, *inputs, self._key)
+                yield batch, self._steps[spec.name](weights, *inputs, self._key)
+
+        with console.progress(title, len(split), "images") as advance:
+            for batch, output in parallel.one_behind(outputs()):
                 excess = float(output["excess"])
-                if not excess <= LARGEST_EXCESS:  # true for NaN too
+                if excess > LARGEST_EXCESS:
                     raise AssertionError(f"{spec.name} left the allowed perturbations by {excess}: a defect, report it")
+                if not output["finite"]:
+                    raise UserError(f"{title}: the model's logits are not finite numbers, so nothing can be scored")
                 real = batch["mask"]
                 predictions[batch["ids"][real]] = np.asarray(output["prediction"])[real]
-                if examples is None and jax.process_count() == 1:
-                    examples = np.asarray(output["adversarial"][: min(EXAMPLE_IMAGES, len(split.labels))])
+                if examples is None and output["adversarial"].is_fully_addressable:
+                    examples = np.asarray(output["adversarial"][: min(EXAMPLE_IMAGES, len(split))])
                 advance(int(real.sum()))
                 if self._stop:
-                    raise Interrupted(self._stop.signal_number, f"stopped during: {title}")
+                    raise Interrupted(
+                        self._stop.signal_number,
+                        f"stopped in {title}, finished attacks are kept; run again to continue",
+                    )
         return predictions, examples
 
     def _mark_best(self):
@@ -157,11 +198,11 @@ class Evaluator:
             files.write_atomically(self._workdir / results.BEST, files.to_json(best))
 
 
-def evaluate_checkpoints(config, workdir, *, follow: bool = False) -> None:
-    """Score every checkpoint in the workdir that is not scored yet.
+def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool = False) -> None:
+    """Score every checkpoint in the workdir that is not scored yet, by the run's own config.
 
     Args:
-        config: None takes the run's own; otherwise it may differ from it in `OWN_FIELDS` alone.
+        overrides: fields to set otherwise, by dotted name; `OWN_FIELDS` alone may differ from the run's.
         follow: wait for new checkpoints until the training's last one is scored.
 
     Raises:
@@ -169,54 +210,44 @@ def evaluate_checkpoints(config, workdir, *, follow: bool = False) -> None:
         Interrupted: by a signal. What was scored is kept.
     """
     workdir = pathlib.Path(workdir)
-    stored = files.read_json(workdir / "config.json")
-    while stored is None and follow:
-        time.sleep(FOLLOW_SECONDS)
-        stored = files.read_json(workdir / "config.json")
-    if stored is None:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
-    if config is None:
+    with StopRequest() as stop:
+
+        def wait():
+            until = time.monotonic() + FOLLOW_SECONDS
+            while time.monotonic() < until:
+                time.sleep(min(0.2, FOLLOW_SECONDS))
+                if stop:
+                    raise Interrupted(stop.signal_number, "stopped waiting for checkpoints")
+
+        if follow:
+            console.say(f"waiting for checkpoints in {workdir}, to the end of the training")
+        while (stored := files.read_json(workdir / "config.json")) is None:
+            if not follow:
+                raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
+            wait()
         config = config_lib.from_dict(stored)
-    check_same_config(workdir, config, stored, may_differ=OWN_FIELDS)
-    mesh = parallel.make_mesh()
-    config_lib.validate(config, mesh.size)
+        config.update_from_flattened_dict(overrides or {})
+        check_same_config(workdir, config, stored, may_differ=OWN_FIELDS)
+        mesh = parallel.make_mesh()
+        config_lib.validate(config, mesh.size, training=False)
 
-    dataset = build.dataset(config)
-    steps_per_epoch = batches.steps_per_epoch(len(dataset.train.labels), config.train.batch_size)
-    like = build.initial_state(config, dataset, mesh, steps_per_epoch * config.train.epochs)
-    checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
-    with StopRequest() as stop, Writer(workdir) as writer:
-        evaluator = Evaluator(config, workdir, dataset, mesh, writer, stop)
-        while True:
-            last = evaluate_missing(evaluator, checkpoints, like, steps_per_epoch)
-            if not follow or last == config.train.epochs:
-                break
-            time.sleep(FOLLOW_SECONDS)
-            if stop:
-                raise Interrupted(stop.signal_number, "stopped waiting for checkpoints")
+        dataset = build.dataset(config)
+        steps_per_epoch = batches.steps_per_epoch(len(dataset.train), config.train.batch_size)
+        like = build.initial_state(config, dataset, mesh, steps_per_epoch * config.train.epochs)
+        checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
+
+        def due(epoch):
+            return config_lib.checkpoint_due(config, epoch)
+
+        with Writer(workdir) as writer:
+            evaluator = Evaluator(config, workdir, dataset, mesh, writer, stop)
+            last = evaluator.evaluate_missing(checkpoints, like, steps_per_epoch, due)
+            while follow and last != config.train.epochs:
+                wait()
+                last = evaluator.evaluate_missing(checkpoints, like, steps_per_epoch, due)
     if last is None:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no checkpoint of a whole epoch yet; use --follow to wait")
+        raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint to score yet; --follow waits for one")
     finish(workdir)
-
-
-def evaluate_missing(evaluator, checkpoints, like, steps_per_epoch, due=lambda epoch: True) -> int | None:
-    """Score the checkpoints of whole epochs that are due and not scored; returns the last epoch that there is.
-
-    A checkpoint in the middle of an epoch, saved because the run was asked to stop, is none of them.
-    """
-    epoch = None
-    for step in checkpoints.steps():
-        if step % steps_per_epoch:
-            continue
-        epoch = step // steps_per_epoch
-        if due(epoch) and not evaluator.is_done(step, averaged=like.averaged is not None):
-            try:
-                state = checkpoints.restore(step, like)
-            except checkpoints_lib.DamagedCheckpoint as error:
-                console.warn(f"{error}; not scored")
-                continue
-            evaluator.evaluate(state, step, epoch)
-    return epoch
 
 
 def check_same_config(workdir, config, stored: dict, may_differ: tuple[str, ...]) -> None:
@@ -225,6 +256,8 @@ def check_same_config(workdir, config, stored: dict, may_differ: tuple[str, ...]
     Raises:
         UserError: names the fields that differ.
     """
+    # A field that came into being after the run was made has the default there.
+    stored = config_lib.to_dict(config_lib.from_dict(stored))
     differences = config_lib.differences(stored, config_lib.to_dict(config))
     wrong = [f"{name} = {new!r}, there {old!r}" for name, (old, new) in differences.items() if name not in may_differ]
     if wrong:
@@ -239,44 +272,13 @@ def finish(workdir) -> None:
     if not parallel.is_writer():
         return
     if not results.read(workdir):
-        console.say("nothing is evaluated yet: run --mode evaluate")
+        console.say(f"nothing is evaluated yet: python -m jaxrobust.main --mode evaluate --workdir {workdir}")
         return
     path = report.write_report(workdir)
-    console.show(class_table(workdir))
+    title, table = report.class_table(workdir)
+    console.say(title)
+    console.show(table)
     console.say(f"report: {path}")
-
-
-def class_table(workdir) -> Table:
-    """Accuracy by class under each attack on the test split: of the best checkpoint, else of the last one."""
-    records = [record for record in results.read(workdir) if record["split"] == "test"]
-    best = files.read_json(pathlib.Path(workdir) / results.BEST)
-    last = max(records, key=lambda record: (record["step"], record["weights"] == "averaged"))
-    chosen = best or last
-    records = [r for r in records if (r["step"], r["weights"]) == (chosen["step"], chosen["weights"])]
-    why = f"best {best['criterion']} validation score under {best['attack']}" if best else "last"
-    table = Table(
-        title=f"test accuracy by class, epoch {chosen['epoch']}, {chosen['weights']} weights ({why})",
-        caption="95 % Wilson intervals; * worst class",
-    )
-    table.add_column("class")
-    table.add_column("images", justify="right")
-    for record in records:
-        table.add_column(record["attack"], justify="right")
-    for c, name in enumerate(records[0]["classes"]):
-        cells = [_cell(record, c) for record in records]
-        table.add_row(name, str(records[0]["count"][c]), *cells)
-    table.add_section()
-    for label, field in (("average", "accuracy"), ("worst class", "worst_class_accuracy"), ("gap", "gap")):
-        table.add_row(label, "", *(f"{100 * record[field]:.1f}          " for record in records))
-    return table
-
-
-def _cell(record, c) -> str:
-    if record["class_accuracy"][c] is None:
-        return "-"
-    low, high = record["class_interval"][c]
-    mark = "*" if record["classes"][c] == record["worst_class"] else " "
-    return f"{mark}{100 * record['class_accuracy'][c]:5.1f} [{100 * low:3.0f},{100 * high:3.0f}]"
 
 
 def _one_line(title, records, attacks) -> str:

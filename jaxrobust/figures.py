@@ -385,13 +385,13 @@ def adversarial_images(images, adversarial, labels, predictions, class_names: Se
     """Columns of image, adversarial image and perturbation; the perturbation is scaled to span the grey range.
 
     Args:
-        images: [N, H, W, 1 or 3] in [0, 1].
+        images: [N, H, W, C] in [0, 1]; of other than three channels the mean is shown.
         adversarial: like `images`.
         labels: true classes [N], named above the images.
         predictions: predicted classes of the adversarial images [N], named above them; in colour where they are wrong.
         class_names: C names.
     """
-    images, adversarial = np.asarray(images, float), np.asarray(adversarial, float)
+    images, adversarial = (_pictures(np.asarray(values, float)) for values in (images, adversarial))
     difference = adversarial - images
     scale = 0.5 / max(np.abs(difference).max(), 1e-12)
     rows = (images, adversarial, 0.5 + scale * difference)
@@ -401,7 +401,7 @@ def adversarial_images(images, adversarial, labels, predictions, class_names: Se
     grid = figure.subplots(3, len(images), squeeze=False)
     for axes_row, pictures, row_name in zip(grid, rows, ("image", "adversarial", last_row), strict=True):
         for axes, picture in zip(axes_row, pictures, strict=True):
-            axes.imshow(np.clip(picture, 0, 1).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         axes_row[0].set_ylabel(row_name, fontsize=8)
@@ -410,6 +410,11 @@ def adversarial_images(images, adversarial, labels, predictions, class_names: Se
         colour = INK if label == prediction else WORST
         grid[1, column].set_title(shorten(class_names[prediction], 13), fontsize=7, loc="center", color=colour)
     return figure
+
+
+def _pictures(images: np.ndarray) -> np.ndarray:
+    """What can be shown of images [N, H, W, C]: colours, or [N, H, W] grey."""
+    return images if images.shape[-1] == 3 else images.mean(-1)
 
 
 def attack_colours(attacks) -> dict[str, str]:

@@ -1,6 +1,11 @@
 """SIGTERM and Ctrl-C: finish the step, save, say so, exit."""
 
+import os
 import signal
+import threading
+import time
+
+PATIENCE_SECONDS = 2  # schedulers and impatient fingers send a signal twice
 
 
 class Interrupted(Exception):
@@ -24,16 +29,22 @@ class StopRequest:
         return self.signal_number is not None
 
     def _receive(self, signal_number, frame):
-        self.signal_number = signal_number
-        # A second one means it: let it kill.
-        self._restore()
+        now = time.monotonic()
+        if self.signal_number is None:
+            self.signal_number, self._since = signal_number, now
+        elif now - self._since > PATIENCE_SECONDS:
+            # Asked again: let it kill.
+            self._restore()
+            os.kill(os.getpid(), signal_number)
 
     def _restore(self):
         while self._before:
             signal.signal(*self._before.popitem())
 
     def __enter__(self):
-        self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+        # Python lets only the main thread handle signals; elsewhere the caller has to do without.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *_):

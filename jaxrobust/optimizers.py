@@ -29,9 +29,8 @@ def schedule(
     rest = max(1, total_steps - warmup_steps)
     after = {
         "constant": lambda: optax.constant_schedule(learning_rate),
-        # Boundaries count from the end of the warm-up, the milestones from the start of the training.
         "piecewise": lambda: optax.piecewise_constant_schedule(
-            learning_rate, {round(m * total_steps) - warmup_steps: decay_factor for m in milestones}
+            learning_rate, _boundaries(milestones, decay_factor, total_steps, warmup_steps)
         ),
         "cosine": lambda: optax.cosine_decay_schedule(learning_rate, rest),
         "one_cycle": lambda: optax.linear_schedule(learning_rate, 0.0, rest),
@@ -39,6 +38,15 @@ def schedule(
     if not warmup_steps:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), after], [warmup_steps])
+
+
+def _boundaries(milestones, decay_factor, total_steps, warmup_steps) -> dict[int, float]:
+    """Factor by step, counted from the end of the warm-up. On a short run several milestones may be one step."""
+    factors = {}
+    for milestone in milestones:
+        step = max(0, round(milestone * total_steps) - warmup_steps)
+        factors[step] = factors.get(step, 1.0) * decay_factor
+    return factors
 
 
 def create(

@@ -49,6 +49,21 @@ def shard(tree, mesh: Mesh):
     return jax.tree.map(put, tree)
 
 
+def one_behind(started):
+    """The items of an iterator, each handed on when the next one has been started.
+
+    What a device computes is started without waiting for it; looking at a result one item late leaves the device with
+    work to do in the meantime.
+    """
+    previous = None
+    for item in started:
+        if previous is not None:
+            yield previous
+        previous = item
+    if previous is not None:
+        yield previous
+
+
 def on_cpu(mesh: Mesh) -> bool:
     """Whether the mesh is made of CPU devices, where XLA wants its convolutions written in one particular way."""
     return mesh.devices.flat[0].platform == "cpu"

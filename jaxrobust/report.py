@@ -16,6 +16,8 @@ from typing import NamedTuple
 import jinja2
 import markupsafe
 import numpy as np
+from rich.table import Table
+from rich.text import Text
 
 from jaxrobust import classwise, figures, files, results
 from jaxrobust.errors import UserError
@@ -24,8 +26,6 @@ REPORT = "report.html"
 CONFIDENCE = 0.95
 LARGEST_CONFUSIONS = 12
 NOTHING = "\N{EN DASH}"  # stands for a figure that is not defined
-# Attacks beyond gradient descent on one loss with a fixed step; without any of them, masked gradients go unnoticed.
-STRONG_ATTACKS = ("standard", "autoattack", "apgd", "fab", "square")
 
 
 class Checkpoint(NamedTuple):
@@ -110,13 +110,10 @@ class Run:
         self.workdir = pathlib.Path(workdir)
         if not self.workdir.is_dir():
             raise UserError(f"{workdir}: no such folder; give the workdir of a run")
-        try:
-            records = results.read(self.workdir)
-            self.training = files.read_records(self.workdir / results.TRAINING)
-            self.config = files.read_json(self.workdir / "config.json") or {}
-            self.best = files.read_json(self.workdir / results.BEST)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{workdir}: a file is not valid JSON ({error}); mend or remove it") from error
+        records = results.read(self.workdir)
+        self.training = files.read_records(self.workdir / results.TRAINING)
+        self.config = files.read_json(self.workdir / "config.json") or {}
+        self.best = files.read_json(self.workdir / results.BEST)
         if not records:
             raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run --mode evaluate first")
         self.split = "test" if any(record["split"] == "test" for record in records) else "validation"
@@ -217,13 +214,51 @@ def _page(run: Run) -> dict:
         "missing": missing(run),
         "figures": _figures(run, selected, attack, confusions),
         "confusions": {a: largest_confusions(matrix, names) for a, matrix in confusions.items()},
-        "masking_excluded": any(strong in a.lower() for a in scores for strong in STRONG_ATTACKS),
         "validation_examples": run.validation_examples,
         "best": run.best,
         "seed": _field(run.config, "train.seed"),
-        "config": sorted(_flat(run.config)),
+        "config": sorted((name, json.dumps(value)) for name, value in files.flatten(run.config).items()),
         "confidence": CONFIDENCE,
     }
+
+
+def class_table(workdir) -> tuple[str, Table]:
+    """The per-class table of the selected checkpoint, for the terminal, and its title.
+
+    Raises:
+        UserError: as `write_report`.
+    """
+    run = Run(workdir)
+    selected = run.selected()
+    scores = run.scores[selected]
+    attack = strongest(scores)
+    why = run.compared()[selected]
+    # Not the table's own title, which is folded at its width.
+    title = (
+        f"accuracy by class on {run.split}, {why} checkpoint (epoch {run.epoch(selected)}, {selected.weights} weights)"
+    )
+    table = Table(caption=f"95 % Wilson intervals; lowest under {attack} first; * worst class")
+    table.add_column("class")
+    table.add_column("images", justify="right")
+    for name in scores:
+        table.add_column(name, justify="right")
+    worst = [score.worst_name for score in scores.values()]
+    for row in class_rows(scores, attack):
+        cells = [_table_cell(*cell, row["name"] == name) for cell, name in zip(row["cells"], worst, strict=True)]
+        # Text and not str: a class may be called [b].
+        table.add_row(Text(row["name"]), str(row["count"]), *map(Text, cells))
+    table.add_section()
+    for label, field in (("average", "accuracy"), ("worst class", "worst_class_accuracy"), ("gap", "gap")):
+        values = [getattr(score.summary, field) for score in scores.values()]
+        table.add_row(label, "", *(NOTHING if value is None else f"{100 * value:.1f}{' ' * 10}" for value in values))
+    return title, table
+
+
+def _table_cell(accuracy: float | None, interval: tuple[float, float], is_worst: bool) -> str:
+    if accuracy is None:
+        return NOTHING
+    low, high = interval
+    return f"{'*' if is_worst else ' '}{100 * accuracy:5.1f} [{100 * low:3.0f},{100 * high:3.0f}]"
 
 
 def class_rows(scores: dict[str, Score], attack: str) -> list[dict]:
@@ -426,15 +461,6 @@ def _field(config: dict, dotted: str, default=None):
             return default
         config = config[name]
     return config
-
-
-def _flat(config: dict, prefix: str = "") -> list[tuple[str, str]]:
-    """(dotted name, JSON value) of every leaf."""
-    pairs = []
-    for name, value in config.items():
-        nested = isinstance(value, dict) and value
-        pairs += _flat(value, f"{prefix}{name}.") if nested else [(prefix + name, json.dumps(value))]
-    return pairs
 
 
 def _environment() -> jinja2.Environment:

@@ -12,10 +12,12 @@ A line in results.jsonl is written after the arrays it is made of, so where ther
 
 import io
 import pathlib
+import zipfile
+import zlib
 
 import numpy as np
 
-from jaxrobust import classwise, files
+from jaxrobust import classwise, console, files
 
 RESULTS = "results.jsonl"
 TRAINING = "training.jsonl"
@@ -118,21 +120,26 @@ def examples_path(workdir, step: int, weights: str, split: str) -> pathlib.Path:
 
 
 def read_examples(workdir, step: int, weights: str, split: str) -> dict:
-    """The arrays of an examples file; empty where there is none."""
+    """The arrays of an examples file; empty where there is none, or none that can be read."""
     path = examples_path(workdir, step, weights, split)
-    if not path.exists():
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
         return {}
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        console.warn(f"{path} cannot be read ({error}); what it held is missing")
+        return {}
 
 
-def write_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> None:
-    """Replace an examples file as a whole."""
+def add_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> None:
+    """Add arrays to an examples file, beside those that it holds, and replace it as a whole."""
     path = examples_path(workdir, step, weights, split)
     path.parent.mkdir(exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    files.write_atomically(path, buffer.getvalue())
+    with files.locked(pathlib.Path(workdir) / ".examples"):
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **read_examples(workdir, step, weights, split) | arrays)
+        files.write_atomically(path, buffer.getvalue())
 
 
 def find_best(records: list[dict], *, attack: str, criterion: str) -> dict | None:

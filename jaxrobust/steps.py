@@ -14,7 +14,7 @@ import optax
 from jax import lax
 
 from jaxrobust import train_state
-from jaxrobust.attacks import losses, threats
+from jaxrobust.attacks import threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.data.augment import to_float
 from jaxrobust.objectives import Objective
@@ -108,6 +108,7 @@ def make_eval_step(attack_model, judge_model, attack, *, norm: threats.Norm, rad
         eval_step(weights, images [B, H, W, C], labels [B], ids [B], key) -> dict of
             prediction [all B]: the judge's, on the adversarial images, of all devices;
             excess []: the most by which a perturbation leaves the ball or the box, 0 up to rounding;
+            finite []: whether all logits of the judge are finite numbers;
             adversarial [B, H, W, C]: of this device.
     """
 
@@ -133,6 +134,7 @@ def make_eval_step(attack_model, judge_model, attack, *, norm: threats.Norm, rad
         return {
             "prediction": lax.all_gather(logits.argmax(-1), AXIS, tiled=True),
             "excess": lax.pmax(jnp.maximum(norm.size(adversarial - images) - radius, outside_box).max(), AXIS),
+            "finite": lax.pmin(jnp.isfinite(logits).all().astype(jnp.int32), AXIS),
             "adversarial": adversarial,
         }
 
@@ -156,15 +158,11 @@ def example_keys(step_key, batch_size: int):
 
 def class_sums(labels, output) -> ClassSums:
     """Count, hits and loss of each class in this device's share of the batch."""
-    num_classes = output.logits.shape[-1]
-
-    def by_class(values):
-        return jnp.zeros(num_classes, values.dtype).at[labels].add(values)
-
-    # An untied largest logit: a margin loss of 0 is no hit.
-    correct = losses.margin(output.logits, labels) < 0
+    # A sum and not a scatter-add, whose order, and so whose rounding, is not fixed on a GPU.
+    member = labels[:, None] == jnp.arange(output.logits.shape[-1])[None]
+    correct = output.logits.argmax(-1) == labels
     return ClassSums(
-        count=by_class(jnp.ones(len(labels), jnp.int32)),
-        correct=by_class(correct.astype(jnp.int32)),
-        loss=by_class(output.losses),
+        count=member.sum(0, dtype=jnp.int32),
+        correct=(member & correct[:, None]).sum(0, dtype=jnp.int32),
+        loss=jnp.where(member, output.losses[:, None], 0.0).sum(0),
     )

@@ -1,27 +1,35 @@
 """Training: the loop, top to bottom."""
 
+import contextlib
 import math
 import pathlib
 import tempfile
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import build, console, evaluate, files, parallel, remedies, results, train_state
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.data import batches
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.writers import Writer
 
-# A resumed run may read the same data from elsewhere; everything else is part of what it computes.
-MAY_DIFFER = ("data.data_dir",)
+# What a resumed run may do otherwise: none of it changes what is computed.
+MAY_DIFFER = (
+    "data.data_dir",
+    "train.log_every_steps",
+    "eval.batch_size",
+    "eval.every_epochs",
+    "checkpoint.keep",
+)
 
 
 class Diverged(Exception):
-    """The loss is no longer a finite number."""
+    """The loss or a weight is no longer a finite number."""
 
 
 def train_and_evaluate(config, workdir) -> None:
@@ -29,105 +37,131 @@ def train_and_evaluate(config, workdir) -> None:
 
     Raises:
         UserError: wrong config, data or workdir; nothing is compiled before all of it is checked.
-        Diverged: the loss is not finite. The last good checkpoint is kept.
+        Diverged: the loss or a weight is not finite. The last good checkpoint is kept.
         Interrupted: by SIGTERM or Ctrl-C, after saving. The same command continues.
     """
-    # Check and load.
     mesh = parallel.make_mesh()
     config_lib.validate(config, mesh.size)
     workdir = pathlib.Path(workdir)
     _check_workdir(workdir, config)
+    with _only_trainer(workdir):
+        _train_and_evaluate(config, workdir, mesh)
+
+
+def _train_and_evaluate(config, workdir, mesh):
+    # Load.
     dataset = build.dataset(config)
-    num_classes = dataset.num_classes
-    num_train = len(dataset.train.labels)
-    steps_per_epoch = batches.steps_per_epoch(num_train, config.train.batch_size)
-    total_steps = steps_per_epoch * config.train.epochs
+    config_lib.check_radius(config, dataset.image_shape)
+    num_train, batch_size, epochs = len(dataset.train), config.train.batch_size, config.train.epochs
+    steps_per_epoch = batches.steps_per_epoch(num_train, batch_size)
+    total_steps = steps_per_epoch * epochs
     state = build.initial_state(config, dataset, mesh, total_steps)
-    if parallel.is_writer():
+    if parallel.is_writer() and not (workdir / "config.json").exists():
         files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
 
-    # Compile lazily, keep the training set on the devices.
-    train_step = build.train_step(config, num_classes, mesh, total_steps)
-    end_epoch = _make_end_epoch(remedies.create(config.remedy.name), num_classes, mesh)
+    # Keep the training set on the devices; everything is compiled when it is first called.
+    data = parallel.replicate((dataset.train.images, dataset.train.labels), mesh)
+    train_step = build.train_step(config, dataset.num_classes, mesh, total_steps)
+    end_epoch = _make_end_epoch(remedies.create(config.remedy.name), dataset.num_classes, mesh)
     learning_rate = build.schedule(config, total_steps)
-    images, labels = parallel.replicate((dataset.train.images, dataset.train.labels), mesh)
-    key = jax.random.fold_in(jax.random.key(config.train.seed), 1)  # 0 would be that of the initial weights
-
-    def checkpoint_due(epoch):
-        return epoch % config.checkpoint.every_epochs == 0 or epoch == config.train.epochs
+    key = jax.random.fold_in(jax.random.key(config.train.seed), 1)  # 0 is that of the initial weights
 
     def evaluation_due(epoch):
         every = config.eval.every_epochs
-        return every > 0 and (epoch % every == 0 or epoch == config.train.epochs)
+        return every > 0 and (epoch % every == 0 or epoch == epochs)
 
     checkpoints = checkpoints_lib.Checkpoints(workdir, preserve=_preserve(config, workdir, steps_per_epoch))
     with StopRequest() as stop, Writer(workdir) as writer:
         evaluator = evaluate.Evaluator(config, workdir, dataset, mesh, writer, stop)
 
-        # Continue from the newest whole checkpoint, and score what an interruption left unscored.
+        # Continue from the newest checkpoint, and score what an interruption left unscored.
         restored = checkpoints.restore_latest(state)
         if restored is None:
-            writer.start(config_lib.flatten(config_lib.to_dict(config)), state.weights.params)
+            writer.start(files.flatten(config_lib.to_dict(config)), state.weights.params)
         else:
             state = restored
             console.say(f"continuing at step {int(state.step)} of {total_steps}")
-            evaluate.evaluate_missing(evaluator, checkpoints, state, steps_per_epoch, evaluation_due)
+            evaluator.evaluate_missing(checkpoints, state, steps_per_epoch, evaluation_due)
+
+        def log_loss(step, loss):
+            if not math.isfinite(loss):
+                raise _diverged(f"the loss is {loss}", step)
+            if step % config.train.log_every_steps == 0:
+                writer.scalars(step, {"train/loss": loss, "train/learning_rate": float(learning_rate(step - 1))})
+
+        def save(step):
+            if not _is_finite(state.weights):
+                raise _diverged("a weight is not a finite number", step)
+            checkpoints.save(step, state)
 
         def save_and_stop(step):
-            checkpoints.save(step, state)
-            checkpoints.wait()
-            return Interrupted(stop.signal_number, f"saved step {step} of {total_steps}; the same command continues")
+            save(step)
+            checkpoints.close()
+            raise Interrupted(stop.signal_number, f"saved step {step} of {total_steps}; the same command continues")
 
         step = int(state.step)
-        for epoch in range(step // steps_per_epoch, config.train.epochs):
-            # One epoch. The loss of a step is looked at while the next one runs, so the device never waits.
+        for epoch in range(step // steps_per_epoch, epochs):
+            # Train for an epoch, or for what is left of it.
             order = batches.epoch_order(
                 dataset.train.labels,
-                batch_size=config.train.batch_size,
+                batch_size=batch_size,
                 seed=config.train.seed,
                 epoch=epoch,
                 sampling=np.asarray(state.knobs.sampling),
-            )
-            started, first, losses = time.monotonic(), step, {}
-            title = f"epoch {epoch + 1}/{config.train.epochs}"
+            )[step % steps_per_epoch :]
+            title = f"epoch {epoch + 1}/{epochs}"
+            started, before = time.monotonic(), step
             with console.progress(
-                f"training, {title}", total_steps * config.train.batch_size, "images", step * config.train.batch_size
+                f"training, {title}", total_steps * batch_size, "images", step * batch_size
             ) as advance:
-                for indices in order[step % steps_per_epoch :]:
-                    state, losses[step + 1] = train_step(state, images, labels, parallel.shard(indices, mesh), key)
-                    step += 1
-                    if step > first + 1:
-                        _log_loss(step - 1, losses, writer, learning_rate, config.train.log_every_steps)
-                    advance(config.train.batch_size)
-                    if stop:
-                        break
-            _log_loss(step, losses, writer, learning_rate, config.train.log_every_steps)
+                state, step = _train_steps(state, step, order, train_step, data, key, mesh, log_loss, advance, stop)
+            images_per_second = (step - before) * batch_size / (time.monotonic() - started)
             if step % steps_per_epoch:
-                raise save_and_stop(step)
+                save_and_stop(step)
 
-            # Close the epoch: what the classes did goes to the log and to the remedy.
-            seconds = time.monotonic() - started
+            # Close it: what the classes did goes to the log and to the remedy.
             sums = jax.device_get(state.class_sums)
             state = end_epoch(state)
-            record = _training_record(epoch + 1, step, sums, learning_rate, seconds, step - first, config)
+            record = _training_record(epoch + 1, step, sums, float(learning_rate(step - 1)), images_per_second)
             if parallel.is_writer():
                 results.append_training(workdir, record)
             writer.training(record, dataset.class_names)
             console.say(
                 f"{title}: loss {record['loss']:.4f}, training accuracy {100 * record['accuracy']:.1f}, "
-                f"{record['images_per_second']:,.0f} images/s"
+                f"{images_per_second:,.0f} images/s"
             )
 
             # Checkpoint and evaluate.
-            if checkpoint_due(epoch + 1):
-                checkpoints.save(step, state)
+            if config_lib.checkpoint_due(config, epoch + 1):
+                save(step)
             if evaluation_due(epoch + 1):
                 checkpoints.wait()  # results are of checkpoints that exist
                 evaluator.evaluate(state, step, epoch + 1)
-            if stop:
-                raise save_and_stop(step)
+            if stop and epoch + 1 < epochs:
+                save_and_stop(step)
         checkpoints.close()
     evaluate.finish(workdir)
+
+
+def _train_steps(state, step, order, train_step, data, key, mesh, log_loss, advance, stop):
+    """One update for each row of `order` [steps, batch], or fewer if `stop` is set: the new state and step.
+
+    The loss of a step is looked at when the next one has been started, so that the device never waits for the host.
+    """
+
+    def losses():
+        nonlocal state, step
+        for indices in order:
+            state, loss = train_step(state, *data, parallel.shard(indices, mesh), key)
+            step += 1
+            yield step, loss
+            if stop:
+                return
+
+    for done, loss in parallel.one_behind(losses()):
+        log_loss(done, float(loss))
+        advance(order.shape[1])
+    return state, step
 
 
 def _check_workdir(workdir, config) -> None:
@@ -144,13 +178,36 @@ def _check_workdir(workdir, config) -> None:
         evaluate.check_same_config(workdir, config, stored, MAY_DIFFER)
 
 
+@contextlib.contextmanager
+def _only_trainer(workdir):
+    """Hold the workdir against a second training, such as a scheduler's restart of a job that still runs.
+
+    Raises:
+        UserError: there is another one.
+    """
+    if not parallel.is_writer():
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(workdir / ".training", wait=False))
+        except BlockingIOError as error:
+            raise UserError(
+                f"workdir = {str(workdir)!r}: another training is running there; wait for it, or give another --workdir"
+            ) from error
+        yield
+
+
 def _preserve(config, workdir, steps_per_epoch):
-    """Which checkpoints to keep: the newest `checkpoint.keep` of whole epochs (0: all) and the best."""
+    """Which checkpoints to keep: of those that are due, the newest `checkpoint.keep` (0: all), and the best.
+
+    Others were saved because the run was asked to stop.
+    """
 
     def preserve(steps):
-        whole = [step for step in steps if step % steps_per_epoch == 0]
+        due = [s for s in steps if s % steps_per_epoch == 0 and config_lib.checkpoint_due(config, s // steps_per_epoch)]
         best = files.read_json(workdir / results.BEST)
-        newest = whole[-config.checkpoint.keep :]  # all for keep = 0
+        newest = due[-config.checkpoint.keep :]  # all for keep = 0
         return {*newest, *([best["step"]] if best else [])}
 
     return preserve
@@ -166,29 +223,30 @@ def _make_end_epoch(remedy: remedies.Remedy, num_classes: int, mesh):
     return parallel.spmd(end_epoch, mesh, in_specs=parallel.REPLICATED, out_specs=parallel.REPLICATED)
 
 
-def _log_loss(step, losses, writer, learning_rate, every_steps) -> None:
-    """Check the loss of a step, and write it every so many steps."""
-    loss = float(losses.pop(step))
-    if not math.isfinite(loss):
-        raise Diverged(
-            f"the loss is {loss} at step {step}; the last checkpoint before it is kept: lower "
-            "optimizer.learning_rate, or set optimizer.clip_norm"
-        )
-    if step % every_steps == 0:
-        writer.scalars(step, {"train/loss": loss, "train/learning_rate": float(learning_rate(step - 1))})
+@jax.jit
+def _is_finite(tree):
+    """Whether all numbers in all arrays are finite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _training_record(epoch, step, sums, learning_rate, seconds, steps, config) -> dict:
+def _diverged(what: str, step: int) -> Diverged:
+    return Diverged(
+        f"{what} after step {step}; the last checkpoint before it is kept: "
+        "lower optimizer.learning_rate, or set optimizer.clip_norm, and train in another --workdir"
+    )
+
+
+def _training_record(epoch, step, sums, learning_rate, images_per_second) -> dict:
     """An epoch's line in training.jsonl. Accuracy is on the images trained on: adversarial ones, where there are."""
     seen = np.maximum(sums.count, 1)
     return {
         "epoch": epoch,
         "step": step,
         "loss": float(sums.loss.sum() / sums.count.sum()),
-        "learning_rate": float(learning_rate(step - 1)),
+        "learning_rate": learning_rate,
         "accuracy": float(sums.correct.sum() / sums.count.sum()),
         "train_class_accuracy": (sums.correct / seen).tolist(),
         "train_class_loss": (sums.loss / seen).tolist(),
         "train_class_count": sums.count.tolist(),
-        "images_per_second": steps * config.train.batch_size / seconds,
+        "images_per_second": images_per_second,
     }

@@ -66,7 +66,7 @@ def zero_sums(num_classes: int) -> ClassSums:
 def create(model, optimizer, remedy, class_counts, image_shape, *, seed: int, averaged: bool) -> TrainState:
     """The state before the first step; a function of its arguments alone."""
     images = jnp.zeros((1, *image_shape))
-    variables = model.init(jax.random.key(seed), images, train=False)
+    variables = model.init(jax.random.fold_in(jax.random.key(seed), 0), images, train=False)
     weights = Weights(variables["params"], variables.get("batch_stats", {}))
     knobs, memory = remedy.start(class_counts)
     return TrainState(

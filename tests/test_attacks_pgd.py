@@ -43,7 +43,7 @@ def data(n=64, low=0.3, high=0.7, seed=1, classes=2):
 def test_linear_model_meets_the_closed_form_worst_case(name, dual, random_start, keep_worst):
     """The worst margin over a ball of radius e is the margin plus e times the dual norm of w, example by example.
 
-    Steps that add up to twice the radius reach it from any start: for linf exactly, for l2 up to the turn on the sphere.
+    Steps that add up to twice the radius reach it from any start: for linf exactly, for l2 up to a turn on the sphere.
     """
     w, b, logits_fn = linear_model()
     images, labels, keys = data()
@@ -94,6 +94,22 @@ def test_worst_iterate_is_no_weaker_than_any_iterate():
     ]
     assert (worst >= np.max([margin(images), *last], axis=0) - 1e-5).all()
     assert (last[-1] < worst - 1e-3).any(), "the steps were meant to overshoot"
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_a_model_that_is_no_number_somewhere_hides_nothing(restarts):
+    """One iterate without numbers counts as broken, and does not keep the attack from taking the others."""
+    _, _, logits_fn = linear_model()
+    images, labels, keys = data(n=200)
+    radius = np.full(200, 0.1, np.float32)
+
+    def half_broken(x):
+        logits = logits_fn(x)
+        return jnp.where(jnp.abs(x - images).max((1, 2, 3))[:, None] > 0.09, jnp.nan, logits)
+
+    attack = Pgd(threats.NORMS["linf"], steps=5, restarts=restarts, keep_worst=True)
+    adversarial = attack(half_broken, losses.cross_entropy, images, labels, keys, radius, radius / 4)
+    assert jnp.isnan(half_broken(adversarial)).all(-1).mean() > 0.9
 
 
 def test_restarts_only_add():

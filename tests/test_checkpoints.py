@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from jaxrobust import checkpoints, parallel, train_state
+from jaxrobust.errors import UserError
 from jaxrobust.remedies import knobs
 
 
@@ -73,6 +74,15 @@ def test_damaged_newest_falls_back_and_makes_room(tmp_path, capsys):
     manager.save(3, state(3.0))
     manager.wait()
     assert int(checkpoints.Checkpoints(tmp_path).restore_latest(state(0.0)).step) == 3
+
+
+def test_when_none_can_be_restored_nothing_is_touched(tmp_path):
+    """As after an upgrade that changed the state: not damage, and no reason to train anew over it."""
+    saved(tmp_path, [1, 2]).close()
+    other = state(0.0).replace(memory={"new": jnp.zeros(3)})
+    with pytest.raises(UserError, match=r"none of its 2 checkpoints can be restored.*another --workdir"):
+        checkpoints.Checkpoints(tmp_path).restore_latest(other)
+    assert int(checkpoints.Checkpoints(tmp_path).restore_latest(state(0.0)).step) == 2
 
 
 def test_every_single_bit_is_watched(tmp_path):

@@ -49,7 +49,14 @@ WRONG = {
     "model.name": ["resnet1818"],
     "model.dtype": ["float16"],
     "model.batch_norm": ["group"],
-    "model.std": [(0.0,), ()],
+    "model.std": [(0.0,), (), (float("nan"),)],
+    "model.mean": [(), (float("nan"),)],
+    "model.width": [-4],
+    "model.hidden": [(0,)],
+    "data.seed": [-1],
+    "train.seed": [-1],
+    "eval.seed": [-1],
+    "optimizer.decay_factor": [-1.0],
     "threat.norm": ["l7"],
     "threat.eps_255": [-1.0, 0.031, 2000.0, float("nan"), float("inf")],
     "threat.eps": [-0.1, 8.0, float("nan")],
@@ -66,8 +73,8 @@ WRONG = {
     "optimizer.schedule": ["step"],
     "optimizer.learning_rate": [-0.1, float("nan")],
     "optimizer.momentum": [1.0],
-    "optimizer.milestones": [(0.75, 0.5), (100.0,)],
-    "optimizer.warmup": [1.0],
+    "optimizer.milestones": [(0.75, 0.5), (0.5, 0.5), (100.0,)],
+    "optimizer.warmup": [1.0, 0.6],
     "train.epochs": [0],
     "train.batch_size": [0, 100],
     "train.average_decay": [1.0],
@@ -101,6 +108,25 @@ def test_wrong_unit_is_guessed():
     config.threat.eps_255 = 0.031
     with pytest.raises(FieldError, match=r"looks like a fraction.*write 7\.9"):
         config_lib.validate(config, 1)
+
+
+def test_l2_radii_in_another_unit_are_noticed():
+    config = config_lib.default()
+    config.threat.norm = "l2"
+    with pytest.raises(FieldError, match=r"threat\.eps_255 = 8\.0: is hardly anything as an L2 radius"):
+        config_lib.validate(config, 1)
+    config.threat.eps_255 = 128.0
+    config_lib.validate(config, 1)
+    config_lib.check_radius(config, (32, 32, 3))
+    config.threat.eps = 128.0
+    with pytest.raises(FieldError, match=r"threat\.eps = 128\.0: .*55\.4"):
+        config_lib.check_radius(config, (32, 32, 3))
+
+
+def test_an_evaluation_need_not_hold_the_attack_that_chose_the_best():
+    config = config_lib.default()
+    config.checkpoint.best_attack = "pgd99"
+    config_lib.validate(config, 1, training=False)
 
 
 def test_radius_zero_is_allowed():

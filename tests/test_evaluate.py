@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import build, config as config_lib, evaluate, files, parallel, results
+from jaxrobust import build, evaluate, files, parallel, results
+from jaxrobust import config as config_lib
 from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.errors import UserError
 from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.writers import Writer
 
@@ -27,6 +29,8 @@ def run(workdir, devices=1, data=None, stop=None, **overrides):
     data = data or dataset()
     config = tiny_config.get_config()
     config.eval.batch_size = 16
+    # Untrained networks say one class; a random linear map says all of them, and an attack turns some.
+    config.model.name, config.threat.eps_255 = "linear", 4.0
     config.update_from_flattened_dict(overrides)
     workdir.mkdir(exist_ok=True)
     files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
@@ -40,7 +44,10 @@ def run(workdir, devices=1, data=None, stop=None, **overrides):
 
 def test_counts_are_those_of_the_split(tmp_path):
     data = dataset()
-    for record in run(tmp_path, data=data):
+    records = run(tmp_path, data=data)
+    clean, attacked = (sum(record["correct"]) for record in records[:2])
+    assert 0 < attacked < clean < 37, "verdicts of all kinds, or the tests of this file say little"
+    for record in records:
         assert record["count"] == np.bincount(data.test.labels, minlength=3).tolist()
         assert record["examples"] == 37 and record["split"] == "test"
 
@@ -68,6 +75,28 @@ def test_a_subset_is_stratified_and_gives_the_verdicts_of_the_whole(tmp_path):
 def test_a_class_without_test_examples_is_reported_as_such(tmp_path):
     for record in run(tmp_path, data=dataset(classes=("a", "b", "c", "nobody"))):
         assert record["count"][3] == 0 and record["class_accuracy"][3] is None and record["worst_class"] != "nobody"
+
+
+def test_lost_verdicts_are_made_again(tmp_path):
+    """Without the clean predictions, what is added later could not be judged."""
+    before = run(tmp_path)
+    results.examples_path(tmp_path, 3, "raw", "test").unlink()
+    after = run(tmp_path, **{"eval.attacks": ("clean", "pgd3", "fgsm")})
+    assert after[: len(before)] == before
+    arrays = results.read_examples(tmp_path, 3, "raw", "test")
+    assert {"clean", "pgd3", "fgsm", "clean_prediction"} <= arrays.keys()
+    (fgsm,) = (record for record in after if (record["attack"], record["weights"]) == ("fgsm", "raw"))
+    assert max(fgsm["boundary_error"]) > 0
+
+
+def test_logits_that_are_no_numbers_are_no_robustness(tmp_path, monkeypatch):
+    from jaxrobust import steps
+
+    apply = steps.apply
+    monkeypatch.setattr(steps, "apply", lambda *args, **kw: (apply(*args, **kw)[0] * float("nan"), None))
+    with pytest.raises(UserError, match="not finite"):
+        run(tmp_path)
+    assert results.read(tmp_path) == []
 
 
 def test_an_interrupted_evaluation_continues(tmp_path):

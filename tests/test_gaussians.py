@@ -1,8 +1,8 @@
 """Training to where theory says: a linear model on Gaussian mixtures, through the real train step and attacks.
 
-With two classes N(-eta, sigma^2), N(+eta, K^2 sigma^2) in d dimensions, f(x) = a t + b with t = 1.x / (sqrt(d) sigma), and
-an Linf radius e, t is N(+-m, .) with m = sqrt(d) (eta - e) / sigma. Cross-entropy has its minimum where the expected
-logistic loss over t has it, found here by Gauss-Hermite quadrature; class errors follow from c = b / a (for the theory
+With two classes N(-eta, sigma^2), N(+eta, K^2 sigma^2) in d dimensions, f(x) = a t + b with t = 1.x / (sqrt(d) sigma),
+and an Linf radius e, t is N(+-m, .) with m = sqrt(d) (eta - e) / sigma. Cross-entropy is least where the expected
+logistic loss over t is, found here by Gauss-Hermite quadrature; class errors follow from c = b / a (for the theory
 of the 0-1 optimum see Xu et al. 2021).
 """
 
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from jaxrobust import build, config as config_lib, parallel
+from jaxrobust import build, parallel
+from jaxrobust import config as config_lib
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.data import batches

@@ -34,6 +34,13 @@ def npz(folder, **changes):
     return ("--config", TINY, f"--config.data.name=arrays:{folder / 'data.npz'}")
 
 
+def written(folder, body):
+    """A config file."""
+    path = folder / "written.py"
+    path.write_text(f"from jaxrobust.config import default\ndef get_config():\n    {body}\n")
+    return str(path)
+
+
 def floats(pixel):
     images = np.full((80, 8, 8, 1), 0.5, np.float32)
     images[3, 2, 1] = pixel
@@ -43,6 +50,16 @@ def floats(pixel):
 CASES = {
     "no config": (lambda tmp: (), ["--config"]),
     "config file": (lambda tmp: ("--config", "configs/nope.py"), ["configs/nope.py"]),
+    "config file with an unknown field": (
+        lambda tmp: ("--config", written(tmp, "c = default()\n    c.train.epoch = 3\n    return c")),
+        ["epoch", "line 4"],
+    ),
+    "config file without return": (lambda tmp: ("--config", written(tmp, "default()")), ["returned no config"]),
+    "config file with a wrong type": (
+        lambda tmp: ("--config", written(tmp, "c = default()\n    c.train.epochs = 'a'\n    return c")),
+        ["epochs", "line 4"],
+    ),
+    "no option": (lambda tmp: tiny("foo"), ["foo"]),
     "field": (lambda tmp: tiny("--config.train.epoch=3"), ["train.epoch", "train.epochs"]),
     "type": (lambda tmp: tiny("--config.train.epochs=2.5"), ["train.epochs", "2.5"]),
     "data set": (lambda tmp: tiny("--config.data.name=cifar"), ["data.name", "cifar"]),
@@ -51,6 +68,10 @@ CASES = {
     "negative radius": (lambda tmp: tiny("--config.threat.eps_255=-8"), ["threat.eps_255", "-8"]),
     "radius as a fraction": (lambda tmp: tiny("--config.threat.eps_255=0.031"), ["threat.eps_255", "0.031", "7.9"]),
     "huge radius": (lambda tmp: tiny("--config.threat.eps_255=2000"), ["threat.eps_255", "2000"]),
+    "replaced radius": (
+        lambda tmp: tiny("--config.threat.eps=0.1", "--config.threat.eps_255=4"),
+        ["threat.eps_255 = 4", "threat.eps = 0.1"],
+    ),
     "devices": (lambda tmp: tiny("--config.train.batch_size=65"), ["train.batch_size", "65", "multiple of 2"]),
     "labels": (lambda tmp: npz(tmp, class_names=np.array(["a", "b", "c"])), ["data", "3"]),
     "image type": (lambda tmp: npz(tmp, train_images=np.zeros((80, 8, 8, 1), np.int32)), ["data", "int32"]),
@@ -64,6 +85,23 @@ CASES = {
     ),
     "nothing to evaluate": (lambda tmp: ("--mode", "evaluate", "--workdir", str(tmp)), ["workdir", "no run"]),
 }
+
+
+def test_training_needs_no_tensorflow(tmp_path):
+    """TensorBoard files alone need clu and TensorFlow; without them there is a warning, and all the rest."""
+    program = """
+import sys
+for name in ("tensorflow", "clu", "tensorflow_datasets", "tensorboard"):
+    sys.modules[name] = None
+from jaxrobust import main
+main.run()
+"""
+    arguments = [*tiny("--workdir", str(tmp_path)), "--config.train.epochs=1", "--config.checkpoint.every_epochs=1"]
+    command = [sys.executable, "-c", program, *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "no TensorBoard files" in result.stderr
+    assert (tmp_path / "report.html").exists() and not (tmp_path / "tensorboard").exists()
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -29,6 +29,10 @@ def test_warmup_leaves_the_milestones_where_they_are():
     np.testing.assert_allclose(rates("piecewise", warmup=0.1, milestones=(0.5,)), expected, atol=1e-7)
 
 
+def test_milestones_that_fall_on_one_step_all_count():
+    np.testing.assert_allclose(rates("piecewise", 4, milestones=(0.5, 0.55))[2:], 0.001)
+
+
 @pytest.mark.parametrize("name", optimizers.SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_very_short_runs_have_finite_rates(name, steps):

@@ -44,11 +44,20 @@ def test_attacker_may_leave_the_image_alone():
 
 def test_examples_round_trip(tmp_path):
     arrays = {"labels": LABELS, "clean": CLEAN == LABELS}
-    results.write_examples(tmp_path, 5, "raw", "test", arrays)
+    for name, array in arrays.items():
+        results.add_examples(tmp_path, 5, "raw", "test", {name: array})
     loaded = results.read_examples(tmp_path, 5, "raw", "test")
     assert loaded.keys() == arrays.keys()
     np.testing.assert_array_equal(loaded["clean"], arrays["clean"])
     assert results.read_examples(tmp_path, 6, "raw", "test") == {}
+
+
+def test_examples_that_cannot_be_read_are_missing_and_said_to_be(tmp_path, capsys):
+    results.add_examples(tmp_path, 5, "raw", "test", {"labels": LABELS})
+    path = results.examples_path(tmp_path, 5, "raw", "test")
+    path.write_bytes(path.read_bytes()[:-30])
+    assert results.read_examples(tmp_path, 5, "raw", "test") == {}
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def validation(step, weights, accuracy, worst, attack="pgd20", split="validation"):

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,17 +146,38 @@ def test_kill_at_random_moments_changes_nothing(tmp_path, uninterrupted):
     assert_same_run(tmp_path, uninterrupted)
 
 
+def test_two_trainings_in_one_workdir(tmp_path):
+    """The second is told so and leaves the first alone."""
+    first = start(tmp_path)
+    wait_for_step(first, tmp_path, STEPS_PER_EPOCH)
+    second = start(tmp_path)
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 2 and "another training is running there" in errors
+    finish(first)
+
+
+def test_a_stop_between_checkpoints_leaves_none_of_its_own(tmp_path):
+    """A checkpoint made only because of a signal is neither kept nor scored once the next one that is due is there."""
+    arguments = ("--config.checkpoint.every_epochs=2",)
+    process = start(tmp_path, *arguments)
+    wait_for_step(process, tmp_path, STEPS_PER_EPOCH)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    finish(start(tmp_path, *arguments))
+    kept = checkpoints.Checkpoints(tmp_path, read_only=True).steps()
+    assert kept == [2 * STEPS_PER_EPOCH, 4 * STEPS_PER_EPOCH]
+    assert {record["step"] for record in results.read(tmp_path)} == set(kept)
+
+
 def test_damaged_newest_checkpoint_is_reported_and_replaced(tmp_path, uninterrupted):
     """Without its last results, as if the damage had come before they were written."""
-    import shutil
-
     shutil.copytree(uninterrupted, tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / str(TOTAL_STEPS) / "state" / "manifest.ocdbt"
     path.write_bytes(path.read_bytes()[:-5])
     lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "run" / "results.jsonl").write_text("".join(lines[:-3]) + lines[-3][:50])
     errors = finish(start(tmp_path / "run"))
-    assert "falling back to the one before it" in errors and f"continuing at step {3 * STEPS_PER_EPOCH}" in errors
+    assert f"falling back to step {3 * STEPS_PER_EPOCH}" in errors
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
@@ -173,15 +195,22 @@ def test_another_config_is_refused(uninterrupted):
     assert "train.seed = 5, there 0" in str(error.value) and "threat.eps_255 = 20.0, there 25.5" in str(error.value)
 
 
-def test_evaluate_mode_adds_only_what_is_missing(uninterrupted, tmp_path):
-    import shutil
+def test_a_field_younger_than_the_run_has_its_default_there(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    stored = json.loads((uninterrupted / "config.json").read_text())
+    del stored["eval"]["examples"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
+    evaluate.check_same_config(tmp_path, tiny_config.get_config(), stored, ())
+    evaluate.evaluate_checkpoints(tmp_path / "run")
 
+
+def test_evaluate_mode_adds_only_what_is_missing(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path / "run")
     before = (tmp_path / "run" / "results.jsonl").read_text()
-    evaluate.evaluate_checkpoints(None, tmp_path / "run")
-    config = tiny_config.get_config()
-    config.eval.attacks = ("fgsm",)
-    evaluate.evaluate_checkpoints(config, tmp_path / "run")
+    evaluate.evaluate_checkpoints(tmp_path / "run")
+    evaluate.evaluate_checkpoints(tmp_path / "run", {"eval.attacks": ("fgsm",)})
+    with pytest.raises(UserError, match=r"eval\.step_size_255 = 3\.0, there None"):
+        evaluate.evaluate_checkpoints(tmp_path / "run", {"eval.step_size_255": 3.0})
     after = (tmp_path / "run" / "results.jsonl").read_text()
     assert after.startswith(before)
     added = [results.key_of(json.loads(line)) for line in after[len(before) :].splitlines()]
@@ -197,7 +226,7 @@ def test_eight_devices_give_the_results_of_one(uninterrupted, tmp_path):
     """The evaluation of the same checkpoints, on all devices of this process: the same counts."""
     (tmp_path / "config.json").write_bytes((uninterrupted / "config.json").read_bytes())
     (tmp_path / "checkpoints").symlink_to(uninterrupted / "checkpoints")
-    evaluate.evaluate_checkpoints(None, tmp_path)
+    evaluate.evaluate_checkpoints(tmp_path)
     one = {results.key_of(r): r["correct"] for r in results.read(uninterrupted)}
     eight = {results.key_of(r): r["correct"] for r in results.read(tmp_path)}
     for key, correct in one.items():
@@ -209,7 +238,7 @@ def test_follow_waits_for_the_last_checkpoint(tmp_path, uninterrupted, monkeypat
     """Another process trains without evaluating; this one scores what appears, to the last."""
     monkeypatch.setattr(evaluate, "FOLLOW_SECONDS", 0.2)
     process = start(tmp_path, "--config.eval.every_epochs=0")
-    evaluate.evaluate_checkpoints(None, tmp_path, follow=True)
+    evaluate.evaluate_checkpoints(tmp_path, follow=True)
     finish(process)
     scored = {record["step"] for record in results.read(tmp_path)}
     assert TOTAL_STEPS in scored
@@ -219,12 +248,31 @@ def test_follow_waits_for_the_last_checkpoint(tmp_path, uninterrupted, monkeypat
 
 
 def test_loss_that_is_not_finite_stops_the_run(tmp_path):
+    """The learning rate explodes at half time; what was saved before is kept and sound."""
     config = tiny_config.get_config()
-    config.model.name, config.optimizer.learning_rate = "mlp", 1e20
-    with pytest.raises(train.Diverged, match=r"at step \d+; the last checkpoint"):
+    config.optimizer.schedule, config.optimizer.milestones, config.optimizer.decay_factor = "piecewise", (0.6,), 1e30
+    with pytest.raises(train.Diverged, match=r"after step \d+; the last checkpoint"):
         train.train_and_evaluate(config, tmp_path)
-    mesh = parallel.make_mesh()
-    like = build.initial_state(config, build.dataset(config), mesh, TOTAL_STEPS)
-    kept = checkpoints.Checkpoints(tmp_path, read_only=True)
+    assert saved_weights_are_finite(config, tmp_path) == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    """The very last update overflows: no later loss would show it."""
+    config = tiny_config.get_config()
+    config.train.epochs, config.checkpoint.every_epochs, config.eval.every_epochs = 1, 1, 1
+    # An update of Adam has about the size of the learning rate, here that of the largest float32.
+    config.optimizer.name, config.optimizer.learning_rate = "adamw", 1.0
+    config.optimizer.schedule, config.optimizer.decay_factor = "piecewise", 3.3e38
+    config.optimizer.milestones = ((STEPS_PER_EPOCH - 1) / STEPS_PER_EPOCH,)
+    with pytest.raises(train.Diverged, match=rf"a weight is not a finite number after step {STEPS_PER_EPOCH}"):
+        train.train_and_evaluate(config, tmp_path)
+    assert saved_weights_are_finite(config, tmp_path) == [] and results.read(tmp_path) == []
+
+
+def saved_weights_are_finite(config, workdir):
+    """The steps saved, after checking each."""
+    like = build.initial_state(config, build.dataset(config), parallel.make_mesh(), TOTAL_STEPS)
+    kept = checkpoints.Checkpoints(workdir, read_only=True)
     for step in kept.steps():
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.restore(step, like).weights))
+    return kept.steps()

@@ -1,4 +1,4 @@
-"""A run of seconds that has everything a long one has: batch norm, averaged weights, validation, several checkpoints."""
+"""A run of seconds that has what a long one has: batch norm, averaged weights, validation, several checkpoints."""
 
 from jaxrobust.config import default
 

@@ -74,7 +74,8 @@ class Pgd:
         def worse(worst, candidate, logits):
             """Replace the worst image so far, and its margin, wherever the candidate has a larger margin."""
             image, score = worst
-            candidate_score = losses.margin(logits, labels)
+            # A model that is not a number there has not classified the image: nothing is worse.
+            candidate_score = jnp.nan_to_num(losses.margin(logits, labels), nan=jnp.inf)
             better = candidate_score > score
             return jnp.where(threats.per_example(better, image), candidate, image), jnp.maximum(score, candidate_score)
 

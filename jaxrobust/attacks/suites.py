@@ -30,11 +30,6 @@ class AttackSpec:
     restarts: int = 1
     random_start: bool = True
 
-    @property
-    def forward_backward_passes(self) -> int:
-        """Gradients per example."""
-        return self.steps * self.restarts
-
     def step_size(self, radius: float, step_size: float) -> float | None:
         """The step this attack takes: FGSM goes the whole radius at once; clean takes none."""
         if self.steps == 0:

@@ -4,6 +4,7 @@ A perturbation is allowed when its norm is at most the example's radius and the 
 All functions take a batch: images [B, H, W, C] in [0, 1], radius [B] in the same pixel units.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -72,7 +73,7 @@ def _l2_direction(gradient):
 
 
 def _l2_random(keys, shape, radius):
-    dimension = jnp.size(jnp.zeros(shape))
+    dimension = math.prod(shape)
 
     def unit(key):
         direction_key, length_key = jax.random.split(key)

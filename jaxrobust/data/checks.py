@@ -48,6 +48,12 @@ def checked(raw: RawDataSet, name: str) -> tuple[tuple[str, ...], Split, Split]:
     if len(set(raw.class_names)) < num_classes:
         twice = next(n for n in raw.class_names if raw.class_names.count(n) > 1)
         raise FieldError("data.name", name, f"two classes are called {twice!r}", "give every class its own name")
+    for class_name in raw.class_names:
+        if not class_name.isprintable() or not class_name.strip():
+            raise FieldError("data.name", name, f"has a class called {class_name!r}", "use a name that can be printed")
+    for labels, which in ((raw.train_labels, "training"), (raw.test_labels, "test")):
+        if not len(labels):
+            raise FieldError("data.name", name, f"has no {which} labels", f"provide at least one {which} example")
     train = Split(
         checked_images(raw.train_images, name, "training"),
         checked_labels(raw.train_labels, num_classes, name, "training"),
@@ -105,6 +111,8 @@ def checked_images(images: np.ndarray, name: str, which: str) -> np.ndarray:
             "transpose them to [N, height, width, channels]",
         )
     if images.dtype == np.uint8:
+        if images.max() == 1:
+            raise error("are uint8 with no value above 1, nearly black", "multiply them by 255")
         return images
     if images.dtype.kind != "f":
         raise error(f"are of type {images.dtype}", "store them as uint8 in 0..255 or as float in [0, 1]")

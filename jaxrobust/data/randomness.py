@@ -4,8 +4,6 @@ import zlib
 
 import numpy as np
 
-from jaxrobust.errors import FieldError
-
 
 def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
     """A generator that is a function of its arguments alone.
@@ -18,6 +16,6 @@ def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
         *index: which of the purpose's streams, for example the epoch.
     """
     if seed < 0:
-        raise FieldError("train.seed", seed, "is negative", "use an integer of at least 0")
+        raise ValueError(f"seed is {seed}; it must not be negative")
     # crc32 and not hash(): the latter differs from process to process.
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *index)))

@@ -32,7 +32,7 @@ def read(file: str) -> RawDataSet:
     except FileNotFoundError as error:
         raise FieldError("data.name", name, "there is no such file", "write the path of an .npz file") from error
     # TypeError and AttributeError: an .npy file loads as an array, which is no context manager.
-    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         problem = f"cannot be read as an .npz file of plain arrays ({error})"
         raise FieldError("data.name", name, problem, "write it with np.savez, without Python objects") from error
     return RawDataSet(
@@ -51,7 +51,7 @@ def _with_channels(images: np.ndarray) -> np.ndarray:
 
 def _strings(class_names: np.ndarray) -> tuple[str, ...]:
     """An array [C] of str, bytes or numbers as strings."""
-    return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in class_names.ravel().tolist())
+    return tuple(n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in class_names.ravel().tolist())
 
 
 def _labels_as_names(labels: np.ndarray) -> tuple[str, ...]:

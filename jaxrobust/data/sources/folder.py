@@ -101,5 +101,10 @@ def _pixels(file: pathlib.Path, mode: str, name: str) -> np.ndarray:
     with _open(file, name) as image:
         try:
             return np.asarray(image.convert(mode))
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways of saying that a file is broken.
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            Image.DecompressionBombError,
+        ) as error:  # Pillow's ways of saying that a file is broken.
             raise _broken(file, name) from error
