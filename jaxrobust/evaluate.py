@@ -64,6 +64,12 @@ class Evaluator:
             for spec in self._attacks
         )
 
+    def is_finite(self, weights, split: data.Split) -> bool:
+        """Whether the logits of the first images of a split are finite numbers."""
+        batch = next(batches.padded_batches(split, self._config.eval.batch_size))
+        inputs = parallel.shard((batch["images"], batch["labels"], batch["ids"]), self._mesh)
+        return bool(self._steps["clean"](weights, *inputs, self._key)["finite"])
+
     def evaluate_missing(self, checkpoints, like: TrainState, steps_per_epoch: int, due) -> int | None:
         """Score the checkpoints of epochs that are `due` and not scored; the last such epoch, None without any.
 

@@ -29,7 +29,7 @@ MAY_DIFFER = (
 
 
 class Diverged(Exception):
-    """The loss or a weight is no longer a finite number."""
+    """The loss, a weight or a logit is no longer a finite number."""
 
 
 def train_and_evaluate(config, workdir) -> None:
@@ -37,7 +37,7 @@ def train_and_evaluate(config, workdir) -> None:
 
     Raises:
         UserError: wrong config, data or workdir; nothing is compiled before all of it is checked.
-        Diverged: the loss or a weight is not finite. The last good checkpoint is kept.
+        Diverged: the loss, a weight or a logit is not finite. The last good checkpoint is kept.
         Interrupted: by SIGTERM or Ctrl-C, after saving. The same command continues.
     """
     mesh = parallel.make_mesh()
@@ -90,8 +90,9 @@ def _train_and_evaluate(config, workdir, mesh):
                 writer.scalars(step, {"train/loss": loss, "train/learning_rate": float(learning_rate(step - 1))})
 
         def save(step):
-            if not _is_finite(state.weights):
-                raise _diverged("a weight is not a finite number", step)
+            # The loss was computed before the last update. What cannot go on must not take the place of what can.
+            if not (_is_finite(state.weights) and evaluator.is_finite(state.weights, dataset.train)):
+                raise _diverged("the weights or their logits are no longer finite numbers", step)
             checkpoints.save(step, state)
 
         def save_and_stop(step):
