@@ -38,7 +38,7 @@ class Objective(NamedTuple):
 def cross_entropy(logits, labels, knobs, label_smoothing):
     """Cross-entropy [B] of the logits after the knobs `log_prior` and `margin`, against smoothed labels."""
     true = jax.nn.one_hot(labels, logits.shape[-1])
-    adjusted = logits + knobs.log_prior - knobs.margin * true
+    adjusted = logits + knobs.log_prior[None] - knobs.margin[None] * true
     return optax.softmax_cross_entropy(adjusted, optax.smooth_labels(true, label_smoothing))
 
 

@@ -12,3 +12,5 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxr
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
+# Broadcasts between ranks are written out, so that a wrong shape is an error and not a larger array.
+jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -11,7 +11,7 @@ def cross_entropy(logits, labels):
 
 def margin(logits, labels):
     """Largest wrong logit minus the true one (Carlini & Wagner 2017): positive exactly where misclassified."""
-    true = labels[:, None] == jnp.arange(logits.shape[-1])
+    true = labels[:, None] == jnp.arange(logits.shape[-1])[None]
     return jnp.where(true, -jnp.inf, logits).max(-1) - jnp.where(true, logits, -jnp.inf).max(-1)
 
 

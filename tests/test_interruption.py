@@ -1,0 +1,47 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from jaxrobust.interruption import StopRequest
+
+
+@pytest.mark.parametrize("number", StopRequest.SIGNALS)
+def test_a_signal_is_remembered_and_the_handlers_come_back(number):
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert not stop
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # sent twice in a row, as schedulers do
+        assert stop and stop.signal_number == number
+    assert signal.getsignal(number) is before
+
+
+def test_asked_again_later_it_dies():
+    program = """
+import os, signal, time
+from jaxrobust import interruption
+interruption.PATIENCE_SECONDS = 0.05
+with interruption.StopRequest():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=30).returncode == -signal.SIGTERM
+
+
+def test_another_thread_does_without():
+    outcome = []
+
+    def work():
+        with StopRequest() as stop:
+            outcome.append(bool(stop))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert outcome == [False]
