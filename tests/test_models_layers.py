@@ -110,7 +110,7 @@ def test_batch_norm_statistics_equal_numpys():
     x = np.random.default_rng(1).normal(2, 3, size=(5, 4, 6, 3)).astype(np.float32)
     layer, variables = batch_norm()
     y, updates = layer.apply(variables, x, mutable=["batch_stats"])
-    params, old, new = variables["params"], variables["batch_stats"], updates["batch_stats"]
+    params, old, new = jax.device_get((variables["params"], variables["batch_stats"], updates["batch_stats"]))
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
     np.testing.assert_allclose(new["mean"], 0.9 * old["mean"] + 0.1 * mean, rtol=1e-5)
     np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * x.var((0, 1, 2), ddof=1), rtol=1e-5)

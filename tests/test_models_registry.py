@@ -80,7 +80,7 @@ def test_head_of_features_is_the_model(name):
     assert features.ndim == 2 and features.dtype == jnp.float32
     head = variables["params"]["head"]
     np.testing.assert_allclose(
-        features @ head["kernel"] + head["bias"], apply(model, variables, images), rtol=1e-5, atol=1e-5
+        features @ head["kernel"] + head["bias"][None], apply(model, variables, images), rtol=1e-5, atol=1e-5
     )
 
 
@@ -98,7 +98,7 @@ def test_normalisation_inside_equals_normalisation_outside(mean, std):
     inside = models.create("cnn", num_classes=3, mean=mean, std=std, **SMALL)
     outside = models.create("cnn", num_classes=3, **SMALL)
     images, variables = images_and_variables(inside)
-    normalised = (images - jnp.array(mean)) / jnp.array(std)
+    normalised = (images - np.float32(mean).reshape(1, 1, 1, -1)) / np.float32(std).reshape(1, 1, 1, -1)
     np.testing.assert_allclose(
         apply(inside, variables, images), apply(outside, variables, normalised), rtol=1e-5, atol=1e-6
     )

@@ -70,7 +70,7 @@ def write_run(
                     )
                     results.append(workdir, record)
                     arrays |= {attack: prediction == labels, f"{attack}_prediction": prediction}
-                results.write_examples(workdir, step, kind, split, arrays)
+                results.add_examples(workdir, step, kind, split, arrays)
         results.append_training(
             workdir, {"epoch": step // 100, "step": step, "loss": 1.0, "train_class_accuracy": [0.5] * len(names)}
         )

@@ -51,9 +51,12 @@ def checked(raw: RawDataSet, name: str) -> tuple[tuple[str, ...], Split, Split]:
     for class_name in raw.class_names:
         if not class_name.isprintable() or not class_name.strip():
             raise FieldError("data.name", name, f"has a class called {class_name!r}", "use a name that can be printed")
-    for labels, which in ((raw.train_labels, "training"), (raw.test_labels, "test")):
-        if not len(labels):
-            raise FieldError("data.name", name, f"has no {which} labels", f"provide at least one {which} example")
+    for images, labels, which in (
+        (raw.train_images, raw.train_labels, "training"),
+        (raw.test_images, raw.test_labels, "test"),
+    ):
+        if len(images) and not len(labels):
+            raise FieldError("data.name", name, f"has no {which} labels", "give every image one label")
     train = Split(
         checked_images(raw.train_images, name, "training"),
         checked_labels(raw.train_labels, num_classes, name, "training"),
