@@ -176,11 +176,11 @@ class Evaluator:
 
         with console.progress(title, len(split), "images") as advance:
             for batch, output in parallel.one_behind(outputs()):
-                excess = float(output["excess"])
-                if excess > LARGEST_EXCESS:
-                    raise AssertionError(f"{spec.name} left the allowed perturbations by {excess}: a defect, report it")
                 if not output["finite"]:
                     raise UserError(f"{title}: the model's logits are not finite numbers, so nothing can be scored")
+                excess = float(output["excess"])
+                if not excess <= LARGEST_EXCESS:  # true for NaN too
+                    raise AssertionError(f"{spec.name} left the allowed perturbations by {excess}: a defect, report it")
                 real = batch["mask"]
                 predictions[batch["ids"][real]] = np.asarray(output["prediction"])[real]
                 if examples is None and output["adversarial"].is_fully_addressable:

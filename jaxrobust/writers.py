@@ -11,6 +11,9 @@ import numpy as np
 from jaxrobust import console, figures, parallel
 from jaxrobust.data.augment import to_float
 
+# The figures of a line of results.jsonl that become scalars, beside those of each class.
+FIGURES = ("accuracy", "balanced_accuracy", "worst_class_accuracy", "gap", "std", "cv", "nsd", "bottom_k_mean")
+
 
 def _open(folder):
     """A clu writer; None where clu or TensorFlow is not installed, which nothing else needs."""
@@ -70,25 +73,16 @@ class Writer:
         )
 
     def evaluation(self, record: dict) -> None:
-        """A line of results.jsonl."""
+        """A line of results.jsonl; on disk when this returns, as the line is written only once."""
         if writer := self._writer(record["weights"]):
             prefix = f"{record['split']}/{record['attack']}"
-            names = (
-                "accuracy",
-                "balanced_accuracy",
-                "worst_class_accuracy",
-                "gap",
-                "std",
-                "cv",
-                "nsd",
-                "bottom_k_mean",
-            )
-            values = {f"{prefix}/{name}": record[name] for name in names}
+            values = {f"{prefix}/{name}": record[name] for name in FIGURES}
             for c, name in enumerate(record["classes"]):
                 values[f"{prefix}/class_accuracy/{c}_{name}"] = record["class_accuracy"][c]
                 if record["boundary_error"]:
                     values[f"{prefix}/boundary_error/{c}_{name}"] = record["boundary_error"][c]
             writer.write_scalars(record["step"], {tag: value for tag, value in values.items() if value is not None})
+            writer.flush()
 
     def figures(self, records: list[dict], arrays: dict, images, adversarial) -> None:
         """Figures of one (step, weights, split), of the test split alone: they say the same of the others.

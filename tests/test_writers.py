@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+
+from jaxrobust import results
+from jaxrobust.writers import FIGURES, Writer
+
+
+def test_scalars_of_a_result_are_on_disk_before_the_writer_is_closed(tmp_path):
+    """A run may be killed the moment after; its lines in results.jsonl are not written again."""
+    labels, clean, attacked = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]), np.array([0, 1, 1, 0])
+    record = results.make_record(
+        step=7,
+        epoch=1,
+        weights="averaged",
+        split="test",
+        attack="pgd20",
+        class_names=("cat", "dog", "nobody"),
+        labels=labels,
+        prediction=attacked,
+        clean_prediction=clean,
+        seconds=0.0,
+    )
+    with Writer(tmp_path) as writer:
+        writer.evaluation(record)
+        events = EventAccumulator(str(tmp_path / "tensorboard" / "averaged")).Reload()
+        tags = set(events.Tags()["tensors"])
+        assert {f"test/pgd20/{name}" for name in FIGURES} <= tags
+        for tag, value in (("class_accuracy/0_cat", 0.5), ("boundary_error/0_cat", 0.5), ("boundary_error/1_dog", 0.0)):
+            (event,) = events.Tensors(f"test/pgd20/{tag}")
+            assert event.step == 7 and make_ndarray(event.tensor_proto) == pytest.approx(value)
+        assert "test/pgd20/class_accuracy/2_nobody" not in tags, "a class without examples has no accuracy"
