@@ -73,7 +73,7 @@ class Writer:
         )
 
     def evaluation(self, record: dict) -> None:
-        """A line of results.jsonl; on disk when this returns, as the line is written only once."""
+        """A line of results.jsonl. The clu writer has flushed when this returns; a test keeps that so."""
         if writer := self._writer(record["weights"]):
             prefix = f"{record['split']}/{record['attack']}"
             values = {f"{prefix}/{name}": record[name] for name in FIGURES}
@@ -82,7 +82,6 @@ class Writer:
                 if record["boundary_error"]:
                     values[f"{prefix}/boundary_error/{c}_{name}"] = record["boundary_error"][c]
             writer.write_scalars(record["step"], {tag: value for tag, value in values.items() if value is not None})
-            writer.flush()
 
     def figures(self, records: list[dict], arrays: dict, images, adversarial) -> None:
         """Figures of one (step, weights, split), of the test split alone: they say the same of the others.
