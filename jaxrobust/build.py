@@ -80,8 +80,36 @@ def initial_state(config, dataset: data.DataSet, mesh, total_steps: int) -> trai
     return parallel.replicate(state, mesh)
 
 
-def train_step(config, num_classes: int, mesh, total_steps: int):
-    """The compiled train step: (state, images, labels, indices, key) -> (state, loss). The state is donated."""
+def train_steps(config, num_classes: int, mesh, total_steps: int):
+    """The compiled updates, with the training set on the devices; see steps.over_resident. The state is donated."""
+    whole, batches = parallel.REPLICATED, parallel.SHARDED_STEPS
+    return parallel.spmd(
+        steps.over_resident(_train_step(config, num_classes, mesh, total_steps)),
+        mesh,
+        in_specs=(whole, whole, whole, batches, whole),
+        out_specs=(whole, whole),
+        donate=(0,),
+    )
+
+
+def streamed_train_step(config, num_classes: int, mesh, total_steps: int):
+    """The compiled update by a batch that the host brings; see steps.make_train_step. The state is donated."""
+    whole, share = parallel.REPLICATED, parallel.SHARDED
+    return parallel.spmd(
+        _train_step(config, num_classes, mesh, total_steps),
+        mesh,
+        in_specs=(whole, share, share, whole),
+        out_specs=(whole, whole),
+        donate=(0,),
+    )
+
+
+def steps_per_dispatch(config, mesh) -> int:
+    """Updates in one program: as configured, else 1 on a CPU, whose steps are long, and 10 elsewhere."""
+    return config.train.steps_per_dispatch or (1 if parallel.on_cpu(mesh) else 10)
+
+
+def _train_step(config, num_classes: int, mesh, total_steps: int):
     fields = config.attack
     attack = steps.TrainAttack(
         pgd=Pgd(
@@ -95,7 +123,7 @@ def train_step(config, num_classes: int, mesh, total_steps: int):
         step_size=config_lib.step_size(config, "attack"),
         batch_norm=fields.batch_norm,
     )
-    step = steps.make_train_step(
+    return steps.make_train_step(
         model(config, num_classes, mesh),
         objectives.create(config.objective.name, label_smoothing=config.objective.label_smoothing),
         optimizer(config, total_steps),
@@ -104,10 +132,6 @@ def train_step(config, num_classes: int, mesh, total_steps: int):
             augment, operations=tuple(config.data.augment), pad=config.data.pad, pad_mode=config.data.pad_mode
         ),
         average_decay=config.train.average_decay,
-    )
-    whole, share = parallel.REPLICATED, parallel.SHARDED
-    return parallel.spmd(
-        step, mesh, in_specs=(whole, whole, whole, share, whole), out_specs=(whole, whole), donate=(0,)
     )
 
 

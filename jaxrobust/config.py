@@ -102,6 +102,7 @@ def default() -> ml_collections.ConfigDict:
     c.train.seed = 0  # initial weights, data order, augmentation, random starts
     c.train.average_decay = 0.999  # exponential average of the weights and batch statistics; 0: none
     c.train.log_every_steps = 10
+    c.train.steps_per_dispatch = 0  # updates that the devices make without the host; 0: 1 on a CPU, 10 elsewhere
 
     c.eval = ml_collections.ConfigDict()
     c.eval.attacks = ("clean", "fgsm", "pgd20", "cw20")  # pgdK, cwK: K steps; pgdKxR: R restarts
@@ -203,6 +204,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
 
     _at_least("train.epochs", config.train.epochs, 1)
     _at_least("train.log_every_steps", config.train.log_every_steps, 1)
+    _at_least("train.steps_per_dispatch", config.train.steps_per_dispatch, 0)
     _in_range("train.average_decay", config.train.average_decay, 0, 1)
     for section in ("train", "eval"):
         size = config[section].batch_size

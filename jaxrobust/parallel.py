@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AXIS = "data"  # the mesh's only axis; what a step's lax.pmean and lax.psum name
 REPLICATED = PartitionSpec()  # every device has the whole
 SHARDED = PartitionSpec(AXIS)  # every device has its share of the leading dimension
+SHARDED_STEPS = PartitionSpec(None, AXIS)  # [steps, batch]: every device has its share of each batch
 
 
 def make_mesh(devices=None) -> Mesh:
@@ -38,9 +39,9 @@ def replicate(tree, mesh: Mesh):
     return jax.device_put(tree, NamedSharding(mesh, REPLICATED))
 
 
-def shard(tree, mesh: Mesh):
-    """The tree's host arrays, whole on every process, split over the devices along their leading dimension."""
-    sharding = NamedSharding(mesh, SHARDED)
+def shard(tree, mesh: Mesh, spec: PartitionSpec = SHARDED):
+    """The tree's host arrays, whole on every process, split over the devices along one dimension, the leading one."""
+    sharding = NamedSharding(mesh, spec)
 
     def put(array):
         array = np.asarray(array)

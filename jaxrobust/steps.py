@@ -47,14 +47,13 @@ def make_train_step(
         average_decay: of the averaged weights; unused where the state keeps none.
 
     Returns:
-        train_step(state, images [N, H, W, C], labels [N], indices [B], key) -> (state, mean loss): the resident
-        training set and the state are replicated, the indices of the batch are this device's share.
+        train_step(state, images [B, H, W, C], labels [B], key) -> (state, mean loss): the state is replicated, the
+        batch is this device's share.
     """
 
-    def train_step(state: TrainState, images, labels, indices, key):
-        images, labels = to_float(images[indices]), labels[indices]
-        augment_keys, attack_keys = example_keys(jax.random.fold_in(key, state.step), len(indices))
-        images = augment(augment_keys, images)
+    def train_step(state: TrainState, images, labels, key):
+        augment_keys, attack_keys = example_keys(jax.random.fold_in(key, state.step), len(labels))
+        images = augment(augment_keys, to_float(images))
         radius_scale = state.knobs.radius_scale[labels]
 
         def logits_fn(images):
@@ -93,6 +92,20 @@ def make_train_step(
         return state, loss
 
     return train_step
+
+
+def over_resident(train_step: Callable) -> Callable:
+    """The function that makes several updates in one program, with the training set on the device.
+
+    Returns:
+        train_steps(state, images [N, H, W, C], labels [N], indices [S, B], key) -> (state, losses [S]): the training
+        set is replicated, the indices are this device's share of S batches.
+    """
+
+    def train_steps(state: TrainState, images, labels, indices, key):
+        return lax.scan(lambda state, index: train_step(state, images[index], labels[index], key), state, indices)
+
+    return train_steps
 
 
 def make_eval_step(attack_model, judge_model, attack, *, norm: threats.Norm, radius: float, step_size: float):

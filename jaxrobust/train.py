@@ -59,9 +59,8 @@ def _train_and_evaluate(config, workdir, mesh):
     if parallel.is_writer() and not (workdir / "config.json").exists():
         files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
 
-    # Keep the training set on the devices; everything is compiled when it is first called.
-    data = parallel.replicate((dataset.train.images, dataset.train.labels), mesh)
-    train_step = build.train_step(config, dataset.num_classes, mesh, total_steps)
+    # Everything is compiled when it is first called.
+    train_steps, inputs = _resident(config, dataset, mesh, total_steps)
     end_epoch = _make_end_epoch(remedies.create(config.remedy.name), dataset.num_classes, mesh)
     learning_rate = build.schedule(config, total_steps)
     key = jax.random.fold_in(jax.random.key(config.train.seed), 1)  # 0 is that of the initial weights
@@ -115,7 +114,9 @@ def _train_and_evaluate(config, workdir, mesh):
             with console.progress(
                 f"training, {title}", total_steps * batch_size, "images", step * batch_size
             ) as advance:
-                state, step = _train_steps(state, step, order, train_step, data, key, mesh, log_loss, advance, stop)
+                state, step = _train(
+                    state, step, train_steps, inputs(order), key, log_loss, lambda n: advance(n * batch_size), stop
+                )
             images_per_second = (step - before) * batch_size / (time.monotonic() - started)
             if step % steps_per_epoch:
                 save_and_stop(step)
@@ -144,24 +145,46 @@ def _train_and_evaluate(config, workdir, mesh):
     evaluate.finish(workdir)
 
 
-def _train_steps(state, step, order, train_step, data, key, mesh, log_loss, advance, stop):
-    """One update for each row of `order` [steps, batch], or fewer if `stop` is set: the new state and step.
+def _resident(config, dataset, mesh, total_steps: int):
+    """Training with the training set on the devices, to which the host sends indices.
 
-    The loss of a step is looked at when the next one has been started, so that the device never waits for the host.
+    Returns:
+        The compiled updates (state, *inputs, key) -> (state, losses [S]), and the function from an epoch's order
+        [steps, batch], or the rest of it, to the (S, inputs) of one dispatch after another. They are cut at the same
+        places however often a run is interrupted, since it stops at a cut.
+    """
+    data = parallel.replicate((dataset.train.images, dataset.train.labels), mesh)
+    length = build.steps_per_dispatch(config, mesh)
+
+    def inputs(order):
+        for start in range(0, len(order), length):
+            indices = order[start : start + length]
+            yield len(indices), (*data, parallel.shard(indices, mesh, parallel.SHARDED_STEPS))
+
+    return build.train_steps(config, dataset.num_classes, mesh, total_steps), inputs
+
+
+def _train(state, step, train_steps, inputs, key, log_loss, advance, stop):
+    """Updates with all inputs, or with fewer if `stop` is set: the new state and step.
+
+    The losses of a dispatch are looked at when the next one has been started, so that the device never waits for the
+    host.
     """
 
-    def losses():
+    def dispatches():
         nonlocal state, step
-        for indices in order:
-            state, loss = train_step(state, *data, parallel.shard(indices, mesh), key)
-            step += 1
-            yield step, loss
+        for length, arguments in inputs:
+            state, losses = train_steps(state, *arguments, key)
+            first, step = step + 1, step + length
+            yield first, losses
             if stop:
                 return
 
-    for done, loss in parallel.one_behind(losses()):
-        log_loss(done, float(loss))
-        advance(order.shape[1])
+    for first, losses in parallel.one_behind(dispatches()):
+        losses = np.atleast_1d(losses)
+        for done, loss in enumerate(losses, start=first):
+            log_loss(done, float(loss))
+        advance(len(losses))
     return state, step
 
 

@@ -38,17 +38,21 @@ def make(attack_batch_norm="train", objective="pgd_at"):
     return model, step, state
 
 
+def orders(steps_to_make):
+    """Indices [steps, BATCH] of the examples in each batch."""
+    return np.stack([np.random.default_rng(i).permutation(40)[:BATCH] for i in range(steps_to_make)])
+
+
 def train(devices, steps_to_make=3, knobs=None, **options):
     _, step, state = make(**options)
     if knobs:
         state = state.replace(knobs=state.knobs.replace(**knobs))
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    step = parallel.spmd(step, mesh, in_specs=(WHOLE, WHOLE, WHOLE, SHARE, WHOLE), out_specs=(WHOLE, WHOLE))
-    state, images, labels = parallel.replicate((state, IMAGES, LABELS), mesh)
+    step = parallel.spmd(step, mesh, in_specs=(WHOLE, SHARE, SHARE, WHOLE), out_specs=(WHOLE, WHOLE))
+    state = parallel.replicate(state, mesh)
     losses = []
-    for i in range(steps_to_make):
-        indices = np.random.default_rng(i).permutation(40)[:BATCH].astype(np.int32)
-        state, loss = step(state, images, labels, parallel.shard(indices, mesh), jax.random.key(1))
+    for indices in orders(steps_to_make):
+        state, loss = step(state, *parallel.shard((IMAGES[indices], LABELS[indices]), mesh), jax.random.key(1))
         losses.append(float(loss))
     return jax.device_get(state), losses
 
@@ -74,23 +78,38 @@ def test_one_update_is_the_same_on_1_2_and_8_devices(attack_batch_norm):
 
 def test_pmap_runs_the_same_step():
     _, step, state = make()
-    indices = np.arange(BATCH, dtype=np.int32)
-    mapped = jax.pmap(step, axis_name=parallel.AXIS, in_axes=(None, None, None, 0, None), devices=jax.devices()[:2])
-    by_pmap, _ = mapped(state, IMAGES, LABELS, indices.reshape(2, -1), jax.random.key(1))
+    images, labels = IMAGES[:BATCH], LABELS[:BATCH]
+    mapped = jax.pmap(step, axis_name=parallel.AXIS, in_axes=(None, 0, 0, None), devices=jax.devices()[:2])
+    by_pmap, _ = mapped(state, images.reshape(2, -1, *SHAPE), labels.reshape(2, -1), jax.random.key(1))
     mesh = parallel.make_mesh(jax.devices()[:2])
-    spmd = parallel.spmd(step, mesh, in_specs=(WHOLE, WHOLE, WHOLE, SHARE, WHOLE), out_specs=(WHOLE, WHOLE))
-    by_spmd, _ = spmd(
-        *parallel.replicate((state, IMAGES, LABELS), mesh), parallel.shard(indices, mesh), jax.random.key(1)
-    )
+    spmd = parallel.spmd(step, mesh, in_specs=(WHOLE, SHARE, SHARE, WHOLE), out_specs=(WHOLE, WHOLE))
+    by_spmd, _ = spmd(parallel.replicate(state, mesh), *parallel.shard((images, labels), mesh), jax.random.key(1))
     assert_trees_close(jax.tree.map(lambda x: x[0], by_pmap.weights), by_spmd.weights, rtol=1e-6, atol=1e-7)
 
 
 def test_class_sums_count_every_example_of_the_batches():
     state, losses = train(2)
-    seen = np.concatenate([np.random.default_rng(i).permutation(40)[:BATCH] for i in range(3)])
+    seen = orders(3).ravel()
     np.testing.assert_array_equal(state.class_sums.count, np.bincount(LABELS[seen], minlength=CLASSES))
     np.testing.assert_allclose(state.class_sums.loss.sum() / state.class_sums.count.sum(), np.mean(losses), rtol=1e-5)
     assert (state.class_sums.correct <= state.class_sums.count).all()
+
+
+def test_several_updates_in_one_program_are_the_same_updates():
+    _, step, state = make()
+    mesh = parallel.make_mesh(jax.devices()[:2])
+    many = parallel.spmd(
+        steps.over_resident(step),
+        mesh,
+        in_specs=(WHOLE, WHOLE, WHOLE, parallel.SHARDED_STEPS, WHOLE),
+        out_specs=(WHOLE, WHOLE),
+    )
+    indices = parallel.shard(orders(2), mesh, parallel.SHARDED_STEPS)
+    together, losses = many(*parallel.replicate((state, IMAGES, LABELS), mesh), indices, jax.random.key(1))
+    one_by_one, losses_one_by_one = train(2, 2)
+    np.testing.assert_allclose(losses, losses_one_by_one, rtol=1e-5)
+    assert_trees_close(together.weights, one_by_one.weights, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(together.class_sums.count, one_by_one.class_sums.count)
 
 
 def test_same_seed_same_bits():
