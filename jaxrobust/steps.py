@@ -56,8 +56,7 @@ def make_train_step(
         images = augment(augment_keys, to_float(images))
         radius_scale = state.knobs.radius_scale[labels]
 
-        def logits_fn(images):
-            return apply(model, state.weights, images, train=attack.batch_norm == "train")[0]
+        logits_fn = prepared_logits_fn(model, state.weights, images, train=attack.batch_norm == "train")
 
         def perturb(loss, images, labels):
             radius, step_size = attack.radius * radius_scale, attack.step_size * radius_scale
@@ -133,7 +132,7 @@ def make_eval_step(attack_model, judge_model, attack, *, norm: threats.Norm, rad
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
             everywhere = jnp.ones(len(labels))
             adversarial = pgd(
-                lambda x: apply(attack_model, weights, x, train=False)[0],
+                prepared_logits_fn(attack_model, weights, images, train=False),
                 loss,
                 images,
                 labels,
@@ -160,6 +159,17 @@ def apply(model, weights: Weights, images, *, train: bool):
         return model.apply(weights.variables, images, train=False), weights.batch_stats
     logits, updates = model.apply(weights.variables, images, train=True, mutable=["batch_stats"])
     return logits, updates.get("batch_stats", weights.batch_stats)
+
+
+def prepared_logits_fn(model, weights: Weights, images, *, train: bool) -> Callable:
+    """images -> logits, for many passes with the same weights; what depends on these alone is computed here.
+
+    Args:
+        images: any of the shape of one of theirs, [B, H, W, C].
+    """
+    # Of this pass the weights' part alone is kept, so that the compiler drops the rest.
+    _, prepared = model.apply(weights.variables, images[:1], train=train, mutable=["prepared"])
+    return lambda images: model.apply(weights.variables | prepared, images, train=train)
 
 
 def example_keys(step_key, batch_size: int):

@@ -8,7 +8,7 @@ import pytest
 from scipy import signal
 
 from jaxrobust import models
-from jaxrobust.models import layers
+from jaxrobust.models import convolution, layers
 
 # Sides even, odd, not square, and smaller than a 3x3 kernel.
 CONVOLUTIONS = [
@@ -25,6 +25,10 @@ def images_and_kernel(sides, kernel_size, batch=2, inputs=3, outputs=4):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, *sides, inputs)).astype(np.float32)
     return x, rng.normal(size=(kernel_size, kernel_size, inputs, outputs)).astype(np.float32)
+
+
+def conv2d(x, kernel, stride, padding):
+    return convolution.conv2d(x, kernel.transpose(3, 0, 1, 2), stride, padding)
 
 
 def scipy_conv2d(x, kernel, stride, padding):
@@ -44,15 +48,15 @@ def scipy_conv2d(x, kernel, stride, padding):
 def test_convolutions_equal_scipy_with_symmetric_padding(sides, kernel_size, stride, padding):
     x, kernel = images_and_kernel(sides, kernel_size)
     expected = scipy_conv2d(x, kernel, stride, padding)
-    for convolve in (layers.conv2d, layers.canonical_conv2d):
+    for convolve in (conv2d, convolution.canonical_conv2d):
         np.testing.assert_allclose(convolve(x, kernel, stride, padding), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("sides, kernel_size, stride, padding", CONVOLUTIONS)
 def test_canonical_gradients_equal_the_stock_gradients(sides, kernel_size, stride, padding):
     x, kernel = images_and_kernel(sides, kernel_size)
-    y, stock = jax.vjp(lambda x, kernel: layers.conv2d(x, kernel, stride, padding), x, kernel)
-    _, canonical = jax.vjp(lambda x, kernel: layers.canonical_conv2d(x, kernel, stride, padding), x, kernel)
+    y, stock = jax.vjp(lambda x, kernel: conv2d(x, kernel, stride, padding), x, kernel)
+    _, canonical = jax.vjp(lambda x, kernel: convolution.canonical_conv2d(x, kernel, stride, padding), x, kernel)
     grad = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
     for ours, theirs in zip(canonical(grad), stock(grad), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -144,3 +148,86 @@ def test_synchronised_statistics_are_those_of_the_whole_batch():
     np.testing.assert_allclose(shards_y.reshape(y.shape), y, atol=1e-5)
     for whole, shards in zip(jax.tree.leaves(updates), jax.tree.leaves(shards_updates), strict=True):
         np.testing.assert_allclose(shards, np.stack([whole, whole]), rtol=1e-5)
+
+
+def plain_norm(x, residual, scale, bias, activate):
+    """What `normalise_by_batch` computes, for JAX to differentiate."""
+    axes = tuple(range(x.ndim - 1))
+    y = (x - x.mean(axes, keepdims=True)) / jnp.sqrt(x.var(axes, keepdims=True) + 1e-5)
+    y = y * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
+    y = y if residual is None else y + residual
+    return jax.nn.relu(y) if activate else y
+
+
+@pytest.mark.parametrize("activate", [False, True])
+@pytest.mark.parametrize("has_residual", [False, True])
+def test_gradients_of_normalisation_are_those_of_the_formula(activate, has_residual):
+    rng = np.random.default_rng(0)
+    x, residual, direction = rng.normal(1, 2, size=(3, 5, 4, 3, 6)).astype(np.float32)
+    residual = residual if has_residual else None
+    scale, bias = rng.normal(size=(2, 6)).astype(np.float32)
+
+    def ours(*arguments):
+        return layers.normalise_by_batch(*arguments, activate, 1e-5, None)[0]
+
+    y, gradients = jax.vjp(ours, x, residual, scale, bias)
+    expected, expected_gradients = jax.vjp(
+        lambda *arguments: plain_norm(*arguments, activate), x, residual, scale, bias
+    )
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    for gradient, expected in zip(
+        jax.tree.leaves(gradients(direction)), jax.tree.leaves(expected_gradients(direction)), strict=True
+    ):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_relu_is_jaxs_with_its_gradient():
+    x = jnp.array([-2.0, -0.0, 0.0, 1e-30, 3.0])
+    np.testing.assert_array_equal(layers.relu(x), jax.nn.relu(x))
+    for differentiate in (jax.grad, jax.jacfwd):
+        ours, theirs = (differentiate(lambda x, f=f: (f(x) ** 3 + f(x)).sum())(x) for f in (layers.relu, jax.nn.relu))
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["cnn", "lenet5", "mlp", "preact_resnet18", "resnet18"])
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("canonical", [False, True])
+def test_prepared_weights_change_neither_logits_nor_gradients(name, train, canonical):
+    model = models.create(name, num_classes=3, width=4, canonical_gradients=canonical)
+    images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3))
+    variables = model.init(jax.random.key(1), images)
+    rng = np.random.default_rng(0)  # not the neutral statistics of the beginning
+    variables = jax.tree.map(lambda v: v * rng.uniform(0.5, 1.5, v.shape).astype(np.float32) + 0.1, variables)
+    _, prepared = model.apply(variables, images[:1], train, mutable=["prepared"])
+    assert prepared["prepared"]
+
+    def logits(variables, images):
+        return model.apply(variables, images, train)
+
+    def gradient(variables):
+        return jax.grad(lambda images: jax.nn.logsumexp(logits(variables, images), -1).sum())(images)
+
+    np.testing.assert_allclose(logits(variables | prepared, images), logits(variables, images), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradient(variables | prepared), gradient(variables), rtol=1e-4, atol=1e-7)
+
+
+def test_a_batch_norm_in_the_kernel_is_the_batch_norm_after_it():
+    """By running statistics; the convolution has a bias of its own."""
+    x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4))
+    conv = layers.Conv(3, use_bias=True)
+    weights = conv.init(jax.random.key(2), x)
+    norm, variables = batch_norm(train=False)
+
+    class Folded(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return layers.BatchNorm(train=False, name="norm")(x, conv=layers.Conv(3, use_bias=True, name="conv"))
+
+    folded = Folded().apply(
+        {
+            "params": {"conv": weights["params"], "norm": variables["params"]},
+            "batch_stats": {"norm": variables["batch_stats"]},
+        },
+        x,
+    )
+    np.testing.assert_allclose(folded, norm.apply(variables, conv.apply(weights, x)), rtol=1e-5, atol=1e-5)

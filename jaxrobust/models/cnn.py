@@ -22,6 +22,6 @@ class CNN(Classifier):
     def backbone(self, x, train: bool):
         conv, norm = self.layers(train)
         for index, (factor, stride) in enumerate([(1, 1), (2, 2), (2, 1), (4, 2), (4, 1)], start=1):
-            x = conv(factor * self.width, stride=stride, name=f"conv{index}")(x)
-            x = nn.relu(norm(name=f"norm{index}")(x))
+            layer = conv(factor * self.width, stride=stride, name=f"conv{index}")
+            x = norm(name=f"norm{index}")(x, conv=layer, activate=True)
         return global_average_pool(x)

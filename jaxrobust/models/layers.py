@@ -1,10 +1,15 @@
 """What every model is built from: convolution, linear layer, batch normalisation, and the classifier around a backbone.
 
 Initialisation, padding, momentum and epsilon are PyTorch's, so that published recipes carry over unchanged. Arrays are
-NHWC, kernels HWIO. Parameters and batch statistics are float32; only convolutions and matrix products run in `dtype`.
+NHWC, kernels OHWI. Parameters and batch statistics are float32; only convolutions and matrix products run in `dtype`.
+
+What a layer computes from its weights alone (their cast to `dtype`, a batch norm multiplied into a kernel) can be
+computed once for many passes, as the steps of an attack are:
+
+    _, prepared = model.apply(variables, images, train, mutable=["prepared"])
+    logits = model.apply({**variables, **prepared}, images, train)    # the same logits as without `prepared`
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -14,8 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrobust.errors import FieldError
-
-_NHWC = ("NHWC", "HWIO", "NHWC")
+from jaxrobust.models.convolution import canonical_conv2d, conv2d
 
 # PyTorch's default for convolutions and linear layers: U(-a, a) with a = 1 / sqrt(fan_in), whose variance is a^2 / 3.
 fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -31,93 +35,31 @@ def fan_in_uniform_bias(fan_in: int) -> Callable:
     return init
 
 
-def conv2d(x, kernel, stride: int = 1, padding: int = 0):
-    """Cross-correlation of images [B, H, W, I] with a kernel [h, w, I, O], padded by zeros on all four sides alike."""
-    return lax.conv_general_dilated(x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=_NHWC)
+@jax.custom_jvp
+def relu(x):
+    """max(x, 0). Its derivative is taken from the result, so that an input that nothing else needs is not kept."""
+    return jnp.maximum(x, 0)
 
 
-def canonical_conv2d(x, kernel, stride: int = 1, padding: int = 0):
-    """`conv2d` in the one form, gradients included, that XLA:CPU runs fast everywhere: NHWC by HWIO.
-
-    XLA:CPU brings other forms into this one in the entry computation alone. Inside scan, fori_loop, while_loop and cond
-    it runs them as scalar loops, and the gradients that JAX derives have other forms: a rolled attack is then several
-    times slower than an unrolled one (https://github.com/jax-ml/jax/issues/12868). GPU and TPU compilers lay out every
-    computation and recognise the derived form; use `conv2d` there.
-
-    Forward-mode differentiation is not defined.
-    """
-    positions = math.prod(
-        (n + 2 * padding - k) // stride + 1 for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True)
-    )
-    if positions < math.prod(kernel.shape[:2]):
-        # XLA exchanges image and kernel when the kernel is the larger, which ends in a scalar loop whatever the form.
-        return _matmul_conv2d(x, kernel, stride, padding)
-    return _canonical_conv2d(x, kernel, stride, padding)
+@relu.defjvp
+def _relu_jvp(primals, tangents):
+    y = relu(*primals)
+    return y, jnp.where(y != 0, tangents[0], 0)
 
 
-def _matmul_conv2d(x, kernel, stride, padding):
-    """One product of patches [B, H', W', h w I] and kernel [h w I, O]: for small maps, as patches take much memory."""
-    rows, columns, _, features = kernel.shape
-    x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
-    last_row, last_column = x.shape[1] - rows, x.shape[2] - columns
-    taps = [
-        x[:, row : row + last_row + 1 : stride, column : column + last_column + 1 : stride]
-        for row in range(rows)
-        for column in range(columns)
-    ]
-    return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, features)
+class _Layer(nn.Module):
+    """A layer that can use what it prepared from its weights; see the module's docstring."""
+
+    def prepared(self, name: str, compute: Callable):
+        """compute(), or the result that it had when the weights were prepared."""
+        if self.is_initializing():
+            return compute()
+        if self.has_variable("prepared", name) or self.is_mutable_collection("prepared"):
+            return self.variable("prepared", name, compute).value
+        return compute()
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _canonical_conv2d(x, kernel, stride, padding):
-    return conv2d(x, kernel, stride, padding)
-
-
-def _canonical_forward(x, kernel, stride, padding):
-    return conv2d(x, kernel, stride, padding), (x, kernel)
-
-
-def _canonical_backward(stride, padding, residuals, grad):
-    x, kernel = residuals
-    return _input_gradient(grad, x, kernel, stride, padding), _kernel_gradient(grad, x, kernel, stride, padding)
-
-
-_canonical_conv2d.defvjp(_canonical_forward, _canonical_backward)
-
-
-def _input_gradient(grad, x, kernel, stride, padding):
-    """The output gradient, spread out by the stride, convolved with the flipped kernel from outputs to inputs."""
-    pads = [
-        # Enough on the right that the result is as wide as x: a stride may leave a last column that no window reached.
-        (k - 1 - padding, n - stride * (m - 1) - 1 + padding)
-        for k, n, m in zip(kernel.shape[:2], x.shape[1:3], grad.shape[1:3], strict=True)
-    ]
-    flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    return lax.conv_general_dilated(grad, flipped, (1, 1), pads, lhs_dilation=(stride, stride), dimension_numbers=_NHWC)
-
-
-def _kernel_gradient(grad, x, kernel, stride, padding):
-    """Correlation of x with the output gradient over batch and positions, batch and channels having changed places."""
-    if kernel.shape[:2] == (1, 1):
-        # A matrix product: on XLA:CPU five times faster than a convolution with a kernel as large as the image.
-        x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])[:, ::stride, ::stride]
-        return jnp.einsum("bhwi,bhwo->io", x, grad)[None, None]
-    pads = [
-        (padding, stride * (m - 1) + k - n - padding)
-        for k, n, m in zip(kernel.shape[:2], x.shape[1:3], grad.shape[1:3], strict=True)
-    ]
-    gradient = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),  # channels in the place of the batch: I, H, W, B
-        grad.transpose(1, 2, 0, 3),  # a kernel from batch to output channels: H', W', B, O
-        (1, 1),
-        pads,
-        rhs_dilation=(stride, stride),
-        dimension_numbers=_NHWC,
-    )
-    return gradient.transpose(1, 2, 0, 3)
-
-
-class Conv(nn.Module):
+class Conv(_Layer):
     """Square convolution [B, H, W, I] -> [B, H', W', features] in `dtype`, padded by `kernel_size // 2` on every side.
 
     Symmetric padding, unlike `SAME`, puts the windows of a strided convolution where PyTorch puts them.
@@ -131,19 +73,31 @@ class Conv(nn.Module):
     canonical_gradients: bool = False
 
     @nn.compact
-    def __call__(self, x):
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", fan_in_uniform, shape, jnp.float32)
-        convolve = canonical_conv2d if self.canonical_gradients else conv2d
-        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.kernel_size // 2)
+    def __call__(self, x, factor=None, shift=None):
+        """The convolution of x, times `factor` [features] plus `shift` [features] where they are given."""
+        kernel = self.param("kernel", self._init_kernel, x.shape[-1])
         if self.use_bias:
             fan_in = self.kernel_size**2 * x.shape[-1]
             bias = self.param("bias", fan_in_uniform_bias(fan_in), (self.features,), jnp.float32)
-            y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+            shift = bias if shift is None else shift + bias * factor
+
+        def cast_kernel():
+            scaled = kernel if factor is None else kernel * factor.reshape(-1, 1, 1, 1)
+            return (scaled.transpose(1, 2, 3, 0) if self.canonical_gradients else scaled).astype(self.dtype)
+
+        convolve = canonical_conv2d if self.canonical_gradients else conv2d
+        y = convolve(x.astype(self.dtype), self.prepared("kernel", cast_kernel), self.stride, self.kernel_size // 2)
+        if shift is not None:
+            y = y + self.prepared("shift", lambda: shift.astype(self.dtype)).reshape(1, 1, 1, -1)
         return y
 
+    def _init_kernel(self, key, inputs):
+        """A kernel OHWI; fan-in and fan-out are those of HWIO, where initialisers look for them."""
+        shape = (self.kernel_size, self.kernel_size, inputs, self.features)
+        return fan_in_uniform(key, shape, jnp.float32).transpose(3, 0, 1, 2)
 
-class Linear(nn.Module):
+
+class Linear(_Layer):
     """Affine map [B, D] -> [B, features]: operands in `dtype`, accumulation, bias and result in float32."""
 
     features: int
@@ -154,16 +108,20 @@ class Linear(nn.Module):
         fan_in = x.shape[-1]
         kernel = self.param("kernel", fan_in_uniform, (fan_in, self.features), jnp.float32)
         bias = self.param("bias", fan_in_uniform_bias(fan_in), (self.features,), jnp.float32)
-        product = jnp.matmul(x.astype(self.dtype), kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        kernel = self.prepared("kernel", lambda: kernel.astype(self.dtype))
+        product = jnp.matmul(x.astype(self.dtype), kernel, preferred_element_type=jnp.float32)
         return product + bias.reshape(1, -1)
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(_Layer):
     """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015), in float32; the result has the dtype of x.
 
     Variables are named as in `flax.linen.BatchNorm`. Two things differ. With `train` set and `batch_stats` immutable it
     normalises by the batch and records nothing: an attack in training mode asks for this, and Flax raises. And the
     running variance averages the unbiased estimate, as in PyTorch.
+
+    What usually stands around a batch norm is part of it, because it is faster that way: by running statistics, batch
+    norm is a factor of the preceding kernel and a shift; and gradients through batch norm and ReLU need one pass less.
 
     Attributes:
         train: normalise by the statistics of the batch, not by the running ones.
@@ -178,39 +136,110 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x):
-        channels = x.shape[-1]
+    def __call__(self, x, *, conv: Conv | None = None, residual=None, activate: bool = False):
+        """activation(normalise(conv(x)) + residual), of which all but `normalise` may be missing; it is ReLU."""
+        channels = x.shape[-1] if conv is None else conv.features
         scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
 
-        y = x.astype(jnp.float32)
-        if not self.train:
-            mean, var = running_mean.value, running_var.value
-        else:
-            mean, var, count = self._batch_statistics(y)
+        if self.train:
+            x = x if conv is None else conv(x)
+            # There is no mapped axis around `init`.
+            axis_name = None if self.is_initializing() else self.axis_name
+            y, mean, var = normalise_by_batch(x, residual, scale, bias, activate, self.epsilon, axis_name)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+                count = x.size // channels * (lax.axis_size(axis_name) if axis_name else 1)
                 unbiased = var * (count / max(count - 1, 1))
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased
+            return y
 
-        per_channel = (1,) * (x.ndim - 1) + (channels,)
-        factor = (scale * lax.rsqrt(var + self.epsilon)).reshape(per_channel)
-        y = (y - mean.reshape(per_channel)) * factor + bias.reshape(per_channel)
-        return y.astype(x.dtype)
+        factor = scale * lax.rsqrt(running_var.value + self.epsilon)
+        shift = bias - running_mean.value * factor
+        y = self._affine(x, factor, shift) if conv is None else conv(x, factor, shift)
+        y = y if residual is None else y + residual
+        return relu(y) if activate else y
 
-    def _batch_statistics(self, x):
-        """Mean [C] and biased variance [C] of float32 x, and the number of values behind each."""
-        axes = tuple(range(x.ndim - 1))
-        # Both sums in one pass over x: on an accelerator, batch normalisation is bound by memory traffic.
-        moments = jnp.stack([x.mean(axes), jnp.square(x).mean(axes)])
-        count = x.size // x.shape[-1]
-        if self.axis_name is not None and not self.is_initializing():  # there is no mapped axis around `init`
-            moments = lax.pmean(moments, self.axis_name)
-            count *= lax.axis_size(self.axis_name)
-        mean, mean_square = moments
-        return mean, jnp.maximum(mean_square - jnp.square(mean), 0), count
+    def _affine(self, x, factor, shift):
+        factor, shift = self.prepared("affine", lambda: (factor, shift))
+        per_channel = (1,) * (x.ndim - 1) + (-1,)
+        return (x.astype(jnp.float32) * factor.reshape(per_channel) + shift.reshape(per_channel)).astype(x.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def normalise_by_batch(x, residual, scale, bias, activate: bool, epsilon: float, axis_name: str | None):
+    """Batch normalisation by the statistics of x, then an addition and a ReLU if so wanted.
+
+    A function with a gradient of its own because memory traffic is what batch normalisation costs on an accelerator:
+    this reads x twice forward, and twice backward together with the gradient. It cannot be differentiated forwards.
+
+    Args:
+        x: [..., C] in any float type; statistics and arithmetic are float32.
+        residual: added before the activation, shaped like x, or None.
+        scale, bias: [C] float32.
+        activate: whether to apply ReLU.
+        epsilon: added to the variance.
+        axis_name: mapped axis over which statistics are taken together, or None.
+
+    Returns:
+        The result in the type of x, and mean [C] and biased variance [C], through which no gradient flows.
+    """
+    return _normalise_forward(x, residual, scale, bias, activate, epsilon, axis_name)[0]
+
+
+def _normalise_forward(x, residual, scale, bias, activate, epsilon, axis_name):
+    z = x.astype(jnp.float32)
+    mean, mean_square = _mean_over_devices(_means(z, jnp.square(z)), axis_name)
+    var = jnp.maximum(mean_square - jnp.square(mean), 0)
+    factor = scale * lax.rsqrt(var + epsilon)
+    y = (z - _per_channel(mean, x)) * _per_channel(factor, x) + _per_channel(bias, x)
+    if residual is not None:
+        y = y + residual
+    y = (jnp.maximum(y, 0) if activate else y).astype(x.dtype)
+    return (y, mean, var), (x, residual, y if activate and residual is not None else None, scale, bias, mean, var)
+
+
+def _normalise_backward(activate, epsilon, axis_name, saved, gradients):
+    x, residual, y, scale, bias, mean, var = saved
+    g = gradients[0].astype(jnp.float32)
+    inverse = lax.rsqrt(var + epsilon)
+    standardised = (x.astype(jnp.float32) - _per_channel(mean, x)) * _per_channel(inverse, x)
+    if activate and y is None:
+        # The sign of the result, from x, which is read anyway. In this form, and not in that of the forward pass, or
+        # else the compiler keeps the signs from there, and writes and reads them.
+        factor = scale * inverse
+        positive = x.astype(jnp.float32) * _per_channel(factor, x) + _per_channel(bias - mean * factor, x) > 0
+        g = jnp.where(positive, g, 0)
+    elif activate:
+        g = jnp.where(y != 0, g, 0)
+    means = _means(g, g * standardised)
+    grad_bias, grad_scale = (mean * (x.size // x.shape[-1]) for mean in means)
+    mean_g, mean_gz = _mean_over_devices(means, axis_name)
+    grad_x = g - _per_channel(mean_g, x) - standardised * _per_channel(mean_gz, x)
+    grad_x = (grad_x * _per_channel(scale * inverse, x)).astype(x.dtype)
+    return grad_x, None if residual is None else g.astype(residual.dtype), grad_scale, grad_bias
+
+
+normalise_by_batch.defvjp(_normalise_forward, _normalise_backward)
+
+
+def _per_channel(values, like):
+    """[C] -> [1, ..., 1, C], so that it broadcasts over arrays of the rank of `like`."""
+    return values.reshape((1,) * (like.ndim - 1) + (-1,))
+
+
+def _means(one, other):
+    """Means [2, C] of two arrays [B, ..., C] over all axes but the last, in one pass over both."""
+    # Over positions first: both sums are one kernel, and what is left to add up is small enough for another.
+    positions = tuple(range(1, one.ndim - 1))
+    sums = jnp.concatenate([one.sum(positions), other.sum(positions)], axis=-1).sum(0)
+    return tuple(sum_ / (one.size // one.shape[-1]) for sum_ in jnp.split(sums, 2))
+
+
+def _mean_over_devices(values, axis_name):
+    return values if axis_name is None else lax.pmean(values, axis_name)
 
 
 def global_average_pool(x):

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from jaxrobust.models.layers import Classifier, Linear
+from jaxrobust.models.layers import Classifier, Linear, relu
 
 
 class LeNet5(Classifier):
@@ -16,7 +16,7 @@ class LeNet5(Classifier):
     def backbone(self, x, train: bool):
         conv, _ = self.layers(train)
         for index, channels in enumerate([32, 64], start=1):
-            x = nn.relu(conv(channels, use_bias=True, name=f"conv{index}")(x))
+            x = relu(conv(channels, use_bias=True, name=f"conv{index}")(x))
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = x.reshape(len(x), -1)
-        return nn.relu(Linear(200, self.dtype, name="hidden")(x))
+        return relu(Linear(200, self.dtype, name="hidden")(x))

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from jaxrobust.models.layers import Classifier, Linear
+from jaxrobust.models.layers import Classifier, Linear, relu
 
 
 class LinearClassifier(Classifier):
@@ -25,5 +25,5 @@ class MLP(Classifier):
     def backbone(self, x, train: bool):
         x = x.reshape(len(x), -1)
         for index, width in enumerate(self.hidden, start=1):
-            x = nn.relu(Linear(width, self.dtype, name=f"hidden{index}")(x))
+            x = relu(Linear(width, self.dtype, name=f"hidden{index}")(x))
         return x

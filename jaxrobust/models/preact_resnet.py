@@ -17,11 +17,11 @@ class PreActBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        y = nn.relu(self.norm(name="norm1")(x))
+        y = self.norm(name="norm1")(x, activate=True)
         if self.stride != 1 or x.shape[-1] != self.features:
             x = self.conv(self.features, kernel_size=1, stride=self.stride, name="shortcut")(y)
-        y = self.conv(self.features, stride=self.stride, name="conv1")(y)
-        y = nn.relu(self.norm(name="norm2")(y))
+        conv1 = self.conv(self.features, stride=self.stride, name="conv1")
+        y = self.norm(name="norm2")(y, conv=conv1, activate=True)
         y = self.conv(self.features, name="conv2")(y)
         return x + y
 
@@ -54,5 +54,5 @@ class PreActResNet(Classifier):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = PreActBlock(features, stride, conv, norm, name=f"stage{stage + 1}_block{block + 1}")(x)
         if self.final_batch_norm:
-            x = nn.relu(norm(name="final_norm")(x))
+            x = norm(name="final_norm")(x, activate=True)
         return global_average_pool(x)

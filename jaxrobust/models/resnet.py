@@ -17,14 +17,13 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        y = self.conv(self.features, stride=self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y))
-        y = self.conv(self.features, name="conv2")(y)
-        y = self.norm(name="norm2")(y)
-        if x.shape != y.shape:
-            x = self.conv(self.features, kernel_size=1, stride=self.stride, name="shortcut")(x)
-            x = self.norm(name="shortcut_norm")(x)
-        return nn.relu(x + y)
+        conv1 = self.conv(self.features, stride=self.stride, name="conv1")
+        conv2 = self.conv(self.features, name="conv2")
+        y = self.norm(name="norm1")(x, conv=conv1, activate=True)
+        if self.stride != 1 or x.shape[-1] != self.features:
+            shortcut = self.conv(self.features, kernel_size=1, stride=self.stride, name="shortcut")
+            x = self.norm(name="shortcut_norm")(x, conv=shortcut)
+        return self.norm(name="norm2")(y, conv=conv2, residual=x, activate=True)
 
 
 class ResNet(Classifier):
@@ -41,8 +40,7 @@ class ResNet(Classifier):
     @nn.compact
     def backbone(self, x, train: bool):
         conv, norm = self.layers(train)
-        x = conv(self.width, name="stem")(x)
-        x = nn.relu(norm(name="stem_norm")(x))
+        x = norm(name="stem_norm")(x, conv=conv(self.width, name="stem"), activate=True)
         for stage, size in enumerate(self.stage_sizes):
             for block in range(size):
                 stride = 2 if stage > 0 and block == 0 else 1

@@ -22,7 +22,7 @@ from jaxrobust.errors import FieldError
 _FIELD = "model.weights"
 
 # From PyTorch's axes to ours, by number of axes: vectors, linear layers (out, in) and convolutions OIHW.
-_AXES = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+_AXES = {1: (0,), 2: (1, 0), 4: (0, 2, 3, 1)}
 
 
 @dataclasses.dataclass(frozen=True)
