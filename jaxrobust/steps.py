@@ -72,9 +72,9 @@ def make_train_step(
             return output.losses.mean(), output
 
         (loss, output), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.weights.params)
-        # One collective for everything that is averaged over devices.
-        gradients, batch_stats, loss = lax.pmean((gradients, output.batch_stats, loss), AXIS)
-        sums = lax.psum(class_sums(labels, output), AXIS)
+        # One collective for everything that is added up over devices.
+        means, sums = lax.psum(((gradients, output.batch_stats, loss), class_sums(labels, output)), AXIS)
+        gradients, batch_stats, loss = jax.tree.map(lambda total: total / lax.axis_size(AXIS), means)
 
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.weights.params)
         weights = Weights(optax.apply_updates(state.weights.params, updates), batch_stats)
@@ -86,7 +86,7 @@ def make_train_step(
             weights=weights,
             averaged=averaged,
             opt_state=opt_state,
-            class_sums=jax.tree.map(jnp.add, state.class_sums, sums),
+            class_sums=jax.tree.map(lambda old, new: old + new.astype(old.dtype), state.class_sums, sums),
         )
         return state, loss
 
@@ -180,12 +180,12 @@ def example_keys(step_key, batch_size: int):
 
 
 def class_sums(labels, output) -> ClassSums:
-    """Count, hits and loss of each class in this device's share of the batch."""
+    """Count, hits and loss of each class in this device's share of the batch, all float32 to travel with gradients."""
     # A sum and not a scatter-add, whose order, and so whose rounding, is not fixed on a GPU.
     member = labels[:, None] == jnp.arange(output.logits.shape[-1])[None]
     correct = output.logits.argmax(-1) == labels
     return ClassSums(
-        count=member.sum(0, dtype=jnp.int32),
-        correct=(member & correct[:, None]).sum(0, dtype=jnp.int32),
+        count=member.sum(0, dtype=jnp.float32),
+        correct=(member & correct[:, None]).sum(0, dtype=jnp.float32),
         loss=jnp.where(member, output.losses[:, None], 0.0).sum(0),
     )
