@@ -11,14 +11,29 @@ from jaxrobust.data.augment import augment
 
 def dataset(config) -> data.DataSet:
     """Load the data."""
-    gaussians = data.Gaussians(**config.data.gaussians.to_dict()) if config.data.name == "gaussians" else None
     return data.load(
         config.data.name,
         data_dir=config.data.data_dir,
         validation_per_class=config.data.validation_per_class,
         seed=config.data.seed,
-        gaussians=gaussians,
+        gaussians=_gaussians(config),
     )
+
+
+def description(config, images=None, num_classes: int | None = None) -> data.Description:
+    """The data set's shape, classes and size without its data; `images` and `num_classes` as in `data.describe`."""
+    return data.describe(
+        config.data.name,
+        data_dir=config.data.data_dir,
+        validation_per_class=config.data.validation_per_class,
+        gaussians=_gaussians(config),
+        images=images,
+        num_classes=num_classes,
+    )
+
+
+def _gaussians(config) -> data.Gaussians | None:
+    return data.Gaussians(**config.data.gaussians.to_dict()) if config.data.name == "gaussians" else None
 
 
 def model(config, num_classes: int, mesh, dtype: str | None = None):

@@ -88,6 +88,28 @@ def overrides() -> dict:
     return config_flags.get_override_values(flags.FLAGS["config"])
 
 
+def define_description() -> Callable[[], dict]:
+    """Define --images and --classes, which describe a data set that is not there.
+
+    Returns:
+        A function that gives the arguments `images` and `num_classes` of `data.describe`, as far as flags were given.
+    """
+    images = flags.DEFINE_string("images", None, "Size of a data set nothing is known of, as 50000x32x32x3.")
+    classes = flags.DEFINE_integer("classes", None, "Its number of classes.")
+
+    def given() -> dict:
+        if classes.value is not None and classes.value < 2:
+            raise FieldError("--classes", classes.value, "is too few", "give at least 2")
+        if images.value is None:
+            return {"num_classes": classes.value}
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", images.value):
+            remedy = "write examples, height, width and channels, for example 50000x32x32x3"
+            raise FieldError("--images", images.value, "is no size of a data set", remedy)
+        return {"images": tuple(map(int, images.value.split("x"))), "num_classes": classes.value}
+
+    return given
+
+
 def _parse_flags(arguments: list[str]) -> list[str]:
     """absl's parsing, with wrong config files, fields and values reported in one line."""
     try:
