@@ -49,7 +49,8 @@ class Kernel:
         kind: convolution | matmul | elementwise | reduction | transpose (also copies to another layout) | copy |
             collective | other.
         flops, bytes: of one execution.
-        dtype: of the operands of a convolution or matrix product, such as bf16; empty for others.
+        dtype: of the operands of a convolution or matrix product, such as "bf16", or "f32 highest" where the highest
+            precision was asked for; empty for others.
         executions: per step.
         in_attack: whether it is in the attack loop.
     """
@@ -243,6 +244,8 @@ class _Module:
         if len(shapes) < 2:
             return 0.0, ""
         (dtype, lhs, _), (_, rhs, _) = shapes
+        if re.search(r'operand_precision(=\{highest|":\["HIGHEST)', row.rest):
+            dtype += " highest"
         out = arrays(row.shape)[0][1]
         if row.op == "dot":
             return flops_lib.dot(out, lhs, row.numbers("lhs_contracting_dims")), dtype
@@ -342,15 +345,11 @@ class _Module:
         payload = [rows[name].shape for name in row.operands if name in rows]
         if kind == "all-gather":
             payload = [row.shape if row.op == kind else hlo_text.element(row.shape, 1)]
-        groups = re.search(r"replica_groups=\{\{([\d,]*)\}", row.rest) or re.search(
-            r"replica_groups=\[\d+,(\d+)\]", row.rest
-        )
-        devices = 0 if groups is None else groups[1].count(",") + 1 if "{{" in groups[0] else int(groups[1])
         return Collective(
             kind,
             sum(memory(shape, everywhere=True, tiled=False) for shape in payload),
             executions,
-            devices,
+            row.group_size,
             in_attack,
             self._purpose(computation, row),
         )

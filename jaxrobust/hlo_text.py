@@ -50,6 +50,21 @@ class Row:
             return re.findall(r"%?([\w.\-]+)", found[1])
         return [self.attribute("true_computation"), self.attribute("false_computation")]
 
+    @property
+    def group_size(self) -> int:
+        """Of a collective: how many devices take part together, 0 where the text does not say.
+
+        Groups are written as lists {{0,1},{2,3}}, as an iota [groups,size]<=[devices], or by axes of a mesh.
+        """
+        if found := re.search(r"replica_groups=\{\{([\d,]+)\}", self.rest):
+            return found[1].count(",") + 1
+        if found := re.search(r"replica_groups=\[\d+,(\d+)\]", self.rest):
+            return int(found[1])
+        if found := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", self.rest):
+            sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
+            return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", found[2]))
+        return 0
+
 
 def parse(text: str) -> tuple[str, dict[str, dict[str, Row]], dict[str, Row]]:
     """(name of the entry computation, {computation: {instruction: row}} in order, {computation: root row}).

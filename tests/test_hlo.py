@@ -243,9 +243,23 @@ def test_a_tpu_program():
     assert program.rest.flops == 2 * 8 * 64 * 10
 
 
+@pytest.mark.parametrize("groups", ["{{0,1,2,3},{4,5,6,7}}", "[2,4]<=[8]", "mesh['a'=4,'b'=2] {'a'}"])
+def test_the_group_of_a_collective(groups):
+    (collective,) = hlo.read(GPU.replace("{{0,1,2,3}}", groups)).collectives
+    assert collective.devices == 4
+
+
 def test_a_loop_of_unknown_length_is_named():
     program = hlo.read(TPU.replace("direction=LT", "direction=GT"))
     assert program.unknown_loops == ("w",) and program.attack_steps == 1
+
+
+def test_the_highest_precision_shows_in_the_type():
+    highest = GPU.replace(
+        'b01f, custom_call_target="__cudnn$convF',
+        'b01f, operand_precision={highest,highest}, custom_call_target="__cudnn$convF',
+    )
+    assert {k.dtype for k in hlo.read(highest).kernels if k.kind == "convolution"} == {"bf16", "bf16 highest"}
 
 
 def test_a_text_of_something_else():
