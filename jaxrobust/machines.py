@@ -211,7 +211,7 @@ def quiet():
 
 def _cpu_devices(topology, count):
     with contextlib.suppress(RuntimeError):  # the backend has started: what it has is what there is
-        jax.config.update("jax_num_cpu_devices", count)
+        jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))
     found = jax.devices("cpu")
     if len(found) < count:
         raise FieldError("--topology", topology, f"JAX has started with {len(found)} CPU devices", "use fewer")

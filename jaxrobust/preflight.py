@@ -314,31 +314,23 @@ def predict(known: dict[int, float], capacity: float, limit: int) -> int | None:
     """The next batch per chip to try, given the memory that others took; None where there is none left to try.
 
     With one batch known: twice it where it takes less than half the capacity, else half of it. With more: where the
-    line through the two next to the capacity meets it, rounded down.
+    line through the two that lie next to the capacity meets it.
     """
-    fitting = sorted(batch for batch, needed in known.items() if needed <= capacity)
-    failing = sorted(batch for batch, needed in known.items() if needed > capacity)
-    ceiling = min([limit, *(batch - 1 for batch in failing[:1])])
-    if ceiling < 1:
-        return None
-    if len(known) == 1:
-        (batch,) = known
-        guess = 2 * batch if known[batch] < capacity / 2 else max(1, batch // 2)
+    sizes = sorted(known)
+    fitting = sum(known[size] <= capacity for size in sizes)
+    largest, ceiling = ([0, *sizes][fitting], min([limit, *(size - 1 for size in sizes[fitting : fitting + 1])]))
+    if len(sizes) == 1:
+        guess, largest = (2 * sizes[0] if known[sizes[0]] < capacity / 2 else sizes[0] // 2), 0
     else:
-        finite = sorted(
-            (batch for batch in known if math.isfinite(known[batch])), key=lambda b: abs(known[b] - capacity)
-        )
-        if len(finite) < 2:
-            guess = ceiling // 2
+        start = min(max(fitting - 1, 0), len(sizes) - 2)
+        one, other = sizes[start : start + 2]
+        slope = (known[other] - known[one]) / (other - one)
+        if not math.isfinite(slope):  # how much the larger one takes is not known
+            guess = (largest + ceiling) // 2
         else:
-            one, other = finite[:2]
-            slope = (known[other] - known[one]) / (other - one)
-            guess = ceiling if slope <= 0 else math.floor(one + (capacity - known[one]) / slope)
-    guess = round_down(max(1, min(guess, ceiling)))
-    largest = max(fitting, default=0)
-    if guess <= largest and len(known) > 1:
-        return None
-    return guess
+            guess = one + (capacity - known[one]) / slope if slope > 0 else ceiling
+    guess = round_down(math.floor(min(max(guess, 1), ceiling))) if ceiling > 0 else 0
+    return guess if guess > largest and guess not in known else None
 
 
 def round_down(batch: int) -> int:
