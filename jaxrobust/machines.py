@@ -149,6 +149,7 @@ def prepare_process() -> None:
     """
     jax.config.update("jax_platforms", "cpu")
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # else libtpu asks the network what machine this is
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # else it locks out every other process, to guard a TPU
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # else a missing driver is an error
     # Autotuning would need the device. Triton's matrix products exist only as its candidates.
     flags = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false --xla_gpu_shard_autotuning=false"

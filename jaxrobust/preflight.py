@@ -105,7 +105,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
         resident = description.train_examples * (_image_bytes(description) + 4)
     beside = _beside_training(config, description, mesh, training, evaluation)
     figures = {
-        "model": config.model.name,
+        "model": _model_title(config.model),
         "dtype": config.model.dtype,
         "objective": config.objective.name,
         "attack_batch_norm": config.attack.batch_norm,
@@ -171,6 +171,10 @@ def _image_bytes(description) -> int:
     return math.prod(description.image_shape) * (1 if description.pixel_type == "uint8" else 4)
 
 
+def _model_title(model) -> str:
+    return f"{model.name} {model.depth}-{model.width or 10}" if model.name == "wide_resnet" else model.name
+
+
 def _machine(machine) -> dict:
     return {
         "name": machine.name,
@@ -213,6 +217,8 @@ def _step(config, description, mesh, machine, program: hlo.Program, steps_per_ep
         "attack_steps": program.attack_steps if attack else 0,
         "attack_step": attack and _kernels(attack, batch),
         "rest_of_step": _kernels(program.rest if attack else program.total, batch),
+        "communication_bytes": sum(c.bytes * c.executions for c in program.collectives),
+        "collectives_in_attack": sum(c.executions for c in program.collectives if c.in_attack),
         "collectives": [
             {"kind": c.kind, "bytes": c.bytes, "per_step": c.executions, "in_attack": c.in_attack, "purpose": c.purpose}
             for c in program.collectives

@@ -1,5 +1,7 @@
 """The figures of a preflight for a person."""
 
+import collections
+
 from rich.table import Table
 
 from jaxrobust.machines import GIB
@@ -35,7 +37,8 @@ def _memory(f: dict) -> Table:
         table.add_row("arguments", _gib(memory["arguments_bytes"]), f"data set {_gib(memory['data_set_bytes'])}")
         outputs = memory["outputs_bytes"] - memory["aliased_bytes"]
         table.add_row("outputs", _gib(outputs), "beyond those that take the place of arguments")
-        table.add_row("temporaries", _gib(memory["temporaries_bytes"]))
+        gpu = "without cuDNN's workspaces, which are chosen on the device" if f["machine"]["platform"] == "gpu" else ""
+        table.add_row("temporaries", _gib(memory["temporaries_bytes"]), gpu)
         table.add_row("code", _gib(memory["code_bytes"]))
     capacity = memory["capacity_bytes"]
     of = f"of {_gib(capacity)}" if capacity else ""
@@ -66,9 +69,14 @@ def _counted(f: dict) -> Table:
         times = f" (x {step['attack_steps']})" if part is step["attack_step"] else ""
         table.add_row(f"{title}{times}", f"{1e-6 * part['bytes_per_image']:,.2f} MB/image", _kinds(part))
         table.add_row("  operations", f"{part['kernels']:,.0f}", f"layout changes: {part['layout_changes']:,.0f}")
+    groups = collections.defaultdict(list)
     for c in step["collectives"]:
         where = "in the attack loop" if c["in_attack"] else "outside the attack loop"
-        table.add_row(c["kind"], f"{1e-6 * c['bytes']:,.4g} MB x {c['per_step']:g}", f"{c['purpose']}; {where}")
+        groups[c["kind"], f"{c['purpose']}; {where}"].append(c)
+    for (kind, purpose), members in groups.items():
+        times = sum(c["per_step"] for c in members)
+        total = sum(c["per_step"] * c["bytes"] for c in members)
+        table.add_row(f"{kind} (x {times:g})", f"{1e-6 * total:,.4g} MB/chip", purpose)
     if step["uncounted"]:
         table.add_row("not counted", str(len(step["uncounted"])), ", ".join(step["uncounted"]))
     return table
@@ -88,7 +96,7 @@ def _estimated(f: dict) -> Table:
     rates = f"{1e-12 * machine['bf16_flops_per_s']:,.4g} TFLOP/s, {1e-12 * machine['bandwidth_bytes_per_s']:,.4g} TB/s"
     table.add_row("arithmetic", f"{estimate['arithmetic_ms']:,.2f} ms", f"at {rates}: {machine['source']}")
     table.add_row("memory traffic", f"{estimate['traffic_ms']:,.2f} ms")
-    table.add_row("each operation's larger one", f"{estimate['kernels_in_turn_ms']:,.2f} ms", "one after another")
+    table.add_row("larger of both, each operation", f"{estimate['kernels_in_turn_ms']:,.2f} ms", "one after another")
     ring = f"ring at {1e-9 * machine['link_bytes_per_s']:,.4g} GB/s a direction, hidden behind nothing"
     table.add_row("communication", f"{estimate['communication_ms']:,.3f} ms", ring)
     what = "operations in turn" if machine["platform"] == "gpu" else "larger of arithmetic and traffic"
