@@ -100,9 +100,8 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
         lambda: build.lower_evaluation(config, description, mesh, spec),
         f"evaluation under {spec.name}, batch {config.eval.batch_size} on {count} chips",
     )
-    resident = 0
-    if not config.data.get("streaming", False):
-        resident = description.train_examples * (_image_bytes(description) + 4)
+    streamed = config.data.get("streaming", False)
+    resident = 0 if streamed else description.train_examples * (_image_bytes(description) + 4)
     beside = _beside_training(config, description, mesh, training, evaluation)
     figures = {
         "model": _model_title(config.model),
@@ -110,6 +109,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
         "objective": config.objective.name,
         "attack_batch_norm": config.attack.batch_norm,
         "data": description.name,
+        "streamed": streamed,
         "image_shape": list(description.image_shape),
         "topology": topology,
         "machine": _machine(machine),
@@ -224,7 +224,7 @@ def _step(config, description, mesh, machine, program: hlo.Program, steps_per_ep
             for c in program.collectives
         ],
         "uncounted": [*program.unknown_loops, *program.unknown_calls],
-        "estimate": _estimate(machine, program, count, steps_per_epoch),
+        "estimate": _estimate(machine, program, count, config.train.batch_size, steps_per_epoch),
     }
 
 
@@ -240,8 +240,8 @@ def _kernels(cost: hlo.Cost, batch: int) -> dict:
     }
 
 
-def _estimate(machine, program: hlo.Program, count: int, steps_per_epoch: int) -> dict | None:
-    """Times by the machine's rates; weak scaling keeps the batch per chip."""
+def _estimate(machine, program: hlo.Program, count: int, images: int, steps_per_epoch: int) -> dict | None:
+    """Times of a step of so many images by the machine's rates; weak scaling keeps the batch per chip."""
     least = machines.roofline(machine, program.kernels)
     if least is None:
         return None
@@ -253,6 +253,7 @@ def _estimate(machine, program: hlo.Program, count: int, steps_per_epoch: int) -
 
     step = alone + communication(count)
     return {
+        "images_per_s": images / step,
         "arithmetic_ms": 1e3 * least["arithmetic"],
         "traffic_ms": 1e3 * least["traffic"],
         "kernels_in_turn_ms": 1e3 * least["kernels"],

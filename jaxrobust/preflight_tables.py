@@ -103,6 +103,8 @@ def _estimated(f: dict) -> Table:
     table.add_row(
         "step", f"{estimate['step_ms']:,.2f} ms", f"{what}, and communication; {estimate['share_of_peak']:.0%} of peak"
     )
+    fed = ", which the hosts must feed" if f["streamed"] else ""
+    table.add_row("images", f"{estimate['images_per_s']:,.0f} /s", f"on all chips{fed}")
     table.add_row("epoch", f"{estimate['epoch_s']:,.1f} s", f"{f['steps_per_epoch']:,} steps, without evaluation")
     scaling = ", ".join(f"{chips}: {share:.1%}" for chips, share in estimate["weak_scaling"].items())
     table.add_row("weak scaling", scaling, "chips: efficiency against one chip, same batch per chip")
