@@ -2,8 +2,12 @@
 
 from functools import partial
 
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
 from jaxrobust import config as config_lib
-from jaxrobust import data, models, objectives, optimizers, parallel, remedies, steps, train_state
+from jaxrobust import data, flops, models, objectives, optimizers, parallel, remedies, steps, train_state
 from jaxrobust.attacks import threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.data.augment import augment
@@ -11,14 +15,29 @@ from jaxrobust.data.augment import augment
 
 def dataset(config) -> data.DataSet:
     """Load the data."""
-    gaussians = data.Gaussians(**config.data.gaussians.to_dict()) if config.data.name == "gaussians" else None
     return data.load(
         config.data.name,
         data_dir=config.data.data_dir,
         validation_per_class=config.data.validation_per_class,
         seed=config.data.seed,
-        gaussians=gaussians,
+        gaussians=_gaussians(config),
     )
+
+
+def description(config, images=None, num_classes: int | None = None) -> data.Description:
+    """The data set's shape, classes and size without its data; `images` and `num_classes` as in `data.describe`."""
+    return data.describe(
+        config.data.name,
+        data_dir=config.data.data_dir,
+        validation_per_class=config.data.validation_per_class,
+        gaussians=_gaussians(config),
+        images=images,
+        num_classes=num_classes,
+    )
+
+
+def _gaussians(config) -> data.Gaussians | None:
+    return data.Gaussians(**config.data.gaussians.to_dict()) if config.data.name == "gaussians" else None
 
 
 def model(config, num_classes: int, mesh, dtype: str | None = None):
@@ -67,17 +86,20 @@ def optimizer(config, total_steps: int):
 
 def initial_state(config, dataset: data.DataSet, mesh, total_steps: int) -> train_state.TrainState:
     """The state before the first step, on every device of the mesh."""
-    num_classes = dataset.num_classes
-    state = train_state.create(
-        model(config, num_classes, mesh),
+    counts = dataset.train.counts(dataset.num_classes)
+    return parallel.replicate(_initial_state(config, counts, dataset.image_shape, mesh, total_steps), mesh)
+
+
+def _initial_state(config, class_counts, image_shape, mesh, total_steps: int) -> train_state.TrainState:
+    return train_state.create(
+        model(config, len(class_counts), mesh),
         optimizer(config, total_steps),
         remedies.create(config.remedy.name),
-        dataset.train.counts(num_classes),
-        dataset.image_shape,
+        class_counts,
+        image_shape,
         seed=config.train.seed,
         averaged=config.train.average_decay > 0,
     )
-    return parallel.replicate(state, mesh)
 
 
 def train_steps(config, num_classes: int, mesh, total_steps: int):
@@ -149,3 +171,64 @@ def eval_step(config, num_classes: int, mesh, spec):
     whole, share = parallel.REPLICATED, parallel.SHARDED
     results = {"prediction": whole, "excess": whole, "finite": whole, "adversarial": share}
     return parallel.spmd(step, mesh, in_specs=(whole, share, share, share, whole), out_specs=results)
+
+
+def lower_training(config, description: data.Description, mesh, total_steps: int) -> jax.stages.Lowered:
+    """One update as XLA takes it, for devices that need not be there; `lowered.args_info` tells its arguments."""
+    whole, num_classes = parallel.REPLICATED, description.num_classes
+    state, key = _abstract(_state_of(config, description, mesh, total_steps), mesh), _abstract_key(mesh)
+    batch, examples, shape = config.train.batch_size, description.train_examples, description.image_shape
+    array = partial(_array, mesh)
+    if config.data.get("streaming", False):
+        share = parallel.SHARDED
+        inputs = array((batch, *shape), description.pixel_type, share), array((batch,), "int32", share)
+        return streamed_train_step(config, num_classes, mesh, total_steps).lower(state, *inputs, key)
+    resident = array((examples, *shape), description.pixel_type, whole), array((examples,), "int32", whole)
+    indices = array((1, batch), "int32", parallel.SHARDED_STEPS)
+    return train_steps(config, num_classes, mesh, total_steps).lower(state, *resident, indices, key)
+
+
+def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.stages.Lowered:
+    """One batch of an evaluation by an attack as XLA takes it, for devices that need not be there."""
+    weights = _abstract(_state_of(config, description, mesh, 1), mesh).weights
+    array, batch, share = partial(_array, mesh), config.eval.batch_size, parallel.SHARDED
+    images = array((batch, *description.image_shape), description.pixel_type, share)
+    labels = array((batch,), "int32", share)
+    step = eval_step(config, description.num_classes, mesh, spec)
+    return step.lower(weights, images, labels, labels, _abstract_key(mesh))
+
+
+def _state_of(config, description, mesh, total_steps):
+    """Shapes and types of the training state."""
+    counts = np.ones(description.num_classes, np.int64)
+    return jax.eval_shape(lambda: _initial_state(config, counts, description.image_shape, mesh, total_steps))
+
+
+def _abstract(tree, mesh):
+    """The tree's shapes and types, whole on every device."""
+    return jax.tree.map(lambda leaf: _array(mesh, leaf.shape, leaf.dtype, parallel.REPLICATED), tree)
+
+
+def _abstract_key(mesh):
+    return _abstract(jax.eval_shape(jax.random.key, 0), mesh)
+
+
+def _array(mesh, shape, dtype, spec) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+
+
+def forward_flops(config, description: data.Description, mesh) -> float:
+    """Arithmetic of one forward pass of one image: F."""
+    classifier = model(config, description.num_classes, mesh)
+    image = jax.ShapeDtypeStruct((1, *description.image_shape), np.float32)
+    variables = jax.eval_shape(lambda key, x: classifier.init(key, x, train=False), jax.random.key(0), image)
+    return flops.forward(lambda v, x: classifier.apply(v, x, train=False), variables, image)
+
+
+def floor_passes(config) -> int | None:
+    """The least arithmetic of a training image, in forward passes; None for an objective this does not know.
+
+    An attack step is a forward pass and a gradient with respect to the image, the update has that of the weights too.
+    """
+    attack = 2 * config.attack.steps * config.attack.restarts
+    return {"standard": 3, "pgd_at": attack + 3}.get(config.objective.name)

@@ -57,3 +57,8 @@ def parse(name: str) -> AttackSpec:
         raise FieldError("eval.attacks", name, "is unknown", "use clean, fgsm, pgdK, cwK, pgdKxR or cwKxR")
     kind, steps, restarts = match.groups()
     return AttackSpec(name, _LOSS_OF[kind], int(steps), int(restarts or 1))
+
+
+def strongest(names) -> AttackSpec:
+    """Of the attacks of those names, the one of most gradients; of several, the last."""
+    return max(reversed([parse(str(name)) for name in names]), key=lambda spec: spec.steps * spec.restarts)

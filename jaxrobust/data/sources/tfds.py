@@ -64,6 +64,20 @@ def read(tfds_name: str, data_dir: str) -> RawDataSet:
     )
 
 
+def describe(tfds_name: str, data_dir: str) -> tuple[tuple[int | None, ...], int, int | None]:
+    """(image shape, number of classes, training examples) of a TFDS set, as far as TFDS knows without preparing it.
+
+    Raises:
+        FieldError: there is no such set, or it is not one of images with one label each.
+    """
+    with _quiet():
+        builder = _best_builder(tfds_name, data_dir)
+        features, splits = builder.info.features, builder.info.splits
+        _check_features(features, tfds_name)
+    examples = splits["train"].num_examples if "train" in splits else None
+    return features["image"].shape, features["label"].num_classes, examples or None
+
+
 def _error(tfds_name: str, problem: str, remedy: str) -> FieldError:
     return FieldError("data.name", f"tfds:{tfds_name}", problem, remedy)
 
@@ -86,16 +100,9 @@ def _quiet():
 
 def _prepared_builder(tfds_name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     """The builder of a set whose files are there, downloading them if need be."""
-    # An environment variable set after the import of TFDS counts too.
-    data_dir = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR", "")) or None
-    builder = _builder(tfds_name, data_dir)
+    builder = _best_builder(tfds_name, data_dir)
     if builder.is_prepared():
         return builder
-    with contextlib.suppress(Exception):
-        # The installed TFDS may be of another age than the folder: any version that is there will do.
-        other_version = tfds.builder(f"{tfds_name}:*.*.*", data_dir=data_dir)
-        if other_version.is_prepared():
-            return other_version
     command = f"point data.data_dir or TFDS_DATA_DIR at a folder where `tfds build {tfds_name}` has prepared it"
     where = f"is not prepared in {str(builder.data_dir)!r}"
     if unreachable := _unreachable_host(builder):
@@ -105,6 +112,20 @@ def _prepared_builder(tfds_name: str, data_dir: str) -> tfds.core.DatasetBuilder
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except Exception as error:  # Anything: network, disk, checksums, data to be fetched by hand, missing packages.
         raise _error(tfds_name, f"{where} and preparing it failed ({_reason(error)})", command) from error
+    return builder
+
+
+def _best_builder(tfds_name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """The builder of a set, in a version that is prepared where there is one."""
+    # An environment variable set after the import of TFDS counts too.
+    data_dir = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR", "")) or None
+    builder = _builder(tfds_name, data_dir)
+    if not builder.is_prepared():
+        with contextlib.suppress(Exception):
+            # The installed TFDS may be of another age than the folder: any version that is there will do.
+            other_version = tfds.builder(f"{tfds_name}:*.*.*", data_dir=data_dir)
+            if other_version.is_prepared():
+                return other_version
     return builder
 
 

@@ -1,0 +1,169 @@
+"""What the commands of this package share: the flag --config with its overrides, and errors that end in one line.
+
+    def main():
+        config = command_line.config()
+        ...
+
+    if __name__ == "__main__":
+        command_line.run(main)
+
+A command defines its own flags with absl at module level.
+"""
+
+import difflib
+import os
+import pathlib
+import re
+import sys
+import traceback
+from collections.abc import Callable
+
+# Before anything imports TensorFlow, which reports on its start at length.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+import ml_collections
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from jaxrobust import config as config_lib
+from jaxrobust import console, files
+from jaxrobust.errors import FieldError, UserError
+from jaxrobust.interruption import Interrupted
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; evaluations of a run take its own by default.")
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parse the flags, call `main` and exit with the code it returns (None: 0).
+
+    Errors that a user can mend end in one line and exit code 2; an interruption in one line and the signal's code.
+    """
+
+    def guarded(_):
+        # Libraries log at length what a user cannot act on. --verbosity brings it back.
+        if not flags.FLAGS["verbosity"].present:
+            absl_logging.set_verbosity(absl_logging.ERROR)
+        try:
+            sys.exit(main())
+        except UserError as error:
+            sys.exit(fail(str(error)))
+        except KeyboardInterrupt:  # before there is anything to save
+            console.say("interrupted")
+            sys.exit(130)
+        except Interrupted as error:
+            console.say(str(error))
+            sys.exit(error.exit_code)
+
+    absl_logging.set_verbosity(absl_logging.ERROR)  # until the flags say otherwise
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def fail(message: str, exit_code: int = 2) -> int:
+    """Print an error in one line; returns the exit code to end with."""
+    print(f"error: {message}", file=sys.stderr)
+    return exit_code
+
+
+def config_file() -> pathlib.Path | None:
+    """The config file that was given, None without one."""
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    return None if path == config_lib.__file__ else pathlib.Path(path)
+
+
+def config() -> ml_collections.ConfigDict:
+    """The config of the file given, with the overrides put in.
+
+    Raises:
+        UserError: none was given.
+    """
+    if config_file() is None:
+        raise UserError("--config is missing; give a config file, for example --config configs/digits.py")
+    return _CONFIG.value
+
+
+def overrides() -> dict:
+    """The fields set on the command line, by dotted name."""
+    return config_flags.get_override_values(flags.FLAGS["config"])
+
+
+def define_description() -> Callable[[], dict]:
+    """Define --images and --classes, which describe a data set that is not there.
+
+    Returns:
+        A function that gives the arguments `images` and `num_classes` of `data.describe`, as far as flags were given.
+    """
+    images = flags.DEFINE_string("images", None, "Size of a data set nothing is known of, as 50000x32x32x3.")
+    classes = flags.DEFINE_integer("classes", None, "Its number of classes.")
+
+    def given() -> dict:
+        if classes.value is not None and classes.value < 2:
+            raise FieldError("--classes", classes.value, "is too few", "give at least 2")
+        if images.value is None:
+            return {"num_classes": classes.value}
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", images.value):
+            remedy = "write examples, height, width and channels, for example 50000x32x32x3"
+            raise FieldError("--images", images.value, "is no size of a data set", remedy)
+        return {"images": tuple(map(int, images.value.split("x"))), "num_classes": classes.value}
+
+    return given
+
+
+def _parse_flags(arguments: list[str]) -> list[str]:
+    """absl's parsing, with wrong config files, fields and values reported in one line."""
+    try:
+        if not any(re.match(r"--?config(=|$)", argument) for argument in arguments):
+            arguments = [*arguments[:1], f"--config={config_lib.__file__}", *arguments[1:]]
+        path = _check_config_arguments(arguments)
+        rest = flags.FLAGS(arguments)
+        if isinstance(_CONFIG.value, ml_collections.ConfigDict):
+            _check_units(_CONFIG.value, overrides())
+    except (UserError, flags.Error) as error:
+        sys.exit(fail(" ".join(str(error).split())))
+    except Exception as error:  # whatever the code of a config file may raise
+        sys.exit(fail(f"--config = {path!r}: {type(error).__name__}: {error}{_line_in(path, error)}; mend the file"))
+    if len(rest) > 1:
+        sys.exit(fail(f"{rest[1]!r} is no option; write --option=value"))
+    if not isinstance(_CONFIG.value, ml_collections.ConfigDict):
+        sys.exit(fail(f"--config = {path!r}: get_config() returned no config; let it end in `return config`"))
+    return rest
+
+
+def _line_in(path: str, error: Exception) -> str:
+    """Where in the config file an error came about, if it did there."""
+    name = pathlib.Path(path).resolve()
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if pathlib.Path(f.filename).resolve() == name]
+    return f" (line {lines[-1]})" if lines else ""
+
+
+def _check_config_arguments(arguments: list[str]) -> str:
+    """The config file exists, and so does every field that is overridden. Returns the file's path."""
+    config_path = ""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if match := re.fullmatch(r"--?config(?:=(.*))?", argument):
+            config_path = following if match[1] is None else match[1]
+            if not pathlib.Path(config_path).is_file():
+                raise FieldError(
+                    "--config", config_path, "is no file", "give a config file, for example configs/digits.py"
+                )
+        if match := re.match(r"--?config\.([^=]+)", argument):
+            known = list(files.flatten(config_lib.default().to_dict()))
+            if match[1] not in known:
+                near = difflib.get_close_matches(match[1], known, n=3, cutoff=0.5)
+                hint = f"did you mean {' or '.join(near)}" if near else "jaxrobust/config.py lists the fields"
+                raise UserError(f"--config.{match[1]}: no such field; {hint}")
+    return config_path
+
+
+def _check_units(config, given: dict) -> None:
+    """An override in 1/255 must not be lost to a value in pixel units, which replaces it."""
+    for field in ("threat.eps", "attack.step_size", "eval.step_size"):
+        section, name = field.split(".")
+        if f"{field}_255" in given and config[section][name] is not None:
+            raise FieldError(
+                f"--config.{field}_255",
+                given[f"{field}_255"],
+                f"is replaced by {field} = {config[section][name]}, which is set too",
+                f"give --config.{field} in pixel units of [0, 1] instead",
+            )

@@ -1,0 +1,131 @@
+"""What a program's shapes depend on, without the data: `describe("tfds:cifar10")` needs no download.
+
+For measuring and for planning, on machines that have no data: `random_dataset` makes a data set of a description.
+"""
+
+import contextlib
+import dataclasses
+
+import numpy as np
+
+from jaxrobust.data import sources
+from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.data.sources import Gaussians, check_name
+from jaxrobust.errors import FieldError
+
+_REMEDY = "describe it: --images=50000x32x32x3 (training examples, height, width, channels) and --classes=10"
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """A data set without its contents.
+
+    Attributes:
+        name: as the user wrote it, for example `tfds:cifar10`.
+        image_shape: (height, width, channels).
+        num_classes: of the labels.
+        train_examples: after the validation split is taken out.
+        pixel_type: "uint8" (0..255) or "float32" (in [0, 1]).
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    train_examples: int
+    pixel_type: str = "uint8"
+
+
+# What TFDS says of its sets only after they were prepared, or not at all on a machine without TensorFlow:
+# image shape (None where sizes vary), classes, training examples. From their documentation.
+_KNOWN = {
+    "cifar10": ((32, 32, 3), 10, 50_000),
+    "cifar100": ((32, 32, 3), 100, 50_000),
+    "fashion_mnist": ((28, 28, 1), 10, 60_000),
+    "imagenet2012": ((None, None, 3), 1000, 1_281_167),
+    "imagenet_resized/32x32": ((32, 32, 3), 1000, 1_281_167),
+    "imagenet_resized/64x64": ((64, 64, 3), 1000, 1_281_167),
+    "mnist": ((28, 28, 1), 10, 60_000),
+    "svhn_cropped": ((32, 32, 3), 10, 73_257),
+}
+
+
+def describe(
+    name: str,
+    *,
+    data_dir: str = "",
+    validation_per_class: int = 0,
+    gaussians: Gaussians | None = None,
+    image_size: int | None = None,
+    images: tuple[int, int, int, int] | None = None,
+    num_classes: int | None = None,
+) -> Description:
+    """Find out a data set's shape, classes and size, without reading its images where that can be had.
+
+    Args:
+        name, data_dir, validation_per_class, gaussians: as for `jaxrobust.data.load`.
+        image_size: height and width that images are brought to, for sets whose images vary in size.
+        images: (training examples, height, width, channels), used instead of what the source says.
+        num_classes: likewise.
+
+    Raises:
+        FieldError: the name is none, or nothing is known of the set; it says how to describe it.
+    """
+    form, argument = check_name(name)
+    pixel_type = "uint8"
+    if images is not None and num_classes is not None:
+        examples, *shape = images
+        classes = num_classes
+    elif form == "tfds":
+        shape, classes, examples = _of_tfds(argument, data_dir)
+    elif form == "gaussians" and gaussians is not None:
+        shape, classes, examples = (1, gaussians.dimension, 1), len(gaussians.means), gaussians.train_examples
+        pixel_type = "float32"
+    else:
+        raw = sources.read(name, data_dir=data_dir, seed=0, gaussians=gaussians)
+        shape, classes, examples = raw.train_images.shape[1:], len(raw.class_names), len(raw.train_images)
+        pixel_type = "uint8" if raw.train_images.dtype == np.uint8 else "float32"
+    if images is not None:
+        examples, *shape = images
+    classes = num_classes or classes
+    height, width, channels = shape
+    if image_size:
+        height = width = image_size
+    if None in (height, width, channels):
+        raise FieldError("data.name", name, "has images of different sizes", _REMEDY)
+    if examples is None:
+        raise FieldError("data.name", name, "its number of examples is known only when it is prepared", _REMEDY)
+    left = examples - validation_per_class * classes
+    if left < classes:
+        problem = f"leaves no example of some class: {examples} training examples in {classes} classes"
+        raise FieldError("data.validation_per_class", validation_per_class, problem, "hold out fewer")
+    return Description(name, (height, width, channels), classes, left, pixel_type)
+
+
+def random_dataset(description: Description, *, largest_bytes: int = 2**28, seed: int = 0) -> DataSet:
+    """Random pixels and balanced labels in the form of a description; only a training split, of `largest_bytes`."""
+    per_image = int(np.prod(description.image_shape)) * np.dtype(description.pixel_type).itemsize
+    examples = max(description.num_classes, min(description.train_examples, largest_bytes // per_image))
+    rng = np.random.default_rng(seed)
+    shape = (examples, *description.image_shape)
+    if description.pixel_type == "uint8":
+        images = rng.integers(0, 256, shape, np.uint8)
+    else:
+        images = rng.random(shape, np.float32)
+    train = Split(images, np.arange(examples, dtype=np.int32) % description.num_classes)
+    names = tuple(f"class {label}" for label in range(description.num_classes))
+    return DataSet(description.name, names, train, train.take(slice(0)), train.take(slice(0)))
+
+
+def _of_tfds(tfds_name: str, data_dir: str):
+    """(image shape, classes, training examples) of a TFDS set; None for what nobody knows."""
+    shape, classes, examples = _KNOWN.get(tfds_name.partition(":")[0], ((None, None, None), None, None))
+    with contextlib.suppress(ImportError):
+        from jaxrobust.data.sources import tfds
+
+        # What is prepared here says itself what it is.
+        shape, classes, prepared_examples = tfds.describe(tfds_name, data_dir)
+        examples = prepared_examples or examples
+    if classes is None:
+        problem = "is unknown without TensorFlow Datasets, which is not installed here"
+        raise FieldError("data.name", f"tfds:{tfds_name}", problem, _REMEDY)
+    return shape, classes, examples

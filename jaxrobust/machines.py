@@ -1,0 +1,239 @@
+"""Machines that a program can be compiled for without being there, and what their makers say they can do.
+
+    machine, count = machines.parse("v5e:16x16")
+    devices = machines.devices("v5e:16x16")
+
+The compilers are those of the machines themselves: libtpu for a TPU, the CUDA wheels for a GPU.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+import sys
+import tempfile
+
+import jax
+from jax.experimental import topologies
+
+from jaxrobust.errors import FieldError
+from jaxrobust.hlo import Collective, Kernel
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """One kind of chip, in a node or slice of several.
+
+    Attributes:
+        name: as users write it.
+        platform: tpu | gpu | cpu.
+        memory: bytes that there are; on a TPU those that its compiler allows.
+        bandwidth: of the memory, bytes/s; 0 where it is not known, and then nothing is estimated.
+        peak: flops/s of matrix products by the type of their operands.
+        link: bytes/s that a chip can send to its neighbours while receiving as much.
+        node: chips that are linked so; 0: all of them.
+        network: bytes/s of a chip to other nodes.
+        source: where the figures come from.
+        options: of the topology, for TPUs; of the device, for GPUs.
+    """
+
+    name: str
+    platform: str
+    memory: float
+    bandwidth: float
+    peak: dict[str, float]
+    link: float
+    node: int
+    network: float
+    source: str
+    options: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def capacity(self) -> float:
+        """Bytes that a program, its arguments included, may take; on a GPU the share that JAX reserves at its start."""
+        share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75)) if self.platform == "gpu" else 1.0
+        return self.memory * share
+
+
+def _tpu(name, gib, bandwidth, bf16, link, page, **options):
+    # A product of float32 operands is one of bfloat16 unless the highest precision is asked for, which takes six.
+    peak = {"bf16": bf16, "f32": bf16, "f32 highest": bf16 / 6}
+    source = f"https://cloud.google.com/tpu/docs/{page}"
+    return Machine(name, "tpu", gib * GIB, bandwidth, peak, link / 2, 0, 0.0, source, options)
+
+
+def _gpu(name, memory, bandwidth, bf16, tf32, f32, link, network, page, **options):
+    peak = {"bf16": bf16, "f16": bf16, "f32": tf32, "f32 highest": f32}
+    source = f"https://www.nvidia.com/en-us/data-center/{page}"
+    return Machine(name, "gpu", memory, bandwidth, peak, link / 2, 8, network, source, options)
+
+
+# TPU memory is what the compiler says is available; the rest is from the page named. Links are given there for both
+# directions together. GPUs are the SXM ones, linked by NVLink in nodes of eight; between nodes
+# each is taken to have a 400 Gbit/s adapter of its own (A100: 200), as DGX systems have. Rates are without sparsity.
+_HOPPER = {"capability": (9, 0), "cores": 132, "fpus": 128, "shared": 233472, "optin": 232448, "clock": 1.98}
+_AMPERE = {"capability": (8, 0), "cores": 108, "fpus": 64, "shared": 167936, "optin": 166912, "clock": 1.41}
+MACHINES = {
+    machine.name: machine
+    for machine in (
+        _tpu("v4", 31.75, 1228e9, 275e12, 600e9, "v4", chip_config_name="megacore"),
+        _tpu("v5e", 15.75, 819e9, 197e12, 400e9, "v5e"),
+        _tpu("v5p", 95.74, 2765e9, 459e12, 1200e9, "v5p"),
+        _tpu("v6e", 31.25, 1638e9, 918e12, 800e9, "v6e"),
+        _gpu("h200", 150754820096, 4.8e12, 989e12, 494e12, 67e12, 900e9, 50e9, "h200", l2=62914560, **_HOPPER),
+        _gpu("h100", 84978434048, 3.35e12, 989e12, 494e12, 67e12, 900e9, 50e9, "h100", l2=52428800, **_HOPPER),
+        _gpu("a100", 84986691584, 2.039e12, 312e12, 156e12, 19.5e12, 600e9, 25e9, "a100", l2=41943040, **_AMPERE),
+        Machine("cpu", "cpu", 0.0, 0.0, {}, 0.0, 0, 0.0, "this machine"),
+    )
+}
+
+
+def parse(topology: str) -> tuple[Machine, int]:
+    """The machine and the number of its chips.
+
+    Raises:
+        FieldError: there is no such topology.
+    """
+    name, _, size = topology.partition(":")
+    remedy = "write TPU:CHIPSxCHIPS, for example v5e:16x16 or v5p:2x2x4, or GPU:COUNT, for example h200:8"
+    if name not in MACHINES:
+        raise FieldError("--topology", topology, f"{name!r} is none of {', '.join(MACHINES)}", remedy)
+    machine = MACHINES[name]
+    dimensions = {"v4": 3, "v5p": 3}.get(name, 2) if machine.platform == "tpu" else 1
+    if not re.fullmatch("x".join([r"[1-9]\d*"] * dimensions), size):
+        raise FieldError("--topology", topology, f"a {name} has {dimensions} numbers after the colon", remedy)
+    count = math.prod(map(int, size.split("x")))
+    if machine.platform == "gpu" and count > machine.node and count % machine.node:
+        raise FieldError("--topology", topology, f"nodes have {machine.node} GPUs", f"use a multiple of {machine.node}")
+    return machine, count
+
+
+def devices(topology: str) -> list:
+    """The devices of a topology, to compile for; they can hold nothing and run nothing.
+
+    Raises:
+        FieldError: there is no such topology, or its compiler is not installed.
+    """
+    machine, count = parse(topology)
+    if machine.platform == "cpu":
+        return _cpu_devices(topology, count)
+    wheel, extra = ("libtpu", "tpu") if machine.platform == "tpu" else ("jax_cuda13_plugin", "cuda")
+    if importlib.util.find_spec(wheel) is None:
+        raise FieldError(
+            "--topology", topology, f"its compiler, {wheel}, is not installed", f"pip install 'jaxrobust[{extra}]'"
+        )
+    try:
+        with quiet():
+            jax.devices()  # starts JAX, which looks at libtpu whatever the machine
+            if machine.platform == "tpu":
+                found = topologies.get_topology_desc(topology_name=topology, platform="tpu", **machine.options)
+            else:
+                nodes, each = (count // machine.node, machine.node) if count > machine.node else (1, count)
+                found = topologies.get_topology_desc(
+                    platform="cuda", topology=f"{nodes}x1x{each}", target_config=_target_config(machine)
+                )
+    except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise FieldError("--topology", topology, reason, "use a shape that exists") from error
+    return list(found.devices)
+
+
+def prepare_process() -> None:
+    """Let this process compile for machines it does not have, and use none that it has. To be called before JAX starts.
+
+    XLA reads its flags once, so they are set whatever the machine.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # else libtpu asks the network what machine this is
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # else it locks out every other process, to guard a TPU
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # else a missing driver is an error
+    # Autotuning would need the device. Triton's matrix products exist only as its candidates.
+    flags = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false --xla_gpu_shard_autotuning=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+
+
+def all_reduce_seconds(machine: Machine, payload: float, count: int) -> float:
+    """Time of a ring all-reduce of `payload` bytes over `count` chips, latency not counted."""
+    if count <= 1 or not machine.link:
+        return 0.0
+    rate = machine.network if machine.node and count > machine.node else machine.link
+    return 2 * (count - 1) / count * payload / rate
+
+
+def collective_seconds(machine: Machine, collectives: tuple[Collective, ...], count: int) -> float:
+    """Time of all communication of a step on `count` chips, if none of it is hidden behind arithmetic."""
+    total = 0.0
+    for collective in collectives:
+        # Gathering and scattering are each half of an all-reduce.
+        share = 1.0 if collective.kind == "all-reduce" else 0.5
+        total += share * collective.executions * all_reduce_seconds(machine, collective.bytes, count)
+    return total
+
+
+def roofline(machine: Machine, kernels: tuple[Kernel, ...]) -> dict[str, float] | None:
+    """Seconds of the kernels of a step, communication apart: the least that bandwidth and peak rate allow.
+
+    Returns:
+        arithmetic: all of it at the peak rate; traffic: all of it at full bandwidth; whole: the larger of the two, as
+        if they overlapped perfectly; kernels: the larger of the two for each kernel, one after another. None where the
+        machine's rates are not known.
+    """
+    if not machine.bandwidth:
+        return None
+    arithmetic = traffic = in_turn = 0.0
+    for kernel in kernels:
+        if kernel.kind == "collective":
+            continue
+        computing = kernel.flops / machine.peak.get(kernel.dtype, machine.peak["f32"]) if kernel.flops else 0.0
+        moving = kernel.bytes / machine.bandwidth
+        arithmetic += kernel.executions * computing
+        traffic += kernel.executions * moving
+        in_turn += kernel.executions * max(computing, moving)
+    return {"arithmetic": arithmetic, "traffic": traffic, "whole": max(arithmetic, traffic), "kernels": in_turn}
+
+
+@contextlib.contextmanager
+def quiet():
+    """Hide what C++ libraries print on stderr: libtpu reports at length that there is no TPU."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _cpu_devices(topology, count):
+    with contextlib.suppress(RuntimeError):  # the backend has started: what it has is what there is
+        jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))
+    found = jax.devices("cpu")
+    if len(found) < count:
+        raise FieldError("--topology", topology, f"JAX has started with {len(found)} CPU devices", "use fewer")
+    return found[:count]
+
+
+def _target_config(machine: Machine) -> str:
+    """What XLA wants to know of a GPU, as the text of its protocol buffer."""
+    o, (major, minor) = machine.options, machine.options["capability"]
+    return f"""
+gpu_device_info {{
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_core: {o["shared"]} shared_memory_per_block_optin: {o["optin"]}
+  core_count: {o["cores"]} fpus_per_core: {o["fpus"]} clock_rate_ghz: {o["clock"]} l2_cache_size: {o["l2"]}
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  memory_bandwidth: {round(machine.bandwidth)} device_memory_size: {round(machine.memory)}
+  cuda_compute_capability {{ major: {major} minor: {minor} }}
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 10 }}
+runtime_version {{ major: 13 minor: 0 }}
+device_description_str: "NVIDIA {machine.name.upper()}"
+"""

@@ -1,0 +1,115 @@
+"""The figures of a preflight for a person."""
+
+import collections
+
+from rich.table import Table
+
+from jaxrobust.machines import GIB
+
+
+def tables(figures: dict) -> list[Table]:
+    """Memory; arithmetic, traffic and communication; estimates."""
+    result = [_memory(figures)]
+    if figures["step"]:
+        result += [_counted(figures), _estimated(figures)]
+    return result
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    table.add_column("")
+    return table
+
+
+def _gib(value: float | None) -> str:
+    return "too much" if value is None else f"{value / GIB:,.3f} GiB"
+
+
+def _memory(f: dict) -> Table:
+    memory, evaluation = f["memory"], f["evaluation"]
+    table = _table(
+        f"{f['model']} in {f['dtype']}, {f['data']}, batch {f['batch']:,} = {f['chips']} x {f['batch_per_chip']}, on "
+        f"{f['topology']}: memory per chip, as compiled"
+    )
+    if memory["arguments_bytes"] is not None:
+        table.add_row("arguments", _gib(memory["arguments_bytes"]), f"data set {_gib(memory['data_set_bytes'])}")
+        outputs = memory["outputs_bytes"] - memory["aliased_bytes"]
+        table.add_row("outputs", _gib(outputs), "beyond those that take the place of arguments")
+        gpu = "without cuDNN's workspaces, which are chosen on the device" if f["machine"]["platform"] == "gpu" else ""
+        table.add_row("temporaries", _gib(memory["temporaries_bytes"]), gpu)
+        table.add_row("code", _gib(memory["code_bytes"]))
+    capacity = memory["capacity_bytes"]
+    of = f"of {_gib(capacity)}" if capacity else ""
+    if f["machine"]["platform"] == "gpu":
+        of += f", what JAX takes of {_gib(f['machine']['memory_bytes'])} (XLA_PYTHON_CLIENT_MEM_FRACTION)"
+    table.add_row("training, all", _gib(memory["total_bytes"]), of)
+    note = f"{evaluation['attack']}, batch {evaluation['batch']:,}, beside the training's state and data"
+    table.add_row("evaluation, all", _gib(evaluation["total_bytes"]), note)
+    table.add_row("fits", "yes" if f["fits"] else "NO")
+    if f["largest_batch_per_chip"] is not None:
+        table.add_row(
+            "largest batch that fits", f"{f['largest_batch_per_chip']:,}", f"limited by {f['largest_batch_limit']}"
+        )
+    return table
+
+
+def _counted(f: dict) -> Table:
+    step = f["step"]
+    table = _table("one training step, counted in the compiled program")
+    table.add_row("arithmetic", f"{1e-9 * step['flops_per_image']:,.4g} GFLOP/image", "convolutions, matrix products")
+    if step["flops_over_floor"]:
+        floor = f"{step['floor_passes']} forward passes of {1e-9 * step['forward_flops_per_image']:.4g} GFLOP"
+        table.add_row("  over the floor", f"{step['flops_over_floor']:.3f} x", floor)
+    table.add_row("memory traffic", f"{1e-6 * step['bytes_per_image']:,.1f} MB/image", "operands and results")
+    for title, part in (("attack step", step["attack_step"]), ("rest of the step", step["rest_of_step"])):
+        if part is None:
+            continue
+        times = f" (x {step['attack_steps']})" if part is step["attack_step"] else ""
+        table.add_row(f"{title}{times}", f"{1e-6 * part['bytes_per_image']:,.2f} MB/image", _kinds(part))
+        table.add_row("  operations", f"{part['kernels']:,.0f}", f"layout changes: {part['layout_changes']:,.0f}")
+    groups = collections.defaultdict(list)
+    for c in step["collectives"]:
+        where = "in the attack loop" if c["in_attack"] else "outside the attack loop"
+        groups[c["kind"], f"{c['purpose']}; {where}"].append(c)
+    for (kind, purpose), members in groups.items():
+        times = sum(c["per_step"] for c in members)
+        total = sum(c["per_step"] * c["bytes"] for c in members)
+        table.add_row(f"{kind} (x {times:g})", f"{1e-6 * total:,.4g} MB/chip", purpose)
+    if step["uncounted"]:
+        table.add_row("not counted", str(len(step["uncounted"])), ", ".join(step["uncounted"]))
+    return table
+
+
+def _kinds(part: dict) -> str:
+    kinds = sorted(part["by_kind"].items(), key=lambda item: -item[1]["bytes_per_image"])
+    return ", ".join(f"{kind} {1e-6 * of['bytes_per_image']:.2f}" for kind, of in kinds[:4])
+
+
+def _estimated(f: dict) -> Table:
+    machine, estimate, evaluation = f["machine"], f["step"]["estimate"], f["evaluation"]
+    table = _table("estimates: what bandwidth and peak rates allow, not what a run will reach")
+    if estimate is None:
+        table.add_row("nothing", "", f"the rates of a {machine['name']} are not known")
+        return table
+    rates = f"{1e-12 * machine['bf16_flops_per_s']:,.4g} TFLOP/s, {1e-12 * machine['bandwidth_bytes_per_s']:,.4g} TB/s"
+    table.add_row("arithmetic", f"{estimate['arithmetic_ms']:,.2f} ms", f"at {rates}: {machine['source']}")
+    table.add_row("memory traffic", f"{estimate['traffic_ms']:,.2f} ms")
+    table.add_row("larger of both, each operation", f"{estimate['kernels_in_turn_ms']:,.2f} ms", "one after another")
+    ring = f"ring at {1e-9 * machine['link_bytes_per_s']:,.4g} GB/s a direction, hidden behind nothing"
+    table.add_row("communication", f"{estimate['communication_ms']:,.3f} ms", ring)
+    what = "operations in turn" if machine["platform"] == "gpu" else "larger of arithmetic and traffic"
+    table.add_row(
+        "step", f"{estimate['step_ms']:,.2f} ms", f"{what}, and communication; {estimate['share_of_peak']:.0%} of peak"
+    )
+    fed = ", which the hosts must feed" if f["streamed"] else ""
+    table.add_row("images", f"{estimate['images_per_s']:,.0f} /s", f"on all chips{fed}")
+    table.add_row("epoch", f"{estimate['epoch_s']:,.1f} s", f"{f['steps_per_epoch']:,} steps, without evaluation")
+    scaling = ", ".join(f"{chips}: {share:.1%}" for chips, share in estimate["weak_scaling"].items())
+    table.add_row("weak scaling", scaling, "chips: efficiency against one chip, same batch per chip")
+    if evaluation["s_per_1000_examples"]:
+        table.add_row(
+            "evaluation", f"{evaluation['s_per_1000_examples']:.3f} s", f"1,000 images, {evaluation['attack']}"
+        )
+    return table
