@@ -25,7 +25,7 @@ from jaxrobust import build, command_line, console, data, hlo, measuring, parall
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
 from jaxrobust.data import batches
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import UserError
 
 _SECONDS = flags.DEFINE_float("seconds", 10.0, "Time to spend on measuring each quantity.", lower_bound=0.0)
 _STEPS = flags.DEFINE_integer("steps", None, "Steps in each of at least three repeats, instead of --seconds.", 1)
@@ -73,8 +73,6 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     batch, local_batch = config.train.batch_size, config.train.batch_size // mesh.size
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, batch)
     dataset = data.random_dataset(description)
-    if len(dataset.train) < batch:
-        raise FieldError("train.batch_size", batch, f"{len(dataset.train)} random images make no batch", "lower it")
 
     console.say(f"compiling {config.model.name} for {mesh.size} x {mesh.devices.flat[0].device_kind}, cold and warm")
     training = Training(config, dataset, mesh, steps_per_epoch * config.train.epochs)
@@ -219,9 +217,10 @@ class Training:
 
     def __init__(self, config, dataset, mesh, total_steps: int):
         self.state = build.initial_state(config, dataset, mesh, total_steps)
-        self._updates, self._inputs = train.resident(config, dataset, mesh, total_steps)
+        prepare = _streamed if config.data.get("streaming", False) else train.resident
+        self._updates, self._inputs = prepare(config, dataset, mesh, total_steps)
         self._key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
-        self.length = build.steps_per_dispatch(config, mesh)
+        self.length = 1 if prepare is _streamed else build.steps_per_dispatch(config, mesh)
         rng = np.random.default_rng(config.train.seed)
         self._order = rng.integers(0, len(dataset.train), (self.length, config.train.batch_size), np.int32)
         _, self._arguments = next(self._inputs(self._order))
@@ -250,6 +249,17 @@ class Training:
         for _ in range(dispatches):
             self.state, losses = self.compiled(self.state, *self._arguments, self._key)
         jax.block_until_ready(losses)
+
+
+def _streamed(config, dataset, mesh, total_steps: int):
+    """As `train.resident`, but the host sends the images of each batch. They are decoded already."""
+
+    def inputs(order):
+        for indices in order:
+            part = dataset.train.take(indices)
+            yield 1, parallel.shard((part.images, part.labels), mesh)
+
+    return build.streamed_train_step(config, dataset.num_classes, mesh, total_steps), inputs
 
 
 def _evaluation(config, dataset, mesh, spec, training: Training):
