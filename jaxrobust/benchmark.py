@@ -335,7 +335,13 @@ def table(figures: dict) -> Table:
         "host_gap_percent",
         note="a step in the loop beyond one started without looking at results",
     )
-    row("  over an epoch without attack", "{:.2f} x", "epoch_over_clean_epoch", note="same batch, objective standard")
+    if f["attack_steps"]:
+        row(
+            "  over an epoch without attack",
+            "{:.2f} x",
+            "epoch_over_clean_epoch",
+            note="same batch, objective standard",
+        )
     row("evaluation", "{:,.0f} images/s", "eval_examples_per_s", note=f"{f['eval_attack']}, batch {f['eval_batch']}")
     row("compilation, cold", "{:,.1f} s", "compile_s", note="empty persistent cache")
     row("compilation, warm", "{:,.1f} s", "compile_warm_s", note="from the persistent cache")

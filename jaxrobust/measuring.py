@@ -53,8 +53,9 @@ def plan(run: Callable[[int], None], *, seconds: float, times: int | None, least
         times: how often to do it in each repeat, whatever that takes; None: as `seconds` says.
         least, most: repeats.
     """
-    run(1)
     once = _seconds(run, 1)
+    if once < seconds:  # the first time may have paid for a start
+        once = _seconds(run, 1)
     if times is None:
         times = max(1, round(seconds / most / once))
     return Work(run, times, max(least, min(most, int(seconds / (times * once)))))
