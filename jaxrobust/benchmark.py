@@ -9,7 +9,8 @@ which need not be there.
 The floor is the arithmetic of PGD with k steps: k forward passes and gradients with respect to the images (2F each),
 and one forward pass with its gradient with respect to images and weights (3F), where F is one forward pass. The
 convolutions and matrix products count, in F as in what the compiled program is found to execute. Rates of arithmetic
-are those of the floor: what a program does beyond it is no achievement.
+are those of the floor: what a program does beyond it is no achievement. A step stays below the floor by the gradient
+of the first layer with respect to the images, which an update does not need: by much if the rest of the model is small.
 """
 
 import json
@@ -32,8 +33,6 @@ _STEPS = flags.DEFINE_integer("steps", None, "Steps in each of at least three re
 _PROFILE = flags.DEFINE_string("profile", None, "Folder for a profiler's trace of a few steps.")
 _described = command_line.define_description()
 
-# Passes forward and back, with respect to the weights, in the loss of each objective.
-_LOSS_PASSES = {"standard": 1, "pgd_at": 1}
 _PROFILED_DISPATCHES = 3
 
 
@@ -76,8 +75,8 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
 
     console.say(f"compiling {config.model.name} for {mesh.size} x {mesh.devices.flat[0].device_kind}, cold and warm")
     training = Training(config, dataset, mesh, steps_per_epoch * config.train.epochs)
-    forward = forward_flops(config, description, mesh)
-    passes = floor_passes(config)
+    forward = build.forward_flops(config, description, mesh)
+    passes = build.floor_passes(config)
     compilation = measuring.compilation(training.lower)
     training.compiled = compilation.compiled
     program = hlo.read(compilation.compiled.as_text(), steps=training.length)
@@ -99,7 +98,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
         cleanly.compiled = cleanly.lower().compile()
         standard = measuring.plan(cleanly.loop, least=3, **budget)
         works.append(standard)
-    spec = strongest(config.eval.attacks)
+    spec = suites.strongest(config.eval.attacks)
     console.say(f"evaluation under {spec.name}, batch {config.eval.batch_size}")
     evaluation = measuring.plan(
         _evaluation(config, dataset, mesh, spec, training), seconds=seconds, times=steps_per_repeat, least=1
@@ -108,6 +107,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     console.say("all of them in turns")
     measuring.in_turns(works)
     product = measuring.matrix_product(mesh, config.model.dtype)
+    input_rate = _input_rate(config, seconds)
     if profile:
         with jax.profiler.trace(profile):
             training.loop(_PROFILED_DISPATCHES)
@@ -178,32 +178,11 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
             "attack_step_bytes_per_image": attack and attack.bytes / local_batch,
             "step_kernels": program.total.kernels,
             "step_bytes_per_image": program.total.bytes / local_batch,
-            "input_images_per_s": None,
+            "input_images_per_s": input_rate,
+            "needed_images_per_s": None if input_rate is None else images_per_s / jax.process_count(),
             "profile": profile,
         }
     )
-
-
-def floor_passes(config) -> int | None:
-    """The least arithmetic of a training image, in forward passes; None for an objective this does not know."""
-    loss_passes = _LOSS_PASSES.get(config.objective.name)
-    if loss_passes is None:
-        return None
-    attack = 0 if config.objective.name == "standard" else 2 * config.attack.steps * config.attack.restarts
-    return attack + 3 * loss_passes
-
-
-def forward_flops(config, description: data.Description, mesh) -> float:
-    """Arithmetic of one forward pass of one image: F."""
-    model = build.model(config, description.num_classes, mesh)
-    image = jax.ShapeDtypeStruct((1, *description.image_shape), np.float32)
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros(image.shape, np.float32), train=False))
-    return hlo.forward_flops(lambda v, x: model.apply(v, x, train=False), variables, image)
-
-
-def strongest(names) -> suites.AttackSpec:
-    """Of the attacks of an evaluation, the one of most gradients; of several, the last."""
-    return max(reversed([suites.parse(str(name)) for name in names]), key=lambda spec: spec.steps * spec.restarts)
 
 
 class Training:
@@ -282,6 +261,27 @@ def _evaluation(config, dataset, mesh, spec, training: Training):
     return run
 
 
+def _input_rate(config, seconds: float) -> float | None:
+    """Images per second that this host reads and decodes of a streamed set; None for others, and without the data."""
+    if not config.data.get("streaming", False):
+        return None
+    from jaxrobust.data import streaming
+
+    console.say("input pipeline")
+    try:
+        split = build.dataset(config).train
+    except UserError as error:
+        console.say(f"input pipeline not measured: {error}")
+        return None
+    return streaming.images_per_second(
+        split,
+        batch_size=config.train.batch_size // jax.process_count(),
+        operations=tuple(config.data.augment),
+        crop_scale=tuple(config.data.crop_scale),
+        seconds=seconds,
+    )
+
+
 def _check_profile(folder) -> None:
     try:
         if folder:
@@ -299,74 +299,58 @@ def table(figures: dict) -> Table:
     """The figures for a person."""
     f = figures
     attack = f"PGD-{f['attack_steps']}" if f["attack_steps"] else "no attack"
+    title = f"{f['model']} in {f['dtype']}, {f['objective']}, {attack}, batch {f['batch']}"
     shape = " x ".join(map(str, f["image_shape"]))
-    result = Table(
-        title=f"{f['model']} in {f['dtype']}, {f['objective']}, {attack}, batch {f['batch']}, random {shape} pixels, "
-        f"on {f['devices']} x {f['device']}"
-    )
-    result.add_column("quantity")
-    result.add_column("value", justify="right")
-    result.add_column("")
+    result = Table(title=f"{title}, random {shape} pixels, on {f['devices']} x {f['device']}", show_header=False)
+    launches = "launches" if f["platform"] == "gpu" else "operations of the compiled program; only on a GPU launches"
+    repeats = f"{f['repeats']} x {f['steps_per_repeat']} steps"
+    floor = f"floor {f['floor_passes']} F, F = {_number(f['forward_flops_per_image'] / 1e9)} GFLOP"
 
-    def row(name, form, *keys, note="", unit=1.0):
-        values = [f[key] for key in keys]
-        known = all(value is not None for value in values)
-        result.add_row(name, form.format(*(value / unit for value in values)) if known else "unknown", note)
+    def row(name, unit, key, note="", scale=1.0):
+        value = "unknown" if f[key] is None else f"{_number(f[key] / scale)} {unit}"
+        result.add_row(name, value, note)
 
+    row("training", "images/s", "images_per_s", "the loop of a training, without evaluation and checkpoints")
+    row("  epoch", "s", "s_per_epoch", f"of the {f['train_examples']:,} images of {f['data']}")
+    row("  step, median", "ms", "ms_per_step", f"of {repeats}, {f['steps_per_dispatch']} a dispatch")
+    row("  fastest, slowest repeat", "ms", "ms_per_step_fastest", f"{_number(f['ms_per_step_slowest'])} ms")
     row(
-        "training",
-        "{:,.0f} images/s",
-        "images_per_s",
-        note="the loop of a training, without evaluation and checkpoints",
-    )
-    row("  epoch", "{:,.1f} s", "s_per_epoch", note=f"of the {f['train_examples']:,} images of {f['data']}")
-    row(
-        "  step",
-        "{:,.2f} ms ({:,.2f} to {:,.2f})",
-        "ms_per_step",
-        "ms_per_step_fastest",
-        "ms_per_step_slowest",
-        note=f"median, range of {f['repeats']} x {f['steps_per_repeat']} steps, {f['steps_per_dispatch']} a dispatch",
-    )
-    row(
-        "  host gap",
-        "{:,.2f} ms, {:.1f} %",
+        "  host gap of a step",
+        "ms",
         "host_gap_ms_per_step",
-        "host_gap_percent",
-        note="a step in the loop beyond one started without looking at results",
+        f"{f['host_gap_percent']:.1f} %: the loop beyond the device",
     )
     if f["attack_steps"]:
+        row("  over one without attack", "x", "epoch_over_clean_epoch", "same batch, objective standard")
+    row("evaluation", "images/s", "eval_examples_per_s", f"{f['eval_attack']}, batch {f['eval_batch']}")
+    if f["input_images_per_s"] is not None:
         row(
-            "  over an epoch without attack",
-            "{:.2f} x",
-            "epoch_over_clean_epoch",
-            note="same batch, objective standard",
+            "input of this host",
+            "images/s",
+            "input_images_per_s",
+            f"the step needs {_number(f['needed_images_per_s'])}",
         )
-    row("evaluation", "{:,.0f} images/s", "eval_examples_per_s", note=f"{f['eval_attack']}, batch {f['eval_batch']}")
-    row("compilation, cold", "{:,.1f} s", "compile_s", note="empty persistent cache")
-    row("compilation, warm", "{:,.1f} s", "compile_warm_s", note="from the persistent cache")
-    row("peak memory", "{:,.2f} GB", "peak_bytes", note=f["peak_bytes_source"], unit=1e9)
-    row(
-        "  of the program",
-        "{:,.2f} GB + {:,.2f} GB",
-        "program_argument_bytes",
-        "program_temporary_bytes",
-        note="arguments, with the training set, and temporaries, per device",
-        unit=1e9,
-    )
-    floor = f"floor {f['floor_passes']} F, F = {1e-9 * f['forward_flops_per_image']:.4g} GFLOP"
-    row("arithmetic of an image", "{:,.4g} GFLOP", "flops_per_image", note="executed", unit=1e9)
-    row("  over the floor", "{:.3f} x", "flops_over_floor", note=floor)
-    row("useful arithmetic", "{:,.4g} TFLOP/s", "tflops_per_s", note="the floor's, on all devices")
-    row("  of a matrix product", "{:.1%}", "tflops_over_matmul", note=f"{f['matmul_tflops_per_s']:.4g} TFLOP/s")
-    row(
-        "attack step",
-        "{:,.0f} kernels",
-        "attack_step_kernels",
-        note="in the compiled program; on a GPU, kernel launches",
-    )
-    row("  memory traffic", "{:,.2f} MB/image", "attack_step_bytes_per_image", note="operands and results", unit=1e6)
+    row("compilation, cold", "s", "compile_s", "empty persistent cache")
+    row("compilation, warm", "s", "compile_warm_s", "from the persistent cache")
+    row("peak memory", "GB", "peak_bytes", f["peak_bytes_source"], 1e9)
+    row("  arguments of the step", "GB", "program_argument_bytes", "of one device, with the data it holds", 1e9)
+    row("  temporaries of the step", "GB", "program_temporary_bytes", "of one device", 1e9)
+    row("arithmetic of an image", "GFLOP", "flops_per_image", "executed", 1e9)
+    row("  over the floor", "x", "flops_over_floor", floor)
+    row("useful arithmetic", "TFLOP/s", "tflops_per_s", "the floor's, of all devices")
+    product = f"{_number(f['matmul_tflops_per_s'])} TFLOP/s, {f['matmul_size']} x {f['matmul_size']}"
+    row("  of a matrix product", "%", "tflops_over_matmul", product, 0.01)
+    if f["attack_steps"]:
+        row("attack step", "kernels", "attack_step_kernels", launches)
+        row("  memory traffic", "MB/image", "attack_step_bytes_per_image", "operands and results of every kernel", 1e6)
+    row("whole step", "kernels", "step_kernels", launches)
+    row("  memory traffic", "MB/image", "step_bytes_per_image", "operands and results of every kernel", 1e6)
     return result
+
+
+def _number(value: float) -> str:
+    """Three digits and more."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

@@ -99,8 +99,9 @@ def test_wrong_input_ends_in_one_line(arguments, expected):
     assert message.startswith("error: ") and "\n" not in message and expected in message
 
 
-@pytest.mark.parametrize("objective, passes", [("standard", 3), ("pgd_at", 23)])
-@pytest.mark.parametrize("model", ["cnn", "preact_resnet18"])
+@pytest.mark.parametrize(
+    "model, objective, passes", [("cnn", "standard", 3), ("cnn", "pgd_at", 23), ("preact_resnet18", "pgd_at", 23)]
+)
 def test_the_step_executes_no_more_arithmetic_than_the_floor(model, objective, passes):
     """Within 3 % of F times the passes, where the first layer is a small part of it.
 
@@ -113,11 +114,10 @@ def test_the_step_executes_no_more_arithmetic_than_the_floor(model, objective, p
     config.train.batch_size = 8
     description = data.Description("random", (16, 16, 3), 10, 80)
     mesh = parallel.make_mesh(jax.devices()[:1])
-    compiled = benchmark.Training(config, data.random_dataset(description), mesh, 10).lower().compile()
-    program = hlo.read(compiled.as_text(), steps=build.steps_per_dispatch(config, mesh))
+    program = hlo.read(build.lower_training(config, description, mesh, 10).compile().as_text())
     assert not program.unknown_loops and not program.unknown_calls
-    assert benchmark.floor_passes(config) == passes
-    floor = passes * benchmark.forward_flops(config, description, mesh)
+    assert build.floor_passes(config) == passes
+    floor = passes * build.forward_flops(config, description, mesh)
     assert program.total.flops / 8 == pytest.approx(floor, rel=0.03)
 
 
@@ -130,21 +130,6 @@ def test_on_eight_devices():
     assert figures["flops_over_floor"] == pytest.approx(1, abs=0.05)
     assert figures["images_per_s"] == pytest.approx(64e3 / figures["ms_per_step"])
     json.dumps(figures, allow_nan=False)
-
-
-def test_floor():
-    config = tiny_config.get_config()
-    config.attack.steps, config.attack.restarts = 7, 2
-    assert benchmark.floor_passes(config) == 2 * 7 * 2 + 3
-    config.objective.name = "standard"
-    assert benchmark.floor_passes(config) == 3
-    config.objective.name = "unheard_of"
-    assert benchmark.floor_passes(config) is None
-
-
-def test_the_strongest_attack_is_the_one_of_most_gradients():
-    assert benchmark.strongest(("clean", "pgd20", "cw20", "fgsm")).name == "cw20"
-    assert benchmark.strongest(("pgd50x10", "cw100")).name == "pgd50x10"
 
 
 def test_plan_keeps_to_the_time_and_repeats_enough():
