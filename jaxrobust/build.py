@@ -31,6 +31,7 @@ def description(config, images=None, num_classes: int | None = None) -> data.Des
         data_dir=config.data.data_dir,
         validation_per_class=config.data.validation_per_class,
         gaussians=_gaussians(config),
+        image_size=config.data.get("image_size"),
         images=images,
         num_classes=num_classes,
     )

@@ -60,7 +60,7 @@ def _train_and_evaluate(config, workdir, mesh):
         files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
 
     # Everything is compiled when it is first called.
-    train_steps, inputs = _resident(config, dataset, mesh, total_steps)
+    train_steps, inputs = resident(config, dataset, mesh, total_steps)
     end_epoch = _make_end_epoch(remedies.create(config.remedy.name), dataset.num_classes, mesh)
     learning_rate = build.schedule(config, total_steps)
     key = jax.random.fold_in(jax.random.key(config.train.seed), 1)  # 0 is that of the initial weights
@@ -114,7 +114,7 @@ def _train_and_evaluate(config, workdir, mesh):
             with console.progress(
                 f"training, {title}", total_steps * batch_size, "images", step * batch_size
             ) as advance:
-                state, step = _train(
+                state, step = update(
                     state, step, train_steps, inputs(order), key, log_loss, lambda n: advance(n * batch_size), stop
                 )
             images_per_second = (step - before) * batch_size / (time.monotonic() - started)
@@ -145,7 +145,7 @@ def _train_and_evaluate(config, workdir, mesh):
     evaluate.finish(workdir)
 
 
-def _resident(config, dataset, mesh, total_steps: int):
+def resident(config, dataset, mesh, total_steps: int):
     """Training with the training set on the devices, to which the host sends indices.
 
     Returns:
@@ -164,7 +164,7 @@ def _resident(config, dataset, mesh, total_steps: int):
     return build.train_steps(config, dataset.num_classes, mesh, total_steps), inputs
 
 
-def _train(state, step, train_steps, inputs, key, log_loss, advance, stop):
+def update(state, step, train_steps, inputs, key, log_loss, advance, stop):
     """Updates with all inputs, or with fewer if `stop` is set: the new state and step.
 
     The losses of a dispatch are looked at when the next one has been started, so that the device never waits for the

@@ -42,6 +42,7 @@ def test_a_known_set_needs_neither_data_nor_tensorflow(tensorflow, tmp_path, mon
         monkeypatch.delitem(sys.modules, "jaxrobust.data.sources.tfds", raising=False)
     described = data.describe("tfds:cifar10", data_dir=str(tmp_path), validation_per_class=100)
     assert described == data.Description("tfds:cifar10", (32, 32, 3), 10, 49_000)
+    assert not data.is_there("tfds:cifar10", str(tmp_path)) and data.is_there("digits")
 
 
 def test_what_is_unknown_has_to_be_described(tmp_path):

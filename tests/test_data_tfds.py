@@ -51,6 +51,8 @@ def test_round_trip_in_order(tmp_path, monkeypatch, test_split):
         splits={"train": slice(20), test_split: slice(20, 30)},
         weight=tfds.features.Scalar(np.float32),  # a feature that is not read
     )
+    assert data.is_there("tfds:tiny", str(tmp_path))
+    assert data.describe("tfds:tiny", data_dir=str(tmp_path)) == data.Description("tfds:tiny", (4, 5, 3), 3, 20)
     loaded = data.load("tfds:tiny", data_dir=str(tmp_path))
     assert loaded.name == "tfds:tiny" and loaded.class_names == ("cat", "dog", "emu")
     np.testing.assert_array_equal(loaded.train.images, IMAGES[:20])

@@ -11,10 +11,20 @@ TensorFlow is imported by the `tfds:` source alone, and only when it reads.
 
 from jaxrobust.data import checks, randomness, sources, splits
 from jaxrobust.data.dataset import DataSet, Split
-from jaxrobust.data.describe import Description, describe, random_dataset
+from jaxrobust.data.describe import Description, describe, is_there, random_dataset
 from jaxrobust.data.sources import Gaussians, check_name
 
-__all__ = ["DataSet", "Description", "Gaussians", "Split", "check_name", "describe", "load", "random_dataset"]
+__all__ = [
+    "DataSet",
+    "Description",
+    "Gaussians",
+    "Split",
+    "check_name",
+    "describe",
+    "is_there",
+    "load",
+    "random_dataset",
+]
 
 
 def load(

@@ -101,6 +101,18 @@ def describe(
     return Description(name, (height, width, channels), classes, left, pixel_type)
 
 
+def is_there(name: str, data_dir: str = "") -> bool:
+    """Whether a data set can be loaded without a download, as far as its name tells; files are not looked into."""
+    form, argument = check_name(name)
+    if form != "tfds":
+        return True
+    try:
+        from jaxrobust.data.sources import tfds
+    except ImportError:
+        return False
+    return tfds.is_prepared(argument, data_dir)
+
+
 def random_dataset(description: Description, *, largest_bytes: int = 2**28, seed: int = 0) -> DataSet:
     """Random pixels and balanced labels in the form of a description; only a training split, of `largest_bytes`."""
     per_image = int(np.prod(description.image_shape)) * np.dtype(description.pixel_type).itemsize

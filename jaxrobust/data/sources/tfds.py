@@ -64,6 +64,16 @@ def read(tfds_name: str, data_dir: str) -> RawDataSet:
     )
 
 
+def is_prepared(tfds_name: str, data_dir: str) -> bool:
+    """Whether a set's files are there.
+
+    Raises:
+        FieldError: there is no such set.
+    """
+    with _quiet():
+        return _best_builder(tfds_name, data_dir).is_prepared()
+
+
 def describe(tfds_name: str, data_dir: str) -> tuple[tuple[int | None, ...], int, int | None]:
     """(image shape, number of classes, training examples) of a TFDS set, as far as TFDS knows without preparing it.
 

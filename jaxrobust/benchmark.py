@@ -1,0 +1,359 @@
+"""How fast the real steps run on this machine, and how near that is to the least arithmetic that could do it.
+
+    python -m jaxrobust.benchmark --config configs/cifar10.py [--config.FIELD=VALUE]
+        [--seconds S | --steps N] [--profile DIR] [--images NxHxWxC --classes K]
+
+A table on the terminal, one line of JSON on standard output. The data are random pixels in the shape of the data set,
+which need not be there.
+
+The floor is the arithmetic of PGD with k steps: k forward passes and gradients with respect to the images (2F each),
+and one forward pass with its gradient with respect to images and weights (3F), where F is one forward pass. The
+convolutions and matrix products count, in F as in what the compiled program is found to execute. Rates of arithmetic
+are those of the floor: what a program does beyond it is no achievement. A step stays below the floor by the gradient
+of the first layer with respect to the images, which an update does not need: by much if the rest of the model is small.
+"""
+
+import json
+import math
+import pathlib
+
+import jax
+import numpy as np
+from absl import flags
+from rich.table import Table
+
+from jaxrobust import build, command_line, console, data, hlo, measuring, parallel, train
+from jaxrobust import config as config_lib
+from jaxrobust.attacks import suites
+from jaxrobust.data import batches
+from jaxrobust.errors import UserError
+
+_SECONDS = flags.DEFINE_float("seconds", 10.0, "Time to spend on measuring each quantity.", lower_bound=0.0)
+_STEPS = flags.DEFINE_integer("steps", None, "Steps in each of at least three repeats, instead of --seconds.", 1)
+_PROFILE = flags.DEFINE_string("profile", None, "Folder for a profiler's trace of a few steps.")
+_described = command_line.define_description()
+
+_PROFILED_DISPATCHES = 3
+
+
+def main() -> None:
+    """Measure what the flags say; print a table and a line of JSON."""
+    config = command_line.config()
+    figures = measure(
+        config,
+        build.description(config, **_described()),
+        seconds=_SECONDS.value,
+        steps_per_repeat=_STEPS.value,
+        profile=_PROFILE.value,
+    )
+    if parallel.is_writer():
+        console.show(table(figures))
+        print(json.dumps(figures, allow_nan=False), flush=True)
+
+
+def measure(config, description: data.Description, *, seconds=10.0, steps_per_repeat=None, profile=None) -> dict:
+    """Run the config's train and evaluation steps on random pixels, on all devices.
+
+    Args:
+        seconds: to spend on each quantity, roughly; more where three repeats of one step take longer.
+        steps_per_repeat: training steps in each repeat, instead.
+        profile: folder for a trace.
+
+    Returns:
+        JSON data by name; the names carry the units, and what is not known is None.
+
+    Raises:
+        UserError: wrong config.
+    """
+    mesh = parallel.make_mesh()
+    config_lib.validate(config, mesh.size)
+    config_lib.check_radius(config, description.image_shape)
+    _check_profile(profile)
+    batch, local_batch = config.train.batch_size, config.train.batch_size // mesh.size
+    steps_per_epoch = batches.steps_per_epoch(description.train_examples, batch)
+    dataset = data.random_dataset(description)
+
+    console.say(f"compiling {config.model.name} for {mesh.size} x {mesh.devices.flat[0].device_kind}, cold and warm")
+    training = Training(config, dataset, mesh, steps_per_epoch * config.train.epochs)
+    forward = build.forward_flops(config, description, mesh)
+    passes = build.floor_passes(config)
+    compilation = measuring.compilation(training.lower)
+    training.compiled = compilation.compiled
+    program = hlo.read(compilation.compiled.as_text(), steps=training.length)
+
+    console.say(f"training steps, batch {batch}")
+    dispatches = steps_per_repeat and math.ceil(steps_per_repeat / training.length)
+    budget = {"seconds": seconds, "times": dispatches}
+    loop = measuring.plan(training.loop, least=3, **budget)
+    bare = measuring.plan(training.back_to_back, least=3, **budget)
+    # Before anything else takes memory that a training does not.
+    peak_bytes, peak_source = measuring.peak_memory(mesh)
+    works = [loop, bare]
+    standard = loop
+    if config.objective.name != "standard":
+        console.say("training steps without an attack")
+        clean = config.copy_and_resolve_references()
+        clean.objective.name = "standard"
+        cleanly = Training(clean, dataset, mesh, steps_per_epoch * config.train.epochs)
+        cleanly.compiled = cleanly.lower().compile()
+        standard = measuring.plan(cleanly.loop, least=3, **budget)
+        works.append(standard)
+    spec = suites.strongest(config.eval.attacks)
+    console.say(f"evaluation under {spec.name}, batch {config.eval.batch_size}")
+    evaluation = measuring.plan(
+        _evaluation(config, dataset, mesh, spec, training), seconds=seconds, times=steps_per_repeat, least=1
+    )
+    works.append(evaluation)
+    console.say("all of them in turns")
+    measuring.in_turns(works)
+    product = measuring.matrix_product(mesh, config.model.dtype)
+    input_rate = _input_rate(config, seconds)
+    if profile:
+        with jax.profiler.trace(profile):
+            training.loop(_PROFILED_DISPATCHES)
+        console.say(
+            f"trace of {_PROFILED_DISPATCHES * training.length} steps: pip install xprof; xprof --logdir {profile}"
+        )
+
+    per_step = [s / training.length for s in loop.seconds]
+    step_s, bare_s = loop.median / training.length, bare.median / training.length
+    images_per_s = batch / step_s
+    floor = passes and passes * forward
+    executed = program.total.flops / local_batch
+    memory = compilation.compiled.memory_analysis()
+    attack = program.attack if config.objective.name != "standard" else None
+    device = mesh.devices.flat[0]
+    return _jsonable(
+        {
+            "model": config.model.name,
+            "dtype": config.model.dtype,
+            "objective": config.objective.name,
+            "batch": batch,
+            "attack_steps": config.attack.steps if config.objective.name != "standard" else 0,
+            "attack_restarts": config.attack.restarts,
+            "attack_batch_norm": config.attack.batch_norm,
+            "data": description.name,
+            "image_shape": description.image_shape,
+            "classes": description.num_classes,
+            "train_examples": description.train_examples,
+            "device": device.device_kind,
+            "platform": device.platform,
+            "devices": mesh.size,
+            "processes": jax.process_count(),
+            "jax": jax.__version__,
+            "streamed": config.data.get("streaming", False),
+            "steps_per_dispatch": training.length,
+            "repeats": loop.repeats,
+            "steps_per_repeat": loop.times * training.length,
+            "images_per_s": images_per_s,
+            "s_per_epoch": steps_per_epoch * step_s,
+            "ms_per_step": 1e3 * step_s,
+            "ms_per_step_fastest": 1e3 * min(per_step),
+            "ms_per_step_slowest": 1e3 * max(per_step),
+            "ms_per_step_back_to_back": 1e3 * bare_s,
+            "host_gap_ms_per_step": 1e3 * (step_s - bare_s),
+            "host_gap_percent": 100 * (step_s - bare_s) / step_s,
+            "clean_ms_per_step": 1e3 * standard.median / training.length,
+            "epoch_over_clean_epoch": loop.median / standard.median,
+            "eval_attack": spec.name,
+            "eval_batch": config.eval.batch_size,
+            "eval_examples_per_s": config.eval.batch_size / evaluation.median,
+            "compile_s": compilation.cold,
+            "compile_warm_s": compilation.warm,
+            "trace_s": compilation.traced,
+            "forward_flops_per_image": forward,
+            "floor_passes": passes,
+            "floor_flops_per_image": floor,
+            "flops_per_image": executed,
+            "flops_over_floor": floor and executed / floor,
+            "uncounted": sorted(program.unknown_loops + program.unknown_calls),
+            "tflops_per_s": floor and 1e-12 * floor * images_per_s,
+            "matmul_tflops_per_s": 1e-12 * product.flops_per_second,
+            "matmul_size": product.size,
+            "tflops_over_matmul": floor and floor * images_per_s / product.flops_per_second,
+            "peak_bytes": peak_bytes,
+            "peak_bytes_source": peak_source,
+            "program_argument_bytes": memory and memory.argument_size_in_bytes,
+            "program_temporary_bytes": memory and memory.temp_size_in_bytes,
+            "attack_step_kernels": attack and attack.kernels,
+            "attack_step_bytes_per_image": attack and attack.bytes / local_batch,
+            "step_kernels": program.total.kernels,
+            "step_bytes_per_image": program.total.bytes / local_batch,
+            "input_images_per_s": input_rate,
+            "needed_images_per_s": None if input_rate is None else images_per_s / jax.process_count(),
+            "profile": profile,
+        }
+    )
+
+
+class Training:
+    """The updates of a config, and a state to run them on.
+
+    Attributes:
+        length: steps in one dispatch.
+        state: at present.
+        compiled: the updates, once they are; `lower` leads there.
+    """
+
+    def __init__(self, config, dataset, mesh, total_steps: int):
+        self.state = build.initial_state(config, dataset, mesh, total_steps)
+        prepare = _streamed if config.data.get("streaming", False) else train.resident
+        self._updates, self._inputs = prepare(config, dataset, mesh, total_steps)
+        self._key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
+        self.length = 1 if prepare is _streamed else build.steps_per_dispatch(config, mesh)
+        rng = np.random.default_rng(config.train.seed)
+        self._order = rng.integers(0, len(dataset.train), (self.length, config.train.batch_size), np.int32)
+        _, self._arguments = next(self._inputs(self._order))
+        self.compiled = None
+
+    def lower(self) -> jax.stages.Lowered:
+        """The updates as XLA takes them."""
+        return self._updates.lower(self.state, *self._arguments, self._key)
+
+    def loop(self, dispatches: int) -> None:
+        """Train as a training does: indices come from the host, which looks at every loss one dispatch late."""
+        inputs = self._inputs(np.tile(self._order, (dispatches, 1)))
+        self.state, _ = train.update(
+            self.state,
+            0,
+            self.compiled,
+            inputs,
+            self._key,
+            log_loss=lambda step, loss: None,
+            advance=lambda length: None,
+            stop=False,
+        )
+
+    def back_to_back(self, dispatches: int) -> None:
+        """Train without any part of the host, which starts all dispatches at once."""
+        for _ in range(dispatches):
+            self.state, losses = self.compiled(self.state, *self._arguments, self._key)
+        jax.block_until_ready(losses)
+
+
+def _streamed(config, dataset, mesh, total_steps: int):
+    """As `train.resident`, but the host sends the images of each batch. They are decoded already."""
+
+    def inputs(order):
+        for indices in order:
+            part = dataset.train.take(indices)
+            yield 1, parallel.shard((part.images, part.labels), mesh)
+
+    return build.streamed_train_step(config, dataset.num_classes, mesh, total_steps), inputs
+
+
+def _evaluation(config, dataset, mesh, spec, training: Training):
+    """run(batches) evaluates so many batches as an evaluation does, each brought from the host."""
+    step = build.eval_step(config, dataset.num_classes, mesh, spec)
+    size = config.eval.batch_size
+    part = dataset.train.take(np.arange(size) % len(dataset.train))
+    ids = np.arange(size, dtype=np.int32)
+    key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)
+
+    def run(times):
+        def outputs():
+            for _ in range(times):
+                inputs = parallel.shard((part.images, part.labels, ids), mesh)
+                yield step(training.state.weights, *inputs, key)
+
+        for output in parallel.one_behind(outputs()):
+            np.asarray(output["prediction"])
+
+    return run
+
+
+def _input_rate(config, seconds: float) -> float | None:
+    """Images per second that this host reads and decodes of a streamed set; None for others, and without the data."""
+    if not config.data.get("streaming", False):
+        return None
+    if not data.is_there(config.data.name, config.data.data_dir):
+        console.say(f"{config.data.name} is not there: the input pipeline is not measured")
+        return None
+    from jaxrobust.data import streaming
+
+    console.say("input pipeline")
+    split = build.dataset(config).train
+    return streaming.images_per_second(
+        split,
+        batch_size=config.train.batch_size // jax.process_count(),
+        operations=tuple(config.data.augment),
+        crop_scale=tuple(config.data.crop_scale),
+        seconds=seconds,
+    )
+
+
+def _check_profile(folder) -> None:
+    try:
+        if folder:
+            pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--profile = {folder!r}: cannot be written ({error.strerror}); give another folder") from error
+
+
+def _jsonable(figures: dict) -> dict:
+    """Numbers that are none become None."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
+
+
+def table(figures: dict) -> Table:
+    """The figures for a person."""
+    f = figures
+    attack = f"PGD-{f['attack_steps']}" if f["attack_steps"] else "no attack"
+    title = f"{f['model']} in {f['dtype']}, {f['objective']}, {attack}, batch {f['batch']}"
+    shape = " x ".join(map(str, f["image_shape"]))
+    result = Table(title=f"{title}, random {shape} pixels, on {f['devices']} x {f['device']}", show_header=False)
+    launches = "launches" if f["platform"] == "gpu" else "operations of the compiled program; only on a GPU launches"
+    repeats = f"{f['repeats']} x {f['steps_per_repeat']} steps"
+    floor = f"floor {f['floor_passes']} F, F = {_number(f['forward_flops_per_image'] / 1e9)} GFLOP"
+
+    def row(name, unit, key, note="", scale=1.0):
+        value = "unknown" if f[key] is None else f"{_number(f[key] / scale)} {unit}"
+        result.add_row(name, value, note)
+
+    of_loop = "images decoded beforehand" if f["streamed"] else "without evaluation and checkpoints"
+    row("training", "images/s", "images_per_s", f"the loop of a training, {of_loop}")
+    row("  epoch", "s", "s_per_epoch", f"of the {f['train_examples']:,} images of {f['data']}")
+    row("  step, median", "ms", "ms_per_step", f"of {repeats}, {f['steps_per_dispatch']} a dispatch")
+    row("  step, fastest", "ms", "ms_per_step_fastest")
+    row("  step, slowest", "ms", "ms_per_step_slowest")
+    row(
+        "  host gap of a step",
+        "ms",
+        "host_gap_ms_per_step",
+        f"{f['host_gap_percent']:.1f} %: the loop beyond the device",
+    )
+    if f["attack_steps"]:
+        row("  over one without attack", "x", "epoch_over_clean_epoch", "same batch, objective standard")
+    row("evaluation", "images/s", "eval_examples_per_s", f"{f['eval_attack']}, batch {f['eval_batch']}")
+    if f["input_images_per_s"] is not None:
+        row(
+            "input of this host",
+            "images/s",
+            "input_images_per_s",
+            f"the step needs {_number(f['needed_images_per_s'])}",
+        )
+    row("compilation, cold", "s", "compile_s", "empty persistent cache")
+    row("compilation, warm", "s", "compile_warm_s", "from the persistent cache")
+    row("peak memory", "GB", "peak_bytes", f["peak_bytes_source"], 1e9)
+    row("  arguments of the step", "GB", "program_argument_bytes", "of one device, with the data it holds", 1e9)
+    row("  temporaries of the step", "GB", "program_temporary_bytes", "of one device", 1e9)
+    row("arithmetic of an image", "GFLOP", "flops_per_image", "executed", 1e9)
+    row("  over the floor", "x", "flops_over_floor", floor)
+    row("useful arithmetic", "TFLOP/s", "tflops_per_s", "the floor's, of all devices")
+    product = f"{_number(f['matmul_tflops_per_s'])} TFLOP/s, {f['matmul_size']} x {f['matmul_size']}"
+    row("  of a matrix product", "%", "tflops_over_matmul", product, 0.01)
+    if f["attack_steps"]:
+        row("attack step", "kernels", "attack_step_kernels", launches)
+        row("  memory traffic", "MB/image", "attack_step_bytes_per_image", "operands and results of every kernel", 1e6)
+    row("whole step", "kernels", "step_kernels", launches)
+    row("  memory traffic", "MB/image", "step_bytes_per_image", "operands and results of every kernel", 1e6)
+    return result
+
+
+def _number(value: float) -> str:
+    """Three digits and more."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    command_line.run(main)
