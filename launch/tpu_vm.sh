@@ -326,7 +326,7 @@ case $command in
     ((dry_run)) || costs_on
     ;;
   tensorboard)
-    on_workers 0 "jaxrobust/venv/bin/tensorboard --port=$port --logdir=${logdir@Q}" -- -L "$port:localhost:$port"
+    on_workers 0 "jaxrobust/venv/bin/tensorboard --port=$port --logdir=${logdir@Q}" "--ssh-flag=-L$port:localhost:$port"
     ;;
   delete)
     say "this deletes the slice $name in $zone with everything on its disks"

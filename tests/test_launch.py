@@ -412,6 +412,11 @@ def test_manifests_start_every_host_and_never_repeat_an_error(name):
     workdir = next(value for value in trainer["args"] if value.startswith("--workdir="))
     assert any(workdir.startswith(f"--workdir={mount['mountPath']}/") for mount in trainer["volumeMounts"])
     assert {mount["name"] for mount in trainer["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    environment = {variable["name"]: variable["value"] for variable in trainer["env"]}
+    if name == "gpu_job.yaml":  # Cloud TPU tells its hosts by itself
+        assert environment["JAX_NUM_PROCESSES"] == str(job["completions"])
+        address = "{0}-0.{0}:{1}".format(top["metadata"]["name"], services[0]["spec"]["ports"][0]["port"])
+        assert environment["JAX_COORDINATOR_ADDRESS"] == address
     for service in services:  # one name in all places
         assert service["spec"]["clusterIP"] == "None"
         assert service["metadata"]["name"] == top["metadata"]["name"] == pod["subdomain"]
