@@ -96,11 +96,11 @@ if ((dry_run)); then
   exit 0
 fi
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 command -v "$python" >/dev/null || die "--python = '$python': no such command; give the interpreter of the environment"
 if [[ ${environment[0]} == *=cuda* ]]; then
   command -v nvidia-smi >/dev/null || die "nvidia-smi is not there, so no GPU; JAX_PLATFORMS=cpu trains on processors"
-  nvidia-smi ${gpus:+"--id=$gpus"} --query-gpu=index,name,memory.used,memory.total --format=csv
+  nvidia-smi ${gpus:+"--id=$gpus"} --query-gpu=index,name,memory.used,memory.total --format=csv ||
+    die "nvidia-smi does not see these GPUs (above); correct --gpus, or look at the driver"
   busy=$(nvidia-smi ${gpus:+"--id=$gpus"} --query-compute-apps=pid --format=csv,noheader)
   [[ -z $busy ]] || say "note: other processes use these GPUs, and JAX takes most of the memory: ${busy//$'\n'/ }"
 fi

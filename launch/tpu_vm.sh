@@ -331,7 +331,10 @@ case $command in
   delete)
     say "this deletes the slice $name in $zone with everything on its disks"
     confirm "delete it"
-    delete_slice
+    delete_slice || {
+      say "NOT deleted; one created with --direct is deleted with --direct; what is there: $0 list --zone $zone"
+      exit 1
+    }
     ;;
   list)
     call compute tpus queued-resources list "--zone=$zone" "${project[@]}"
