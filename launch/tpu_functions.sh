@@ -50,8 +50,8 @@ delete_slice() {
   fi
 }
 
-# State of one resource as gcloud names it, ABSENT if there is none, UNKNOWN if gcloud could not say: an expired login or
-# a lost network must not look like a slice that has to be created.
+# State of one resource as gcloud names it, ABSENT if there is none, UNKNOWN if gcloud could not say: an expired login
+# or a lost network must not look like a slice that has to be created.
 describe() {
   local kind=$1 format=$2 output
   if output=$(gcloud compute tpus "$kind" describe "$name" "--zone=$zone" "${project[@]}" "--format=value($format)" \
@@ -114,7 +114,13 @@ readonly NOT_RUNNING='{ ! kill -0 "$(cat pid 2>/dev/null)" 2>/dev/null || { echo
 on_workers() {
   local worker=$1 command=$2
   shift 2
-  call compute tpus tpu-vm ssh "$name" "--zone=$zone" "${project[@]}" "--worker=$worker" "--command=$command" --quiet "$@"
+  call compute tpus tpu-vm ssh "$name" "--zone=$zone" "${project[@]}" "--worker=$worker" "--command=$command" --quiet \
+    "$@"
+}
+
+# A rebooted host has lost the mount, and would write to its own disk.
+mount_shared() {
+  printf '%s' "{ sudo mkdir -p /mnt/shared; mountpoint -q /mnt/shared || sudo mount -t nfs $nfs /mnt/shared; }"
 }
 
 install_project() {
@@ -126,25 +132,26 @@ install_project() {
     [[ -z $(git -C "$repository" status --porcelain) ]] || say "note: uncommitted changes are not installed"
     git -C "$repository" archive --format=tar.gz "--output=$archive" HEAD
   fi
-  call compute tpus tpu-vm scp "$archive" "$name:jaxrobust-source.tar.gz" "--zone=$zone" "${project[@]}" --worker=all --quiet
+  call compute tpus tpu-vm scp "$archive" "$name:jaxrobust-source.tar.gz" "--zone=$zone" "${project[@]}" --worker=all \
+    --quiet
   # The images bring Python 3.10, the project needs 3.11: uv brings its own.
   # shellcheck disable=SC2016  # expanded on the host
   setup_all='set -e; mkdir -p ~/jaxrobust; cd ~/jaxrobust'
   setup_all+="; $NOT_RUNNING; rm -rf src venv installed; mkdir src; tar -xzf ~/jaxrobust-source.tar.gz -C src"
   setup_all+='; python3 -m pip install --quiet --user uv; python3 -m uv venv --quiet --python 3.12 venv'
   setup_all+='; python3 -m uv pip install --quiet --python venv/bin/python -e "src[tpu]"'
-  if [[ -n $nfs ]]; then
-    setup_all+='; sudo apt-get install -qq -y nfs-common >/dev/null; sudo mkdir -p /mnt/shared'
-    setup_all+="; mountpoint -q /mnt/shared || sudo mount -t nfs $nfs /mnt/shared"
-  fi
+  [[ -z $nfs ]] || setup_all+="; sudo apt-get install -qq -y nfs-common >/dev/null; $(mount_shared)"
   [[ -z $setup ]] || setup_all+="; $setup"
   on_workers all "$setup_all; touch ~/jaxrobust/installed"
 }
 
 start_trainer() {
-  local trainer
+  local trainer command="cd ~/jaxrobust && $NOT_RUNNING"
+  [[ -z $nfs ]] || command+=" && $(mount_shared)"
   trainer="JAX_PLATFORMS=tpu,cpu $(quoted ../venv/bin/python -m jaxrobust.main "$@"); echo \$? >../exit"
-  on_workers all "cd ~/jaxrobust && $NOT_RUNNING && cd src && rm -f ../exit ../stop && { nohup setsid bash -c ${trainer@Q} >>../log 2>&1 </dev/null & echo \$! >../pid; }"
+  command+=" && cd src && rm -f ../exit ../stop"
+  command+=" && { nohup setsid bash -c ${trainer@Q} >>../log 2>&1 </dev/null & echo \$! >../pid; }"
+  on_workers all "$command"
 }
 
 stop_trainer() {
@@ -153,10 +160,12 @@ stop_trainer() {
 }
 
 # One word a host: absent, none, running, or exit-CODE, with -asked after a stop.
+# shellcheck disable=SC2016  # expanded on the host
 trainer_states() {
-  # shellcheck disable=SC2016  # expanded on the host
-  on_workers all 'cd ~/jaxrobust 2>/dev/null && test -e installed || { echo trainer=absent; exit 0; }; if test -e exit; then echo "trainer=exit-$(cat exit)$(test ! -e stop || echo -asked)"; elif kill -0 "$(cat pid 2>/dev/null)" 2>/dev/null; then echo trainer=running; else echo trainer=none; fi' |
-    grep -o 'trainer=[a-z0-9-]*' | cut -d= -f2
+  local command='cd ~/jaxrobust 2>/dev/null && test -e installed || { echo trainer=absent; exit 0; }'
+  command+='; if test -e exit; then echo "trainer=exit-$(cat exit)$(test ! -e stop || echo -asked)"'
+  command+='; elif kill -0 "$(cat pid 2>/dev/null)" 2>/dev/null; then echo trainer=running; else echo trainer=none; fi'
+  on_workers all "$command" | grep -o 'trainer=[a-z0-9-]*' | cut -d= -f2
 }
 
 # What the hosts' states come to: absent, running, restart, stopped, finished, or the exit code that ends the run.

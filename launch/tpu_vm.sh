@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Cloud TPU: create a slice, install the project, train on all its hosts, watch, delete. See --help and launch/README.md.
+# Cloud TPU: create a slice, install the project, train on its hosts, watch, delete. See --help and launch/README.md.
 set -euo pipefail
 
 usage() {
@@ -28,7 +28,7 @@ Options
   --spot              cheaper, and preempted at any time                              (run, create)
   --price USD         price of a chip-hour, to have the cost per hour stated; https://cloud.google.com/tpu/pricing
   --direct            a TPU VM without a queued resource; give it to every command on that slice
-  --nfs SERVER:/PATH  mounted as /mnt/shared on all hosts; put --workdir there        (run, install)
+  --nfs SERVER:/PATH  mounted as /mnt/shared on all hosts; put --workdir there        (run, install, start)
   --setup COMMAND     run on every host after the installation, for example another mount (run, install)
   --max-restarts N    restarts after preemptions and crashes together (default 50)    (run)
   --delete-when-done  delete the slice when the run has ended, well or not            (run)
@@ -169,15 +169,18 @@ chips_of() {
 }
 
 state_cost() {
-  local chips kind=on-demand cost="chips x their price an hour (https://cloud.google.com/tpu/pricing; --price computes it)"
+  local chips kind=on-demand until="you delete it: $0 delete --name $name --zone $zone$direct_option"
+  local cost="chips x their price an hour (https://cloud.google.com/tpu/pricing; --price computes it)"
   chips=$(chips_of "$type")
   ((!spot)) || kind=spot
-  [[ -z $price ]] || cost=$(awk -v n="$chips" -v p="$price" 'BEGIN { printf "%.2f USD an hour, %.0f USD a day", n * p, 24 * n * p }')
+  ((!delete_when_done)) || until="the run ends (--delete-when-done)"
+  [[ -z $price ]] ||
+    cost=$(awk -v n="$chips" -v p="$price" 'BEGIN { printf "%.2f USD an hour, %.0f USD a day", n * p, 24 * n * p }')
   cat >&2 <<EOF
 This creates and pays for:
   slice     $name in $zone, $type ($chips chips, $kind), runtime $runtime
   costs     $cost
-  until     $(if ((delete_when_done)); then echo "the run ends (--delete-when-done)"; else echo "you delete it: $0 delete --name $name --zone $zone$direct_option"; fi)
+  until     $until
 EOF
 }
 
@@ -275,7 +278,7 @@ if [[ $command == run ]]; then
     *) chips_per_host=4 ;;
   esac
   if ((spot || delete_when_done || $(chips_of "$type") > chips_per_host)) && [[ -z $nfs$setup ]]; then
-    die "the disks of a slice are per host and go with it; give --nfs SERVER:/PATH and --workdir /mnt/shared/..., or --setup"
+    die "a slice's disks are per host and go with it; give --nfs SERVER:/PATH and --workdir /mnt/shared/..., or --setup"
   fi
 fi
 ((dry_run)) || command -v gcloud >/dev/null || die "gcloud is not installed: https://cloud.google.com/sdk/docs/install"
@@ -317,7 +320,8 @@ case $command in
   start) start_trainer "$@" ;;
   status)
     ((direct)) || call compute tpus queued-resources describe "$name" "--zone=$zone" "${project[@]}"
-    call compute tpus tpu-vm describe "$name" "--zone=$zone" "${project[@]}" "--format=value(state,health,acceleratorType)"
+    call compute tpus tpu-vm describe "$name" "--zone=$zone" "${project[@]}" \
+      "--format=value(state,health,acceleratorType)"
     if ((dry_run)); then on_workers all 'cat ~/jaxrobust/exit'; else trainer_states; fi
     ;;
   logs) follow_log "$worker" ;;
