@@ -65,22 +65,24 @@ describe() {
   fi
 }
 
-# absent, waiting, ready, lost, failed or unknown.
+# absent, waiting, ready, lost (preempted), stopped (by somebody), failed or unknown.
 slice_state() {
   local queue=ACTIVE node
-  ((direct)) || queue=$(describe queued-resources state.state)
+  ((direct)) || queue=$(describe queued-resources state.state,state.stateInitiator)
   case $queue in
     ABSENT) echo absent ;;
     UNKNOWN) echo unknown ;;
-    SUSPENDED) echo lost ;;
-    FAILED) echo failed ;;
-    ACTIVE)
+    SUSPENDED*USER) echo stopped ;;
+    SUSPENDED*) echo lost ;;
+    FAILED*) echo failed ;;
+    ACTIVE*)
       node=$(describe tpu-vm state)
       case $node in
         READY) echo ready ;;
         UNKNOWN) echo unknown ;;
-        PREEMPTED | TERMINATED | STOPPED) echo lost ;;
-        ABSENT) if ((direct)); then echo absent; else echo lost; fi ;;
+        PREEMPTED | TERMINATED) echo lost ;;
+        STOPPED) echo stopped ;;
+        ABSENT) if ((direct)); then echo absent; else echo waiting; fi ;;
         *) echo waiting ;;
       esac
       ;;
@@ -130,10 +132,10 @@ install_project() {
   else
     archive=$scratch/jaxrobust-source.tar.gz
     [[ -z $(git -C "$repository" status --porcelain) ]] || say "note: uncommitted changes are not installed"
-    git -C "$repository" archive --format=tar.gz "--output=$archive" HEAD
+    git -C "$repository" archive --format=tar.gz "--output=$archive" HEAD || return
   fi
   call compute tpus tpu-vm scp "$archive" "$name:jaxrobust-source.tar.gz" "--zone=$zone" "${project[@]}" --worker=all \
-    --quiet
+    --quiet || return
   # The images bring Python 3.10, the project needs 3.11: uv brings its own.
   # shellcheck disable=SC2016  # expanded on the host
   setup_all='set -e; mkdir -p ~/jaxrobust; cd ~/jaxrobust'

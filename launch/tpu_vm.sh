@@ -102,7 +102,7 @@ run_all() {
     case $state in
       absent)
         # Only what this command was asked for, or has itself deleted: not what someone else took away.
-        ((may_create)) || { say "the slice $name was deleted by someone else: not created again" && exit 1; }
+        ((may_create)) || { say "the slice $name was deleted by somebody: not created again" && exit 1; }
         say "creating the slice $name"
         if create_slice; then
           may_create=0
@@ -116,8 +116,14 @@ run_all() {
         say "the request for $name failed: no quota, no capacity, or no such type; $0 status says which"
         finish 1
         ;;
+      stopped)
+        say "the slice $name was stopped, or its TPU VM deleted, by somebody: left as it is"
+        stop_following
+        costs_on
+        exit 1
+        ;;
       lost)
-        say "the slice $name was preempted or stopped"
+        say "the slice $name was preempted"
         ((spot)) || finish 1
         count_restart
         ((may_create)) && sleep "$poll" # the deletion before this one did not work

@@ -243,7 +243,7 @@ answer() {
   (($(wc -l <"$FAKE/$1") == 1)) || sed -i 1d "$FAKE/$1"
   [[ $line != NOT_FOUND ]] || { echo "ERROR: (gcloud) NOT_FOUND: no such resource" >&2; exit 1; }
   [[ $line != LOGIN ]] || { echo "ERROR: (gcloud) your login has expired" >&2; exit 1; }
-  printf '%s\n' $line
+  printf '%s\n' "${line// /$'\t'}"
 }
 case "$*" in
   *"queued-resources describe"*) answer queue ;;
@@ -289,7 +289,7 @@ def test_spot_slice_is_created_again_after_a_preemption_and_the_run_continues(tm
         "run",
         *SPOT,
         "--yes",
-        queue=("NOT_FOUND", "WAITING_FOR_RESOURCES", *("ACTIVE",) * 4, "SUSPENDED", "NOT_FOUND", "ACTIVE"),
+        queue=("NOT_FOUND", "WAITING_FOR_RESOURCES", *("ACTIVE",) * 4, "SUSPENDED SERVICE", "NOT_FOUND", "ACTIVE"),
         trainer=(
             *("trainer=absent", "trainer=none trainer=none", "trainer=running trainer=running"),
             *("trainer=running", "trainer=absent", "trainer=none", "trainer=running", "trainer=exit-0 trainer=exit-0"),
@@ -338,6 +338,10 @@ def test_nothing_is_created_or_deleted_unasked(tmp_path):
     queue = ("NOT_FOUND", "ACTIVE", "NOT_FOUND")
     done, calls = cloud(tmp_path, "run", *SPOT, "--yes", queue=queue, trainer=("trainer=running",))
     assert done.returncode == 1 and calls == ["create"] and "not created again" in done.stderr
+    # Stopped by someone else: its disks are there, and the decision is theirs.
+    for queue, node in (("ACTIVE", "STOPPED"), ("SUSPENDED USER", "READY")):
+        done, calls = cloud(tmp_path, "run", *SPOT, "--yes", "--delete-when-done", queue=(queue,), node=(node,))
+        assert done.returncode == 1 and not calls and "by somebody" in done.stderr
     # No answer is not an absence.
     done, calls = cloud(tmp_path, "run", *SPOT, "--yes", queue=("LOGIN",))
     assert done.returncode == 2 and not calls and "your login has expired" in done.stderr
