@@ -1,0 +1,427 @@
+"""The scripts under launch/: what they would run, what they refuse, and when they start again; no cluster, no cloud."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).parents[1]
+LAUNCH = ROOT / "launch"
+SLICE = ("--name", "at-1", "--zone", "us-central1-a")
+SPOT = ("--type", "v5litepod-16", "--spot", "--nfs", "10.0.0.2:/share")
+TRAINER = ("--config", "configs/digits.py", "--workdir", "runs/with space", "--config.eval.attacks=('clean',)")
+QUOTED = """--config configs/digits.py --workdir 'runs/with space' '--config.eval.attacks=('\\''clean'\\'',)'"""
+
+
+def run(script, *arguments, **environment):
+    """The finished process of a script, without a terminal; `environment` is added to this one's."""
+    return subprocess.run(
+        ("bash", LAUNCH / script, *arguments),
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+
+
+def write_program(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/usr/bin/env bash\n" + text)
+    path.chmod(0o755)
+    return path
+
+
+def scripts():
+    return sorted(path.name for path in LAUNCH.iterdir() if path.suffix in (".sh", ".sbatch"))
+
+
+@pytest.mark.parametrize("script", scripts())
+def test_scripts_parse(script):
+    assert subprocess.run(("bash", "-n", LAUNCH / script)).returncode == 0
+
+
+@pytest.mark.parametrize("script", ["tpu_vm.sh", "gpu_node.sh", "slurm.sbatch", "slurm_array.sbatch"])
+def test_help(script):
+    done = run(script, "--help")
+    assert done.returncode == 0 and "--dry-run" in done.stdout and not done.stderr
+    assert os.access(LAUNCH / script, os.X_OK) == (script.endswith(".sh"))
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("tpu_vm.sh", (), "no command"),
+        ("tpu_vm.sh", ("destroy", *SLICE), "'destroy' is no command"),
+        ("tpu_vm.sh", ("delete", "--zone", "us-central1-a"), "--name = ''"),
+        ("tpu_vm.sh", ("delete", "--name", "a b", "--zone", "us-central1-a"), "--name = 'a b'"),
+        ("tpu_vm.sh", ("delete", "--name", "x; reboot", "--zone", "us-central1-a"), "--name = 'x; reboot'"),
+        ("tpu_vm.sh", ("delete", "--name", "x"), "--zone = ''"),
+        ("tpu_vm.sh", ("create", *SLICE, "--type", "big"), "--type = 'big'"),
+        ("tpu_vm.sh", ("create", *SLICE, "--type", "v5p-8", "--price", "cheap"), "--price = 'cheap'"),
+        ("tpu_vm.sh", ("install", *SLICE, "--nfs", "a:/b;c"), "--nfs = 'a:/b;c'"),
+        ("tpu_vm.sh", ("run", *SLICE, *SPOT), "no trainer arguments"),
+        ("tpu_vm.sh", ("run", *SLICE, *SPOT, "--", "--config", "c.py"), "--workdir is missing"),
+        ("tpu_vm.sh", ("run", *SLICE, "--type", "v5p-8", "--spot", "--", *TRAINER), "give --nfs"),
+        ("tpu_vm.sh", ("run", *SLICE, "--type", "v5litepod-16", "--", *TRAINER), "give --nfs"),
+        ("tpu_vm.sh", ("status", *SLICE, "--nmae", "x"), "'--nmae' is no option"),
+        ("gpu_node.sh", (), "no trainer arguments"),
+        ("gpu_node.sh", ("--gpus", "all", "--", *TRAINER), "--gpus = 'all'"),
+        ("gpu_node.sh", ("--", "--config", "c.py"), "--workdir is missing"),
+        ("gpu_node.sh", ("--config", "c.py"), "'--config' is no option"),
+        ("slurm.sbatch", (), "no trainer arguments"),
+        ("slurm.sbatch", ("--config", "c.py"), "--workdir is missing"),
+        ("slurm.sbatch", TRAINER, "this is no SLURM job"),
+        ("slurm_array.sbatch", (), "give one file"),
+        ("slurm_array.sbatch", ("nowhere.txt",), "'nowhere.txt' is no file"),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(script, arguments, message):
+    done = run(script, *arguments, SLURM_JOB_ID="")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ") and message in done.stderr
+
+
+def test_dry_runs_print_the_commands_and_run_nothing(tmp_path):
+    for program in ("gcloud", "srun", "python"):
+        write_program(tmp_path / program, f"touch {tmp_path}/ran; exit 1\n")
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    tpu = run("tpu_vm.sh", "run", *SLICE, *SPOT, "--price", "1.20", "--dry-run", "--", *TRAINER, **path)
+    assert tpu.returncode == 0
+    assert tpu.stdout.splitlines()[0] == (
+        "gcloud compute tpus queued-resources create at-1 --node-id=at-1 --zone=us-central1-a "
+        "--accelerator-type=v5litepod-16 --spot --runtime-version=v2-alpha-tpuv5-lite --quiet"
+    )
+    assert "16 chips, spot" in tpu.stderr and "19.20 USD an hour" in tpu.stderr and "you delete it" in tpu.stderr
+
+    gpu = run("gpu_node.sh", "--gpus", "0,1", "--dry-run", "--", *TRAINER, JAX_PLATFORMS="", **path)
+    assert gpu.stdout == (
+        "env JAX_PLATFORMS=cuda,cpu CUDA_VISIBLE_DEVICES=0,1 python -m jaxrobust.main "
+        f"{QUOTED} 2>&1 | tee -a 'runs/with space.log'\n"
+    )
+
+    for given in (("--dry-run",), ()):
+        slurm = run("slurm.sbatch", *given, *TRAINER, DRY_RUN="" if given else "1", **path)
+        assert slurm.stdout.splitlines()[-1].startswith("srun ") and slurm.stdout.rstrip().endswith(QUOTED)
+        assert "#SBATCH --requeue" in slurm.stdout
+
+    runs = tmp_path / "runs.txt"
+    runs.write_text(f"# two runs\n\n{QUOTED}\n--config=c.py --workdir=b\n")
+    array = run("slurm_array.sbatch", "--dry-run", runs, **path)
+    assert "--array=1-2 " in array.stdout and QUOTED in array.stdout and "--workdir=b" in array.stdout
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# nothing\n\n", "holds no run"),
+        ("--config c.py\n", "run 1 has no --workdir"),
+        ("--workdir a\n--config d.py --workdir=a\n", "runs 1 and 2 share --workdir a"),
+        ("--workdir 'a\n", "quotes do not match"),
+    ],
+)
+def test_array_file_is_checked_before_anything_is_submitted(tmp_path, text, message):
+    file = tmp_path / "runs.txt"
+    file.write_text(text)
+    done = run("slurm_array.sbatch", "--dry-run", file)
+    assert done.returncode == 2 and message in done.stderr
+
+
+# Programs of SLURM that record their calls; srun ends as $CODE says.
+def slurm(tmp_path, code, *, state="RUNNING", restarts=0, report="", arguments=TRAINER, script="slurm.sbatch", **more):
+    write_program(
+        tmp_path / "srun", f'printf "%s\\n" "$@" >"{tmp_path}/srun.called"; echo "{report}" >&2; exit {code}\n'
+    )
+    write_program(tmp_path / "squeue", f"echo {state}\n")
+    write_program(tmp_path / "scontrol", f'echo "$*" >>"{tmp_path}/scontrol.called"\n')
+    done = run(
+        script,
+        *arguments,
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+        PYTHON="bash",
+        JAX_PLATFORMS="cpu",
+        SLURM_JOB_ID="7",
+        SLURM_RESTART_COUNT=str(restarts),
+        **more,
+    )
+    called = tmp_path / "scontrol.called"
+    return done, called.read_text() if called.exists() else ""
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "exit_code", "requeued"),
+    [
+        (0, {}, 0, False),
+        (1, {}, 1, False),
+        (2, {}, 2, False),
+        (143, {}, 143, True),
+        (134, {}, 134, True),
+        (134, {"report": "srun: error: n1: task 0: Exited with exit code 2"}, 2, False),
+        (134, {"report": "srun: error: n1: task 0: Exited with exit code 134"}, 134, True),
+        (143, {"state": "CANCELLED"}, 143, False),
+        (143, {"state": "COMPLETING"}, 143, False),
+        (143, {"restarts": 100}, 143, False),
+    ],
+)
+def test_slurm_requeues_what_another_start_can_mend(tmp_path, code, options, exit_code, requeued):
+    done, scontrol = slurm(tmp_path, code, **options)
+    assert done.returncode == exit_code
+    assert scontrol == ("requeue 7\n" if requeued else "")
+    assert (tmp_path / "srun.called").read_text().endswith("\n".join(TRAINER) + "\n")
+
+
+def test_slurm_array_runs_the_line_of_its_index(tmp_path):
+    runs = tmp_path / "runs.txt"
+    runs.write_text(f"--workdir=a\n# second\n{QUOTED}\n")
+    done, _ = slurm(tmp_path, 0, script="slurm_array.sbatch", arguments=(runs,), SLURM_ARRAY_TASK_ID="2")
+    assert done.returncode == 0
+    assert (tmp_path / "srun.called").read_text().endswith("\n".join(TRAINER) + "\n")
+    done, _ = slurm(tmp_path, 0, script="slurm_array.sbatch", arguments=(runs,), SLURM_ARRAY_TASK_ID="3")
+    assert done.returncode == 2 and "holds 2 run(s)" in done.stderr
+
+
+def gpu_node(tmp_path, codes, *options):
+    """Runs gpu_node.sh with a trainer that ends with one code after the other; returns it and the number of starts."""
+    starts = tmp_path / "starts"
+    codes = " ".join(map(str, codes))
+    trainer = write_program(
+        tmp_path / "trainer", f'codes=({codes}); echo >>"{starts}"; exit "${{codes[$(wc -l <"{starts}") - 1]}}"\n'
+    )
+    arguments = ("--python", trainer, "--wait", "0", "--log", tmp_path / "the log", *options, "--", *TRAINER)
+    return run("gpu_node.sh", *arguments, JAX_PLATFORMS="cpu"), len(starts.read_text())
+
+
+@pytest.mark.parametrize(
+    ("codes", "options", "exit_code", "starts"),
+    [
+        ((0,), (), 0, 1),
+        ((1, 0), (), 1, 1),
+        ((2, 0), (), 2, 1),
+        ((137, 134, 0), (), 0, 3),
+        ((9, 9, 9), ("--max-restarts=1",), 9, 2),
+    ],
+)
+def test_gpu_node_starts_again_after_crashes_alone(tmp_path, codes, options, exit_code, starts):
+    done, started = gpu_node(tmp_path, codes, *options)
+    assert (done.returncode, started) == (exit_code, starts)
+    assert (tmp_path / "the log").read_text() == done.stdout
+
+
+def test_gpu_node_passes_sigterm_on_and_does_not_start_again(tmp_path):
+    ready = tmp_path / "ready"
+    trainer = write_program(
+        tmp_path / "trainer", f'trap "echo saved; exit 143" TERM; touch "{ready}"; while :; do sleep 0.05; done\n'
+    )
+    process = subprocess.Popen(
+        ("bash", LAUNCH / "gpu_node.sh", "--python", trainer, "--log", tmp_path / "log", "--", *TRAINER),
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not ready.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert output.count("gpu_node.sh: start") == 1 and "saved" in output
+
+
+# A gcloud that records its calls. Its answers come line by line from files named after what is asked; the last stays.
+GCLOUD = r"""
+printf '%s\n' "$*" >>"$FAKE/calls"
+answer() {
+  local line
+  line=$(head -n 1 "$FAKE/$1")
+  (($(wc -l <"$FAKE/$1") == 1)) || sed -i 1d "$FAKE/$1"
+  [[ $line != NOT_FOUND ]] || { echo "ERROR: (gcloud) NOT_FOUND: no such resource" >&2; exit 1; }
+  [[ $line != LOGIN ]] || { echo "ERROR: (gcloud) your login has expired" >&2; exit 1; }
+  printf '%s\n' "${line// /$'\t'}"
+}
+case "$*" in
+  *"queued-resources describe"*) answer queue ;;
+  *"tpu-vm describe"*) answer node ;;
+  *trainer=absent*) answer trainer ;;
+esac
+"""
+
+
+def cloud(
+    tmp_path, command, *options, queue=("NOT_FOUND",), node=("READY",), trainer=("trainer=absent",), given=TRAINER
+):
+    """Runs tpu_vm.sh against the recorded cloud; returns it and the calls that are not questions, as short words."""
+    write_program(tmp_path / "gcloud", GCLOUD)
+    for name, lines in (("queue", queue), ("node", node), ("trainer", trainer), ("calls", ())):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    done = run(
+        "tpu_vm.sh",
+        *(command, *SLICE, *options, "--poll", "0.01", "--", *given),
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+        FAKE=str(tmp_path),
+    )
+    calls = []
+    for line in (tmp_path / "calls").read_text().splitlines():
+        for word, pattern in (
+            ("create", r"(queued-resources|tpu-vm) create at-1 "),
+            ("delete", r"(queued-resources|tpu-vm) delete at-1 "),
+            ("install", r"uv pip install"),
+            ("start", r"jaxrobust\.main"),
+        ):
+            if re.search(pattern, line):
+                calls.append(word)
+    assert all("at-1" in line for line in (tmp_path / "calls").read_text().splitlines())
+    return done, calls
+
+
+FIRST = ["create", "install", "start"]
+
+
+def test_spot_slice_is_created_again_after_a_preemption_and_the_run_continues(tmp_path):
+    done, calls = cloud(
+        tmp_path,
+        "run",
+        *SPOT,
+        "--yes",
+        queue=("NOT_FOUND", "WAITING_FOR_RESOURCES", *("ACTIVE",) * 4, "SUSPENDED SERVICE", "NOT_FOUND", "ACTIVE"),
+        trainer=(
+            *("trainer=absent", "trainer=none trainer=none", "trainer=running trainer=running"),
+            *("trainer=running", "trainer=absent", "trainer=none", "trainer=running", "trainer=exit-0 trainer=exit-0"),
+        ),
+    )
+    assert done.returncode == 0, done.stderr
+    assert calls == [*FIRST, "delete", *FIRST]  # and no deletion at the end that nobody asked for
+    assert "goes on costing; delete it:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("states", "exit_code", "starts"),
+    [
+        (("none", "exit-0 exit-0"), 0, 1),
+        (("none", "exit-0 exit-134", "exit-0 exit-0"), 0, 2),
+        (("none", "exit-143 exit-143", "running", "exit-0"), 0, 2),  # a host was rebooted
+        (("none", "exit-143-asked exit-143-asked"), 143, 1),
+        (("none", "exit-2 exit-134"), 2, 1),
+        (("none", "exit-1 exit-1"), 1, 1),
+        (("none", "exit-137"), 1, 3),  # two restarts, and then no more
+    ],
+)
+def test_what_the_trainers_end_means(tmp_path, states, exit_code, starts):
+    states = [" ".join(f"trainer={word}" for word in state.split()) for state in states]
+    done, calls = cloud(tmp_path, "run", *SPOT, "--yes", "--max-restarts=2", queue=("ACTIVE",), trainer=states)
+    assert (done.returncode, calls) == (exit_code, ["start"] * starts), done.stderr
+
+
+def test_delete_when_done_deletes_after_success_and_after_failure(tmp_path):
+    for state, code in (("exit-0", 0), ("exit-2", 2)):
+        done, calls = cloud(
+            tmp_path,
+            *("run", *SPOT, "--yes", "--delete-when-done"),
+            queue=("ACTIVE",),
+            trainer=("trainer=none", f"trainer={state}"),
+        )
+        assert (done.returncode, calls) == (code, ["start", "delete"])
+
+
+def test_nothing_is_created_or_deleted_unasked(tmp_path):
+    for command in ("run", "create", "delete"):
+        options = () if command == "delete" else SPOT
+        done, calls = cloud(tmp_path, command, *options)
+        assert done.returncode == 2 and "there is no terminal; add --yes" in done.stderr and not calls
+    # Deleted by someone else while the run was watched.
+    queue = ("NOT_FOUND", "ACTIVE", "NOT_FOUND")
+    done, calls = cloud(tmp_path, "run", *SPOT, "--yes", queue=queue, trainer=("trainer=running",))
+    assert done.returncode == 1 and calls == ["create"] and "not created again" in done.stderr
+    # Stopped by someone else: its disks are there, and the decision is theirs.
+    for queue, node in (("ACTIVE", "STOPPED"), ("SUSPENDED USER", "READY")):
+        done, calls = cloud(tmp_path, "run", *SPOT, "--yes", "--delete-when-done", queue=(queue,), node=(node,))
+        assert done.returncode == 1 and not calls and "by somebody" in done.stderr
+    # No answer is not an absence.
+    done, calls = cloud(tmp_path, "run", *SPOT, "--yes", queue=("LOGIN",))
+    assert done.returncode == 2 and not calls and "your login has expired" in done.stderr
+    # On demand, a slice that is gone is not bought again.
+    options = ("--type", "v5litepod-8", "--yes")
+    done, calls = cloud(tmp_path, "run", *options, queue=("ACTIVE",), node=("TERMINATED",))
+    assert done.returncode == 1 and not calls
+
+
+def test_direct_slices_go_through_tpu_vm_commands(tmp_path):
+    done, calls = cloud(tmp_path, "create", "--type", "v4-8", "--direct", "--yes")
+    assert done.returncode == 0 and calls == ["create"]
+    assert "tpu-vm create at-1 " in (tmp_path / "calls").read_text()
+    done, calls = cloud(tmp_path, "delete", "--direct", "--yes")
+    assert done.returncode == 0 and "tpu-vm delete at-1 " in (tmp_path / "calls").read_text()
+
+
+def test_commands_for_the_hosts_do_what_they_say(tmp_path):
+    """start, status and stop on a host that is this machine, with another home and a trainer that waits for SIGTERM."""
+    home = tmp_path / "home"
+    (home / "jaxrobust" / "src").mkdir(parents=True)
+    (home / "jaxrobust" / "installed").touch()
+    write_program(
+        home / "jaxrobust" / "venv" / "bin" / "python",
+        'trap "exit 143" TERM; printf "%s\\n" "$JAX_PLATFORMS" "$@"; while :; do sleep 0.02; done\n',
+    )
+    write_program(
+        tmp_path / "gcloud",
+        'for word in "$@"; do case $word in --command=*) HOME="$FAKE/home" bash -c "${word#*=}"; exit ;; esac; done\n',
+    )
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "FAKE": str(tmp_path)}
+
+    def status():
+        done = run("tpu_vm.sh", "status", *SLICE, **environment)
+        return done.stdout.strip()
+
+    def until(text):
+        deadline = time.monotonic() + 20
+        while status() != text and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert status() == text
+
+    assert status() == "none"
+    try:
+        assert run("tpu_vm.sh", "start", *SLICE, "--", *TRAINER, **environment).returncode == 0
+        until("running")
+        twice = run("tpu_vm.sh", "start", *SLICE, "--", *TRAINER, **environment)
+        assert twice.returncode != 0 and "the trainer is running" in twice.stdout
+        log = home / "jaxrobust" / "log"
+        while len(log.read_text().splitlines()) < 3 + len(TRAINER):
+            time.sleep(0.02)
+        assert log.read_text().splitlines() == ["tpu,cpu", "-m", "jaxrobust.main", *TRAINER]
+    finally:
+        assert run("tpu_vm.sh", "stop", *SLICE, **environment).returncode == 0
+    until("exit-143-asked")
+
+
+def manifests(name):
+    return [item for item in yaml.safe_load_all((LAUNCH / "k8s" / name).read_text()) if item]
+
+
+@pytest.mark.parametrize("name", ["gpu_job.yaml", "tpu_job.yaml", "tpu_jobset.yaml"])
+def test_manifests_start_every_host_and_never_repeat_an_error(name):
+    *services, top = manifests(name)
+    job = top["spec"] if top["kind"] == "Job" else top["spec"]["replicatedJobs"][0]["template"]["spec"]
+    pod = job["template"]["spec"]
+    (trainer,) = pod["containers"]
+    assert job["completionMode"] == "Indexed" and job["completions"] == job["parallelism"]
+    rules = {rule["action"]: rule for rule in job["podFailurePolicy"]["rules"]}
+    assert pod["restartPolicy"] == "Never"  # a pod failure policy needs it
+    assert rules["FailJob"]["onExitCodes"] == {"containerName": trainer["name"], "operator": "In", "values": [1, 2]}
+    workdir = next(value for value in trainer["args"] if value.startswith("--workdir="))
+    assert any(workdir.startswith(f"--workdir={mount['mountPath']}/") for mount in trainer["volumeMounts"])
+    assert {mount["name"] for mount in trainer["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    environment = {variable["name"]: variable["value"] for variable in trainer["env"]}
+    if name == "gpu_job.yaml":  # Cloud TPU tells its hosts by itself
+        assert environment["JAX_NUM_PROCESSES"] == str(job["completions"])
+        address = "{0}-0.{0}:{1}".format(top["metadata"]["name"], services[0]["spec"]["ports"][0]["port"])
+        assert environment["JAX_COORDINATOR_ADDRESS"] == address
+    for service in services:  # one name in all places
+        assert service["spec"]["clusterIP"] == "None"
+        assert service["metadata"]["name"] == top["metadata"]["name"] == pod["subdomain"]
+        assert set(service["spec"]["selector"].values()) == {top["metadata"]["name"]}
