@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from rich.table import Table
 
-from jaxrobust import build, command_line, console, data, hlo, measuring, parallel, train
+from jaxrobust import build, command_line, console, data, feeds, hlo, measuring, parallel, train
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
 from jaxrobust.data import batches
@@ -141,7 +141,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
             "devices": mesh.size,
             "processes": jax.process_count(),
             "jax": jax.__version__,
-            "streamed": config.data.get("streaming", False),
+            "streamed": config.data.streaming,
             "steps_per_dispatch": training.length,
             "repeats": loop.repeats,
             "steps_per_repeat": loop.times * training.length,
@@ -197,13 +197,13 @@ class Training:
 
     def __init__(self, config, dataset, mesh, total_steps: int):
         self.state = build.initial_state(config, dataset, mesh, total_steps)
-        prepare = _streamed if config.data.get("streaming", False) else train.resident
+        prepare = _streamed if config.data.streaming else feeds.resident
         self._updates, self._inputs = prepare(config, dataset, mesh, total_steps)
         self._key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
         self.length = 1 if prepare is _streamed else build.steps_per_dispatch(config, mesh)
         rng = np.random.default_rng(config.train.seed)
         self._order = rng.integers(0, len(dataset.train), (self.length, config.train.batch_size), np.int32)
-        _, self._arguments = next(self._inputs(self._order))
+        _, self._arguments = next(self._inputs(self._order, 0))
         self.compiled = None
 
     def lower(self) -> jax.stages.Lowered:
@@ -212,7 +212,7 @@ class Training:
 
     def loop(self, dispatches: int) -> None:
         """Train as a training does: indices come from the host, which looks at every loss one dispatch late."""
-        inputs = self._inputs(np.tile(self._order, (dispatches, 1)))
+        inputs = self._inputs(np.tile(self._order, (dispatches, 1)), 0)
         self.state, _ = train.update(
             self.state,
             0,
@@ -232,9 +232,9 @@ class Training:
 
 
 def _streamed(config, dataset, mesh, total_steps: int):
-    """As `train.resident`, but the host sends the images of each batch. They are decoded already."""
+    """As `feeds.streamed`, but without reading: the host sends decoded images."""
 
-    def inputs(order):
+    def inputs(order, first_step):
         for indices in order:
             part = dataset.train.take(indices)
             yield 1, parallel.shard((part.images, part.labels), mesh)
@@ -264,7 +264,7 @@ def _evaluation(config, dataset, mesh, spec, training: Training):
 
 def _input_rate(config, seconds: float) -> float | None:
     """Images per second that this host reads and decodes of a streamed set; None for others, and without the data."""
-    if not config.data.get("streaming", False):
+    if not config.data.streaming:
         return None
     if not data.is_there(config.data.name, config.data.data_dir):
         console.say(f"{config.data.name} is not there: the input pipeline is not measured")

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from jaxrobust import config as config_lib
-from jaxrobust import data, flops, models, objectives, optimizers, parallel, remedies, steps, train_state
+from jaxrobust import console, data, flops, models, objectives, optimizers, parallel, remedies, steps, train_state
 from jaxrobust.attacks import threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.data.augment import augment
@@ -21,6 +21,9 @@ def dataset(config) -> data.DataSet:
         validation_per_class=config.data.validation_per_class,
         seed=config.data.seed,
         gaussians=_gaussians(config),
+        streaming=config.data.streaming,
+        image_size=config.data.image_size,
+        progress=console.progress,
     )
 
 
@@ -31,7 +34,7 @@ def description(config, images=None, num_classes: int | None = None) -> data.Des
         data_dir=config.data.data_dir,
         validation_per_class=config.data.validation_per_class,
         gaussians=_gaussians(config),
-        image_size=config.data.get("image_size"),
+        image_size=config.data.image_size,
         images=images,
         num_classes=num_classes,
     )
@@ -55,6 +58,7 @@ def model(config, num_classes: int, mesh, dtype: str | None = None):
         width=fields.width,
         hidden=tuple(fields.hidden),
         final_batch_norm=fields.final_batch_norm,
+        stem=fields.stem,
         canonical_gradients=parallel.on_cpu(mesh),
     )
 
@@ -180,7 +184,7 @@ def lower_training(config, description: data.Description, mesh, total_steps: int
     state, key = _abstract(_state_of(config, description, mesh, total_steps), mesh), _abstract_key(mesh)
     batch, examples, shape = config.train.batch_size, description.train_examples, description.image_shape
     array = partial(_array, mesh)
-    if config.data.get("streaming", False):
+    if config.data.streaming:
         share = parallel.SHARDED
         inputs = array((batch, *shape), description.pixel_type, share), array((batch,), "int32", share)
         return streamed_train_step(config, num_classes, mesh, total_steps).lower(state, *inputs, key)

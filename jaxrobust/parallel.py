@@ -40,14 +40,29 @@ def replicate(tree, mesh: Mesh):
 
 
 def shard(tree, mesh: Mesh, spec: PartitionSpec = SHARDED):
-    """The tree's host arrays, whole on every process, split over the devices along one dimension, the leading one."""
+    """The tree's host arrays, whole on every process, split over the devices along one dimension, the leading one.
+
+    Of what stands for an array and is made one by `np.asarray`, such as images yet to be decoded, only the shares of
+    this process's devices are.
+    """
     sharding = NamedSharding(mesh, spec)
 
     def put(array):
-        array = np.asarray(array)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array[index]))
 
     return jax.tree.map(put, tree)
+
+
+def local_positions(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """The positions of a global batch that belong to this process's devices, rising."""
+    shares = NamedSharding(mesh, SHARDED).addressable_devices_indices_map((batch_size,)).values()
+    return np.sort(np.concatenate([np.arange(batch_size)[share] for (share,) in shares]))
+
+
+def join(tree, mesh: Mesh):
+    """Global arrays of which each process brings its `local_positions` as host arrays."""
+    sharding = NamedSharding(mesh, SHARDED)
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), tree)
 
 
 def one_behind(started):

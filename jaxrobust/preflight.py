@@ -100,7 +100,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
         lambda: build.lower_evaluation(config, description, mesh, spec),
         f"evaluation under {spec.name}, batch {config.eval.batch_size} on {count} chips",
     )
-    streamed = config.data.get("streaming", False)
+    streamed = config.data.streaming
     resident = 0 if streamed else description.train_examples * (_image_bytes(description) + 4)
     beside = _beside_training(config, description, mesh, training, evaluation)
     figures = {

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust import build, console, evaluate, files, parallel, remedies, results, train_state
+from jaxrobust import build, console, evaluate, feeds, files, parallel, remedies, results, train_state
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.data import batches
@@ -60,7 +60,7 @@ def _train_and_evaluate(config, workdir, mesh):
         files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
 
     # Everything is compiled when it is first called.
-    train_steps, inputs = resident(config, dataset, mesh, total_steps)
+    train_steps, inputs = feeds.create(config, dataset, mesh, total_steps)
     end_epoch = _make_end_epoch(remedies.create(config.remedy.name), dataset.num_classes, mesh)
     learning_rate = build.schedule(config, total_steps)
     key = jax.random.fold_in(jax.random.key(config.train.seed), 1)  # 0 is that of the initial weights
@@ -115,7 +115,14 @@ def _train_and_evaluate(config, workdir, mesh):
                 f"training, {title}", total_steps * batch_size, "images", step * batch_size
             ) as advance:
                 state, step = update(
-                    state, step, train_steps, inputs(order), key, log_loss, lambda n: advance(n * batch_size), stop
+                    state,
+                    step,
+                    train_steps,
+                    inputs(order, step),
+                    key,
+                    log_loss,
+                    lambda n: advance(n * batch_size),
+                    stop,
                 )
             images_per_second = (step - before) * batch_size / (time.monotonic() - started)
             if step % steps_per_epoch:
@@ -143,25 +150,6 @@ def _train_and_evaluate(config, workdir, mesh):
                 save_and_stop(step)
         checkpoints.close()
     evaluate.finish(workdir)
-
-
-def resident(config, dataset, mesh, total_steps: int):
-    """Training with the training set on the devices, to which the host sends indices.
-
-    Returns:
-        The compiled updates (state, *inputs, key) -> (state, losses [S]), and the function from an epoch's order
-        [steps, batch], or the rest of it, to the (S, inputs) of one dispatch after another. They are cut at the same
-        places however often a run is interrupted, since it stops at a cut.
-    """
-    data = parallel.replicate((dataset.train.images, dataset.train.labels), mesh)
-    length = build.steps_per_dispatch(config, mesh)
-
-    def inputs(order):
-        for start in range(0, len(order), length):
-            indices = order[start : start + length]
-            yield len(indices), (*data, parallel.shard(indices, mesh, parallel.SHARDED_STEPS))
-
-    return build.train_steps(config, dataset.num_classes, mesh, total_steps), inputs
 
 
 def update(state, step, train_steps, inputs, key, log_loss, advance, stop):

@@ -1,0 +1,226 @@
+"""Streamed sets: the same images and labels as in memory, an index that is made once, damage said in one line."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from streamed_sets import IMAGES, LABELS, SHAPE, WAVES, jpeg, load, shards
+
+from jaxrobust import data, parallel
+from jaxrobust.data import batches, records, streaming
+from jaxrobust.errors import FieldError
+
+
+@pytest.mark.parametrize("name", ["fixed", "undeclared"])
+def test_streamed_is_resident(folder, name):
+    resident = load(folder, name, streaming=False, validation_per_class=4)
+    streamed = load(folder, name, validation_per_class=4)
+    assert len(shards(folder, name=name)) == 3
+    assert streamed.streamed and not resident.streamed
+    assert streamed.class_names == resident.class_names and streamed.image_shape == SHAPE
+    for split in ("train", "validation", "test"):
+        ours, theirs = getattr(streamed, split), getattr(resident, split)
+        assert ours.images.shape == theirs.images.shape and ours.images.dtype == theirs.images.dtype
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        np.testing.assert_array_equal(np.asarray(ours.images), theirs.images)
+
+
+def test_selecting_reads_nothing(folder):
+    split = load(folder).train
+    for file in shards(folder):
+        file.unlink()
+    part = split.take(np.array([3, 49, 3])).take(slice(1, 3)).take(np.array([True, False]))
+    assert part.images.shape == (1, *SHAPE) and part.labels.tolist() == [49 % 3]
+    with pytest.raises(FieldError, match=r"^data.name = 'tfds:fixed': cannot be read \(FileNotFoundError"):
+        np.asarray(part.images)
+    for index in (0, (slice(1), slice(2))):
+        with pytest.raises(TypeError):
+            part.images[index]
+
+
+def test_each_device_decodes_its_own_share_of_each_batch(folder, monkeypatch):
+    split, decoded = load(folder).test, []
+    decode = records.RecordImages.__array__
+
+    def spy(images, *arguments, **options):
+        decoded.append(len(images))
+        return decode(images, *arguments, **options)
+
+    monkeypatch.setattr(records.RecordImages, "__array__", spy)
+    mesh, seen = parallel.make_mesh(), []
+    for batch in batches.padded_batches(split, 16):
+        images, labels = parallel.shard((batch["images"], batch["labels"]), mesh)
+        np.testing.assert_array_equal(labels, LABELS[50 + batch["ids"]])
+        seen.append(np.asarray(images)[batch["mask"]])
+    assert decoded == [2] * 8 * 2  # two batches of two images a device
+    np.testing.assert_array_equal(np.concatenate(seen), IMAGES[50:])
+
+
+def test_kept_back_labels_are_not_the_test_set(folder):
+    streamed = load(folder, "varied", image_size=16)
+    assert len(streamed.test) == 10 and streamed.test.labels.tolist() == LABELS[:10].tolist()
+
+
+def test_resizing_for_evaluation_is_that_of_torchvision(folder):
+    images = np.asarray(load(folder, "varied", image_size=16).train.images)
+    assert images.shape == (20, 16, 16, 3)
+    for ours, wave in zip(images, WAVES, strict=True):
+        whole = Image.open(io.BytesIO(jpeg(wave)))
+        short = min(whole.size)
+        width, height = (round(side * 18 / short) for side in whole.size)  # 18 = round(16 * 256 / 224)
+        left, top = (width - 16) // 2, (height - 16) // 2
+        theirs = whole.resize((width, height), Image.BILINEAR).crop((left, top, left + 16, top + 16))
+        assert np.abs(np.int32(ours) - np.asarray(theirs)).max() <= 2
+
+
+def test_images_of_different_sizes_need_a_size(folder):
+    streamed = load(folder, "varied")  # the first images of both splits are of one size
+    message = r"^data.image_size = 0: leaves images as they are, and their shapes are 41,60,3 and 40,60,3; set it"
+    with pytest.raises(FieldError, match=message):
+        np.asarray(streamed.test.images[:2])
+    with pytest.raises(FieldError, match=message):
+        list(
+            streaming.train_batches(
+                streamed.train,
+                np.array([[0, 1]]),
+                first_step=0,
+                seed=0,
+                share=slice(2),
+                operations=(),
+                crop_scale=(0.08, 1.0),
+            )
+        )
+
+
+class Progress:
+    """Counts how often files are indexed."""
+
+    def __init__(self):
+        self.titles, self.share = [], 0
+
+    @contextlib.contextmanager
+    def __call__(self, title, total, unit):
+        self.titles.append(title)
+        yield lambda amount: setattr(self, "share", self.share + amount / total)
+
+
+def test_index_is_made_once_and_anew_when_files_change(folder, tmp_path):
+    progress = Progress()
+    labels = load(folder, progress=progress).train.labels
+    assert progress.titles == ["tfds:fixed: indexing 3 files, once"] * 2  # train and test
+    assert progress.share == pytest.approx(2)
+    np.testing.assert_array_equal(load(folder, progress=progress).train.labels, labels)
+    assert len(progress.titles) == 2
+
+    os.utime(shards(folder)[1])
+    load(folder, progress=progress)
+    assert len(progress.titles) == 3
+    load(folder, progress=progress)
+    assert len(progress.titles) == 3
+
+    for index in (tmp_path / "cache" / "jaxrobust").glob("*.npz"):
+        index.write_bytes(index.read_bytes()[:-100])
+    np.testing.assert_array_equal(load(folder, progress=progress).train.labels, labels)
+    assert len(progress.titles) == 5
+
+
+def test_no_cache_folder_is_no_obstacle(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    np.testing.assert_array_equal(load(folder).test.images, IMAGES[50:])
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+
+
+def rewrite(file, **features):
+    """One record with some bytes as the image and a label."""
+    feature = {"image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"no image"]))}
+    feature |= {key: tf.train.Feature(int64_list=tf.train.Int64List(value=[value])) for key, value in features.items()}
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for _ in range(17):
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+
+def garble(file):
+    """Whole records of what is no tf.Example."""
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        writer.write(bytes(range(255, 0, -1)))
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (truncate, r"'.*00000-of-00003' cannot be read \(DataLossError: .*; prepare it anew"),
+        (flip_a_bit, r"'.*00000-of-00003' cannot be read \(DataLossError: .*; prepare it anew"),
+        (pathlib.Path.unlink, r"cannot be read \(NotFoundError: .*; prepare it anew"),
+        (lambda file: rewrite(file), r"'.*00000-of-00003' cannot be read \(InvalidArgumentError: .*label"),
+        (garble, r"'.*00000-of-00003' cannot be read \(\w+Error: .*; prepare it anew"),
+        (lambda file: rewrite(file, label=3), r"training labels hold 3 \(at index 0\)"),
+        (lambda file: file.write_bytes(b""), r"split 'train' holds 33 examples, not the promised 50"),
+    ],
+)
+def test_damaged_files_are_said_in_one_line(folder, damage, message):
+    damage(shards(folder)[0])
+    with pytest.raises(FieldError, match=rf"^data.name = 'tfds:fixed': {message}") as error:
+        load(folder)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_what_is_no_image_is_said_when_it_is_looked_at(folder):
+    rewrite(shards(folder)[0], label=0)
+    images = load(folder).train.images
+    np.testing.assert_array_equal(images[17:], IMAGES[17:50])
+    with pytest.raises(FieldError, match=r"^data.name = 'tfds:fixed': cannot be read \(InvalidArgumentError") as error:
+        np.asarray(images)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_shrinks_while_it_is_used(folder):
+    images = load(folder).train.images
+    truncate(shards(folder)[2])
+    np.testing.assert_array_equal(images[:49], IMAGES[:49])
+    with pytest.raises(FieldError, match=r"has become shorter; restore it"):
+        np.asarray(images[49:].payloads())
+
+
+def test_other_formats_than_tfrecord(folder):
+    info = folder / "fixed" / "1.0.0" / "dataset_info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "parquet"}))
+    with pytest.raises(FieldError, match=r"is stored as parquet.*--file_format=tfrecord"):
+        load(folder)
+
+
+def test_files_elsewhere_than_on_a_disk(folder):
+    files = [f"ram://{file.name}" for file in shards(folder)]
+    for file, there in zip(shards(folder), files, strict=True):
+        tf.io.gfile.copy(str(file), there, overwrite=True)
+    index = records.load_index(files, "remote", data.sources.no_progress)
+    images = records.RecordImages.of("remote", files, index, SHAPE, resized=False)
+    np.testing.assert_array_equal(images[np.array([40, 2])], IMAGES[[40, 2]])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"name": "digits"}, r"^data.streaming = True: 'digits' can only be read into memory; set data.streaming"),
+        ({"streaming": False, "image_size": 32}, r"^data.image_size = 32: only streamed images are resized"),
+        ({"image_size": -1}, r"^data.image_size = -1: is negative"),
+    ],
+)
+def test_what_cannot_be_streamed(options, message):
+    with pytest.raises(FieldError, match=message):
+        data.load(**{"name": "tfds:fixed", "streaming": True} | options)
