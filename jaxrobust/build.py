@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from jaxrobust import config as config_lib
-from jaxrobust import data, flops, models, objectives, optimizers, parallel, remedies, steps, train_state
+from jaxrobust import console, data, flops, models, objectives, optimizers, parallel, remedies, steps, train_state
 from jaxrobust.attacks import threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.data.augment import augment
@@ -21,6 +21,9 @@ def dataset(config) -> data.DataSet:
         validation_per_class=config.data.validation_per_class,
         seed=config.data.seed,
         gaussians=_gaussians(config),
+        streaming=config.data.streaming,
+        image_size=config.data.image_size,
+        progress=console.progress,
     )
 
 
@@ -55,6 +58,7 @@ def model(config, num_classes: int, mesh, dtype: str | None = None):
         width=fields.width,
         hidden=tuple(fields.hidden),
         final_batch_norm=fields.final_batch_norm,
+        stem=fields.stem,
         canonical_gradients=parallel.on_cpu(mesh),
     )
 

@@ -39,7 +39,10 @@ def default() -> ml_collections.ConfigDict:
     c.data.data_dir = ""  # tfds only: folder of prepared data sets; empty: $TFDS_DATA_DIR, else the TFDS default
     c.data.validation_per_class = 0  # images per class held out of the training set; 0: no validation split
     c.data.seed = 0  # draws the validation split (and the Gaussian mixtures), not the training
-    c.data.augment = ()  # of "crop", "flip", applied in the order given
+    c.data.streaming = False  # tfds only: leave images in their files until needed, for sets that do not fit in memory
+    c.data.image_size = 0  # streamed only: side to resize to, centre crop included; 0: the one size that the files hold
+    c.data.augment = ()  # of "crop", "flip", and "resized_crop" (streamed only, first); applied in the order given
+    c.data.crop_scale = (0.08, 1.0)  # resized_crop: smallest and largest share of the image's area
     c.data.pad = 4  # pixels on each side before the random crop
     c.data.pad_mode = "zero"  # zero | reflect
     c.data.gaussians = (
@@ -54,12 +57,13 @@ def default() -> ml_collections.ConfigDict:
     c.data.gaussians.pixels_per_unit = 0.04  # pixel = 0.5 + pixels_per_unit * x; a radius e is e * pixels_per_unit
 
     c.model = ml_collections.ConfigDict()
-    c.model.name = "cnn"  # linear | mlp | cnn | lenet5 | resnet18 | resnet34 | preact_resnet18 | wide_resnet
+    c.model.name = "cnn"  # linear | mlp | cnn | lenet5 | resnet18, 34, 50 | preact_resnet18 | wide_resnet
     c.model.dtype = "float32"  # of convolutions and matrix products: float32 | bfloat16
     c.model.batch_norm = "local"  # statistics of each device's share: local; of the whole batch: synchronised
     c.model.mean = (0.0,)  # the model normalises pixels itself: (x - mean) / std, one value or one per channel
     c.model.std = (1.0,)
     c.model.depth = 28  # wide_resnet: 6n + 4 layers
+    c.model.stem = "small"  # resnet18, 34, 50. small: 3x3; imagenet: 7x7 and pooling, a quarter of the resolution
     c.model.width = 0  # wide_resnet: widening factor; cnn: channels of the first stage; 0: the model's own default
     c.model.hidden = (256, 256)  # mlp: units of each hidden layer
     c.model.final_batch_norm = True  # preact_resnet18: batch norm before the pooling, as Rice et al. 2020
@@ -158,13 +162,14 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     Raises:
         FieldError: names the first field that is wrong, its value and the remedy.
     """
-    data.check_name(config.data.name)
+    data.check_streaming(config.data.name, config.data.streaming, config.data.image_size)
     for section in ("data", "train", "eval"):
         _in_range(f"{section}.seed", config[section].seed, 0, 2**32)
     _at_least("data.validation_per_class", config.data.validation_per_class, 0)
     augment.check_arguments(tuple(config.data.augment), config.data.pad, config.data.pad_mode)
+    augment.check_streaming(tuple(config.data.augment), config.data.streaming, tuple(config.data.crop_scale))
 
-    models.check(config.model.name, dtype=config.model.dtype, depth=config.model.depth)
+    models.check(config.model.name, dtype=config.model.dtype, depth=config.model.depth, stem=config.model.stem)
     _one_of("model.batch_norm", config.model.batch_norm, ("local", "synchronised"))
     _all("model.mean", config.model.mean, math.isfinite, "finite numbers, one value or one per channel")
     _all("model.std", config.model.std, lambda s: 0 < s < math.inf, "positive numbers, one value or one per channel")

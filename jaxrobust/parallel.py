@@ -40,12 +40,15 @@ def replicate(tree, mesh: Mesh):
 
 
 def shard(tree, mesh: Mesh, spec: PartitionSpec = SHARDED):
-    """The tree's host arrays, whole on every process, split over the devices along one dimension, the leading one."""
+    """The tree's host arrays, whole on every process, split over the devices along one dimension, the leading one.
+
+    Of what stands for an array and is made one by `np.asarray`, such as images yet to be decoded, only the shares of
+    this process's devices are.
+    """
     sharding = NamedSharding(mesh, spec)
 
     def put(array):
-        array = np.asarray(array)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array[index]))
 
     return jax.tree.map(put, tree)
 

@@ -109,8 +109,9 @@ class Writer:
         attack = records[-1]["attack"]
         if adversarial is not None and attack != "clean":
             n = len(adversarial)
+            clean = to_float(np.asarray(images[:n]))
             drawn[f"test/{attack}/examples"] = figures.adversarial_images(
-                to_float(images[:n]), adversarial, arrays["labels"][:n], arrays[f"{attack}_prediction"][:n], classes
+                clean, adversarial, arrays["labels"][:n], arrays[f"{attack}_prediction"][:n], classes
             )
         writer.write_images(
             records[0]["step"], {tag: figures.to_rgb(figure)[np.newaxis] for tag, figure in drawn.items()}

@@ -1,6 +1,7 @@
-"""Image classification data in memory: `load("tfds:cifar10")` gives checked train, validation and test splits.
+"""Image classification data: `load("tfds:cifar10")` gives checked train, validation and test splits.
 
-Everything the rest of the package sees is a `DataSet` of numpy arrays. Where they come from is the business of
+Everything the rest of the package sees is a `DataSet` of numpy arrays, or, for sets that do not fit in memory, of what
+stands for them (`records`); `streaming` then makes the training batches. Where they come from is the business of
 `sources`, one file per form of the name; that they are sound is the business of `checks`, the same for every source.
 TensorFlow is imported by the `tfds:` source alone, and only when it reads.
 
@@ -9,10 +10,12 @@ TensorFlow is imported by the `tfds:` source alone, and only when it reads.
     data.train.counts(data.num_classes)
 """
 
+from collections.abc import Callable
+
 from jaxrobust.data import checks, randomness, sources, splits
 from jaxrobust.data.dataset import DataSet, Split
 from jaxrobust.data.describe import Description, describe, is_there, random_dataset
-from jaxrobust.data.sources import Gaussians, check_name
+from jaxrobust.data.sources import Gaussians, check_name, check_streaming
 
 __all__ = [
     "DataSet",
@@ -20,6 +23,7 @@ __all__ = [
     "Gaussians",
     "Split",
     "check_name",
+    "check_streaming",
     "describe",
     "is_there",
     "load",
@@ -34,6 +38,9 @@ def load(
     validation_per_class: int = 0,
     seed: int = 0,
     gaussians: Gaussians | None = None,
+    streaming: bool = False,
+    image_size: int = 0,
+    progress: Callable = sources.no_progress,
 ) -> DataSet:
     """Reads and checks a data set, and takes the validation split from its training set.
 
@@ -43,11 +50,18 @@ def load(
         validation_per_class: examples of every class to move from train to validation.
         seed: selects the validation examples and, for `gaussians`, the draw. The test split of `digits` is fixed.
         gaussians: the mixture that the name `gaussians` stands for.
+        streaming: leave the images in their files until they are needed; `tfds:` sets alone.
+        image_size: side that streamed images are resized to; 0 leaves them as they are.
+        progress: (title, total, unit) -> context that gives advance(amount): shows the indexing of files to stream.
 
     Raises:
         FieldError: the name, or what it leads to, cannot be used.
     """
-    raw = sources.read(name, data_dir=data_dir, seed=seed, gaussians=gaussians)
+    check_streaming(name, streaming, image_size)
+    if streaming:
+        raw = sources.stream(name, data_dir=data_dir, image_size=image_size, progress=progress)
+    else:
+        raw = sources.read(name, data_dir=data_dir, seed=seed, gaussians=gaussians)
     class_names, train, test = checks.checked(raw, name)
     train, validation = splits.hold_out(
         train, validation_per_class, class_names, randomness.generator(seed, "validation")

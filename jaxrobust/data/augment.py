@@ -1,4 +1,4 @@
-"""Random crops and flips in JAX, one key per example.
+"""Random crops and flips in JAX, one key per example, and the names of all operations on training images.
 
 Because each example brings its own key, what happens to it depends neither on the rest of the batch nor on how many
 devices share it:
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from jaxrobust.errors import FieldError
 
-OPERATIONS = ("crop", "flip")
+OPERATIONS = ("crop", "flip", "resized_crop")
+HOST_OPERATIONS = ("resized_crop",)  # done where a streamed image is decoded, see `streaming`
 PAD_MODES = ("zero", "reflect")
 
 
@@ -33,6 +34,7 @@ def augment(keys: jax.Array, images: jax.Array, *, operations: tuple[str, ...], 
         images: [B, H, W, C] float32 in [0, 1].
         operations: any of `OPERATIONS`, each at most once, applied in this order.
             `crop`: pad, then cut out H x W at a uniform offset. `flip`: mirror left to right with probability 1/2.
+            Those of `HOST_OPERATIONS` have been done before and are passed over.
         pad: pixels that `crop` adds on each side.
         pad_mode: what `crop` pads with: `zero` (black) or `reflect` (the image mirrored, its edge not repeated).
 
@@ -45,7 +47,7 @@ def augment(keys: jax.Array, images: jax.Array, *, operations: tuple[str, ...], 
     check_arguments(operations, pad, pad_mode)
 
     def augment_one(key, image):
-        for operation in operations:
+        for operation in (name for name in operations if name not in HOST_OPERATIONS):
             # The key follows the operation, not its place: adding flips leaves the crops as they were.
             own_key = jax.random.fold_in(key, OPERATIONS.index(operation))
             image = _crop(own_key, image, pad, pad_mode) if operation == "crop" else _flip(own_key, image)
@@ -65,6 +67,19 @@ def check_arguments(operations: tuple[str, ...], pad: int, pad_mode: str) -> Non
         raise FieldError("data.pad", pad, "is negative", "use a number of pixels of at least 0")
     if pad_mode not in PAD_MODES:
         raise FieldError("data.pad_mode", pad_mode, "is unknown", f"use one of {PAD_MODES}")
+
+
+def check_streaming(operations: tuple[str, ...], streaming: bool, crop_scale: tuple[float, float]) -> None:
+    """Raises FieldError unless the operations of the host can be done, and come before those of the device."""
+    for name in HOST_OPERATIONS:
+        if name in operations and not streaming:
+            remedy = "set data.streaming to True, or use crop"
+            raise FieldError("data.augment", operations, f"{name!r} is for streamed images", remedy)
+        if name in operations[1:]:
+            raise FieldError("data.augment", operations, f"{name!r} is done first", "write it first")
+    if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+        problem = "is no range of shares of an image's area"
+        raise FieldError("data.crop_scale", crop_scale, problem, "give two rising numbers in (0, 1]")
 
 
 def _crop(key: jax.Array, image: jax.Array, pad: int, pad_mode: str) -> jax.Array:

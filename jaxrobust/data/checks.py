@@ -12,6 +12,8 @@ from jaxrobust.errors import FieldError
 class RawDataSet:
     """What a source hands over: arrays as they were found, nothing of them checked.
 
+    Images of a streamed set stand for such arrays; see `Split`.
+
     Attributes:
         class_names: one name per class; it fixes the number of classes.
         train_images: [N, H, W, C] pixels of any type.
@@ -114,7 +116,8 @@ def checked_images(images: np.ndarray, name: str, which: str) -> np.ndarray:
             "transpose them to [N, height, width, channels]",
         )
     if images.dtype == np.uint8:
-        if images.max() == 1:
+        # Streamed images are not looked at: it would take as long as an epoch.
+        if isinstance(images, np.ndarray) and images.max() == 1:
             raise error("are uint8 with no value above 1, nearly black", "multiply them by 255")
         return images
     if images.dtype.kind != "f":

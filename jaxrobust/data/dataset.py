@@ -10,7 +10,8 @@ class Split:
     """Labelled images in a fixed order. An example's index in its split is its id.
 
     Attributes:
-        images: [N, H, W, C], uint8 in 0..255 or float32 in [0, 1].
+        images: [N, H, W, C], uint8 in 0..255 or float32 in [0, 1]. Of a streamed set it is a `records.RecordImages`,
+            which has the `shape`, `dtype`, length and selection of an array and is decoded by `np.asarray`.
         labels: [N] int32.
     """
 
@@ -25,7 +26,7 @@ class Split:
         return np.bincount(self.labels, minlength=num_classes)
 
     def take(self, indices: np.ndarray | slice) -> "Split":
-        """The examples at `indices`, in that order; for a slice, views of them."""
+        """The examples at `indices`, in that order; for a slice, views of them. Streamed images are not decoded."""
         return Split(self.images[indices], self.labels[indices])
 
 
@@ -50,6 +51,11 @@ class DataSet:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether images are decoded as they are needed; otherwise they are arrays in memory."""
+        return not isinstance(self.train.images, np.ndarray)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

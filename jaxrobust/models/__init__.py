@@ -18,19 +18,27 @@ from jaxrobust.models.cnn import CNN
 from jaxrobust.models.lenet5 import LeNet5
 from jaxrobust.models.linear import MLP, LinearClassifier
 from jaxrobust.models.preact_resnet import PreActResNet
-from jaxrobust.models.resnet import ResNet
+from jaxrobust.models.resnet import STEMS, BasicBlock, BottleneckBlock, ResNet
 from jaxrobust.models.wide_resnet import blocks_per_stage, wide_resnet
 
-NAMES = ("linear", "mlp", "cnn", "lenet5", "resnet18", "resnet34", "preact_resnet18", "wide_resnet")
+NAMES = ("linear", "mlp", "cnn", "lenet5", "resnet18", "resnet34", "resnet50", "preact_resnet18", "wide_resnet")
+# Blocks of each stage, and which.
+_RESNETS = {
+    "resnet18": ((2, 2, 2, 2), BasicBlock),
+    "resnet34": ((3, 4, 6, 3), BasicBlock),
+    "resnet50": ((3, 4, 6, 3), BottleneckBlock),
+}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def check(name: str, *, dtype: str = "float32", depth: int = 28) -> None:
+def check(name: str, *, dtype: str = "float32", depth: int = 28, stem: str = "small") -> None:
     """Raises FieldError unless `create` can build this model; costs nothing."""
     if name not in NAMES:
         raise FieldError("model.name", name, "unknown model", f"write one of {', '.join(NAMES)}")
     if dtype not in DTYPES:
         raise FieldError("model.dtype", dtype, "unknown computation type", f"write one of {', '.join(DTYPES)}")
+    if stem not in STEMS:
+        raise FieldError("model.stem", stem, "unknown stem", f"write one of {', '.join(STEMS)}")
     if name == "wide_resnet":
         blocks_per_stage(depth)
 
@@ -47,6 +55,7 @@ def create(
     width: int | None = None,
     hidden: tuple[int, ...] = (256, 256),
     final_batch_norm: bool = True,
+    stem: str = "small",
     canonical_gradients: bool = False,
 ) -> nn.Module:
     """The model called `name`; options that it does not have are ignored.
@@ -63,12 +72,13 @@ def create(
             0 is that default.
         hidden: width of each hidden layer of `mlp`.
         final_batch_norm: of `preact_resnet18`, whether it normalises before pooling.
+        stem: of `resnet18`, `resnet34` and `resnet50`: `small` for images of some 32 pixels, `imagenet` for some 224.
         canonical_gradients: gradients of convolutions in the form that XLA:CPU runs fast inside loops; set it on CPU.
 
     Raises:
-        FieldError: the name, the dtype or the depth is unknown.
+        FieldError: the name, the dtype, the depth or the stem is unknown.
     """
-    check(name, dtype=dtype, depth=depth)
+    check(name, dtype=dtype, depth=depth, stem=stem)
     common = dict(
         num_classes=num_classes,
         dtype=DTYPES[dtype],
@@ -86,10 +96,9 @@ def create(
             return CNN(width=width or 32, **common)
         case "lenet5":
             return LeNet5(**common)
-        case "resnet18":
-            return ResNet(stage_sizes=(2, 2, 2, 2), width=width or 64, **common)
-        case "resnet34":
-            return ResNet(stage_sizes=(3, 4, 6, 3), width=width or 64, **common)
+        case "resnet18" | "resnet34" | "resnet50":
+            stage_sizes, block = _RESNETS[name]
+            return ResNet(stage_sizes=stage_sizes, block=block, width=width or 64, stem=stem, **common)
         case "preact_resnet18":
             stem = width or 64
             widths = (stem, 2 * stem, 4 * stem, 8 * stem)

@@ -1,10 +1,12 @@
-"""Residual networks (He et al. 2015, arXiv:1512.03385) with the stem for small images: 3x3, stride 1, no pooling."""
+"""Residual networks (He et al. 2015, arXiv:1512.03385), with a stem for small images or that for ImageNet."""
 
 from collections.abc import Callable
 
 import flax.linen as nn
 
-from jaxrobust.models.layers import Classifier, global_average_pool
+from jaxrobust.models.layers import Classifier, global_average_pool, max_pool
+
+STEMS = ("small", "imagenet")
 
 
 class BasicBlock(nn.Module):
@@ -20,30 +22,67 @@ class BasicBlock(nn.Module):
         conv1 = self.conv(self.features, stride=self.stride, name="conv1")
         conv2 = self.conv(self.features, name="conv2")
         y = self.norm(name="norm1")(x, conv=conv1, activate=True)
-        if self.stride != 1 or x.shape[-1] != self.features:
-            shortcut = self.conv(self.features, kernel_size=1, stride=self.stride, name="shortcut")
-            x = self.norm(name="shortcut_norm")(x, conv=shortcut)
+        x = _shortcut(self, x, self.features)
         return self.norm(name="norm2")(y, conv=conv2, residual=x, activate=True)
 
 
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, the last to 4 times the features, added to the shortcut, then ReLU.
+
+    The stride is in the 3x3, as in torchvision and in ResNet v1.5; the paper has it in the first 1x1.
+    """
+
+    features: int
+    stride: int
+    conv: Callable
+    norm: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        conv1 = self.conv(self.features, kernel_size=1, name="conv1")
+        conv2 = self.conv(self.features, stride=self.stride, name="conv2")
+        conv3 = self.conv(4 * self.features, kernel_size=1, name="conv3")
+        y = self.norm(name="norm1")(x, conv=conv1, activate=True)
+        y = self.norm(name="norm2")(y, conv=conv2, activate=True)
+        x = _shortcut(self, x, 4 * self.features)
+        return self.norm(name="norm3")(y, conv=conv3, residual=x, activate=True)
+
+
+def _shortcut(block, x, features: int):
+    """A block's input x, brought to the shape of its output by a 1x1 convolution where it has another."""
+    if block.stride == 1 and x.shape[-1] == features:
+        return x
+    conv = block.conv(features, kernel_size=1, stride=block.stride, name="shortcut")
+    return block.norm(name="shortcut_norm")(x, conv=conv)
+
+
 class ResNet(Classifier):
-    """Stages of basic blocks; each stage after the first halves the resolution and doubles the channels.
+    """Stages of blocks; each stage after the first halves the resolution and doubles the channels.
 
     Attributes:
-        stage_sizes: number of blocks of each stage; (2, 2, 2, 2) is ResNet-18 and (3, 4, 6, 3) is ResNet-34.
-        width: channels of the stem and of the first stage.
+        stage_sizes: number of blocks of each stage; of basic blocks (2, 2, 2, 2) are ResNet-18 and (3, 4, 6, 3)
+            ResNet-34, of bottleneck blocks these are ResNet-50.
+        block: what the stages are made of.
+        width: channels of the stem, and features of the blocks of the first stage.
+        stem: `small` keeps the resolution, by a 3x3 convolution; `imagenet` quarters it, by a 7x7 convolution of stride
+            2 and max pooling.
     """
 
     stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
+    block: Callable[..., nn.Module] = BasicBlock
     width: int = 64
+    stem: str = "small"
 
     @nn.compact
     def backbone(self, x, train: bool):
         conv, norm = self.layers(train)
-        x = norm(name="stem_norm")(x, conv=conv(self.width, name="stem"), activate=True)
+        stem = {"kernel_size": 7, "stride": 2} if self.stem == "imagenet" else {"kernel_size": 3}
+        x = norm(name="stem_norm")(x, conv=conv(self.width, name="stem", **stem), activate=True)
+        if self.stem == "imagenet":
+            x = max_pool(x)
         for stage, size in enumerate(self.stage_sizes):
             for block in range(size):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
-                x = BasicBlock(self.width * 2**stage, stride, conv, norm, name=name)(x)
+                x = self.block(self.width * 2**stage, stride, conv, norm, name=name)(x)
         return global_average_pool(x)

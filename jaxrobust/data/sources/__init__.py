@@ -7,16 +7,18 @@
     gaussians         two or more Gaussian classes, for which robustness has closed forms
 
 A source returns a `RawDataSet` as it finds it and raises FieldError where it finds none; `checks` looks at what it
-returned. A new source is a module with `read` and a case below.
+returned. A new source is a module with `read` and a case below. Only `tfds` can leave images in their files.
 """
 
+import contextlib
 import difflib
+from collections.abc import Callable
 
 from jaxrobust.data.checks import RawDataSet
 from jaxrobust.data.sources.gaussians import Gaussians
 from jaxrobust.errors import FieldError
 
-__all__ = ["Gaussians", "check_name", "read"]
+__all__ = ["Gaussians", "check_name", "check_streaming", "no_progress", "read", "stream"]
 
 _FORMS = ("digits", "tfds:NAME", "arrays:FILE.npz", "folder:DIR", "gaussians")
 
@@ -37,6 +39,20 @@ def check_name(name: str) -> tuple[str, str]:
         near = [f"tfds:{name}"]
     guess = f" (did you mean {near[0]}?)" if near else ""
     raise FieldError("data.name", name, "is not the name of a data set", f"use one of {', '.join(_FORMS)}{guess}")
+
+
+def check_streaming(name: str, streaming: bool, image_size: int) -> None:
+    """Raises FieldError unless the data set called `name` can be read this way; reads nothing."""
+    form, _ = check_name(name)
+    if streaming and form != "tfds":
+        remedy = "set data.streaming to False, or prepare it as a TFDS set and use tfds:NAME"
+        raise FieldError("data.streaming", True, f"{name!r} can only be read into memory", remedy)
+    if image_size < 0:
+        raise FieldError("data.image_size", image_size, "is negative", "use 0 for the size in the files")
+    if image_size and not streaming:
+        raise FieldError(
+            "data.image_size", image_size, "only streamed images are resized", "use 0, or set data.streaming to True"
+        )
 
 
 def read(name: str, *, data_dir: str, seed: int, gaussians: Gaussians | None) -> RawDataSet:
@@ -65,3 +81,15 @@ def read(name: str, *, data_dir: str, seed: int, gaussians: Gaussians | None) ->
             from jaxrobust.data.sources.gaussians import read as read_gaussians
 
             return read_gaussians(gaussians, seed)
+
+
+def no_progress(title: str, total: int, unit: str):
+    """Shows nothing; has the form of `console.progress`."""
+    return contextlib.nullcontext(lambda amount: None)
+
+
+def stream(name: str, *, data_dir: str, image_size: int, progress: Callable) -> RawDataSet:
+    """The data set called `name`, its images left in their files; the arguments are those of `jaxrobust.data.load`."""
+    from jaxrobust.data.sources import tfds
+
+    return tfds.stream(check_name(name)[1], data_dir, image_size, progress)

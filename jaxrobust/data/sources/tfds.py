@@ -1,4 +1,4 @@
-"""Any image classification set of TensorFlow Datasets, read into memory once, in a fixed order.
+"""Any image classification set of TensorFlow Datasets, in a fixed order: read into memory, or left in its files.
 
 A prepared folder is read without a network. Otherwise TFDS downloads and prepares the set, if there is a network.
 """
@@ -8,6 +8,7 @@ import difflib
 import os
 import textwrap
 import urllib.parse
+from collections.abc import Callable
 
 import numpy as np
 from absl import logging
@@ -20,6 +21,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from jaxrobust.data import records
 from jaxrobust.data.checks import RawDataSet
 from jaxrobust.errors import FieldError
 
@@ -31,7 +33,8 @@ _PROBE_SECONDS = 5
 def read(tfds_name: str, data_dir: str) -> RawDataSet:
     """Reads the training and test images of a TFDS set.
 
-    The test split is `test`, or `validation` where TFDS has no `test`, as for imagenet_resized.
+    The test split is `test`, or `validation` where TFDS has no `test`, as for imagenet_resized, or holds no labels for
+    it, as for imagenet2012.
 
     Args:
         tfds_name: as for `tfds.load`: `cifar10`, `imagenet_resized/32x32`, `mnist:3.0.1`, or the name of a folder
@@ -42,6 +45,29 @@ def read(tfds_name: str, data_dir: str) -> RawDataSet:
         FieldError: there is no such set, it is neither prepared nor can be, or it is not one of equally sized images
             with one label each.
     """
+    return _raw_data_set(tfds_name, data_dir, _read_split)
+
+
+def stream(tfds_name: str, data_dir: str, image_size: int, progress: Callable) -> RawDataSet:
+    """A TFDS set stored as TFRecord files, whose images stay there until they are looked at.
+
+    Args:
+        tfds_name, data_dir: as for `read`; data_dir may also be on a file system that TensorFlow knows, such as gs://.
+        image_size: side of the square that images are resized to; 0: as they are, all of one size.
+        progress: as `console.progress`, for the files' index, which is made when a set is first streamed.
+
+    Raises:
+        FieldError: as for `read`; or it is stored in another format.
+    """
+
+    def stream_split(builder, split, tfds_name):
+        return _stream_split(builder, split, tfds_name, image_size, progress)
+
+    return _raw_data_set(tfds_name, data_dir, stream_split)
+
+
+def _raw_data_set(tfds_name: str, data_dir: str, take_split: Callable) -> RawDataSet:
+    """The set, both splits taken by `take_split`: (builder, split, tfds_name) -> images, labels."""
     # TensorFlow would otherwise reserve the memory of every GPU. Too late once it has started, and then not ours to do.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
@@ -49,11 +75,11 @@ def read(tfds_name: str, data_dir: str) -> RawDataSet:
         builder = _prepared_builder(tfds_name, data_dir)
         features, splits = builder.info.features, builder.info.splits
         _check_features(features, tfds_name)
-        test = "test" if "test" in splits else "validation"
+        test = _test_split(builder, tfds_name)
         if missing := {"train", test} - set(splits):
             raise _error(tfds_name, f"has no {min(missing)} split, only {sorted(splits)}", "choose another set")
-        train_images, train_labels = _read_split(builder, "train", tfds_name)
-        test_images, test_labels = _read_split(builder, test, tfds_name)
+        train_images, train_labels = take_split(builder, "train", tfds_name)
+        test_images, test_labels = take_split(builder, test, tfds_name)
     label = features["label"]
     return RawDataSet(
         class_names=tuple(label.names or map(str, range(label.num_classes))),
@@ -86,6 +112,19 @@ def describe(tfds_name: str, data_dir: str) -> tuple[tuple[int | None, ...], int
         _check_features(features, tfds_name)
     examples = splits["train"].num_examples if "train" in splits else None
     return features["image"].shape, features["label"].num_classes, examples or None
+
+
+def _test_split(builder: tfds.core.DatasetBuilder, tfds_name: str) -> str:
+    """`test`, or `validation` if there is no test split or its labels are kept back, which TFDS writes as -1."""
+    splits = builder.info.splits
+    if "test" in splits and "validation" in splits:
+        examples = builder.as_dataset(split="test", decoders=tfds.decode.PartialDecoding({"label": True}))
+        try:
+            label = next(iter(examples.take(1).as_numpy_iterator()), {"label": 0})["label"]
+        except tf.errors.OpError as error:
+            raise records.unreadable(f"tfds:{tfds_name}", error) from error
+        return "test" if label >= 0 else "validation"
+    return "test" if "test" in splits else "validation"
 
 
 def _error(tfds_name: str, problem: str, remedy: str) -> FieldError:
@@ -214,8 +253,36 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, tfds_name: str) -
                 break
             images[start:stop], labels[start:stop] = block["image"], block["label"]
     except tf.errors.OpError as error:
-        raise _error(tfds_name, f"cannot be read ({_reason(error)})", "prepare it anew") from error
+        raise records.unreadable(f"tfds:{tfds_name}", error) from error
     if stop != num_examples:
         problem = f"split {split!r} holds {'more' if stop > num_examples else 'fewer'} than the promised {num_examples}"
         raise _error(tfds_name, f"{problem} examples", "prepare it anew")
     return (np.empty((0, 1, 1, 1), np.uint8) if images is None else images), labels
+
+
+def _stream_split(builder, split: str, tfds_name: str, image_size: int, progress: Callable):
+    """Images [N, H, W, C], still in their files, and labels [N] of a split, in the order of its files."""
+    name, info = f"tfds:{tfds_name}", builder.info
+    if info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise _error(
+            tfds_name,
+            f"is stored as {info.file_format.value}, streamed are TFRecord files",
+            f"prepare it by `tfds build {tfds_name} --file_format=tfrecord`",
+        )
+    image = info.features["image"]
+    if image.dtype != np.uint8:
+        raise _error(tfds_name, f"has images of type {np.dtype(image.dtype)}", "stream sets of 8-bit images")
+    files = [os.fspath(file) for file in info.splits[split].filepaths]
+    index = records.load_index(files, name, progress)
+    found, promised = len(index.labels), info.splits[split].num_examples
+    if found != promised:
+        raise _error(
+            tfds_name, f"split {split!r} holds {found} examples, not the promised {promised}", "prepare it anew"
+        )
+    images = records.RecordImages.of(name, files, index, image.shape, resized=image_size > 0)
+    if image_size:
+        return images.with_shape((image_size, image_size, image.shape[2])), index.labels
+    if None in image.shape:
+        # Not declared: that of the first image, and the first one of another size is an error.
+        images = images.with_shape(images.first_shape())
+    return images, index.labels

@@ -1,0 +1,113 @@
+"""From the bytes of a JPEG or PNG to pixels of the wanted size, in TensorFlow operations.
+
+`decode` is for evaluation, and for training where sizes are left alone or the crop is not random: the shorter side is
+resized to 256/224 of the wanted size and the centre is cut out, as torchvision does (bilinear, antialiased).
+`random_crop` is for training: a random part of the image, resized.
+"""
+
+import tensorflow as tf
+
+ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a random crop: its width over its height
+_MARGIN = 256 / 224  # the shorter side before the centre is cut out, over that afterwards
+
+
+def encoded(payload):
+    """The image's bytes in a serialised tf.Example."""
+    return tf.io.parse_single_example(payload, {"image": tf.io.FixedLenFeature([], tf.string)})["image"]
+
+
+def decode(contents, image_shape: tuple[int, int, int], resized: bool):
+    """The image [H, W, C] uint8 in the bytes of a file.
+
+    Args:
+        contents: [] string.
+        image_shape: (H, W, C).
+        resized: resize the shorter side and cut out the centre; otherwise the image must have that shape.
+    """
+    image = decode_whole(contents, image_shape[2])
+    if not resized:
+        message = "images differ in size: set data.image_size"
+        with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(image), image_shape, message)]):
+            return tf.ensure_shape(image, image_shape)
+    wanted = tf.constant(image_shape[:2])
+    extent = tf.cast(tf.shape(image)[:2], tf.float32)
+    # The smallest size that is as large as wanted, margin included, in both directions.
+    scale = tf.reduce_max(tf.round(tf.cast(wanted, tf.float32) * _MARGIN) / extent)
+    size = tf.round(extent * scale)
+    corner = tf.floor((size - tf.cast(wanted, tf.float32)) / 2)
+    # tf.image.resize and a slice of its result, without what is sliced off.
+    images = tf.raw_ops.ScaleAndTranslate(
+        images=image[tf.newaxis],
+        size=wanted,
+        scale=size / extent,
+        translation=-corner,
+        kernel_type="triangle",
+        antialias=True,
+    )
+    return tf.ensure_shape(_to_uint8(images[0]), image_shape)
+
+
+def random_crop(contents, seed, image_shape: tuple[int, int, int], scale: tuple[float, float]):
+    """A random part of the image in the bytes of a file, resized to `image_shape`: [H, W, C] uint8.
+
+    Its area is `scale` of the image's, uniformly, its aspect ratio one of `ASPECT_RATIOS`. Where ten draws do not fit
+    into the image it is the whole image.
+
+    Args:
+        contents: [] string.
+        seed: [2] int64; the part is a function of it and of the image's size.
+        image_shape: (H, W, C).
+        scale: smallest and largest share of the area.
+    """
+    image = tf.cond(
+        tf.io.is_jpeg(contents),
+        lambda: _crop_jpeg(contents, seed, image_shape, scale),
+        lambda: _crop_other(contents, seed, image_shape, scale),
+    )
+    return tf.ensure_shape(_to_uint8(image), image_shape)
+
+
+def _crop_jpeg(contents, seed, image_shape, scale):
+    """Decodes the part alone; one several times larger than wanted in a fraction of its resolution."""
+    begin, size = _random_box(tf.image.extract_jpeg_shape(contents), seed, scale)
+
+    def decode_fraction(ratio):
+        # The decoder averages while it decodes, so what is left to shrink, by less than 2, needs no antialiasing, which
+        # would halve the images per second.
+        window = tf.concat([begin, size], 0) // ratio
+        part = tf.image.decode_and_crop_jpeg(contents, window, channels=image_shape[2], ratio=ratio)
+        return tf.image.resize(part, image_shape[:2])
+
+    halvings = sum(tf.cast(tf.reduce_all(size // ratio >= image_shape[:2]), tf.int32) for ratio in (2, 4, 8))
+    return tf.switch_case(halvings, [lambda ratio=ratio: decode_fraction(ratio) for ratio in (1, 2, 4, 8)])
+
+
+def _crop_other(contents, seed, image_shape, scale):
+    image = decode_whole(contents, image_shape[2])
+    (top, left), (height, width) = map(tf.unstack, _random_box(tf.shape(image), seed, scale))
+    return tf.image.resize(image[top : top + height, left : left + width], image_shape[:2], antialias=True)
+
+
+def _random_box(shape, seed, scale):
+    """(top, left), (height, width) of a random part of an image of that shape."""
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        tf.zeros([1, 0, 4]),  # no object that has to be in it
+        seed=seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=ASPECT_RATIOS,
+        area_range=scale,
+        max_attempts=10,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return begin[:2], size[:2]
+
+
+def decode_whole(contents, channels: int):
+    """The image [h, w, channels] uint8 in the bytes of a file, of whatever size."""
+    return tf.io.decode_image(contents, channels=channels, expand_animations=False)
+
+
+def _to_uint8(image):
+    # Bilinear interpolation stays in 0..255.
+    return tf.cast(tf.round(image), tf.uint8)
