@@ -79,7 +79,8 @@ def checked(raw: RawDataSet, name: str) -> tuple[tuple[str, ...], Split, Split]:
             "data.name",
             name,
             f"training images are {_shape(train.images)} but test images are {_shape(test.images)}",
-            "bring them to one size and number of channels",
+            "bring them to one size and number of channels"
+            + ("" if isinstance(raw.train_images, np.ndarray) else ": set data.image_size"),
         )
     if train.images.dtype != test.images.dtype:
         raise FieldError(

@@ -26,9 +26,7 @@ def decode(contents, image_shape: tuple[int, int, int], resized: bool):
     """
     image = decode_whole(contents, image_shape[2])
     if not resized:
-        message = "images differ in size: set data.image_size"
-        with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(image), image_shape, message)]):
-            return tf.ensure_shape(image, image_shape)
+        return tf.ensure_shape(image, image_shape)
     wanted = tf.constant(image_shape[:2])
     extent = tf.cast(tf.shape(image)[:2], tf.float32)
     # The smallest size that is as large as wanted, margin included, in both directions.

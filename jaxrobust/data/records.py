@@ -17,6 +17,7 @@ import hashlib
 import io
 import os
 import pathlib
+import re
 import textwrap
 import zipfile
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ READERS = 16  # reads in flight: they wait for a disk or a network, not for a pr
 CHUNK = 32  # records that one of them reads in one go
 # A record is its length (8 bytes), a checksum of that (4), the payload and a checksum of it (4).
 _HEADER, _FOOTER = 12, 4
+# TensorFlow quotes bytes that it cannot parse, and Python then fails to decode the message of the error.
+ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 _FORMAT = 1  # of the cached index: another number when its content or meaning changes
 
 
@@ -111,7 +114,7 @@ class RecordImages:
             return (1, 1, self.image_shape[2])
         try:
             return tuple(pixels.decode_whole(pixels.encoded(self[:1].payloads()[0]), self.image_shape[2]).shape)
-        except tf.errors.OpError as error:
+        except ERRORS as error:
             raise unreadable(self.name, error) from error
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
@@ -127,7 +130,7 @@ class RecordImages:
             payloads = [payload for part in pool.map(RecordImages.payloads, chunks) for payload in part]
         try:
             images = _decoder(self.image_shape, self.resized)(tf.constant(payloads, tf.string, [len(self)])).numpy()
-        except tf.errors.OpError as error:
+        except ERRORS as error:
             raise unreadable(self.name, error) from error
         return images if dtype is None else images.astype(dtype, copy=False)
 
@@ -155,7 +158,7 @@ class RecordImages:
                     payload = os.pread(handle, length, offset)
                 finally:
                     os.close(handle)
-        except (OSError, tf.errors.OpError) as error:
+        except (OSError, *ERRORS) as error:
             raise unreadable(self.name, error) from error
         if len(payload) < length:
             raise FieldError("data.name", self.name, f"{file!r} has become shorter", "restore it and start again")
@@ -199,7 +202,7 @@ def load_index(files: Sequence[str], name: str, progress: Callable) -> Index:
     with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
         try:
             stamps = np.array([(s.length, s.mtime_nsec) for s in pool.map(tf.io.gfile.stat, files)], np.int64)
-        except tf.errors.OpError as error:
+        except ERRORS as error:
             raise unreadable(name, error) from error
     digest = hashlib.sha256(repr((_FORMAT, [os.path.abspath(f) if not _is_remote(f) else f for f in files])).encode())
     path = _cache_folder() / f"records-{digest.hexdigest()[:32]}.npz"
@@ -245,7 +248,7 @@ def _scan(files: Sequence[str], sizes: np.ndarray, name: str, progress: Callable
         examples = tf.data.TFRecordDataset(file).batch(CHUNK).map(_length_and_label)
         try:
             parts = list(examples.as_numpy_iterator())
-        except tf.errors.OpError as error:
+        except ERRORS as error:
             raise unreadable(name, error, file) from error
         lengths, labels = zip(*parts, strict=True) if parts else ([np.empty(0)], [np.empty(0)])
         return np.concatenate(lengths).astype(np.int64), np.concatenate(labels).astype(np.int64)
@@ -275,7 +278,14 @@ def _is_remote(file: str) -> bool:
 
 def unreadable(name: str, error: Exception, file: str = "") -> FieldError:
     """The error for a data set whose files, or one of them, cannot be read or decoded."""
-    # TensorFlow's messages name the graph's nodes, over several lines; what is wrong comes first.
-    reason = textwrap.shorten(f"{type(error).__name__}: {getattr(error, 'message', error)}", 300, placeholder=" ...")
+    # TensorFlow's messages begin with a traceback of the graph and name its nodes in brackets.
+    message = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", str(getattr(error, "message", error)))
+    message = message.strip().rpartition("\n\n")[2]
+    if (
+        different := re.search(r"\[([\d,]+)\] is not compatible with expected shape \[([\d,]+)\]", message)
+    ) is not None:
+        problem = "leaves images as they are, and their shapes are {} and {}".format(*different.groups())
+        return FieldError("data.image_size", 0, problem, "set it to the side that they are to be resized to")
+    reason = textwrap.shorten(f"{type(error).__name__}: {message}", 300, placeholder=" ...")
     what = f"{file!r} " if file else ""
     return FieldError("data.name", name, f"{what}cannot be read ({reason})", "prepare it anew")

@@ -100,7 +100,7 @@ def train_batches(
     try:
         for row, images in zip(indices, dataset.as_numpy_iterator(), strict=True):
             yield images, split.labels[row]
-    except tf.errors.OpError as error:
+    except records.ERRORS as error:
         raise (failures[0] if failures else records.unreadable(source.name, error)) from error
 
 

@@ -118,10 +118,14 @@ def _test_split(builder: tfds.core.DatasetBuilder, tfds_name: str) -> str:
     """`test`, or `validation` if there is no test split or its labels are kept back, which TFDS writes as -1."""
     splits = builder.info.splits
     if "test" in splits and "validation" in splits:
-        examples = builder.as_dataset(split="test", decoders=tfds.decode.PartialDecoding({"label": True}))
+        examples = builder.as_dataset(
+            split="test[:1]",
+            decoders=tfds.decode.PartialDecoding({"label": True}),
+            read_config=tfds.ReadConfig(try_autocache=False),
+        )
         try:
-            label = next(iter(examples.take(1).as_numpy_iterator()), {"label": 0})["label"]
-        except tf.errors.OpError as error:
+            label = next(examples.as_numpy_iterator(), {"label": 0})["label"]
+        except records.ERRORS as error:
             raise records.unreadable(f"tfds:{tfds_name}", error) from error
         return "test" if label >= 0 else "validation"
     return "test" if "test" in splits else "validation"
@@ -252,7 +256,7 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, tfds_name: str) -
             if stop > num_examples:
                 break
             images[start:stop], labels[start:stop] = block["image"], block["label"]
-    except tf.errors.OpError as error:
+    except records.ERRORS as error:
         raise records.unreadable(f"tfds:{tfds_name}", error) from error
     if stop != num_examples:
         problem = f"split {split!r} holds {'more' if stop > num_examples else 'fewer'} than the promised {num_examples}"
