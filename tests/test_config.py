@@ -42,12 +42,16 @@ def test_radius_and_steps_in_both_units():
 
 WRONG = {
     "data.name": ["cifar10", "tfds:", "npz:x"],
-    "data.augment": [("rotate",), ("flip", "flip")],
+    "data.augment": [("rotate",), ("flip", "flip"), ("resized_crop",)],
+    "data.streaming": [True],  # the default set is bundled
+    "data.image_size": [-1, 224],
+    "data.crop_scale": [(0.0, 1.0), (0.5, 0.1), (0.5, 1.5), (0.5,)],
     "data.pad": [-1],
     "data.pad_mode": ["wrap"],
     "data.validation_per_class": [-1],
     "model.name": ["resnet1818"],
     "model.dtype": ["float16"],
+    "model.stem": ["7x7"],
     "model.batch_norm": ["group"],
     "model.std": [(0.0,), (), (float("nan"),)],
     "model.mean": [(), (float("nan"),)],
@@ -121,6 +125,16 @@ def test_l2_radii_in_another_unit_are_noticed():
     config.threat.eps = 128.0
     with pytest.raises(FieldError, match=r"threat\.eps = 128\.0: .*55\.4"):
         config_lib.check_radius(config, (32, 32, 3))
+
+
+def test_streamed_images_are_cropped_before_anything_else():
+    config = config_lib.default()
+    config.data.name, config.data.streaming, config.data.image_size = "tfds:imagenet2012", True, 224
+    config.data.augment = ("resized_crop", "flip")
+    config_lib.validate(config, 1)
+    config.data.augment = ("flip", "resized_crop")
+    with pytest.raises(FieldError, match=r"^data.augment = .*'resized_crop' is done first; write it first"):
+        config_lib.validate(config, 1)
 
 
 def test_an_evaluation_need_not_hold_the_attack_that_chose_the_best():

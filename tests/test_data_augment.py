@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.data.augment import OPERATIONS, augment, to_float
+from jaxrobust.data.augment import augment, to_float
 from jaxrobust.errors import FieldError
 
 B, H, W, C = 400, 5, 6, 2
@@ -68,7 +68,7 @@ def test_operations_apply_in_the_order_given_and_draw_independently():
 
 
 def test_result_depends_on_the_own_key_alone():
-    arguments = {"operations": OPERATIONS, "pad": 2, "pad_mode": "reflect"}
+    arguments = {"operations": ("crop", "flip"), "pad": 2, "pad_mode": "reflect"}
     noise = np.random.default_rng(1).random((8, H, W, C), np.float32)
     whole = run(keys(8), noise, **arguments)
     chosen = np.array([5, 2, 7])
@@ -104,3 +104,8 @@ def test_to_float():
     np.testing.assert_array_equal(to_float(jnp.asarray(images(1))), images(1))
     with pytest.raises(TypeError, match="int32"):
         to_float(jnp.zeros(3, jnp.int32))
+
+
+def test_what_the_host_has_done_is_passed_over():
+    with_it = run(keys(9), images(9), operations=("resized_crop", "flip"), pad=0, pad_mode="zero")
+    np.testing.assert_array_equal(with_it, run(keys(9), images(9), operations=("flip",), pad=0, pad_mode="zero"))

@@ -231,3 +231,23 @@ def test_a_batch_norm_in_the_kernel_is_the_batch_norm_after_it():
         x,
     )
     np.testing.assert_allclose(folded, norm.apply(variables, conv.apply(weights, x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("height, width", [(8, 6), (7, 9), (1, 2)])
+def test_max_pool_and_its_gradient_are_those_of_reduce_window(height, width):
+    x = jnp.float32(np.random.default_rng(0).normal(size=(2, height, width, 3)))  # no two equal
+
+    def reference(x):
+        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+    def gradient(pool):
+        return jax.grad(lambda x: (pool(x) ** 3).sum())(x)
+
+    np.testing.assert_array_equal(layers.max_pool(x), reference(x))
+    np.testing.assert_allclose(gradient(layers.max_pool), gradient(reference), rtol=1e-6)
+    assert layers.max_pool(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_equal_maxima_share_the_gradient_and_lose_none_of_it():
+    gradient = jax.grad(lambda x: layers.max_pool(x).sum())(jnp.ones((1, 6, 6, 1)))
+    assert gradient.sum() == 9 and (gradient >= 0).all()

@@ -1,5 +1,8 @@
 """Every model by its name: published sizes, shapes, precision, normalisation, features and statistics."""
 
+from functools import partial
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +10,12 @@ import pytest
 
 from jaxrobust import models
 from jaxrobust.errors import FieldError
+from jaxrobust.models import layers
+from jaxrobust.models.resnet import BottleneckBlock, ResNet
 
 SMALL = {"width": 2, "depth": 10, "hidden": (5, 4)}  # of every model the smallest
-RUN = [name for name in models.NAMES if name != "resnet34"]  # which is resnet18 with other numbers, and slow to compile
+SLOW = ("resnet34", "resnet50")  # to compile; resnet18 with other numbers, and another block, which has its own tests
+RUN = [name for name in models.NAMES if name not in SLOW]
 
 
 def shapes(model, image_shape):
@@ -44,10 +50,14 @@ def apply(model, variables, images, **options):
         ("preact_resnet18", {"final_batch_norm": False}, 11_171_146),
         ("wide_resnet", {"depth": 28, "width": 10}, 36_479_194),
         ("wide_resnet", {"depth": 34}, 46_160_474),
+        ("resnet18", {"stem": "imagenet", "num_classes": 1000}, 11_689_512),
+        ("resnet34", {"stem": "imagenet", "num_classes": 1000}, 21_797_672),
+        ("resnet50", {"stem": "imagenet", "num_classes": 1000}, 25_557_032),
+        ("resnet50", {}, 23_520_842),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, options, parameters):
-    params = shapes(models.create(name, num_classes=10, **options), (32, 32, 3))["params"]
+    params = shapes(models.create(name, **{"num_classes": 10} | options), (32, 32, 3))["params"]
     assert sum(param.size for param in jax.tree.leaves(params)) == parameters
 
 
@@ -82,6 +92,54 @@ def test_head_of_features_is_the_model(name):
     np.testing.assert_allclose(
         features @ head["kernel"] + head["bias"][None], apply(model, variables, images), rtol=1e-5, atol=1e-5
     )
+
+
+def test_imagenet_stem_leaves_a_thirtysecond_of_the_resolution():
+    model = models.create("resnet50", num_classes=3, stem="imagenet", width=2)
+    sides = {}
+
+    def note(next_method, args, kwargs, context):
+        result = next_method(*args, **kwargs)
+        sides[context.module.name] = getattr(result, "shape", (0, 0))[1]
+        return result
+
+    with nn.intercept_methods(note):
+        shapes(model, (224, 224, 3))
+    assert sides["stem"] == 112
+    assert [sides[f"stage{stage}_block3"] for stage in (1, 2, 3, 4)] == [56, 28, 14, 7]
+
+
+def test_bottleneck_block_by_hand():
+    """One pixel: convolutions are products with their centres; the shortcut is a product where widths differ."""
+    block = BottleneckBlock(2, 1, layers.Conv, partial(layers.BatchNorm, train=False))
+    x = jnp.float32([[[[1.0, -2.0, 3.0]]]])
+    variables = block.init(jax.random.key(0), x)
+    params, factor = variables["params"], 1 / np.sqrt(1 + 1e-5)
+
+    def product(y, name):
+        kernel = params[name]["kernel"]
+        return y @ kernel[:, kernel.shape[1] // 2, kernel.shape[2] // 2].T * factor
+
+    y = np.maximum(product(x[0, 0], "conv1"), 0)
+    y = np.maximum(product(y, "conv2"), 0)
+    expected = np.maximum(product(y, "conv3") + product(x[0, 0], "shortcut"), 0)
+    assert expected.shape == (1, 8)
+    np.testing.assert_allclose(block.apply(variables, x)[0, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_bottlenecks_and_the_imagenet_stem_in_either_form_of_gradients():
+    images = jnp.float32(np.random.default_rng(0).uniform(size=(2, 24, 24, 3)))
+    gradients = []
+    for canonical in (False, True):
+        model = ResNet(
+            3, stage_sizes=(1, 1), block=BottleneckBlock, width=2, stem="imagenet", canonical_gradients=canonical
+        )
+        _, variables = images_and_variables(model, (24, 24, 3))
+        loss = partial(lambda model, variables, x: (model.apply(variables, x) ** 2).sum(), model, variables)
+        gradients.append(jax.jit(jax.grad(loss))(images))
+    stock, canonical = gradients
+    assert jnp.abs(stock).max() > 0
+    np.testing.assert_allclose(canonical, stock, rtol=1e-3, atol=1e-4 * float(jnp.abs(stock).max()))
 
 
 def test_features_of_the_linear_model_are_normalised_pixels():
@@ -161,6 +219,7 @@ def test_no_width_is_the_models_own():
         ({"name": "cnn", "dtype": "float16"}, "model.dtype"),
         ({"name": "wide_resnet", "depth": 30}, "model.depth"),
         ({"name": "wide_resnet", "depth": 4}, "model.depth"),
+        ({"name": "resnet50", "stem": "7x7"}, "model.stem"),
     ],
 )
 def test_what_cannot_be_built_is_named(options, field):

@@ -286,6 +286,8 @@ def unreadable(name: str, error: Exception, file: str = "") -> FieldError:
     ) is not None:
         problem = "leaves images as they are, and their shapes are {} and {}".format(*different.groups())
         return FieldError("data.image_size", 0, problem, "set it to the side that they are to be resized to")
+    if isinstance(error, UnicodeDecodeError):
+        message = "a record is no tf.Example"
     reason = textwrap.shorten(f"{type(error).__name__}: {message}", 300, placeholder=" ...")
     what = f"{file!r} " if file else ""
     return FieldError("data.name", name, f"{what}cannot be read ({reason})", "prepare it anew")
