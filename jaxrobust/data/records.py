@@ -95,7 +95,11 @@ class RecordImages:
     def __len__(self) -> int:
         return len(self.file)
 
-    def __getitem__(self, index: np.ndarray | slice) -> "RecordImages":
+    def __getitem__(self, index: np.ndarray | slice | tuple) -> "RecordImages":
+        if isinstance(index, tuple):  # as an array is indexed that may be split along any dimension
+            index, *rest = index
+            if any(part != slice(None) for part in rest):
+                raise TypeError("whole images are selected, not parts of them")
         if np.ndim(index) == 0 and not isinstance(index, slice):
             raise TypeError("select images by a slice, an array of indices or a mask; np.asarray then decodes them")
         return dataclasses.replace(self, file=self.file[index], offset=self.offset[index], length=self.length[index])
@@ -255,7 +259,7 @@ def _scan(files: Sequence[str], sizes: np.ndarray, name: str, progress: Callable
 
     lengths, labels = [], []
     with (
-        progress(f"{name}: indexing {len(files)} files, once", int(sizes.sum()), "bytes") as advance,
+        progress(f"{name}: indexing {len(files)} files, once", sizes.sum() / 1e6, "MB") as advance,
         concurrent.futures.ThreadPoolExecutor(cores()) as pool,
     ):
         for file, size, (file_lengths, file_labels) in zip(files, sizes, pool.map(scan_file, files), strict=True):
@@ -263,7 +267,7 @@ def _scan(files: Sequence[str], sizes: np.ndarray, name: str, progress: Callable
                 raise FieldError("data.name", name, f"{file!r} is no plain TFRecord file", "prepare the set anew")
             lengths.append(file_lengths)
             labels.append(file_labels)
-            advance(int(size))
+            advance(size / 1e6)
     return Index(np.array([len(part) for part in lengths]), np.concatenate(lengths), np.concatenate(labels))
 
 
