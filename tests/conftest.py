@@ -1,6 +1,8 @@
 """Eight virtual CPU devices for every test, so that one process can compare one device with many."""
 
 import os
+import pathlib
+import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -10,7 +12,25 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxrobust-tests-"))
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 # Broadcasts between ranks are written out, so that a wrong shape is an error and not a larger array.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def prepared_sets(tmp_path_factory):
+    """Folder of the sets of streamed_sets.py; do not change it."""
+    import streamed_sets  # here: it imports TensorFlow, which most tests do without
+
+    folder = tmp_path_factory.mktemp("prepared")
+    streamed_sets.prepare(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(prepared_sets, tmp_path, monkeypatch):
+    """A copy of it for one test, and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return pathlib.Path(shutil.copytree(prepared_sets, tmp_path / "sets"))

@@ -5,102 +5,16 @@ import io
 import json
 import os
 import pathlib
-import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from PIL import Image
+from streamed_sets import IMAGES, LABELS, SHAPE, WAVES, jpeg, load, shards
 
 from jaxrobust import data, parallel
-from jaxrobust.data import batches, streaming
-from jaxrobust.data.sources import tfds as source  # first: it sets what TensorFlow reads at import
+from jaxrobust.data import batches, records, streaming
 from jaxrobust.errors import FieldError
-
-import tensorflow as tf  # isort: skip
-import tensorflow_datasets as tfds  # isort: skip
-from PIL import Image
-
-from jaxrobust.data import pixels, records
-
-SHAPE = (7, 6, 3)
-IMAGES = np.random.default_rng(0).integers(0, 256, (70, *SHAPE), np.uint8)
-LABELS = np.arange(70) % 3
-WAVES = [np.indices((40 + i, 60)).sum(0) * 2 for i in range(20)]  # smooth, each of another height
-
-
-def jpeg(pixels_2d):
-    """[H, W] in 0..255 as RGB in the bytes of a JPEG."""
-    file = io.BytesIO()
-    Image.fromarray(np.uint8(pixels_2d)).convert("RGB").save(file, "JPEG", quality=95)
-    return file.getvalue()
-
-
-class Fixed(tfds.core.GeneratorBasedBuilder):
-    """PNGs of one size in several files."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    SHAPE, ENCODING = SHAPE, "png"
-    SPLITS = (("train", slice(50)), ("test", slice(50, 70)))
-
-    def _info(self):
-        features = {
-            "image": tfds.features.Image(shape=self.SHAPE, encoding_format=self.ENCODING),
-            "label": tfds.features.ClassLabel(names=["cat", "dog", "emu"]),
-            "text": tfds.features.Text(),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
-        )
-
-    def _split_generators(self, _):
-        return {name: self._generate_examples(part, name) for name, part in self.SPLITS}
-
-    def _generate_examples(self, part, _):
-        for i in range(*part.indices(70)):
-            yield i, {"image": IMAGES[i], "label": LABELS[i], "text": "x" * i}
-
-
-class Undeclared(Fixed):
-    """The same, the size not declared."""
-
-    SHAPE = (None, None, 3)
-
-
-class Varied(Fixed):
-    """JPEGs of different sizes. The labels of the test split are kept back, as those of ImageNet are."""
-
-    SHAPE, ENCODING = (None, None, 3), "jpeg"
-    SPLITS = (("train", slice(20)), ("validation", slice(10)), ("test", slice(10, 14)))
-
-    def _generate_examples(self, part, name):
-        for i in range(*part.indices(20)):
-            label = -1 if name == "test" else LABELS[i]
-            yield i, {"image": io.BytesIO(jpeg(WAVES[i])), "label": label, "text": ""}
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """Folder of the sets above; do not change it."""
-    folder = tmp_path_factory.mktemp("prepared")
-    with source._quiet():
-        for builder in (Fixed, Undeclared, Varied):
-            config = tfds.download.DownloadConfig(num_shards=3)
-            builder(data_dir=folder).download_and_prepare(download_config=config)
-    return folder
-
-
-@pytest.fixture
-def folder(prepared, tmp_path, monkeypatch):
-    """A copy of it for one test, and an empty cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return pathlib.Path(shutil.copytree(prepared, tmp_path / "sets"))
-
-
-def load(folder, name="fixed", **options):
-    return data.load(f"tfds:{name}", data_dir=str(folder), **{"streaming": True} | options)
-
-
-def shards(folder, split="train", name="fixed"):
-    return sorted((folder / name / "1.0.0").glob(f"*-{split}.tfrecord*"))
 
 
 @pytest.mark.parametrize("name", ["fixed", "undeclared"])
@@ -310,41 +224,3 @@ def test_files_elsewhere_than_on_a_disk(folder):
 def test_what_cannot_be_streamed(options, message):
     with pytest.raises(FieldError, match=message):
         data.load(**{"name": "tfds:fixed", "streaming": True} | options)
-
-
-# Pixel (row, column) holds its own place, so that a crop tells where it was.
-PLACES = np.stack([*np.indices((64, 128)), np.zeros((64, 128))], axis=-1).astype(np.uint8)
-
-
-def crops(scale, number=300):
-    """(top, left, bottom, right) of random crops of PLACES, read off their pixels, to within a pixel or two."""
-    contents = tf.io.encode_png(PLACES)
-    crop = tf.function(lambda seed: pixels.random_crop(contents, seed, (64, 64, 3), scale))
-    images = np.stack([crop(tf.constant([5, position], tf.int64)) for position in range(number)])
-    return np.concatenate([images[:, 0, 0, :2], images[:, -1, -1, :2]], axis=1).astype(float)
-
-
-def test_random_crops_have_the_promised_areas_and_ratios():
-    top, left, bottom, right = crops((0.25, 0.75)).T
-    height, width = bottom - top + 1, right - left + 1
-    area, ratio = height * width / (64 * 128), width / height
-    assert 0.22 < area.min() < 0.3 and 0.6 < area.max() < 0.8
-    assert 0.7 < ratio.min() < 0.8 and 1.25 < ratio.max() < 1.4
-    assert top.min() <= 2 and bottom.max() >= 61 and left.min() <= 2 and right.max() >= 125
-    assert len(np.unique(left)) > 30
-
-
-def test_a_crop_that_cannot_be_is_the_whole_image():
-    assert (np.abs(crops((1.0, 1.0), 2) - [0, 0, 63, 127]) <= 1).all()
-
-
-@pytest.mark.parametrize("side", [40, 100, 300, 700])  # decoded at a fraction of 1, 2, 8 and 8
-def test_large_jpegs_are_shrunk_without_aliasing(side):
-    """Fine stripes of 0 and 255 are grey from afar; one pixel in several would be black or white."""
-    rows, columns = np.indices((side, side))
-    contents = jpeg(255 * ((rows + columns) % 2) if side > 40 else rows * 5)
-    image = pixels.random_crop(contents, tf.constant([0, 0], tf.int64), (32, 32, 3), (1.0, 1.0)).numpy().astype(float)
-    if side > 40:
-        assert np.abs(image - 127.5).max() < 3
-    else:
-        assert np.abs(image[:, 0, 0] - (np.arange(32) * 40 / 32 + 0.125) * 5).max() < 5

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from test_data_records import IMAGES, LABELS, folder, load, prepared, shards  # noqa: F401
+from streamed_sets import IMAGES, LABELS, load, shards
 
 from jaxrobust.data import batches, streaming
 from jaxrobust.errors import FieldError
@@ -28,7 +28,7 @@ def order_of(split):
     return batches.epoch_order(split.labels, batch_size=BATCH, seed=0, epoch=0, sampling=np.ones(3))
 
 
-def test_without_random_crops_it_is_the_images_in_their_order(folder):  # noqa: F811
+def test_without_random_crops_it_is_the_images_in_their_order(folder):
     split = load(folder).train
     order = order_of(split)
     images, labels = stream(split, order, **PLAIN)
@@ -38,7 +38,7 @@ def test_without_random_crops_it_is_the_images_in_their_order(folder):  # noqa: 
 
 
 @pytest.mark.parametrize("name, image_size", [("fixed", 0), ("varied", 24)])
-def test_hosts_share_the_batch_of_one_host(folder, name, image_size):  # noqa: F811
+def test_hosts_share_the_batch_of_one_host(folder, name, image_size):
     split = load(folder, name, image_size=image_size).train
     order = order_of(split)
     images, labels = stream(split, order)
@@ -49,7 +49,7 @@ def test_hosts_share_the_batch_of_one_host(folder, name, image_size):  # noqa: F
         np.testing.assert_array_equal(part_labels, labels[:, share])
 
 
-def test_a_restart_gives_the_rest_and_reads_nothing_before_it(folder):  # noqa: F811
+def test_a_restart_gives_the_rest_and_reads_nothing_before_it(folder):
     split = load(folder).train
     order = np.arange(48).reshape(6, BATCH)
     whole = stream(split, order, first_step=12)
@@ -62,7 +62,7 @@ def test_a_restart_gives_the_rest_and_reads_nothing_before_it(folder):  # noqa: 
     assert "\n" not in str(error.value)
 
 
-def test_every_step_seed_and_position_crops_otherwise(folder):  # noqa: F811
+def test_every_step_seed_and_position_crops_otherwise(folder):
     split = load(folder, "varied", image_size=24).train
     order = np.zeros((3, BATCH), int)
     images, _ = stream(split, order)
@@ -72,7 +72,7 @@ def test_every_step_seed_and_position_crops_otherwise(folder):  # noqa: F811
     np.testing.assert_array_equal(stream(split, order[:2], first_step=1)[0], images[1:])
 
 
-def test_errors_of_reading_come_as_they_are(folder):  # noqa: F811
+def test_errors_of_reading_come_as_they_are(folder):
     split = load(folder).train
     for file in shards(folder):
         file.unlink()
@@ -80,7 +80,7 @@ def test_errors_of_reading_come_as_they_are(folder):  # noqa: F811
         stream(split, order_of(split))
 
 
-def test_no_steps_left_and_a_stream_that_is_left_early(folder):  # noqa: F811
+def test_no_steps_left_and_a_stream_that_is_left_early(folder):
     split = load(folder).train
     assert list(streaming.train_batches(split, order_of(split)[6:], first_step=6, seed=0, share=slice(8), **CROP)) == []
     before = time.monotonic()
@@ -92,7 +92,7 @@ def test_no_steps_left_and_a_stream_that_is_left_early(folder):  # noqa: F811
     assert time.monotonic() - before < 20
 
 
-def test_speed_is_measured(folder):  # noqa: F811
+def test_speed_is_measured(folder):
     assert streaming.images_per_second(load(folder).train, batch_size=BATCH, seconds=0.2, **CROP) > 0
 
 

@@ -1,9 +1,9 @@
 """Images that stay in their TFRecord files until they are looked at.
 
-    index = scan(files, "tfds:imagenet2012", progress)        # once: afterwards it comes from the user's cache
-    images = RecordImages.of(files, index, ...)
+    index = load_index(files, "tfds:imagenet2012", progress)  # once: afterwards it comes from the user's cache
+    images = RecordImages.of("tfds:imagenet2012", files, index, (224, 224, 3), resized=True)
     images[5:9]                                               # a selection: nothing is read
-    np.asarray(images[5:9])                                   # read and decoded: [4, H, W, C] uint8
+    np.asarray(images[5:9])                                   # read and decoded: [4, 224, 224, 3] uint8
 
 TFRecord files can only be read from front to back, and epochs are read in random order. The index says where each
 record is and what its label is, so any example can be read at any time, and labels are known without the images.
@@ -261,8 +261,9 @@ def _scan(files: Sequence[str], sizes: np.ndarray, name: str, progress: Callable
     with (
         progress(f"{name}: indexing {len(files)} files, once", sizes.sum() / 1e6, "MB") as advance,
         concurrent.futures.ThreadPoolExecutor(cores()) as pool,
+        contextlib.closing(pool.map(scan_file, files)) as scanned,  # an error here cancels what is not begun
     ):
-        for file, size, (file_lengths, file_labels) in zip(files, sizes, pool.map(scan_file, files), strict=True):
+        for file, size, (file_lengths, file_labels) in zip(files, sizes, scanned, strict=True):
             if (file_lengths + _HEADER + _FOOTER).sum() != size:
                 raise FieldError("data.name", name, f"{file!r} is no plain TFRecord file", "prepare the set anew")
             lengths.append(file_lengths)
@@ -285,9 +286,8 @@ def unreadable(name: str, error: Exception, file: str = "") -> FieldError:
     # TensorFlow's messages begin with a traceback of the graph and name its nodes in brackets.
     message = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", str(getattr(error, "message", error)))
     message = message.strip().rpartition("\n\n")[2]
-    if (
-        different := re.search(r"\[([\d,]+)\] is not compatible with expected shape \[([\d,]+)\]", message)
-    ) is not None:
+    different = re.search(r"\[([\d,]+)\] is not compatible with expected shape \[([\d,]+)\]", message)
+    if different is not None:
         problem = "leaves images as they are, and their shapes are {} and {}".format(*different.groups())
         return FieldError("data.image_size", 0, problem, "set it to the side that they are to be resized to")
     if isinstance(error, UnicodeDecodeError):
