@@ -48,7 +48,7 @@ def decode(contents, image_shape: tuple[int, int, int], resized: bool):
 def random_crop(contents, seed, image_shape: tuple[int, int, int], scale: tuple[float, float]):
     """A random part of the image in the bytes of a file, resized to `image_shape`: [H, W, C] uint8.
 
-    Its area is `scale` of the image's, uniformly, its aspect ratio one of `ASPECT_RATIOS`. Where ten draws do not fit
+    Its area is `scale` of the image's, uniformly, its aspect ratio between `ASPECT_RATIOS`. Where ten draws do not fit
     into the image it is the whole image.
 
     Args:
@@ -70,8 +70,8 @@ def _crop_jpeg(contents, seed, image_shape, scale):
     begin, size = _random_box(tf.image.extract_jpeg_shape(contents), seed, scale)
 
     def decode_fraction(ratio):
-        # The decoder averages while it decodes, so what is left to shrink, by less than 2, needs no antialiasing, which
-        # would halve the images per second.
+        # The decoder averages while it decodes. What is left to shrink, by about 2 at most, needs no antialiasing:
+        # that would halve the images per second.
         window = tf.concat([begin, size], 0) // ratio
         part = tf.image.decode_and_crop_jpeg(contents, window, channels=image_shape[2], ratio=ratio)
         return tf.image.resize(part, image_shape[:2])
