@@ -10,9 +10,12 @@
 A command defines its own flags with absl at module level.
 """
 
+import contextlib
 import difflib
+import hashlib
 import os
 import pathlib
+import platform
 import re
 import sys
 import traceback
@@ -22,6 +25,7 @@ from collections.abc import Callable
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+import jax
 import ml_collections
 from absl import app, flags
 from absl import logging as absl_logging
@@ -45,6 +49,7 @@ def run(main: Callable[[], int | None]) -> None:
         # Libraries log at length what a user cannot act on. --verbosity brings it back.
         if not flags.FLAGS["verbosity"].present:
             absl_logging.set_verbosity(absl_logging.ERROR)
+        _keep_compiled_programs()
         try:
             sys.exit(main())
         except UserError as error:
@@ -58,6 +63,21 @@ def run(main: Callable[[], int | None]) -> None:
 
     absl_logging.set_verbosity(absl_logging.ERROR)  # until the flags say otherwise
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _keep_compiled_programs() -> None:
+    """Let JAX keep compiled programs in the user's cache, unless JAX_COMPILATION_CACHE_DIR says where."""
+    if jax.config.jax_compilation_cache_dir:
+        return
+    # A program compiled for one processor may use instructions that another lacks, and home folders are shared.
+    processor = platform.machine()
+    with contextlib.suppress(OSError):  # Linux alone has this file
+        processor += re.search(r"^(flags|Features)\s*:.*$|$", pathlib.Path("/proc/cpuinfo").read_text(), re.M)[0]
+    with contextlib.suppress(OSError):  # no home, or a full disk: then nothing is kept
+        folder = files.user_cache() / "compiled" / hashlib.sha256(processor.encode()).hexdigest()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def fail(message: str, exit_code: int = 2) -> int:

@@ -10,7 +10,7 @@ from jaxrobust import build, console, data, files, parallel, report, results
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
-from jaxrobust.data import batches, randomness, splits
+from jaxrobust.data import batches, randomness, splits, streaming
 from jaxrobust.errors import UserError
 from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.train_state import TrainState
@@ -19,6 +19,7 @@ from jaxrobust.writers import Writer
 # float32 rounding of image + perturbation, and of an L2 norm over many pixels; a wrong projection is far larger.
 LARGEST_EXCESS = 1e-5
 EXAMPLE_IMAGES = 8
+BATCHES_AHEAD = 2  # on their way to the devices; those of a streamed set have to be decoded
 # What an evaluation of a finished or running training may set otherwise than the training did.
 OWN_FIELDS = ("data.data_dir", "eval.attacks", "eval.batch_size", "eval.every_epochs")
 FOLLOW_SECONDS = 10
@@ -168,11 +169,14 @@ class Evaluator:
         predictions = np.zeros(len(split), np.int64)
         examples = None
 
-        def outputs():
+        def inputs():
             for batch in batches.padded_batches(split, self._config.eval.batch_size):
                 # An example's random start goes by its index in the whole split, so a subset gives the same verdicts.
-                inputs = parallel.shard((batch["images"], batch["labels"], index[batch["ids"]]), self._mesh)
-                yield batch, self._steps[spec.name](weights, *inputs, self._key)
+                yield batch, parallel.shard((batch["images"], batch["labels"], index[batch["ids"]]), self._mesh)
+
+        def outputs():
+            for batch, arrays in streaming.prefetch(inputs(), BATCHES_AHEAD):
+                yield batch, self._steps[spec.name](weights, *arrays, self._key)
 
         with console.progress(title, len(split), "images") as advance:
             for batch, output in parallel.one_behind(outputs()):

@@ -111,6 +111,11 @@ def append_record(path, record: dict, key: tuple[str, ...]) -> bool:
         return True
 
 
+def user_cache() -> pathlib.Path:
+    """The folder for what can be made again, shared by all runs of this user."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "jaxrobust"
+
+
 def to_json(value) -> str:
     """As the project's JSON files are written."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"

@@ -209,7 +209,7 @@ def load_index(files: Sequence[str], name: str, progress: Callable) -> Index:
         except ERRORS as error:
             raise unreadable(name, error) from error
     digest = hashlib.sha256(repr((_FORMAT, [os.path.abspath(f) if not _is_remote(f) else f for f in files])).encode())
-    path = _cache_folder() / f"records-{digest.hexdigest()[:32]}.npz"
+    path = files_lib.user_cache() / f"records-{digest.hexdigest()[:32]}.npz"
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,10 +227,6 @@ def load_index(files: Sequence[str], name: str, progress: Callable) -> Index:
                 with contextlib.suppress(OSError):
                     files_lib.write_atomically(path, content.getvalue())
     return index
-
-
-def _cache_folder() -> pathlib.Path:
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "jaxrobust"
 
 
 def _read_index(path: pathlib.Path, stamps: np.ndarray) -> Index | None:
