@@ -72,7 +72,7 @@ def _keep_compiled_programs() -> None:
     # A program compiled for one processor may use instructions that another lacks, and home folders are shared.
     processor = platform.machine()
     with contextlib.suppress(OSError):  # Linux alone has this file
-        processor += re.search(r"^(flags|Features)\s*:.*$|$", pathlib.Path("/proc/cpuinfo").read_text(), re.M)[0]
+        processor += re.search(r"^(flags|Features)\s*:.*$|\Z", pathlib.Path("/proc/cpuinfo").read_text(), re.M)[0]
     with contextlib.suppress(OSError):  # no home, or a full disk: then nothing is kept
         folder = files.user_cache() / "compiled" / hashlib.sha256(processor.encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
