@@ -51,10 +51,11 @@ def test_the_report_without_rates(figures):
 
 
 def test_the_tables_can_be_shown(figures, capsys):
-    for table in preflight_tables.tables(figures):
+    for title, table in preflight_tables.tables(figures):
+        console.say(title)
         console.show(table)
     shown = capsys.readouterr().err
-    assert "7 forward passes" in shown and "all-reduce" in shown and "rates of a cpu are not known" in shown
+    assert "one training step, counted" in shown and "7 forward passes" in shown and "all-reduce" in shown and "rates of a cpu are not known" in shown
 
 
 def test_estimates_and_the_largest_batch(machine, capsys):
@@ -67,7 +68,8 @@ def test_estimates_and_the_largest_batch(machine, capsys):
     assert estimate["epoch_s"] == pytest.approx(1e-3 * estimate["step_ms"] * figures["steps_per_epoch"])
     assert estimate["weak_scaling"]["8"] > estimate["weak_scaling"]["256"] > 0
     assert (figures["largest_batch_per_chip"], figures["largest_batch_limit"]) == (128, "training examples")
-    for table in preflight_tables.tables(figures):
+    for title, table in preflight_tables.tables(figures):
+        console.say(title)
         console.show(table)
     assert "weak scaling" in capsys.readouterr().err
 
