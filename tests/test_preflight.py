@@ -55,7 +55,12 @@ def test_the_tables_can_be_shown(figures, capsys):
         console.say(title)
         console.show(table)
     shown = capsys.readouterr().err
-    assert "one training step, counted" in shown and "7 forward passes" in shown and "all-reduce" in shown and "rates of a cpu are not known" in shown
+    assert (
+        "one training step, counted" in shown
+        and "7 forward passes" in shown
+        and "all-reduce" in shown
+        and "rates of a cpu are not known" in shown
+    )
 
 
 def test_estimates_and_the_largest_batch(machine, capsys):
@@ -167,7 +172,8 @@ def test_a_machine_that_is_not_there(topology):
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout)
     assert figures["chips"] == 4 and figures["fits"]
-    assert figures["step"]["flops_over_floor"] == pytest.approx(1, abs=0.05)
+    # Where a map is smaller than the kernel, XLA exchanges the two and writes the holes of a stride out as pixels.
+    assert 0.95 < figures["step"]["flops_over_floor"] < 1.4
     assert figures["step"]["attack_steps"] == 2 and not figures["step"]["uncounted"]
     assert "libtpu" not in result.stderr, "the compiler's noise is hidden"
 
