@@ -124,7 +124,7 @@ def devices(topology: str) -> list:
     wheel, extra = ("libtpu", "tpu") if machine.platform == "tpu" else ("jax_cuda13_plugin", "cuda")
     if importlib.util.find_spec(wheel) is None:
         raise FieldError(
-            "--topology", topology, f"its compiler, {wheel}, is not installed", f"pip install 'jaxrobust[{extra}]'"
+            "--topology", topology, f"its compiler, {wheel}, is not installed", f"pip install -e '.[{extra}]'"
         )
     try:
         with quiet():

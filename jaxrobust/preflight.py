@@ -71,7 +71,8 @@ def main() -> int | None:
     config = command_line.config()
     machines.prepare_process()
     figures = examine(config, build.description(config, **_described()), _TOPOLOGY.value, search=_SEARCH.value)
-    for table in preflight_tables.tables(figures):
+    for title, table in preflight_tables.tables(figures):
+        console.say(title)
         console.show(table)
     print(json.dumps(figures, allow_nan=False), flush=True)
     return None if figures["fits"] else command_line.fail(_why_not(figures), exit_code=1)

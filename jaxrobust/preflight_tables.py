@@ -7,16 +7,16 @@ from rich.table import Table
 from jaxrobust.machines import GIB
 
 
-def tables(figures: dict) -> list[Table]:
-    """Memory; arithmetic, traffic and communication; estimates."""
+def tables(figures: dict) -> list[tuple[str, Table]]:
+    """(title, table): memory; arithmetic, traffic and communication; estimates."""
     result = [_memory(figures)]
     if figures["step"]:
         result += [_counted(figures), _estimated(figures)]
     return result
 
 
-def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+def _table() -> Table:
+    table = Table()
     table.add_column("quantity")
     table.add_column("value", justify="right")
     table.add_column("")
@@ -27,12 +27,13 @@ def _gib(value: float | None) -> str:
     return "too much" if value is None else f"{value / GIB:,.3f} GiB"
 
 
-def _memory(f: dict) -> Table:
+def _memory(f: dict) -> tuple[str, Table]:
     memory, evaluation = f["memory"], f["evaluation"]
-    table = _table(
+    title = (
         f"{f['model']} in {f['dtype']}, {f['data']}, batch {f['batch']:,} = {f['chips']} x {f['batch_per_chip']}, on "
         f"{f['topology']}: memory per chip, as compiled"
     )
+    table = _table()
     if memory["arguments_bytes"] is not None:
         table.add_row("arguments", _gib(memory["arguments_bytes"]), f"data set {_gib(memory['data_set_bytes'])}")
         outputs = memory["outputs_bytes"] - memory["aliased_bytes"]
@@ -52,22 +53,22 @@ def _memory(f: dict) -> Table:
         table.add_row(
             "largest batch that fits", f"{f['largest_batch_per_chip']:,}", f"limited by {f['largest_batch_limit']}"
         )
-    return table
+    return title, table
 
 
-def _counted(f: dict) -> Table:
+def _counted(f: dict) -> tuple[str, Table]:
     step = f["step"]
-    table = _table("one training step, counted in the compiled program")
+    title, table = "one training step, counted in the compiled program", _table()
     table.add_row("arithmetic", f"{1e-9 * step['flops_per_image']:,.4g} GFLOP/image", "convolutions, matrix products")
     if step["flops_over_floor"]:
         floor = f"{step['floor_passes']} forward passes of {1e-9 * step['forward_flops_per_image']:.4g} GFLOP"
         table.add_row("  over the floor", f"{step['flops_over_floor']:.3f} x", floor)
     table.add_row("memory traffic", f"{1e-6 * step['bytes_per_image']:,.1f} MB/image", "operands and results")
-    for title, part in (("attack step", step["attack_step"]), ("rest of the step", step["rest_of_step"])):
+    for name, part in (("attack step", step["attack_step"]), ("rest of the step", step["rest_of_step"])):
         if part is None:
             continue
         times = f" (x {step['attack_steps']})" if part is step["attack_step"] else ""
-        table.add_row(f"{title}{times}", f"{1e-6 * part['bytes_per_image']:,.2f} MB/image", _kinds(part))
+        table.add_row(f"{name}{times}", f"{1e-6 * part['bytes_per_image']:,.2f} MB/image", _kinds(part))
         table.add_row("  operations", f"{part['kernels']:,.0f}", f"layout changes: {part['layout_changes']:,.0f}")
     groups = collections.defaultdict(list)
     for c in step["collectives"]:
@@ -79,7 +80,7 @@ def _counted(f: dict) -> Table:
         table.add_row(f"{kind} (x {times:g})", f"{1e-6 * total:,.4g} MB/chip", purpose)
     if step["uncounted"]:
         table.add_row("not counted", str(len(step["uncounted"])), ", ".join(step["uncounted"]))
-    return table
+    return title, table
 
 
 def _kinds(part: dict) -> str:
@@ -87,12 +88,12 @@ def _kinds(part: dict) -> str:
     return ", ".join(f"{kind} {1e-6 * of['bytes_per_image']:.2f}" for kind, of in kinds[:4])
 
 
-def _estimated(f: dict) -> Table:
+def _estimated(f: dict) -> tuple[str, Table]:
     machine, estimate, evaluation = f["machine"], f["step"]["estimate"], f["evaluation"]
-    table = _table("estimates: what bandwidth and peak rates allow, not what a run will reach")
+    title, table = "estimates: what bandwidth and peak rates allow, not what a run will reach", _table()
     if estimate is None:
         table.add_row("nothing", "", f"the rates of a {machine['name']} are not known")
-        return table
+        return title, table
     rates = f"{1e-12 * machine['bf16_flops_per_s']:,.4g} TFLOP/s, {1e-12 * machine['bandwidth_bytes_per_s']:,.4g} TB/s"
     table.add_row("arithmetic", f"{estimate['arithmetic_ms']:,.2f} ms", f"at {rates}: {machine['source']}")
     table.add_row("memory traffic", f"{estimate['traffic_ms']:,.2f} ms")
@@ -112,4 +113,4 @@ def _estimated(f: dict) -> Table:
         table.add_row(
             "evaluation", f"{evaluation['s_per_1000_examples']:.3f} s", f"1,000 images, {evaluation['attack']}"
         )
-    return table
+    return title, table

@@ -51,10 +51,16 @@ def test_the_report_without_rates(figures):
 
 
 def test_the_tables_can_be_shown(figures, capsys):
-    for table in preflight_tables.tables(figures):
+    for title, table in preflight_tables.tables(figures):
+        console.say(title)
         console.show(table)
     shown = capsys.readouterr().err
-    assert "7 forward passes" in shown and "all-reduce" in shown and "rates of a cpu are not known" in shown
+    assert (
+        "one training step, counted" in shown
+        and "7 forward passes" in shown
+        and "all-reduce" in shown
+        and "rates of a cpu are not known" in shown
+    )
 
 
 def test_estimates_and_the_largest_batch(machine, capsys):
@@ -67,7 +73,8 @@ def test_estimates_and_the_largest_batch(machine, capsys):
     assert estimate["epoch_s"] == pytest.approx(1e-3 * estimate["step_ms"] * figures["steps_per_epoch"])
     assert estimate["weak_scaling"]["8"] > estimate["weak_scaling"]["256"] > 0
     assert (figures["largest_batch_per_chip"], figures["largest_batch_limit"]) == (128, "training examples")
-    for table in preflight_tables.tables(figures):
+    for title, table in preflight_tables.tables(figures):
+        console.say(title)
         console.show(table)
     assert "weak scaling" in capsys.readouterr().err
 
@@ -165,7 +172,8 @@ def test_a_machine_that_is_not_there(topology):
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout)
     assert figures["chips"] == 4 and figures["fits"]
-    assert figures["step"]["flops_over_floor"] == pytest.approx(1, abs=0.05)
+    # Where a map is smaller than the kernel, XLA exchanges the two and writes the holes of a stride out as pixels.
+    assert 0.95 < figures["step"]["flops_over_floor"] < 1.4
     assert figures["step"]["attack_steps"] == 2 and not figures["step"]["uncounted"]
     assert "libtpu" not in result.stderr, "the compiler's noise is hidden"
 
