@@ -34,6 +34,7 @@ BEAT_SECONDS = 0.5
 GRACE_SECONDS = 3.0
 # After an error such as a lost connection, a process silent for as long as this is its cause.
 SILENT_SECONDS = 5.0
+GONE = 75  # exit code where another process is gone: "temporary failure" in sysexits.h, so worth starting again
 SHARED_SECONDS = 60  # network file systems show a new file late
 
 _team = None  # of this process, where there are several
@@ -327,8 +328,7 @@ def _explain_aborts(job: Job, me: str):
             cause = f"JAX has stopped {me} (see above)"
         except OSError:
             cause = f"process 0 of {job.processes} ({host}) is gone"
-        os.write(2, f"error: {cause}; {_AGAIN}\n".encode())
-        os._exit(1)
+        _die(f"{cause}; {_AGAIN}")
 
     # Python's own handlers run in the main thread, which never gets there.
     _abort_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
@@ -339,7 +339,7 @@ _abort_handler = None  # kept, since C holds no reference
 _AGAIN = "start the same command again, it continues from the last checkpoint"
 
 
-def _die(message: str, exit_code: int = 1):
+def _die(message: str, exit_code: int = GONE):
     """End the process from any thread."""
     console.restore()
     os.write(2, f"error: {message}\n".encode())
@@ -448,7 +448,7 @@ class _Team:
                 since_failure = since_failure or time.monotonic()
                 if time.monotonic() - since_failure > GRACE_SECONDS:
                     process, message = min(failed.items())
-                    _die(f"{self.name(process)} has stopped: {message}")
+                    _die(f"{self.name(process)} has stopped: {message}", 1)
             for process in range(self._size):
                 if beat := entries.get(f"alive/{process}"):
                     self._hosts[process] = beat.split(" ", 1)[1]
