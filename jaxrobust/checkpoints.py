@@ -3,6 +3,10 @@
 A checkpoint is a folder `checkpoints/<step>`. Orbax renames it into place once it is complete, so a folder of that name
 is whole unless a disk or a person damaged it later. Against that, each checkpoint holds a checksum of its arrays, which
 `restore` compares.
+
+Every process holds the whole state, so process 0 writes it alone, and each reads it by itself: nobody can be left
+waiting for a process that is gone, and a run goes on with any number of processes and devices. What is there, and
+whether it can be read, all processes agree on; they call everything but `save` and `wait` together.
 """
 
 import dataclasses
@@ -14,7 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxrobust import console, parallel
+from jaxrobust import console, hosts, parallel
 from jaxrobust.errors import UserError
 
 FOLDER = "checkpoints"
@@ -49,35 +53,50 @@ class Checkpoints:
     def __init__(self, workdir, *, preserve: Callable = lambda steps: steps, read_only: bool = False):
         self._workdir = pathlib.Path(workdir).absolute()
         self._folder = self._workdir / FOLDER
+        self._read_only = read_only or not parallel.is_writer()
+        read_only, process = self._read_only, jax.process_index()
+        if not read_only:
+            self._folder.mkdir(parents=True, exist_ok=True)
         self._options = ocp.CheckpointManagerOptions(
             read_only=read_only,
             save_interval_steps=0 if read_only else 1,
-            create=not read_only,
+            create=False,
             cleanup_tmp_directories=not read_only,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
+            ),
             preservation_policy=None if read_only else _Preserve(preserve),
         )
         self._manager = self._open()
 
     def _open(self):
         # A reader may come before the first checkpoint.
-        if self._options.read_only and not self._folder.is_dir():
+        if self._read_only and not self._folder.is_dir():
             return None
         return ocp.CheckpointManager(self._folder, options=self._options)
 
     def steps(self) -> list[int]:
         """Steps of all whole checkpoints, as they are on disk now, rising."""
-        if self._manager is None:
-            self._manager = self._open()
-        if self._manager is None:
+        return hosts.decide(self._steps)
+
+    def _steps(self):
+        if not self._is_open():
             return []
-        if self._options.read_only:
+        if self._read_only:
             self._manager.reload()
         return sorted(self._manager.all_steps())
 
+    def _is_open(self) -> bool:
+        if self._manager is None:
+            self._manager = self._open()
+        return self._manager is not None
+
     def save(self, step: int, state) -> None:
         """Start saving in the background; does nothing if the step is there. The state may be changed at once."""
-        if step in self._manager.all_steps():
+        if self._read_only or step in self._manager.all_steps():
             return
+        # A copy, since orbax writes it later, when the devices may have reused the memory.
+        state = jax.tree.map(np.array, state)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -87,27 +106,37 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Return when every checkpoint that was begun is whole."""
-        self._manager.wait_until_finished()
+        if not self._read_only:
+            self._manager.wait_until_finished()
 
     def restore(self, step: int, like):
         """The state saved at `step`, with the structure, shapes and devices of `like`.
 
         Raises:
-            DamagedCheckpoint: it cannot be read or its checksum differs.
+            DamagedCheckpoint: some process cannot read it or finds another checksum.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        state, problem = self._read(step, like)
+        problem = next((p for p in hosts.gather(problem) if p), None)
+        if problem:
+            raise DamagedCheckpoint(f"checkpoint {self._folder / str(step)} {problem}")
+        return parallel.replicate_like(state, like)
+
+    def _read(self, step, like):
+        """(the arrays in this process's memory, None), or (None, what is wrong with them)."""
+        arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         try:
+            if not self._is_open():
+                raise FileNotFoundError(f"{self._folder} is not there")
             saved = self._manager.restore(
                 step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), checksum=ocp.args.JsonRestore()),
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(arrays), checksum=ocp.args.JsonRestore()),
             )
-            intact = checksum(saved.state) == saved.checksum["crc32"]
+            if checksum(saved.state) != saved.checksum["crc32"]:
+                return None, "is damaged: its checksum differs"
         except Exception as error:  # orbax and tensorstore raise many kinds for a file that is cut, missing or altered
             reason = " ".join(str(error).split("See full TensorStore details")[0].split())[:200]
-            raise DamagedCheckpoint(f"checkpoint {self._folder / str(step)} cannot be read: {reason}") from error
-        if not intact:
-            raise DamagedCheckpoint(f"checkpoint {self._folder / str(step)} is damaged: its checksum differs")
-        return saved.state
+            return None, f"cannot be read: {reason}"
+        return saved.state, None
 
     def restore_latest(self, like):
         """The newest checkpoint that can be restored; None where there is no checkpoint at all.
@@ -125,8 +154,9 @@ class Checkpoints:
                 damaged[step] = error
                 continue
             for bad_step, error in damaged.items():
-                console.warn(f"{error}; falling back to step {step}")
-                self._set_aside(bad_step)
+                if parallel.is_writer():
+                    console.warn(f"{error}; falling back to step {step}")
+                    self._set_aside(bad_step)
             return state
         if damaged:
             raise UserError(
@@ -143,8 +173,7 @@ class Checkpoints:
         while target.exists():
             count += 1
             target = target.with_name(f"{step}.{count}")
-        if parallel.is_writer():
-            (self._folder / str(step)).rename(target)
+        (self._folder / str(step)).rename(target)
         self._manager.close()
         self._manager = self._open()
 

@@ -32,7 +32,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from jaxrobust import config as config_lib
-from jaxrobust import console, files
+from jaxrobust import console, files, hosts
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted
 
@@ -50,16 +50,24 @@ def run(main: Callable[[], int | None]) -> None:
         if not flags.FLAGS["verbosity"].present:
             absl_logging.set_verbosity(absl_logging.ERROR)
         _keep_compiled_programs()
+        hosts.leave(exit_code(main))
+
+    def exit_code(main):
         try:
-            sys.exit(main())
+            return main()
         except UserError as error:
-            sys.exit(fail(str(error)))
+            return fail(str(error))
         except KeyboardInterrupt:  # before there is anything to save
+            console.speak(True)
             console.say("interrupted")
-            sys.exit(130)
+            return 130
         except Interrupted as error:
+            console.speak(True)
             console.say(str(error))
-            sys.exit(error.exit_code)
+            return error.exit_code
+        except Exception:
+            traceback.print_exc()
+            return 1
 
     absl_logging.set_verbosity(absl_logging.ERROR)  # until the flags say otherwise
     app.run(guarded, flags_parser=_parse_flags)

@@ -11,13 +11,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 LINE_SECONDS = 30
+_speaks = True
 # A log file has no width of its own; tables must not be folded there to the 80 columns of a fallback.
 _console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
 
 
+def speak(allowed: bool) -> None:
+    """Whether this process says, shows and reports progress; of several only one does. All of them may warn."""
+    global _speaks
+    _speaks = allowed
+
+
 def say(message: str) -> None:
     """Print one message."""
-    _console.print(message, markup=False, soft_wrap=True)
+    if _speaks:
+        _console.print(message, markup=False, soft_wrap=True)
 
 
 def warn(message: str) -> None:
@@ -27,7 +35,14 @@ def warn(message: str) -> None:
 
 def show(renderable) -> None:
     """Print a rich object, for example a table."""
-    _console.print(renderable)
+    if _speaks:
+        _console.print(renderable)
+
+
+def restore() -> None:
+    """Leave the terminal as a process that is about to end in the middle of a progress bar should."""
+    if _console.is_terminal:
+        _console.show_cursor(True)
 
 
 @contextlib.contextmanager
@@ -39,7 +54,7 @@ def progress(title: str, total: int, unit: str, done: int = 0):
         total, done: size of the work, and how much of it was done before, in units of which `advance` counts.
         unit: what is counted, for the rate shown.
     """
-    meter = _Bar(title, total, unit, done) if _console.is_terminal else _Lines(title, total, unit, done)
+    meter = _Bar(title, total, unit, done) if _console.is_terminal and _speaks else _Lines(title, total, unit, done)
     with meter:
         yield meter.advance
 

@@ -6,7 +6,7 @@ import time
 import jax
 import numpy as np
 
-from jaxrobust import build, console, data, files, parallel, report, results
+from jaxrobust import build, console, data, files, hosts, parallel, report, results
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
@@ -28,7 +28,8 @@ FOLLOW_SECONDS = 10
 class Evaluator:
     """Scores train states and writes what comes out: results.jsonl, examples, TensorBoard, best.json.
 
-    What has been written is never computed again, so an evaluation that was interrupted continues.
+    What has been written is never computed again, so an evaluation that was interrupted continues. Of several processes
+    all attack, each its share of a batch; process 0 knows what is missing, and writes.
 
     Args:
         config: of the evaluation.
@@ -56,6 +57,9 @@ class Evaluator:
 
     def is_done(self, step: int, averaged: bool) -> bool:
         """Whether every result of the checkpoint is written."""
+        return hosts.decide(lambda: self._is_done(step, averaged))
+
+    def _is_done(self, step, averaged):
         done = {results.key_of(record) for record in results.read(self._workdir)}
         names = ("raw", "averaged") if averaged else ("raw",)
         return all(
@@ -87,8 +91,9 @@ class Evaluator:
                 except checkpoints_lib.DamagedCheckpoint as error:
                     # Or else the training has just deleted it.
                     if step in checkpoints.steps():
-                        console.warn(f"{error}; not scored")
                         self._unreadable.add(step)
+                        if parallel.is_writer():
+                            console.warn(f"{error}; not scored")
                     continue
                 self.evaluate(state, step, epoch)
             last = epoch
@@ -100,28 +105,37 @@ class Evaluator:
             if weights is not None:
                 for split in self._splits:
                     self._evaluate_split(weights, name, split, step, epoch)
-        self._mark_best()
+        if parallel.is_writer():
+            self._mark_best()
 
     def _evaluate_split(self, weights, weights_name, split_name, step, epoch):
         split, index = self._splits[split_name]
-        records = {
-            record["attack"]: record
-            for record in results.read(self._workdir)
-            if (record["step"], record["weights"], record["split"]) == (step, weights_name, split_name)
-        }
-        if all(spec.name in records for spec in self._attacks):
-            return
-        arrays = results.read_examples(self._workdir, step, weights_name, split_name)
-        arrays |= {"labels": split.labels, "index": index}
+        records, arrays = {}, {}
+
+        def missing():
+            records.update(
+                (record["attack"], record)
+                for record in results.read(self._workdir)
+                if (record["step"], record["weights"], record["split"]) == (step, weights_name, split_name)
+            )
+            if all(spec.name in records for spec in self._attacks):
+                return []
+            arrays.update(results.read_examples(self._workdir, step, weights_name, split_name))
+            arrays.update(labels=split.labels, index=index)
+            # Lost verdicts are made again, even if their line is there: the clean ones are part of all others.
+            return [s.name for s in self._attacks if not (s.name in records and f"{s.name}_prediction" in arrays)]
+
+        names = hosts.decide(missing)
         adversarial = None
         for spec in self._attacks:
-            # Lost verdicts are made again, even if their line is there: the clean ones are part of all others.
-            if spec.name in records and f"{spec.name}_prediction" in arrays:
+            if spec.name not in names:
                 adversarial = None
                 continue
             started = time.monotonic()
             title = f"epoch {epoch} {weights_name} {split_name} {spec.name}"
             prediction, adversarial = self._attack(weights, split, index, spec, title)
+            if not parallel.is_writer():
+                continue
             clean_prediction = prediction if spec.name == "clean" else arrays["clean_prediction"]
             prediction = results.worst_prediction(split.labels, prediction, clean_prediction)
             record = results.make_record(
@@ -140,12 +154,12 @@ class Evaluator:
             arrays |= {spec.name: prediction == split.labels, f"{spec.name}_prediction": prediction.astype(np.int32)}
             # The line comes last: where there is one, there is everything else.
             self._writer.evaluation(record)
-            if parallel.is_writer():
-                results.add_examples(self._workdir, step, weights_name, split_name, arrays)
-                results.append(self._workdir, record)
+            results.add_examples(self._workdir, step, weights_name, split_name, arrays)
+            results.append(self._workdir, record)
             records[spec.name] = record
-        self._writer.figures([records[spec.name] for spec in self._attacks], arrays, split.images, adversarial)
-        console.say(_one_line(f"epoch {epoch} {weights_name} {split_name}", records, self._config.eval.attacks))
+        if names and parallel.is_writer():
+            self._writer.figures([records[spec.name] for spec in self._attacks], arrays, split.images, adversarial)
+            console.say(_one_line(f"epoch {epoch} {weights_name} {split_name}", records, self._config.eval.attacks))
 
     def _settings(self, spec) -> dict:
         """What a result says of the attack behind it."""
@@ -160,7 +174,7 @@ class Evaluator:
         }
 
     def _attack(self, weights, split, index, spec, title):
-        """Predictions [N] under an attack, and the first few adversarial images (None on several processes).
+        """Predictions [N] under an attack, and the first few adversarial images.
 
         Raises:
             UserError: the model's output is not a number.
@@ -187,8 +201,8 @@ class Evaluator:
                     raise AssertionError(f"{spec.name} left the allowed perturbations by {excess}: a defect, report it")
                 real = batch["mask"]
                 predictions[batch["ids"][real]] = np.asarray(output["prediction"])[real]
-                if examples is None and output["adversarial"].is_fully_addressable:
-                    examples = np.asarray(output["adversarial"][: min(EXAMPLE_IMAGES, len(split))])
+                if examples is None:
+                    examples = parallel.first(output["adversarial"], min(EXAMPLE_IMAGES, len(split)), self._mesh)
                 advance(int(real.sum()))
                 if self._stop:
                     raise Interrupted(
@@ -204,7 +218,7 @@ class Evaluator:
             attack=config_lib.best_attack(trained),
             criterion=trained.checkpoint.best,
         )
-        if best is not None and parallel.is_writer():
+        if best is not None:
             files.write_atomically(self._workdir / results.BEST, files.to_json(best))
 
 
@@ -223,18 +237,21 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
     with StopRequest() as stop:
 
         def wait():
-            until = time.monotonic() + FOLLOW_SECONDS
-            while time.monotonic() < until:
+            hosts.decide(lambda: sleep(time.monotonic() + FOLLOW_SECONDS))
+            if stop:
+                raise Interrupted(stop.signal_number, "stopped waiting for checkpoints")
+
+        def sleep(until):
+            while time.monotonic() < until and not stop.is_near():
                 time.sleep(min(0.2, FOLLOW_SECONDS))
-                if stop:
-                    raise Interrupted(stop.signal_number, "stopped waiting for checkpoints")
 
         if follow:
             console.say(f"waiting for checkpoints in {workdir}, to the end of the training")
-        while (stored := files.read_json(workdir / "config.json")) is None:
+        while (stored := hosts.decide(lambda: files.read_json(workdir / "config.json"))) is None:
             if not follow:
                 raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
             wait()
+        hosts.check_shared(workdir)
         config = config_lib.from_dict(stored)
         config.update_from_flattened_dict(overrides or {})
         check_same_config(workdir, config, stored, may_differ=OWN_FIELDS)

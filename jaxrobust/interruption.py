@@ -1,9 +1,11 @@
-"""SIGTERM and Ctrl-C: finish the step, save, say so, exit."""
+"""SIGTERM and Ctrl-C, on any of the processes: finish the step, save, say so, exit."""
 
 import os
 import signal
 import threading
 import time
+
+from jaxrobust import hosts
 
 PATIENCE_SECONDS = 2  # schedulers and impatient fingers send a signal twice
 
@@ -17,21 +19,32 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Remembers a SIGTERM or SIGINT instead of dying of it, while used as a context."""
+    """Remembers a SIGTERM or SIGINT instead of dying of it, while used as a context.
+
+    It is true once the process was asked to stop. Of several processes, one that was asked is enough; they agree on
+    where to stop, so all of them have to look at the same places, as often as each other.
+    """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self):
-        self.signal_number: int | None = None
+        self.signal_number: int | None = None  # that all stop for
+        self._received: int | None = None
         self._before = {}
 
     def __bool__(self) -> bool:
+        self.signal_number = hosts.agreed_stop(self._received)
         return self.signal_number is not None
+
+    def is_near(self) -> bool:
+        """Whether to look now rather than to go on waiting; may be asked anywhere."""
+        return hosts.stop_is_near(self._received)
 
     def _receive(self, signal_number, frame):
         now = time.monotonic()
-        if self.signal_number is None:
-            self.signal_number, self._since = signal_number, now
+        if self._received is None:
+            self._received, self._since = signal_number, now
+            hosts.request_stop(signal_number)
         elif now - self._since > PATIENCE_SECONDS:
             # Asked again: let it kill.
             self._restore()

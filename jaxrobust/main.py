@@ -5,32 +5,61 @@ python -m jaxrobust.main --config configs/cifar10.py [--workdir DIR] [--mode tra
 
 import pathlib
 
+import jax
 from absl import flags
 
-from jaxrobust import command_line, evaluate, train
-from jaxrobust.errors import UserError
+from jaxrobust import command_line, console, evaluate, files, hosts, parallel, train
+from jaxrobust import config as config_lib
+from jaxrobust.errors import FieldError, UserError
+from jaxrobust.interruption import Interrupted
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/<name of the config file>.")
 _MODE = flags.DEFINE_enum("mode", "train", ("train", "evaluate"), "train (and evaluate), or evaluate what is there.")
 _FOLLOW = flags.DEFINE_bool("follow", False, "With --mode evaluate: wait for new checkpoints until the last.")
+# Where several processes share the work. SLURM and Cloud TPU say all of it themselves.
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0. Default: $JAX_COORDINATOR_ADDRESS.")
+_PROCESSES = flags.DEFINE_integer(
+    "processes", None, "How many processes; 1: this one alone. Default: $JAX_NUM_PROCESSES."
+)
+_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0. Default: $JAX_PROCESS_ID.")
+_START_TIMEOUT = flags.DEFINE_float("start_timeout", 300, "Seconds to wait for the other processes.", lower_bound=1)
+_PROCESS_TIMEOUT = flags.DEFINE_float("process_timeout", 60, "Seconds of silence: a process is gone.", lower_bound=5)
 
 
 def main() -> int | None:
     """Run what the flags say. Returns the exit code, None for success."""
     if _FOLLOW.value and _MODE.value != "evaluate":
         raise UserError("--follow waits for another process's checkpoints; use it with --mode evaluate")
-    if _MODE.value == "evaluate":
-        evaluate.evaluate_checkpoints(_workdir(), command_line.overrides(), follow=_FOLLOW.value)
-        return None
+    workdir = _workdir()
+    job = hosts.find(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    timeouts = {"start_timeout": _START_TIMEOUT.value, "process_timeout": _PROCESS_TIMEOUT.value}
     try:
-        train.train_and_evaluate(command_line.config(), _workdir())
+        with hosts.connected(job, agreed=Interrupted, **timeouts):
+            if job is not None:
+                _meet(job)
+            if _MODE.value == "evaluate":
+                evaluate.evaluate_checkpoints(workdir, command_line.overrides(), follow=_FOLLOW.value)
+            else:
+                train.train_and_evaluate(command_line.config(), workdir)
     except train.Diverged as error:
         return command_line.fail(str(error), exit_code=1)
     return None
 
 
+def _meet(job: hosts.Job) -> None:
+    """All processes were started alike; one of them speaks."""
+    console.speak(parallel.is_writer())
+    mode = {"--mode": _MODE.value, "--follow": _FOLLOW.value}
+    given = command_line.config() if command_line.config_file() else config_lib.default()
+    hosts.check_alike(mode | files.flatten(config_lib.to_dict(given)) | command_line.overrides())
+    console.say(f"{job.processes} processes, {jax.device_count()} devices")
+
+
 def _workdir() -> pathlib.Path:
     if _WORKDIR.value is not None:
+        if "://" in _WORKDIR.value:
+            remedy = "mount the storage, and give its path"
+            raise FieldError("--workdir", _WORKDIR.value, "is no folder of a mounted file system", remedy)
         return pathlib.Path(_WORKDIR.value)
     command_line.config()  # asks for one where there is none
     return pathlib.Path("runs") / command_line.config_file().stem

@@ -34,9 +34,27 @@ def spmd(function, mesh: Mesh, *, in_specs, out_specs, donate=()):
     return jax.jit(mapped, donate_argnums=donate)
 
 
+def connect_devices(mesh: Mesh) -> None:
+    """Make the first collective of all devices, which opens the connections between them."""
+    total = spmd(lambda ones: jax.lax.psum(ones, AXIS), mesh, in_specs=SHARDED, out_specs=SHARDED)
+    total(shard(np.ones(mesh.size, np.float32), mesh)).block_until_ready()
+
+
 def replicate(tree, mesh: Mesh):
-    """The tree's arrays on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, REPLICATED))
+    """The tree's arrays, whole and equal on every process, on every device."""
+    return jax.tree.map(lambda array: _replicate(array, NamedSharding(mesh, REPLICATED)), tree)
+
+
+def replicate_like(tree, like):
+    """The tree's host arrays on the devices of the tree `like`, which are whole on each."""
+    return jax.tree.map(lambda array, other: _replicate(array, other.sharding), tree, like)
+
+
+def _replicate(array, sharding):
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    # There device_put would let the processes compare their arrays, at the cost of sending them around.
+    return _place(array, sharding)
 
 
 def shard(tree, mesh: Mesh, spec: PartitionSpec = SHARDED):
@@ -45,12 +63,18 @@ def shard(tree, mesh: Mesh, spec: PartitionSpec = SHARDED):
     Of what stands for an array and is made one by `np.asarray`, such as images yet to be decoded, only the shares of
     this process's devices are.
     """
-    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda array: _place(array, NamedSharding(mesh, spec)), tree)
 
-    def put(array):
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array[index]))
 
-    return jax.tree.map(put, tree)
+def _place(array, sharding):
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array[index]))
+
+
+def first(array, count: int, mesh: Mesh) -> np.ndarray:
+    """The first rows of an array that is split over the devices, on every process; all of them must ask."""
+    if not array.is_fully_addressable:
+        array = jax.jit(lambda array: array[:count], out_shardings=NamedSharding(mesh, REPLICATED))(array)
+    return np.asarray(array[:count])
 
 
 def local_positions(mesh: Mesh, batch_size: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust import build, console, evaluate, feeds, files, parallel, remedies, results, train_state
+from jaxrobust import build, console, evaluate, feeds, files, hosts, parallel, remedies, results, train_state
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.data import batches
@@ -43,7 +43,9 @@ def train_and_evaluate(config, workdir) -> None:
     mesh = parallel.make_mesh()
     config_lib.validate(config, mesh.size)
     workdir = pathlib.Path(workdir)
-    _check_workdir(workdir, config)
+    if parallel.is_writer():
+        _check_workdir(workdir, config)
+    hosts.check_shared(workdir)
     with _only_trainer(workdir):
         _train_and_evaluate(config, workdir, mesh)
 

@@ -1,0 +1,233 @@
+"""Two processes on this machine that share one training: as separate as two hosts, but for the network."""
+
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import tiny_config
+
+from jaxrobust import build, checkpoints, files, hosts, parallel, results
+from jaxrobust.errors import UserError
+
+TESTS = pathlib.Path(__file__).parent
+STEPS_PER_EPOCH = (1297 - 100) // 64
+EPOCHS = 8
+# Without an attack the rounding of sums over devices stays small; the sign of a gradient would blow it up.
+ARGUMENTS = (
+    "--config.objective.name=standard",
+    "--config.train.average_decay=0",
+    "--config.eval.attacks=('clean',)",
+    f"--config.train.epochs={EPOCHS}",
+    f"--config.eval.every_epochs={EPOCHS}",
+    f"--config.checkpoint.every_epochs={EPOCHS // 2}",
+)
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX", "SLURM_NTASKS")
+SLURM = {
+    "SLURM_JOB_ID": "4096",
+    "SLURM_STEP_NODELIST": "gpu[07-08]",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "0",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    """Not to be taken for a task of the cluster that runs the tests."""
+    for name in (*VARIABLES, *SLURM):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        (SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
+        ({"SLURM_NTASKS": "2"}, None),  # in a batch script, outside of srun
+        (SLURM, hosts.Job("gpu07:61440", 2, 1)),
+        (
+            SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "0,1"},
+            hosts.Job("gpu07:61440", 2, 1, (1,)),
+        ),
+        ({"JOB_COMPLETION_INDEX": "3"}, None),  # many runs by themselves
+        (
+            {"JAX_COORDINATOR_ADDRESS": "run-0.run:7777", "JAX_NUM_PROCESSES": "4", "JOB_COMPLETION_INDEX": "3"},
+            hosts.Job("run-0.run:7777", 4, 3),
+        ),
+    ],
+)
+def test_environment_says_which_process_this_is(environment, expected, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert hosts.find(None, None, None) == expected
+    assert hosts.find(None, 1, None) is None
+
+
+def test_flags_come_before_the_environment(monkeypatch):
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    assert hosts.find("[::1]:7777", 3, 2) == hosts.Job("[::1]:7777", 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        (("node1:7777", None, None), "--processes and --process"),
+        ((None, 2, 0), "--coordinator"),
+        (("node1", 2, 0), "--coordinator = 'node1'"),
+        (("node1:http", 2, 0), "HOST:PORT"),
+        (("node1:7777", 2, 2), "--process = 2: must be from 0 to 1"),
+        (("node1:7777", -1, 0), "--processes = -1"),
+    ],
+)
+def test_what_is_wrong_is_named(given, part):
+    with pytest.raises(UserError) as error:
+        hosts.find(*given)
+    assert part in str(error.value)
+
+
+def test_alone_everything_is_agreed():
+    assert hosts.decide(lambda: 3) == 3 and hosts.gather(4) == [4]
+    assert hosts.agreed_stop(None) is None and hosts.agreed_stop(signal.SIGTERM) == signal.SIGTERM
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def start(workdir, *arguments, devices=2):
+    """A process of a run, on some CPU devices."""
+    command = [sys.executable, "-m", "jaxrobust.main", "--config", TESTS / "tiny_config.py", "--workdir", workdir]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    pipes = {"stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*command, *arguments], cwd=TESTS.parent, env=environment, **pipes)
+
+
+def start_two(workdir, *arguments):
+    job = (f"--coordinator=localhost:{free_port()}", "--processes=2", "--process_timeout=10", *arguments)
+    return [start(workdir, *job, f"--process={i}") for i in range(2)]
+
+
+def finish(processes, exit_code=0):
+    """What they said, when they have ended as expected."""
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    for process, text in zip(processes, said, strict=True):
+        assert process.returncode == exit_code, text
+    return said
+
+
+def wait_for(condition, processes):
+    while not condition() and all(process.poll() is None for process in processes):
+        time.sleep(0.05)
+
+
+def final_arrays(workdir):
+    config = tiny_config.get_config()
+    config.train.average_decay = 0.0
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    like = build.initial_state(config, build.dataset(config), mesh, 1)
+    kept = checkpoints.Checkpoints(workdir, read_only=True)
+    return jax.tree.leaves(kept.restore(STEPS_PER_EPOCH * EPOCHS, like))
+
+
+def largest_difference(workdir, reference):
+    pairs = zip(final_arrays(workdir), final_arrays(reference), strict=True)
+    return max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max() for a, b in pairs)
+
+
+def counts(workdir):
+    return {results.key_of(record): record["correct"] for record in results.read(workdir)}
+
+
+def assert_same_counts(workdir, reference):
+    """But for an example that sits on the boundary to within rounding."""
+    ours, theirs = counts(workdir), counts(reference)
+    assert list(ours) == list(theirs)
+    for key, correct in theirs.items():
+        assert np.abs(np.subtract(ours[key], correct)).sum() <= 2, key
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    """The run on one process with all four devices."""
+    workdir = tmp_path_factory.mktemp("one")
+    finish([start(workdir, *ARGUMENTS, devices=4)])
+    return workdir
+
+
+def test_asked_to_stop_on_one_host_both_save_the_same_step_and_go_on(tmp_path, one_process):
+    processes = start_two(tmp_path, *ARGUMENTS)
+    wait_for(lambda: files.read_records(tmp_path / "training.jsonl"), processes)
+    processes[1].send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    processes[0].send_signal(signal.SIGTERM)
+    said = finish(processes, 128 + signal.SIGTERM)
+    assert "2 processes, 4 devices" in said[0] and "epoch 1" not in said[1]
+    assert all("the same command continues" in text for text in said)
+    assert said[0].splitlines()[-1] == said[1].splitlines()[-1]
+    # Two processes write the same numbers as one that has all of their devices.
+    assert "continuing at step" in finish(start_two(tmp_path, *ARGUMENTS))[0]
+    assert largest_difference(tmp_path, one_process) < 1e-3
+    assert_same_counts(tmp_path, one_process)
+    assert [record["epoch"] for record in files.read_records(tmp_path / "training.jsonl")] == [*range(1, EPOCHS + 1)]
+
+
+def test_without_one_process_the_other_ends_and_any_number_goes_on(tmp_path):
+    processes = start_two(tmp_path, *ARGUMENTS)
+    wait_for((tmp_path / "checkpoints" / str(STEPS_PER_EPOCH * EPOCHS // 2)).exists, processes)
+    processes[1].kill()
+    started = time.monotonic()
+    said = finish(processes[:1], hosts.GONE)[0]
+    assert time.monotonic() - started < 30
+    last = said.splitlines()[-1]
+    assert last.startswith("error: process 1 of 2") and "is gone" in last and "the same command" in last
+    assert f"continuing at step {STEPS_PER_EPOCH * EPOCHS // 2} " in finish([start(tmp_path, *ARGUMENTS)])[0]
+    assert {record["step"] for record in results.read(tmp_path)} == {STEPS_PER_EPOCH * EPOCHS}
+
+
+def test_two_processes_score_as_one_and_pass_over_a_damaged_checkpoint(tmp_path, one_process):
+    (tmp_path / "config.json").write_bytes((one_process / "config.json").read_bytes())
+    shutil.copytree(one_process / "checkpoints", tmp_path / "checkpoints")
+    first, last = sorted(tmp_path.glob("checkpoints/*"), key=lambda path: int(path.name))
+    (first / "state" / "manifest.ocdbt").write_bytes(b"")
+    said = finish(start_two(tmp_path, "--mode=evaluate", *ARGUMENTS))
+    assert f"checkpoints/{first.name} cannot be read" in said[0] and "warning" not in said[1]
+    assert {record["step"] for record in results.read(tmp_path)} == {int(last.name)}
+    assert_same_counts(tmp_path, one_process)
+
+
+def test_who_cannot_join_says_so_in_one_line(tmp_path):
+    alone = ("--processes=2", "--start_timeout=4")
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        processes = [
+            start(tmp_path, *alone, f"--coordinator=localhost:{port}", "--process=0"),
+            start(tmp_path, *alone, f"--coordinator=localhost:{free_port()}", "--process=0"),
+            start(tmp_path, *alone, f"--coordinator=localhost:{free_port()}", "--process=1"),
+        ]
+        said = finish(processes, 2)
+    for text, part in zip(
+        said, ["the port cannot be opened", "not all of the 2", "cannot reach process 0"], strict=True
+    ):
+        assert text.startswith("error: ") and text.count("\n") == 1 and part in text
+
+
+def test_processes_of_different_commands_are_refused(tmp_path):
+    port = free_port()
+    job = (f"--coordinator=localhost:{port}", "--processes=2")
+    processes = [start(tmp_path, *job, f"--process={i}", f"--config.train.seed={i}") for i in range(2)]
+    said = finish(processes, 2)
+    assert all("train.seed = " in text and "the same command" in text for text in said)
+    assert not (tmp_path / "config.json").exists()
