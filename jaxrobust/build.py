@@ -92,7 +92,9 @@ def optimizer(config, total_steps: int):
 def initial_state(config, dataset: data.DataSet, mesh, total_steps: int) -> train_state.TrainState:
     """The state before the first step, on every device of the mesh."""
     counts = dataset.train.counts(dataset.num_classes)
-    return parallel.replicate(_initial_state(config, counts, dataset.image_shape, mesh, total_steps), mesh)
+    # As one program, which is compiled faster than its hundreds of operations, and only once.
+    create = jax.jit(lambda: _initial_state(config, counts, dataset.image_shape, mesh, total_steps))
+    return parallel.replicate(create(), mesh)
 
 
 def _initial_state(config, class_counts, image_shape, mesh, total_steps: int) -> train_state.TrainState:

@@ -12,6 +12,7 @@ A command defines its own flags with absl at module level.
 
 import contextlib
 import difflib
+import functools
 import hashlib
 import os
 import pathlib
@@ -116,8 +117,9 @@ def overrides() -> dict:
     return config_flags.get_override_values(flags.FLAGS["config"])
 
 
+@functools.cache
 def define_description() -> Callable[[], dict]:
-    """Define --images and --classes, which describe a data set that is not there.
+    """Define --images and --classes, which describe a data set that is not there; once for all modules that ask.
 
     Returns:
         A function that gives the arguments `images` and `num_classes` of `data.describe`, as far as flags were given.

@@ -104,6 +104,16 @@ main.run()
     assert (tmp_path / "report.html").exists() and not (tmp_path / "tensorboard").exists()
 
 
+def test_compiled_programs_are_kept_in_the_users_cache(tmp_path):
+    cache = tmp_path / "cache"
+    arguments = tiny("--workdir", str(tmp_path / "run"), "--config.train.epochs=1", "--config.eval.every_epochs=0")
+    # Empty is as good as unset, for both.
+    result = run(*arguments, JAX_COMPILATION_CACHE_DIR="", XDG_CACHE_HOME=str(cache))
+    assert result.returncode == 0, result.stderr
+    (processor,) = (cache / "jaxrobust" / "compiled").iterdir()
+    assert any(path.name.startswith("jit_train_steps") for path in processor.iterdir())
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_wrong_input_ends_in_one_line(case, tmp_path):
     arguments, expected = CASES[case]
