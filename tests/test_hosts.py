@@ -19,15 +19,13 @@ from jaxrobust.errors import UserError
 
 TESTS = pathlib.Path(__file__).parent
 STEPS_PER_EPOCH = (1297 - 100) // 64
-EPOCHS = 8
-# Without an attack the rounding of sums over devices stays small; the sign of a gradient would blow it up.
+EPOCHS = 6
 ARGUMENTS = (
     "--config.objective.name=standard",
     "--config.train.average_decay=0",
     "--config.eval.attacks=('clean',)",
     f"--config.train.epochs={EPOCHS}",
     f"--config.eval.every_epochs={EPOCHS}",
-    f"--config.checkpoint.every_epochs={EPOCHS // 2}",
 )
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX", "SLURM_NTASKS")
 SLURM = {
@@ -131,79 +129,81 @@ def wait_for(condition, processes):
         time.sleep(0.05)
 
 
-def final_arrays(workdir):
+def arrays(workdir, epochs=EPOCHS):
     config = tiny_config.get_config()
     config.train.average_decay = 0.0
     mesh = parallel.make_mesh(jax.devices()[:1])
     like = build.initial_state(config, build.dataset(config), mesh, 1)
     kept = checkpoints.Checkpoints(workdir, read_only=True)
-    return jax.tree.leaves(kept.restore(STEPS_PER_EPOCH * EPOCHS, like))
-
-
-def largest_difference(workdir, reference):
-    pairs = zip(final_arrays(workdir), final_arrays(reference), strict=True)
-    return max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max() for a, b in pairs)
+    return jax.tree.leaves(kept.restore(STEPS_PER_EPOCH * epochs, like))
 
 
 def counts(workdir):
     return {results.key_of(record): record["correct"] for record in results.read(workdir)}
 
 
-def assert_same_counts(workdir, reference):
-    """But for an example that sits on the boundary to within rounding."""
-    ours, theirs = counts(workdir), counts(reference)
-    assert list(ours) == list(theirs)
-    for key, correct in theirs.items():
-        assert np.abs(np.subtract(ours[key], correct)).sum() <= 2, key
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """A run on two processes with two devices each."""
+    workdir = tmp_path_factory.mktemp("two")
+    said = finish(start_two(workdir, *ARGUMENTS))
+    assert "2 processes, 4 devices" in said[0] and "epoch 1" in said[0] and "epoch 1" not in said[1]
+    return workdir
 
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
-    """The run on one process with all four devices."""
+    """The same on one process with all four devices."""
     workdir = tmp_path_factory.mktemp("one")
     finish([start(workdir, *ARGUMENTS, devices=4)])
     return workdir
 
 
-def test_asked_to_stop_on_one_host_both_save_the_same_step_and_go_on(tmp_path, one_process):
+def test_two_processes_train_as_one_with_all_of_their_devices(one_process, two_processes):
+    # Sums over processes are rounded otherwise. In later epochs some ReLU comes to lie on the other side of zero, and
+    # the runs part: as far as two runs of one process do, if the initial weights of one are changed by 1e-7.
+    for ours, theirs in zip(arrays(two_processes, 1), arrays(one_process, 1), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_asked_to_stop_on_one_host_both_save_the_same_step_and_go_on(tmp_path, two_processes):
     processes = start_two(tmp_path, *ARGUMENTS)
     wait_for(lambda: files.read_records(tmp_path / "training.jsonl"), processes)
     processes[1].send_signal(signal.SIGTERM)
     time.sleep(0.2)
     processes[0].send_signal(signal.SIGTERM)
     said = finish(processes, 128 + signal.SIGTERM)
-    assert "2 processes, 4 devices" in said[0] and "epoch 1" not in said[1]
     assert all("the same command continues" in text for text in said)
     assert said[0].splitlines()[-1] == said[1].splitlines()[-1]
-    # Two processes write the same numbers as one that has all of their devices.
     assert "continuing at step" in finish(start_two(tmp_path, *ARGUMENTS))[0]
-    assert largest_difference(tmp_path, one_process) < 1e-3
-    assert_same_counts(tmp_path, one_process)
+    for ours, theirs in zip(arrays(tmp_path), arrays(two_processes), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert counts(tmp_path) == counts(two_processes)
     assert [record["epoch"] for record in files.read_records(tmp_path / "training.jsonl")] == [*range(1, EPOCHS + 1)]
 
 
 def test_without_one_process_the_other_ends_and_any_number_goes_on(tmp_path):
     processes = start_two(tmp_path, *ARGUMENTS)
-    wait_for((tmp_path / "checkpoints" / str(STEPS_PER_EPOCH * EPOCHS // 2)).exists, processes)
+    wait_for((tmp_path / "checkpoints" / str(STEPS_PER_EPOCH)).exists, processes)
     processes[1].kill()
     started = time.monotonic()
     said = finish(processes[:1], hosts.GONE)[0]
     assert time.monotonic() - started < 30
     last = said.splitlines()[-1]
     assert last.startswith("error: process 1 of 2") and "is gone" in last and "the same command" in last
-    assert f"continuing at step {STEPS_PER_EPOCH * EPOCHS // 2} " in finish([start(tmp_path, *ARGUMENTS)])[0]
+    assert "continuing at step" in finish([start(tmp_path, *ARGUMENTS)])[0]
     assert {record["step"] for record in results.read(tmp_path)} == {STEPS_PER_EPOCH * EPOCHS}
 
 
 def test_two_processes_score_as_one_and_pass_over_a_damaged_checkpoint(tmp_path, one_process):
     (tmp_path / "config.json").write_bytes((one_process / "config.json").read_bytes())
-    shutil.copytree(one_process / "checkpoints", tmp_path / "checkpoints")
-    first, last = sorted(tmp_path.glob("checkpoints/*"), key=lambda path: int(path.name))
-    (first / "state" / "manifest.ocdbt").write_bytes(b"")
+    first, last = STEPS_PER_EPOCH, STEPS_PER_EPOCH * EPOCHS
+    for step in (first, last):
+        shutil.copytree(one_process / "checkpoints" / str(step), tmp_path / "checkpoints" / str(step))
+    (tmp_path / "checkpoints" / str(first) / "state" / "manifest.ocdbt").write_bytes(b"")
     said = finish(start_two(tmp_path, "--mode=evaluate", *ARGUMENTS))
-    assert f"checkpoints/{first.name} cannot be read" in said[0] and "warning" not in said[1]
-    assert {record["step"] for record in results.read(tmp_path)} == {int(last.name)}
-    assert_same_counts(tmp_path, one_process)
+    assert f"checkpoints/{first} cannot be read" in said[0] and "warning" not in said[1]
+    assert counts(tmp_path) == counts(one_process)
 
 
 def test_who_cannot_join_says_so_in_one_line(tmp_path):
