@@ -1,6 +1,6 @@
 """Several processes that run one program, usually one on each host: start-up, agreement, and the end of one of them.
 
-    with hosts.connected(hosts.find(coordinator, processes, process)):
+    with hosts.connected(cluster.find(coordinator, processes, process)):
         ...
 
 All processes run the same code on the same numbers, so they decide alike. What depends on a file, a clock or a signal
@@ -12,7 +12,6 @@ all of them, and ends the process when another one is gone: a collective that wa
 
 import contextlib
 import ctypes
-import dataclasses
 import errno
 import json
 import os
@@ -27,6 +26,7 @@ import uuid
 import jax
 
 from jaxrobust import console, parallel
+from jaxrobust.cluster import Job
 from jaxrobust.errors import FieldError, UserError
 
 BEAT_SECONDS = 0.5
@@ -38,103 +38,6 @@ GONE = 75  # exit code where another process is gone: "temporary failure" in sys
 SHARED_SECONDS = 60  # network file systems show a new file late
 
 _team = None  # of this process, where there are several
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """Where this process stands among the others."""
-
-    coordinator: str  # host:port of process 0
-    processes: int
-    process: int
-    local_device_ids: tuple[int, ...] | None = None  # None: all that the process sees
-
-
-def find(coordinator: str | None, processes: int | None, process: int | None) -> Job | None:
-    """The job this process belongs to; None where it is alone.
-
-    What is not given comes from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID (in an indexed job of
-    Kubernetes JOB_COMPLETION_INDEX), else from SLURM or Cloud TPU, if this is a job of several tasks or hosts.
-
-    Raises:
-        UserError: part of it is missing or wrong.
-    """
-    environment = os.environ
-    if processes is None:
-        processes = _integer("JAX_NUM_PROCESSES")
-    if processes == 1:
-        return None
-    coordinator = coordinator or environment.get("JAX_COORDINATOR_ADDRESS")
-    if process is None:
-        process = _integer("JAX_PROCESS_ID")
-    if process is None and coordinator:
-        process = _integer("JOB_COMPLETION_INDEX")
-    local_device_ids = None
-    if None in (coordinator, processes, process):
-        cluster = _cluster()
-        if cluster is not None:
-            processes = cluster.get_process_count() if processes is None else processes
-            if processes == 1 and not coordinator:
-                return None
-            process = cluster.get_process_id() if process is None else process
-            coordinator = coordinator or cluster.get_coordinator_address(
-                timeout_secs=60, override_coordinator_port=environment.get("JAX_COORDINATOR_PORT")
-            )
-            local_device_ids = _slurm_gpus() if cluster.name == "slurm" else None
-    given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == len(given):
-        return None
-    if missing:
-        there = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
-        raise UserError(f"{' and '.join(missing)}: missing beside {there}; several processes need all three")
-    _check(coordinator, processes, process)
-    return Job(coordinator, processes, process, local_device_ids)
-
-
-def _integer(name: str) -> int | None:
-    """An environment variable."""
-    value = os.environ.get(name)
-    try:
-        return None if value is None else int(value)
-    except ValueError as error:
-        raise FieldError(name, value, "is no whole number", "set it to one, or unset it") from error
-
-
-def _check(coordinator, processes, process):
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise FieldError("--coordinator", coordinator, "is no HOST:PORT", "for example --coordinator=node1:7777")
-    if processes < 1:
-        raise FieldError("--processes", processes, "must be at least 1", "give the number of all processes")
-    if not 0 <= process < processes:
-        raise FieldError(
-            "--process", process, f"must be from 0 to {processes - 1}", "number the processes from 0 without gaps"
-        )
-
-
-def _cluster():
-    """JAX's description of the cluster this process runs in; None where it runs in none.
-
-    JAX detects by itself in `jax.distributed.initialize()`, but would also start a service for a single task, and asks
-    the network before it knows whether this is a cluster.
-    """
-    from jax._src import cloud_tpu_init, clusters
-
-    candidates = []
-    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        candidates.append(clusters.SlurmCluster)
-    platforms = jax.config.jax_platforms
-    if cloud_tpu_init.running_in_cloud_tpu_vm and (not platforms or "tpu" in platforms):
-        candidates += [clusters.GkeTpuCluster, clusters.GceTpuCluster]
-    return next((cluster for cluster in candidates if cluster.is_env_present()), None)
-
-
-def _slurm_gpus() -> tuple[int, ...] | None:
-    """Of several tasks on a node that all see all of its GPUs, each takes the one of its number."""
-    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return (int(os.environ["SLURM_LOCALID"]),) if tasks != "1" and len(visible) > 1 else None
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import pathlib
 import jax
 from absl import flags
 
-from jaxrobust import command_line, console, evaluate, files, hosts, parallel, train
+from jaxrobust import cluster, command_line, console, evaluate, files, hosts, parallel, train
 from jaxrobust import config as config_lib
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted
@@ -31,7 +31,7 @@ def main() -> int | None:
     if _FOLLOW.value and _MODE.value != "evaluate":
         raise UserError("--follow waits for another process's checkpoints; use it with --mode evaluate")
     workdir = _workdir()
-    job = hosts.find(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    job = cluster.find(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     timeouts = {"start_timeout": _START_TIMEOUT.value, "process_timeout": _PROCESS_TIMEOUT.value}
     try:
         with hosts.connected(job, agreed=Interrupted, **timeouts):
@@ -46,7 +46,7 @@ def main() -> int | None:
     return None
 
 
-def _meet(job: hosts.Job) -> None:
+def _meet(job: cluster.Job) -> None:
     """All processes were started alike; one of them speaks."""
     console.speak(parallel.is_writer())
     mode = {"--mode": _MODE.value, "--follow": _FOLLOW.value}

@@ -15,6 +15,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 import jax
 import pytest
 
+# Not to be taken for a task of the cluster that runs the tests.
+for name in ("SLURM_NTASKS", "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX"):
+    os.environ.pop(name, None)
+
 jax.config.update("jax_num_cpu_devices", 8)
 # Broadcasts between ranks are written out, so that a wrong shape is an error and not a larger array.
 jax.config.update("jax_numpy_rank_promotion", "raise")
