@@ -91,20 +91,31 @@ def optimizer(config, total_steps: int):
 
 def initial_state(config, dataset: data.DataSet, mesh, total_steps: int) -> train_state.TrainState:
     """The state before the first step, on every device of the mesh."""
-    counts = dataset.train.counts(dataset.num_classes)
-    # As one program, which is compiled faster than its hundreds of operations, and only once.
-    create = jax.jit(lambda: _initial_state(config, counts, dataset.image_shape, mesh, total_steps))
-    return parallel.replicate(create(), mesh)
+
+    def initial_state(key):
+        counts = dataset.train.counts(dataset.num_classes)
+        return _create_state(config, counts, dataset.image_shape, mesh, total_steps, key)
+
+    # As one program, which is compiled faster than its hundreds of operations, and once for all seeds.
+    state = jax.jit(initial_state)(jax.random.fold_in(jax.random.key(config.train.seed), 0))
+    return parallel.replicate(state, mesh)
 
 
-def _initial_state(config, class_counts, image_shape, mesh, total_steps: int) -> train_state.TrainState:
+def abstract_state(config, data: data.DataSet | data.Description, mesh, total_steps: int) -> train_state.TrainState:
+    """The shapes, types and devices of the training state."""
+    counts = np.ones(data.num_classes, np.int64)
+    create = partial(_create_state, config, counts, data.image_shape, mesh, total_steps)
+    return _abstract(jax.eval_shape(create, jax.random.key(0)), mesh)
+
+
+def _create_state(config, class_counts, image_shape, mesh, total_steps: int, key) -> train_state.TrainState:
     return train_state.create(
         model(config, len(class_counts), mesh),
         optimizer(config, total_steps),
         remedies.create(config.remedy.name),
         class_counts,
         image_shape,
-        seed=config.train.seed,
+        key,
         averaged=config.train.average_decay > 0,
     )
 
@@ -183,7 +194,7 @@ def eval_step(config, num_classes: int, mesh, spec):
 def lower_training(config, description: data.Description, mesh, total_steps: int) -> jax.stages.Lowered:
     """One update as XLA takes it, for devices that need not be there; `lowered.args_info` tells its arguments."""
     whole, num_classes = parallel.REPLICATED, description.num_classes
-    state, key = _abstract(_state_of(config, description, mesh, total_steps), mesh), _abstract_key(mesh)
+    state, key = abstract_state(config, description, mesh, total_steps), _abstract_key(mesh)
     batch, examples, shape = config.train.batch_size, description.train_examples, description.image_shape
     array = partial(_array, mesh)
     if config.data.streaming:
@@ -197,18 +208,12 @@ def lower_training(config, description: data.Description, mesh, total_steps: int
 
 def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.stages.Lowered:
     """One batch of an evaluation by an attack as XLA takes it, for devices that need not be there."""
-    weights = _abstract(_state_of(config, description, mesh, 1), mesh).weights
+    weights = abstract_state(config, description, mesh, 1).weights
     array, batch, share = partial(_array, mesh), config.eval.batch_size, parallel.SHARDED
     images = array((batch, *description.image_shape), description.pixel_type, share)
     labels = array((batch,), "int32", share)
     step = eval_step(config, description.num_classes, mesh, spec)
     return step.lower(weights, images, labels, labels, _abstract_key(mesh))
-
-
-def _state_of(config, description, mesh, total_steps):
-    """Shapes and types of the training state."""
-    counts = np.ones(description.num_classes, np.int64)
-    return jax.eval_shape(lambda: _initial_state(config, counts, description.image_shape, mesh, total_steps))
 
 
 def _abstract(tree, mesh):

@@ -11,6 +11,7 @@ whether it can be read, all processes agree on; they call everything but `save` 
 
 import dataclasses
 import pathlib
+import time
 import zlib
 from collections.abc import Callable
 
@@ -113,13 +114,25 @@ class Checkpoints:
         """The state saved at `step`, with the structure, shapes and devices of `like`.
 
         Raises:
-            DamagedCheckpoint: some process cannot read it or finds another checksum.
+            DamagedCheckpoint: process 0 cannot read it, or finds another checksum.
+            UserError: only some other process cannot, for as long as a network file system may take to show it.
         """
-        state, problem = self._read(step, like)
-        problem = next((p for p in hosts.gather(problem) if p), None)
-        if problem:
-            raise DamagedCheckpoint(f"checkpoint {self._folder / str(step)} {problem}")
-        return parallel.replicate_like(state, like)
+        title = f"checkpoint {self._folder / str(step)}"
+        until = time.monotonic() + hosts.SHARED_SECONDS
+        while True:
+            state, problem = self._read(step, like)
+            problems = hosts.gather(problem)
+            if problems[0]:
+                raise DamagedCheckpoint(f"{title} {problems[0]}")
+            if not any(problems):
+                return parallel.replicate_like(state, like)
+            if hosts.decide(lambda: time.monotonic() > until):
+                process, problem = next((process, problem) for process, problem in enumerate(problems) if problem)
+                raise UserError(
+                    f"{title} {problem} by {hosts.describe(process)}, while process 0 has read it; "
+                    "put the workdir on storage that all hosts share"
+                )
+            time.sleep(1)
 
     def _read(self, step, like):
         """(the arrays in this process's memory, None), or (None, what is wrong with them)."""

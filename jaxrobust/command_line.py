@@ -86,7 +86,8 @@ def _keep_compiled_programs() -> None:
         folder = files.user_cache() / "compiled" / hashlib.sha256(processor.encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def fail(message: str, exit_code: int = 2) -> int:

@@ -106,7 +106,7 @@ def default() -> ml_collections.ConfigDict:
     c.train.seed = 0  # initial weights, data order, augmentation, random starts
     c.train.average_decay = 0.999  # exponential average of the weights and batch statistics; 0: none
     c.train.log_every_steps = 10
-    c.train.steps_per_dispatch = 0  # updates that the devices make without the host; 0: 1 on a CPU, 10 elsewhere
+    c.train.steps_per_dispatch = 0  # resident sets: updates without the host; 0: 1 on a CPU, else 10
 
     c.eval = ml_collections.ConfigDict()
     c.eval.attacks = ("clean", "fgsm", "pgd20", "cw20")  # pgdK, cwK: K steps; pgdKxR: R restarts
@@ -167,6 +167,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
         _in_range(f"{section}.seed", config[section].seed, 0, 2**32)
     _at_least("data.validation_per_class", config.data.validation_per_class, 0)
     augment.check_arguments(tuple(config.data.augment), config.data.pad, config.data.pad_mode)
+    _all("data.crop_scale", config.data.crop_scale, lambda share: 0 < share <= 1, "two rising numbers in (0, 1]")
     augment.check_streaming(tuple(config.data.augment), config.data.streaming, tuple(config.data.crop_scale))
 
     models.check(config.model.name, dtype=config.model.dtype, depth=config.model.depth, stem=config.model.stem)

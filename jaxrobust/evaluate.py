@@ -81,6 +81,7 @@ class Evaluator:
         A checkpoint in the middle of an epoch, saved because the run was asked to stop, is none of them.
         """
         last = None
+        self._unreadable &= set(checkpoints.steps())  # a training puts another in its place
         for step in checkpoints.steps():
             epoch, rest = divmod(step, steps_per_epoch)
             if rest or not due(epoch) or step in self._unreadable:
@@ -98,6 +99,14 @@ class Evaluator:
                 self.evaluate(state, step, epoch)
             last = epoch
         return last
+
+    def check_readable(self, step: int) -> None:
+        """Raises UserError if the checkpoint of `step` is there and cannot be read, so that waiting is in vain."""
+        if step in self._unreadable:
+            raise UserError(
+                f"workdir = {str(self._workdir)!r}: its last checkpoint, of step {step}, cannot be read; "
+                "train again with the same command, which replaces it"
+            )
 
     def evaluate(self, state: TrainState, step: int, epoch: int) -> None:
         """Score a state, as far as it is not scored yet, and say how it did."""
@@ -204,7 +213,8 @@ class Evaluator:
                 if examples is None:
                     examples = parallel.first(output["adversarial"], min(EXAMPLE_IMAGES, len(split)), self._mesh)
                 advance(int(real.sum()))
-                if self._stop:
+                # After the last batch it is better to keep the result; the next attack stops at its first.
+                if self._stop and batch["ids"].max() < len(split) - 1:
                     raise Interrupted(
                         self._stop.signal_number,
                         f"stopped in {title}, finished attacks are kept; run again to continue",
@@ -259,8 +269,9 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
         config_lib.validate(config, mesh.size, training=False)
 
         dataset = build.dataset(config)
+        hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
         steps_per_epoch = batches.steps_per_epoch(len(dataset.train), config.train.batch_size)
-        like = build.initial_state(config, dataset, mesh, steps_per_epoch * config.train.epochs)
+        like = build.abstract_state(config, dataset, mesh, steps_per_epoch * config.train.epochs)
         checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
 
         def due(epoch):
@@ -272,6 +283,7 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
             while follow and last != config.train.epochs:
                 wait()
                 last = evaluator.evaluate_missing(checkpoints, like, steps_per_epoch, due)
+                evaluator.check_readable(steps_per_epoch * config.train.epochs)
     if last is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint to score yet; --follow waits for one")
     finish(workdir)

@@ -20,7 +20,8 @@ def create(config, dataset, mesh, total_steps: int):
 def resident(config, dataset, mesh, total_steps: int):
     """The training set is on every device, the host sends indices, those of several steps at once.
 
-    Steps are put together at the same places however often a run is interrupted, since it stops only between them.
+    Steps are put together at the same places however often a run is interrupted, since it stops only between them. The
+    rest of an epoch, where there is one, is a program of its own, compiled when the first epoch ends.
     """
     data = parallel.replicate((dataset.train.images, dataset.train.labels), mesh)
     length = build.steps_per_dispatch(config, mesh)
@@ -47,7 +48,7 @@ def streamed(config, dataset, mesh, total_steps: int):
             operations=tuple(config.data.augment),
             crop_scale=tuple(config.data.crop_scale),
         )
-        batches = (parallel.join(share, mesh) for share in shares)
+        batches = (parallel.join(share, mesh, order.shape[1]) for share in shares)
         for batch in streaming.prefetch(batches, _BATCHES_AHEAD):
             yield 1, batch
 

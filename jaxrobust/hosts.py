@@ -37,6 +37,8 @@ SILENT_SECONDS = 5.0
 GONE = 75  # exit code where another process is gone: "temporary failure" in sysexits.h, so worth starting again
 SHARED_SECONDS = 60  # network file systems show a new file late
 
+LAST_SECONDS = 30  # what a process may do before it ends because of another one
+
 _team = None  # of this process, where there are several
 
 
@@ -117,8 +119,8 @@ def stop_is_near(signal_number: int | None) -> bool:
     return signal_number is not None if _team is None else _team.stop_at is not None
 
 
-def check_alike(settings: dict) -> None:
-    """Refuse processes that were started with different settings, a flat dict.
+def check_alike(settings: dict, remedy: str = "start all processes with the same command") -> None:
+    """Refuse processes whose settings, a flat dict, differ.
 
     Raises:
         UserError: names the first setting that differs, and the process.
@@ -127,10 +129,7 @@ def check_alike(settings: dict) -> None:
         for name in sorted({*settings, *theirs}):
             mine = json.loads(json.dumps(settings.get(name)))
             if theirs.get(name) != mine:
-                raise UserError(
-                    f"{name} = {mine!r}: {describe(process)} has {theirs.get(name)!r}; "
-                    "start all processes with the same command"
-                )
+                raise UserError(f"{name} = {mine!r}: {describe(process)} has {theirs.get(name)!r}; {remedy}")
 
 
 def check_shared(folder) -> None:
@@ -141,24 +140,20 @@ def check_shared(folder) -> None:
     """
     if _team is None:
         return
-    proof = pathlib.Path(folder) / ".shared"
 
     def write():
-        text = uuid.uuid4().hex
-        proof.write_text(text)
-        return text
+        name = f".shared-{uuid.uuid4().hex}"  # of this run of this job alone
+        (folder / name).touch()
+        return name
 
-    expected = decide(write)
-    until, sees = time.monotonic() + SHARED_SECONDS, False
-    while not sees and time.monotonic() < until:
-        with contextlib.suppress(OSError):
-            sees = proof.read_text() == expected
-        if not sees:
-            if not proof.parent.is_dir():
-                break
-            time.sleep(0.5)
+    folder = pathlib.Path(folder)
+    proof = folder / decide(write)
+    until = time.monotonic() + SHARED_SECONDS
+    while not (sees := proof.exists()) and time.monotonic() < until:
+        time.sleep(0.5)
     blind = [describe(process) for process, value in enumerate(gather(sees)) if not value]
-    decide(proof.unlink)
+    if parallel.is_writer():
+        proof.unlink(missing_ok=True)
     if blind:
         raise UserError(
             f"workdir = {str(folder)!r}: {', '.join(blind)} does not see the files of process 0 there; "
@@ -176,7 +171,7 @@ def _join(job: Job, start_timeout: float, process_timeout: float):
         late = f"{me} cannot reach process 0 at {job.coordinator}, or others are missing, after {start_timeout:g} s"
     # JAX ends a process that waits in vain from C++, with a log of many lines.
     deadline = threading.Timer(
-        start_timeout, _die, [f"{late}; start them all, with a --coordinator that each host can reach", 2]
+        start_timeout, _die, [f"{late}; start them all, with a --coordinator that each host can reach"]
     )
     deadline.daemon = True
     deadline.start()
@@ -229,6 +224,8 @@ def _explain_aborts(job: Job, me: str):
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
             cause = f"JAX has stopped {me} (see above)"
+            if _team is not None:
+                _team.await_the_cause()
         except OSError:
             cause = f"process 0 of {job.processes} ({host}) is gone"
         _die(f"{cause}; {_AGAIN}")
@@ -238,12 +235,26 @@ def _explain_aborts(job: Job, me: str):
     ctypes.CDLL(None).signal(signal.SIGABRT, _abort_handler)
 
 
+def before_death(function) -> None:
+    """Call `function()` before the process ends because of another one, to finish what needs no other process."""
+    global _before_death
+    _before_death = function
+
+
+def _before_death():
+    pass
+
+
 _abort_handler = None  # kept, since C holds no reference
 _AGAIN = "start the same command again, it continues from the last checkpoint"
 
 
 def _die(message: str, exit_code: int = GONE):
     """End the process from any thread."""
+    # In a thread of its own, since it may never return.
+    last = threading.Thread(target=_before_death, daemon=True)
+    last.start()
+    last.join(LAST_SECONDS)
     console.restore()
     os.write(2, f"error: {message}\n".encode())
     os._exit(exit_code)
@@ -293,7 +304,7 @@ class _Team:
         """Wait for a value: as long as the processes live, which the watch sees to."""
         while True:
             try:
-                return self._client.blocking_key_value_get(key, 10_000)
+                return self._client.blocking_key_value_get(key, 500)  # ms, between which signals get through
             except jax.errors.JaxRuntimeError as error:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
@@ -317,16 +328,20 @@ class _Team:
         """Tell the others, unless one of them is the cause."""
         ours = isinstance(error, Exception) and type(error).__module__.startswith("jaxrobust.")
         if not ours and isinstance(error, Exception):
-            # A lost connection shows here before the watch has given up the process behind it.
             self._seen = f" (seen here as {type(error).__name__}: {' '.join(str(error).split())[:120]})"
-            self._patience = min(self._patience, SILENT_SECONDS)
-            time.sleep(self._patience + GRACE_SECONDS)
+            self.await_the_cause()
         self._failed = True
         message = " ".join((str(error) if ours else f"{type(error).__name__}: {error}").split())[:500]
+        exit_code = 130 if isinstance(error, KeyboardInterrupt) else 1
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            self._client.key_value_set(f"{_WATCH}failed/{self._me}", message)
+            self._client.key_value_set(f"{_WATCH}failed/{self._me}", f"{exit_code} {message}")
             if self._me == 0:  # the store ends with this process
                 time.sleep(2 * GRACE_SECONDS)
+
+    def await_the_cause(self):
+        """A lost connection shows before the watch has given up the process behind it, and ended this one."""
+        self._patience = min(self._patience, SILENT_SECONDS)
+        time.sleep(self._patience + GRACE_SECONDS)
 
     # The watch.
 
@@ -351,7 +366,8 @@ class _Team:
                 since_failure = since_failure or time.monotonic()
                 if time.monotonic() - since_failure > GRACE_SECONDS:
                     process, message = min(failed.items())
-                    _die(f"{self.name(process)} has stopped: {message}", 1)
+                    exit_code, message = message.split(" ", 1)
+                    _die(f"{self.name(process)} has stopped: {message}", int(exit_code))
             for process in range(self._size):
                 if beat := entries.get(f"alive/{process}"):
                     self._hosts[process] = beat.split(" ", 1)[1]

@@ -7,7 +7,7 @@ import time
 
 from jaxrobust import hosts
 
-PATIENCE_SECONDS = 2  # schedulers and impatient fingers send a signal twice
+PATIENCE_SECONDS = 2  # a Ctrl-C sooner after the first one is the same one
 
 
 class Interrupted(Exception):
@@ -45,8 +45,8 @@ class StopRequest:
         if self._received is None:
             self._received, self._since = signal_number, now
             hosts.request_stop(signal_number)
-        elif now - self._since > PATIENCE_SECONDS:
-            # Asked again: let it kill.
+        elif signal_number == signal.SIGINT and now - self._since > PATIENCE_SECONDS:
+            # Somebody has waited long enough: let it kill. Schedulers repeat SIGTERM, and have SIGKILL for that.
             self._restore()
             os.kill(os.getpid(), signal_number)
 

@@ -51,7 +51,9 @@ def _meet(job: cluster.Job) -> None:
     console.speak(parallel.is_writer())
     mode = {"--mode": _MODE.value, "--follow": _FOLLOW.value}
     given = command_line.config() if command_line.config_file() else config_lib.default()
-    hosts.check_alike(mode | files.flatten(config_lib.to_dict(given)) | command_line.overrides())
+    settings = mode | files.flatten(config_lib.to_dict(given)) | command_line.overrides()
+    settings.pop("data.data_dir")  # hosts may have copies of their own; their contents are compared when they are read
+    hosts.check_alike(settings)
     console.say(f"{job.processes} processes, {jax.device_count()} devices")
 
 

@@ -25,11 +25,11 @@ def spmd(function, mesh: Mesh, *, in_specs, out_specs, donate=()):
     """One jitted program that runs the per-device `function` on every device of the mesh.
 
     Args:
-        in_specs, out_specs: REPLICATED or SHARDED for each argument and result, or a pytree of them.
+        in_specs, out_specs: REPLICATED, SHARDED or SHARDED_STEPS for each argument and result, or a pytree of them.
         donate: numbers of the arguments whose memory the results may take.
     """
     # check_vma=False: with it, the gradient of a per-device loss with respect to replicated weights comes out already
-    # summed over devices, and the steps' explicit pmean would count each device many times over.
+    # summed over devices, and the steps' own sum over devices would count each of them many times over.
     mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     return jax.jit(mapped, donate_argnums=donate)
 
@@ -83,10 +83,14 @@ def local_positions(mesh: Mesh, batch_size: int) -> np.ndarray:
     return np.sort(np.concatenate([np.arange(batch_size)[share] for (share,) in shares]))
 
 
-def join(tree, mesh: Mesh):
-    """Global arrays of which each process brings its `local_positions` as host arrays."""
+def join(tree, mesh: Mesh, batch_size: int):
+    """Global arrays [batch_size, ...] of which each process brings its `local_positions` as host arrays."""
     sharding = NamedSharding(mesh, SHARDED)
-    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), tree)
+
+    def join_array(array):
+        return jax.make_array_from_process_local_data(sharding, array, (batch_size, *array.shape[1:]))
+
+    return jax.tree.map(join_array, tree)
 
 
 def one_behind(started):

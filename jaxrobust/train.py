@@ -18,10 +18,11 @@ from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.writers import Writer
 
-# What a resumed run may do otherwise: none of it changes what is computed.
+# What a resumed run may do otherwise: none of it changes what is computed, but for rounding.
 MAY_DIFFER = (
     "data.data_dir",
     "train.log_every_steps",
+    "train.steps_per_dispatch",
     "eval.batch_size",
     "eval.every_epochs",
     "checkpoint.keep",
@@ -53,11 +54,12 @@ def train_and_evaluate(config, workdir) -> None:
 def _train_and_evaluate(config, workdir, mesh):
     # Load.
     dataset = build.dataset(config)
+    hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
     config_lib.check_radius(config, dataset.image_shape)
     num_train, batch_size, epochs = len(dataset.train), config.train.batch_size, config.train.epochs
     steps_per_epoch = batches.steps_per_epoch(num_train, batch_size)
     total_steps = steps_per_epoch * epochs
-    state = build.initial_state(config, dataset, mesh, total_steps)
+    like = build.abstract_state(config, dataset, mesh, total_steps)
     if parallel.is_writer() and not (workdir / "config.json").exists():
         files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
 
@@ -72,17 +74,18 @@ def _train_and_evaluate(config, workdir, mesh):
         return every > 0 and (epoch % every == 0 or epoch == epochs)
 
     checkpoints = checkpoints_lib.Checkpoints(workdir, preserve=_preserve(config, workdir, steps_per_epoch))
-    with StopRequest() as stop, Writer(workdir) as writer:
+    hosts.before_death(checkpoints.wait)
+    with StopRequest() as stop, Writer(workdir) as writer, contextlib.closing(checkpoints):
         evaluator = evaluate.Evaluator(config, workdir, dataset, mesh, writer, stop)
 
         # Continue from the newest checkpoint, and score what an interruption left unscored.
-        restored = checkpoints.restore_latest(state)
-        if restored is None:
+        state = checkpoints.restore_latest(like)
+        if state is None:
+            state = build.initial_state(config, dataset, mesh, total_steps)
             writer.start(files.flatten(config_lib.to_dict(config)), state.weights.params)
         else:
-            state = restored
             console.say(f"continuing at step {int(state.step)} of {total_steps}")
-            evaluator.evaluate_missing(checkpoints, state, steps_per_epoch, evaluation_due)
+            evaluator.evaluate_missing(checkpoints, like, steps_per_epoch, evaluation_due)
 
         def log_loss(step, loss):
             if not math.isfinite(loss):
@@ -98,7 +101,7 @@ def _train_and_evaluate(config, workdir, mesh):
 
         def save_and_stop(step):
             save(step)
-            checkpoints.close()
+            checkpoints.wait()
             raise Interrupted(stop.signal_number, f"saved step {step} of {total_steps}; the same command continues")
 
         step = int(state.step)
@@ -150,7 +153,6 @@ def _train_and_evaluate(config, workdir, mesh):
                 evaluator.evaluate(state, step, epoch + 1)
             if stop and epoch + 1 < epochs:
                 save_and_stop(step)
-        checkpoints.close()
     evaluate.finish(workdir)
 
 

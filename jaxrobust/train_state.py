@@ -63,10 +63,10 @@ def zero_sums(num_classes: int) -> ClassSums:
     )
 
 
-def create(model, optimizer, remedy, class_counts, image_shape, *, seed: int, averaged: bool) -> TrainState:
-    """The state before the first step; a function of its arguments alone."""
+def create(model, optimizer, remedy, class_counts, image_shape, key, *, averaged: bool) -> TrainState:
+    """The state before the first step; `key` draws the weights, `averaged` says whether to keep an average of them."""
     images = jnp.zeros((1, *image_shape))
-    variables = model.init(jax.random.fold_in(jax.random.key(seed), 0), images, train=False)
+    variables = model.init(key, images, train=False)
     weights = Weights(variables["params"], variables.get("batch_stats", {}))
     knobs, memory = remedy.start(class_counts)
     return TrainState(

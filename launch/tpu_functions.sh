@@ -158,7 +158,7 @@ start_trainer() {
 
 stop_trainer() {
   # shellcheck disable=SC2016  # expanded on the host
-  on_workers all 'touch ~/jaxrobust/stop; pkill -TERM -P "$(cat ~/jaxrobust/pid)" || echo not running'
+  on_workers all 'touch ~/jaxrobust/stop; test -s ~/jaxrobust/pid && pkill -TERM -P "$(cat ~/jaxrobust/pid)" || echo not running'
 }
 
 # One word a host: absent, none, running, or exit-CODE, with -asked after a stop.

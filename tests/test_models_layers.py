@@ -18,7 +18,7 @@ CONVOLUTIONS = [
     for stride in (1, 2)
     for padding in (0, 1)
     if min(sides) + 2 * padding >= kernel_size
-]
+] + [((12, 9), 7, 2, 3)]  # the stem for ImageNet
 
 
 def images_and_kernel(sides, kernel_size, batch=2, inputs=3, outputs=4):
@@ -181,6 +181,19 @@ def test_gradients_of_normalisation_are_those_of_the_formula(activate, has_resid
         np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_the_gradient_passes_where_the_normalised_value_is_positive(mean):
+    """The backward pass finds the sign in its own way, so also where the mean is far from 0."""
+    x = mean + np.random.default_rng(0).normal(size=(64, 8, 8, 4)).astype(np.float32)
+
+    def normalise(bias):
+        return layers.normalise_by_batch(x, None, jnp.ones(4), bias, True, 1e-5, None)[0]
+
+    y, gradient = jax.vjp(normalise, jnp.zeros(4))
+    (sums,) = gradient(jnp.ones_like(y))  # of bias: how often the result is positive
+    np.testing.assert_array_equal(sums, (y > 0).sum((0, 1, 2)))
+
+
 def test_relu_is_jaxs_with_its_gradient():
     x = jnp.array([-2.0, -0.0, 0.0, 1e-30, 3.0])
     np.testing.assert_array_equal(layers.relu(x), jax.nn.relu(x))
@@ -211,8 +224,9 @@ def test_prepared_weights_change_neither_logits_nor_gradients(name, train, canon
     np.testing.assert_allclose(gradient(variables | prepared), gradient(variables), rtol=1e-4, atol=1e-7)
 
 
-def test_a_batch_norm_in_the_kernel_is_the_batch_norm_after_it():
-    """By running statistics; the convolution has a bias of its own."""
+@pytest.mark.parametrize("dtype, error", [(jnp.float32, 1e-5), (jnp.bfloat16, 0.05)])
+def test_a_batch_norm_in_the_kernel_is_the_batch_norm_after_it(dtype, error):
+    """By running statistics; the convolution has a bias of its own. bfloat16 keeps 8 bits of numbers up to about 6."""
     x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4))
     conv = layers.Conv(3, use_bias=True)
     weights = conv.init(jax.random.key(2), x)
@@ -221,7 +235,8 @@ def test_a_batch_norm_in_the_kernel_is_the_batch_norm_after_it():
     class Folded(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return layers.BatchNorm(train=False, name="norm")(x, conv=layers.Conv(3, use_bias=True, name="conv"))
+            conv = layers.Conv(3, use_bias=True, dtype=dtype, name="conv")
+            return layers.BatchNorm(train=False, name="norm")(x, conv=conv)
 
     folded = Folded().apply(
         {
@@ -230,7 +245,9 @@ def test_a_batch_norm_in_the_kernel_is_the_batch_norm_after_it():
         },
         x,
     )
-    np.testing.assert_allclose(folded, norm.apply(variables, conv.apply(weights, x)), rtol=1e-5, atol=1e-5)
+    assert folded.dtype == dtype
+    expected = norm.apply(variables, conv.apply(weights, x))
+    np.testing.assert_allclose(folded.astype(np.float32), expected, rtol=error, atol=error)
 
 
 @pytest.mark.parametrize("height, width", [(8, 6), (7, 9), (1, 2)])

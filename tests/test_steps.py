@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxrobust import models, objectives, parallel, remedies, steps, train_state
-from jaxrobust.attacks import suites, threats
+from jaxrobust.attacks import losses, suites, threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.data.augment import augment
 
@@ -33,7 +33,13 @@ def make(attack_batch_norm="train", objective="pgd_at"):
         average_decay=0.9,
     )
     state = train_state.create(
-        model, optimizer, remedies.create("none"), np.bincount(LABELS, minlength=CLASSES), SHAPE, seed=0, averaged=True
+        model,
+        optimizer,
+        remedies.create("none"),
+        np.bincount(LABELS, minlength=CLASSES),
+        SHAPE,
+        jax.random.key(0),
+        averaged=True,
     )
     return model, step, state
 
@@ -74,6 +80,41 @@ def test_one_update_is_the_same_on_1_2_and_8_devices(attack_batch_norm):
         assert_trees_close(many.opt_state, one.opt_state, atol=2e-6, rtol=1e-4)
         assert_trees_close(many.weights, one.weights, atol=2e-6, rtol=1e-4)
         np.testing.assert_array_equal(many.class_sums.count, one.class_sums.count)
+
+
+@pytest.mark.parametrize("batch_norm", ["train", "eval"])
+def test_the_attack_sees_batch_norm_in_the_mode_asked_for(batch_norm):
+    """The loss of an update, from an attack and a forward pass written out."""
+    _, step, state = make(batch_norm)
+    rng = np.random.default_rng(0)  # running statistics far from those of the batch
+    statistics = jax.tree.map(lambda v: jnp.float32(rng.uniform(0.2, 3, v.shape)), state.weights.batch_stats)
+    state = state.replace(weights=state.weights._replace(batch_stats=statistics))
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    step = parallel.spmd(step, mesh, in_specs=(WHOLE, SHARE, SHARE, WHOLE), out_specs=(WHOLE, WHOLE))
+    _, loss = step(*parallel.replicate((state, IMAGES[:BATCH], LABELS[:BATCH]), mesh), jax.random.key(1))
+
+    def loss_by_hand(mode):
+        model = models.create("cnn", num_classes=CLASSES, width=4)
+        step_key = jax.random.fold_in(jax.random.key(1), 0)
+        keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(step_key, i)))(jnp.arange(BATCH))
+        images = augment(
+            keys[:, 0], IMAGES[:BATCH] / np.float32(255), operations=("crop", "flip"), pad=2, pad_mode="zero"
+        )
+        adversarial = Pgd(threats.NORMS["linf"], steps=3)(
+            lambda images: model.apply(state.weights.variables, images, train=mode == "train"),
+            losses.cross_entropy,
+            images,
+            LABELS[:BATCH],
+            keys[:, 1],
+            jnp.full(BATCH, 8 / 255),
+            jnp.full(BATCH, 2 / 255),
+        )
+        logits = model.apply(state.weights.variables, adversarial, train=True)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[:BATCH]).mean()
+
+    np.testing.assert_allclose(loss, loss_by_hand(batch_norm), rtol=1e-5)
+    other = {"train": "eval", "eval": "train"}[batch_norm]
+    assert abs(loss - loss_by_hand(other)) > 1e-4
 
 
 def test_pmap_runs_the_same_step():
@@ -154,7 +195,7 @@ def evaluate(devices, batch, attack="pgd5x2"):
     # Not an untrained network, which says one class whatever it is shown.
     model = models.create("linear", num_classes=CLASSES)
     state = train_state.create(
-        model, optax.sgd(0.1), remedies.create("none"), np.ones(CLASSES), SHAPE, seed=0, averaged=False
+        model, optax.sgd(0.1), remedies.create("none"), np.ones(CLASSES), SHAPE, jax.random.key(0), averaged=False
     )
     spec = suites.parse(attack)
     step = steps.make_eval_step(

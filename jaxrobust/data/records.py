@@ -18,8 +18,10 @@ import io
 import os
 import pathlib
 import re
+import struct
 import textwrap
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -154,19 +156,20 @@ class RecordImages:
         try:
             if _is_remote(file):
                 with tf.io.gfile.GFile(file, "rb") as handle:
-                    handle.seek(offset)
-                    payload = handle.read(length)
+                    handle.seek(offset - _HEADER)
+                    record = handle.read(_HEADER + length)
             else:
                 handle = os.open(file, os.O_RDONLY)
                 try:
-                    payload = os.pread(handle, length, offset)
+                    record = os.pread(handle, _HEADER + length, offset - _HEADER)
                 finally:
                     os.close(handle)
         except (OSError, *ERRORS) as error:
             raise unreadable(self.name, error) from error
-        if len(payload) < length:
-            raise FieldError("data.name", self.name, f"{file!r} has become shorter", "restore it and start again")
-        return payload
+        # A record begins with the length of its payload, in 8 bytes.
+        if len(record) < _HEADER + length or int.from_bytes(record[:8], "little") != length:
+            raise FieldError("data.name", self.name, f"{file!r} has changed", "restore it and start again")
+        return record[_HEADER:]
 
 
 @functools.cache
@@ -214,7 +217,7 @@ def load_index(files: Sequence[str], name: str, progress: Callable) -> Index:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Of the processes of one machine one reads the files, the others wait for it.
-            stack.enter_context(files_lib.locked(path.with_suffix(".lock")))
+            _await_lock(stack, path.with_suffix(".lock"), name, progress)
             writable = True
         except OSError:  # no home, or a full disk: the files are then read each time
             writable = False
@@ -229,13 +232,21 @@ def load_index(files: Sequence[str], name: str, progress: Callable) -> Index:
     return index
 
 
+def _await_lock(stack: contextlib.ExitStack, path: pathlib.Path, name: str, progress: Callable) -> None:
+    try:
+        stack.enter_context(files_lib.locked(path, wait=False))
+    except BlockingIOError:
+        with progress(f"{name}: waiting for another process to index its files", 1, "index"):
+            stack.enter_context(files_lib.locked(path))
+
+
 def _read_index(path: pathlib.Path, stamps: np.ndarray) -> Index | None:
     """The index in the cache; None where there is none, or it is damaged or of files that have changed."""
     try:
         with np.load(path, allow_pickle=False) as content:
             if np.array_equal(content["stamps"], stamps):
                 return Index(content["counts"], content["lengths"], content["labels"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, struct.error):
         pass
     return None
 

@@ -1,7 +1,8 @@
 """What every model is built from: convolution, linear layer, batch normalisation, and the classifier around a backbone.
 
 Initialisation, padding, momentum and epsilon are PyTorch's, so that published recipes carry over unchanged. Arrays are
-NHWC, kernels OHWI. Parameters and batch statistics are float32; only convolutions and matrix products run in `dtype`.
+NHWC, kernels OHWI. Parameters and batch statistics are float32; convolutions, matrix products and what lies between
+them are in `dtype`.
 
 What a layer computes from its weights alone (their cast to `dtype`, a batch norm multiplied into a kernel) can be
 computed once for many passes, as the steps of an attack are:
@@ -114,7 +115,10 @@ class Linear(_Layer):
 
 
 class BatchNorm(_Layer):
-    """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015), in float32; the result has the dtype of x.
+    """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015); the result has the dtype of x.
+
+    By the statistics of the batch it computes in float32. By running ones it is folded into the convolution where one
+    precedes: kernel times factor and shift are float32, then rounded to the dtype of the convolution.
 
     Variables are named as in `flax.linen.BatchNorm`. Two things differ. With `train` set and `batch_stats` immutable it
     normalises by the batch and records nothing: an attack in training mode asks for this, and Flax raises. And the
@@ -174,6 +178,8 @@ def normalise_by_batch(x, residual, scale, bias, activate: bool, epsilon: float,
 
     A function with a gradient of its own because memory traffic is what batch normalisation costs on an accelerator:
     this reads x twice forward, and twice backward together with the gradient. It cannot be differentiated forwards.
+    The variance is the mean square less the squared mean, from one pass, so a channel whose mean is hundreds of
+    standard deviations loses digits.
 
     Args:
         x: [..., C] in any float type; statistics and arithmetic are float32.
@@ -308,7 +314,8 @@ class Classifier(nn.Module):
         channels = images.shape[-1]
         for field, values in (("model.mean", self.mean), ("model.std", self.std)):
             if len(values) not in (1, channels):
-                raise FieldError(field, values, f"images have {channels} channels", f"write 1 or {channels} values")
+                counts = " or ".join(map(str, sorted({1, channels})))
+                raise FieldError(field, values, f"images have {channels} channels", f"write {counts} values")
         mean, std = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1) for values in (self.mean, self.std))
         # Float32 until the pixels are standardised: bfloat16 cannot tell neighbouring grey values near 1 apart.
         return ((images - mean) / std).astype(self.dtype)
