@@ -1,5 +1,6 @@
 """From config sections to the objects they describe."""
 
+import math
 from functools import partial
 
 import jax
@@ -120,11 +121,11 @@ def _create_state(config, class_counts, image_shape, mesh, total_steps: int, key
     )
 
 
-def train_steps(config, num_classes: int, mesh, total_steps: int):
+def train_steps(config, data: data.DataSet | data.Description, mesh, total_steps: int):
     """The compiled updates, with the training set on the devices; see steps.over_resident. The state is donated."""
     whole, batches = parallel.REPLICATED, parallel.SHARDED_STEPS
     return parallel.spmd(
-        steps.over_resident(_train_step(config, num_classes, mesh, total_steps)),
+        steps.over_resident(_train_step(config, data.num_classes, mesh, total_steps), data.image_shape),
         mesh,
         in_specs=(whole, whole, whole, batches, whole),
         out_specs=(whole, whole),
@@ -201,9 +202,9 @@ def lower_training(config, description: data.Description, mesh, total_steps: int
         share = parallel.SHARDED
         inputs = array((batch, *shape), description.pixel_type, share), array((batch,), "int32", share)
         return streamed_train_step(config, num_classes, mesh, total_steps).lower(state, *inputs, key)
-    resident = array((examples, *shape), description.pixel_type, whole), array((examples,), "int32", whole)
+    resident = array((examples, math.prod(shape)), description.pixel_type, whole), array((examples,), "int32", whole)
     indices = array((1, batch), "int32", parallel.SHARDED_STEPS)
-    return train_steps(config, num_classes, mesh, total_steps).lower(state, *resident, indices, key)
+    return train_steps(config, description, mesh, total_steps).lower(state, *resident, indices, key)
 
 
 def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.stages.Lowered:

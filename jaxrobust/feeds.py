@@ -23,7 +23,8 @@ def resident(config, dataset, mesh, total_steps: int):
     Steps are put together at the same places however often a run is interrupted, since it stops only between them. The
     rest of an epoch, where there is one, is a program of its own, compiled when the first epoch ends.
     """
-    data = parallel.replicate((dataset.train.images, dataset.train.labels), mesh)
+    rows = dataset.train.images.reshape(len(dataset.train), -1)
+    data = parallel.replicate((rows, dataset.train.labels), mesh)
     length = build.steps_per_dispatch(config, mesh)
 
     def inputs(order, first_step):
@@ -31,7 +32,7 @@ def resident(config, dataset, mesh, total_steps: int):
             indices = order[start : start + length]
             yield len(indices), (*data, parallel.shard(indices, mesh, parallel.SHARDED_STEPS))
 
-    return build.train_steps(config, dataset.num_classes, mesh, total_steps), inputs
+    return build.train_steps(config, dataset, mesh, total_steps), inputs
 
 
 def streamed(config, dataset, mesh, total_steps: int):

@@ -93,16 +93,20 @@ def make_train_step(
     return train_step
 
 
-def over_resident(train_step: Callable) -> Callable:
+def over_resident(train_step: Callable, image_shape: tuple[int, int, int]) -> Callable:
     """The function that makes several updates in one program, with the training set on the device.
 
     Returns:
-        train_steps(state, images [N, H, W, C], labels [N], indices [S, B], key) -> (state, losses [S]): the training
-        set is replicated, the indices are this device's share of S batches.
+        train_steps(state, rows [N, H * W * C], labels [N], indices [S, B], key) -> (state, losses [S]): the training
+        set is replicated, one image a row, because a TPU would copy a set [N, H, W, C] to a padded layout to take
+        images out of it. The indices are this device's share of S batches.
     """
 
-    def train_steps(state: TrainState, images, labels, indices, key):
-        return lax.scan(lambda state, index: train_step(state, images[index], labels[index], key), state, indices)
+    def train_steps(state: TrainState, rows, labels, indices, key):
+        def update(state, index):
+            return train_step(state, rows[index].reshape(-1, *image_shape), labels[index], key)
+
+        return lax.scan(update, state, indices)
 
     return train_steps
 

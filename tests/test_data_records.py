@@ -193,7 +193,7 @@ def test_a_file_that_shrinks_while_it_is_used(folder):
     images = load(folder).train.images
     truncate(shards(folder)[2])
     np.testing.assert_array_equal(images[:49], IMAGES[:49])
-    with pytest.raises(FieldError, match=r"has become shorter; restore it"):
+    with pytest.raises(FieldError, match=r"has changed; restore it"):
         np.asarray(images[49:].payloads())
 
 

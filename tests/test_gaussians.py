@@ -100,14 +100,15 @@ def train_linear(radius_01, stddevs, priors, objective):
     dataset, mesh = build.dataset(config), parallel.make_mesh(jax.devices()[:1])
     steps = batches.steps_per_epoch(len(dataset.train), config.train.batch_size) * config.train.epochs
     state = build.initial_state(config, dataset, mesh, steps)
-    train_steps = build.train_steps(config, 2, mesh, steps)
-    images, labels = parallel.replicate((dataset.train.images, dataset.train.labels), mesh)
+    train_steps = build.train_steps(config, dataset, mesh, steps)
+    rows = dataset.train.images.reshape(len(dataset.train), -1)
+    data = parallel.replicate((rows, dataset.train.labels), mesh)
     for epoch in range(config.train.epochs):
         order = batches.epoch_order(
             dataset.train.labels, batch_size=config.train.batch_size, seed=0, epoch=epoch, sampling=np.ones(2)
         )
         indices = parallel.shard(order, mesh, parallel.SHARDED_STEPS)
-        state, _ = train_steps(state, images, labels, indices, jax.random.key(0))
+        state, _ = train_steps(state, *data, indices, jax.random.key(0))
     head = jax.device_get(state.weights.params["head"])
     return config, dataset, head["kernel"][:, 1] - head["kernel"][:, 0], head["bias"][1] - head["bias"][0]
 

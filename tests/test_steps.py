@@ -88,7 +88,7 @@ def test_the_attack_sees_batch_norm_in_the_mode_asked_for(batch_norm):
     _, step, state = make(batch_norm)
     rng = np.random.default_rng(0)  # running statistics far from those of the batch
     statistics = jax.tree.map(lambda v: jnp.float32(rng.uniform(0.2, 3, v.shape)), state.weights.batch_stats)
-    state = state.replace(weights=state.weights._replace(batch_stats=statistics))
+    state = state.replace(weights=state.weights.replace(batch_stats=statistics))
     mesh = parallel.make_mesh(jax.devices()[:1])
     step = parallel.spmd(step, mesh, in_specs=(WHOLE, SHARE, SHARE, WHOLE), out_specs=(WHOLE, WHOLE))
     _, loss = step(*parallel.replicate((state, IMAGES[:BATCH], LABELS[:BATCH]), mesh), jax.random.key(1))
@@ -140,13 +140,15 @@ def test_several_updates_in_one_program_are_the_same_updates():
     _, step, state = make()
     mesh = parallel.make_mesh(jax.devices()[:2])
     many = parallel.spmd(
-        steps.over_resident(step),
+        steps.over_resident(step, SHAPE),
         mesh,
         in_specs=(WHOLE, WHOLE, WHOLE, parallel.SHARDED_STEPS, WHOLE),
         out_specs=(WHOLE, WHOLE),
     )
     indices = parallel.shard(orders(2), mesh, parallel.SHARDED_STEPS)
-    together, losses = many(*parallel.replicate((state, IMAGES, LABELS), mesh), indices, jax.random.key(1))
+    together, losses = many(
+        *parallel.replicate((state, IMAGES.reshape(40, -1), LABELS), mesh), indices, jax.random.key(1)
+    )
     one_by_one, losses_one_by_one = train(2, 2)
     np.testing.assert_allclose(losses, losses_one_by_one, rtol=1e-5)
     assert_trees_close(together.weights, one_by_one.weights, rtol=1e-4, atol=1e-5)
