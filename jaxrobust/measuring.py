@@ -187,8 +187,9 @@ def _factors(mesh, size: int, dtype: str):
     """
 
     def draw(key):
-        left, right = jax.random.split(key)
-        return jax.random.normal(left, (mesh.size * size, size), dtype), jax.random.normal(right, (size, size), dtype)
+        own, common = jax.random.split(key)
+        own = jax.random.fold_in(own, jax.lax.axis_index(parallel.AXIS))
+        return jax.random.normal(own, (size, size), dtype), jax.random.normal(common, (size, size), dtype)
 
-    shardings = [jax.NamedSharding(mesh, spec) for spec in (parallel.SHARDED, parallel.REPLICATED)]
-    return jax.jit(draw, out_shardings=tuple(shardings))(jax.random.key(0))
+    out_specs = (parallel.SHARDED, parallel.REPLICATED)
+    return parallel.spmd(draw, mesh, in_specs=parallel.REPLICATED, out_specs=out_specs)(jax.random.key(0))

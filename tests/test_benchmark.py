@@ -58,8 +58,8 @@ def test_a_line_of_json_on_random_pixels_without_tensorflow(tmp_path):
     """CIFAR-10 is not there, nor is anything that could read it; a trace is written."""
     result = run(
         "--config=configs/cifar10_cnn.py",
-        "--config.model.name=mlp",  # compiles quickly
-        "--config.model.hidden=(16,)",
+        "--config.model.name=linear",  # compiles quickly
+        "--config.data.augment=()",
         "--config.eval.attacks=('clean','pgd20')",
         "--config.train.batch_size=8",
         "--config.eval.batch_size=8",
@@ -73,13 +73,17 @@ def test_a_line_of_json_on_random_pixels_without_tensorflow(tmp_path):
     figures = json.loads(result.stdout)
     assert result.stdout.count("\n") == 1
     assert all(figures[name] > 0 for name in POSITIVE)
-    assert figures["model"] == "mlp" and figures["device"] == "cpu" and figures["devices"] == 1
+    assert (
+        figures["model"] == figures["model_title"] == "linear"
+        and figures["device"] == "cpu"
+        and figures["devices"] == 1
+    )
     assert (figures["batch"], figures["attack_steps"], figures["eval_attack"]) == (8, 3, "pgd20")
     assert (figures["data"], figures["image_shape"]) == ("tfds:cifar10", [32, 32, 3])
     assert figures["train_examples"] == 49_000
     assert figures["compile_s"] > figures["compile_warm_s"] > figures["trace_s"] / 10
-    assert figures["forward_flops_per_image"] == 2 * (3072 * 16 + 16 * 10)
-    assert figures["floor_flops_per_image"] == 9 * 2 * (3072 * 16 + 16 * 10)
+    assert figures["forward_flops_per_image"] == 2 * 3072 * 10
+    assert figures["floor_flops_per_image"] == 9 * 2 * 3072 * 10
     assert "resident" in figures["peak_bytes_source"]
     assert figures["data_set_bytes_missing"] == 0 and figures["roofline_ms_per_step"] is None
     assert 0 <= figures["attack_step_layout_changes"] <= figures["attack_step_kernels"]
@@ -91,7 +95,6 @@ def test_a_line_of_json_on_random_pixels_without_tensorflow(tmp_path):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (("--config=configs/digits.py", "--config.train.epoch=3"), "train.epochs"),
         (("--config=configs/digits.py", "--images=10x8x8"), "--images"),
         (("--config=configs/digits.py", "--profile=/proc/nowhere"), "--profile"),
     ],
@@ -116,7 +119,9 @@ def test_the_step_executes_no_more_arithmetic_than_the_floor(model, objective, p
     config.train.batch_size = 8
     description = data.Description("random", (16, 16, 3), 10, 80)
     mesh = parallel.make_mesh(jax.devices()[:1])
-    program = hlo.read(build.lower_training(config, description, mesh, 10).compile().as_text())
+    # What LLVM makes of it is no matter here, and most of the time.
+    compiled = build.lower_training(config, description, mesh, 10).compile({"xla_backend_optimization_level": 0})
+    program = hlo.read(compiled.as_text())
     assert not program.unknown_loops and not program.unknown_calls
     assert build.floor_passes(config) == passes
     floor = passes * build.forward_flops(config, description, mesh)
@@ -128,6 +133,7 @@ def test_on_eight_devices(monkeypatch, capsys):
     monkeypatch.setattr(measuring, "_LARGEST_PRODUCT", 512)  # eight devices in turns on a few cores
     config = tiny_config.get_config()
     config.model.name, config.model.hidden = "mlp", (16, 128)  # compiles quickly; the first layer is a small part
+    config.data.augment = ()
     config.attack.steps = 1
     config.eval.attacks = ("clean",)
     monkeypatch.setattr(data, "random_dataset", functools.partial(data.random_dataset, largest_bytes=2**16))
