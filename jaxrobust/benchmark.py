@@ -3,8 +3,8 @@
     python -m jaxrobust.benchmark --config configs/cifar10.py [--config.FIELD=VALUE]
         [--seconds S | --steps N] [--profile DIR] [--images NxHxWxC --classes K]
 
-A table on the terminal, one line of JSON on standard output. The data are random pixels in the shape of the data set,
-which need not be there.
+A table on the terminal, one line of JSON on standard output. Measured are the devices of one host. The data are random
+pixels in the shape of the data set, which need not be there.
 
 The floor is the arithmetic of PGD with k steps: k forward passes and gradients with respect to the images (2F each),
 and one forward pass with its gradient with respect to images and weights (3F), where F is one forward pass. The
@@ -22,7 +22,20 @@ import numpy as np
 from absl import flags
 from rich.table import Table
 
-from jaxrobust import build, command_line, console, data, feeds, hlo, measuring, parallel, train
+from jaxrobust import (
+    build,
+    cluster,
+    command_line,
+    console,
+    data,
+    feeds,
+    hlo,
+    machines,
+    measuring,
+    models,
+    parallel,
+    train,
+)
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
 from jaxrobust.data import batches
@@ -34,6 +47,19 @@ _PROFILE = flags.DEFINE_string("profile", None, "Folder for a profiler's trace o
 _described = command_line.define_description()
 
 _PROFILED_DISPATCHES = 3
+# What JAX calls the devices whose rates are known; others of the same family have other memory or other clocks.
+_MACHINES = {
+    "NVIDIA H200": "h200",
+    "NVIDIA H100 80GB HBM3": "h100",
+    "NVIDIA A100-SXM4-80GB": "a100",
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+}
 
 
 def main() -> None:
@@ -46,13 +72,12 @@ def main() -> None:
         steps_per_repeat=_STEPS.value,
         profile=_PROFILE.value,
     )
-    if parallel.is_writer():
-        console.show(table(figures))
-        print(json.dumps(figures, allow_nan=False), flush=True)
+    console.show(table(figures))
+    print(json.dumps(figures, allow_nan=False), flush=True)
 
 
 def measure(config, description: data.Description, *, seconds=10.0, steps_per_repeat=None, profile=None) -> dict:
-    """Run the config's train and evaluation steps on random pixels, on all devices.
+    """Run the config's train and evaluation steps on random pixels, on all devices of this host.
 
     Args:
         seconds: to spend on each quantity, roughly; more where three repeats of one step take longer.
@@ -63,8 +88,9 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
         JSON data by name; the names carry the units, and what is not known is None.
 
     Raises:
-        UserError: wrong config.
+        UserError: wrong config, or data that cannot be streamed; this is one of several processes.
     """
+    _check_alone()
     mesh = parallel.make_mesh()
     config_lib.validate(config, mesh.size)
     config_lib.check_radius(config, description.image_shape)
@@ -72,6 +98,8 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     batch, local_batch = config.train.batch_size, config.train.batch_size // mesh.size
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, batch)
     dataset = data.random_dataset(description)
+    missing = 0 if config.data.streaming else _missing_bytes(dataset, description)
+    input_rate = _input_rate(config, seconds)  # first: data that cannot be read cost no measurement
 
     console.say(f"compiling {config.model.name} for {mesh.size} x {mesh.devices.flat[0].device_kind}, cold and warm")
     training = Training(config, dataset, mesh, steps_per_epoch * config.train.epochs)
@@ -85,7 +113,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     dispatches = steps_per_repeat and math.ceil(steps_per_repeat / training.length)
     budget = {"seconds": seconds, "times": dispatches}
     loop = measuring.plan(training.loop, least=3, **budget)
-    bare = measuring.plan(training.back_to_back, least=3, **budget)
+    bare = measuring.Work(training.back_to_back, loop.times, loop.repeats)  # as often, for the difference between them
     # Before anything else takes memory that a training does not.
     peak_bytes, peak_source = measuring.peak_memory(mesh)
     works = [loop, bare]
@@ -100,14 +128,12 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
         works.append(standard)
     spec = suites.strongest(config.eval.attacks)
     console.say(f"evaluation under {spec.name}, batch {config.eval.batch_size}")
-    evaluation = measuring.plan(
-        _evaluation(config, dataset, mesh, spec, training), seconds=seconds, times=steps_per_repeat, least=1
-    )
+    evaluating = _evaluation(config, dataset, mesh, spec, training)
+    evaluation = measuring.plan(evaluating, least=3, seconds=seconds, times=steps_per_repeat)
     works.append(evaluation)
     console.say("all of them in turns")
     measuring.in_turns(works)
     product = measuring.matrix_product(mesh, config.model.dtype)
-    input_rate = _input_rate(config, seconds)
     if profile:
         with jax.profiler.trace(profile):
             training.loop(_PROFILED_DISPATCHES)
@@ -123,9 +149,11 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     memory = compilation.compiled.memory_analysis()
     attack = program.attack if config.objective.name != "standard" else None
     device = mesh.devices.flat[0]
+    roofline_s = roofline_seconds(device.device_kind, program, mesh.size)
     return _jsonable(
         {
             "model": config.model.name,
+            "model_title": models.title(config.model.name, config.model.depth, config.model.width),
             "dtype": config.model.dtype,
             "objective": config.objective.name,
             "batch": batch,
@@ -139,7 +167,6 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
             "device": device.device_kind,
             "platform": device.platform,
             "devices": mesh.size,
-            "processes": jax.process_count(),
             "jax": jax.__version__,
             "streamed": config.data.streaming,
             "steps_per_dispatch": training.length,
@@ -151,6 +178,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
             "ms_per_step_fastest": 1e3 * min(per_step),
             "ms_per_step_slowest": 1e3 * max(per_step),
             "ms_per_step_back_to_back": 1e3 * bare_s,
+            "roofline_ms_per_step": roofline_s and 1e3 * roofline_s,
             "host_gap_ms_per_step": 1e3 * (step_s - bare_s),
             "host_gap_percent": 100 * (step_s - bare_s) / step_s,
             "clean_ms_per_step": 1e3 * standard.median / training.length,
@@ -175,12 +203,15 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
             "peak_bytes_source": peak_source,
             "program_argument_bytes": memory and memory.argument_size_in_bytes,
             "program_temporary_bytes": memory and memory.temp_size_in_bytes,
+            "data_set_bytes_missing": missing,
             "attack_step_kernels": attack and attack.kernels,
+            "attack_step_layout_changes": attack and _layout_changes(attack),
             "attack_step_bytes_per_image": attack and attack.bytes / local_batch,
             "step_kernels": program.total.kernels,
+            "step_layout_changes": _layout_changes(program.total),
             "step_bytes_per_image": program.total.bytes / local_batch,
             "input_images_per_s": input_rate,
-            "needed_images_per_s": None if input_rate is None else images_per_s / jax.process_count(),
+            "needed_images_per_s": None if input_rate is None else images_per_s,
             "profile": profile,
         }
     )
@@ -243,18 +274,21 @@ def _streamed(config, dataset, mesh, total_steps: int):
 
 
 def _evaluation(config, dataset, mesh, spec, training: Training):
-    """run(batches) evaluates so many batches as an evaluation does, each brought from the host."""
-    step = build.eval_step(config, dataset.num_classes, mesh, spec)
+    """run(batches) evaluates so many batches as an evaluation does, each brought from the host; it is compiled here."""
     size = config.eval.batch_size
     part = dataset.train.take(np.arange(size) % len(dataset.train))
     ids = np.arange(size, dtype=np.int32)
     key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)
 
+    def arguments():
+        return training.state.weights, *parallel.shard((part.images, part.labels, ids), mesh), key
+
+    step = build.eval_step(config, dataset.num_classes, mesh, spec).lower(*arguments()).compile()
+
     def run(times):
         def outputs():
             for _ in range(times):
-                inputs = parallel.shard((part.images, part.labels, ids), mesh)
-                yield step(training.state.weights, *inputs, key)
+                yield step(*arguments())
 
         for output in parallel.one_behind(outputs()):
             np.asarray(output["prediction"])
@@ -275,11 +309,42 @@ def _input_rate(config, seconds: float) -> float | None:
     split = build.dataset(config).train
     return streaming.images_per_second(
         split,
-        batch_size=config.train.batch_size // jax.process_count(),
+        batch_size=config.train.batch_size,
         operations=tuple(config.data.augment),
         crop_scale=tuple(config.data.crop_scale),
         seconds=seconds,
     )
+
+
+def roofline_seconds(device_kind: str, program: hlo.Program, count: int) -> float | None:
+    """The least that `count` devices could take for a step, as in preflight; None where their rates are not known."""
+    if device_kind not in _MACHINES:
+        return None
+    machine = machines.MACHINES[_MACHINES[device_kind]]
+    least = machines.roofline(machine, program.kernels)
+    # A GPU runs one kernel after another; a TPU brings operands in while it computes.
+    alone = least["kernels" if machine.platform == "gpu" else "whole"]
+    return alone + machines.collective_seconds(machine, program.collectives, count)
+
+
+def _layout_changes(cost: hlo.Cost) -> float:
+    return cost.by_kind.get("transpose", (0, 0))[0]
+
+
+def _missing_bytes(dataset, description: data.Description) -> int:
+    """What the training set takes on a device beyond the random one, which is of limited size."""
+    images, labels = dataset.train.images, dataset.train.labels
+    each = images[0].nbytes + labels[0].nbytes
+    return each * (description.train_examples - len(dataset.train))
+
+
+def _check_alone() -> None:
+    job = cluster.find(None, None, None)
+    if job is not None:
+        raise UserError(
+            f"this is process {job.process} of {job.processes}: the benchmark measures one host; start it in a job of "
+            "one process, under SLURM with --ntasks=1"
+        )
 
 
 def _check_profile(folder) -> None:
@@ -299,7 +364,7 @@ def table(figures: dict) -> Table:
     """The figures for a person."""
     f = figures
     attack = f"PGD-{f['attack_steps']}" if f["attack_steps"] else "no attack"
-    title = f"{f['model']} in {f['dtype']}, {f['objective']}, {attack}, batch {f['batch']}"
+    title = f"{f['model_title']} in {f['dtype']}, {f['objective']}, {attack}, batch {f['batch']}"
     shape = " x ".join(map(str, f["image_shape"]))
     result = Table(title=f"{title}, random {shape} pixels, on {f['devices']} x {f['device']}", show_header=False)
     launches = "launches" if f["platform"] == "gpu" else "operations of the compiled program; only on a GPU launches"
@@ -316,6 +381,8 @@ def table(figures: dict) -> Table:
     row("  step, median", "ms", "ms_per_step", f"of {repeats}, {f['steps_per_dispatch']} a dispatch")
     row("  step, fastest", "ms", "ms_per_step_fastest")
     row("  step, slowest", "ms", "ms_per_step_slowest")
+    if f["roofline_ms_per_step"] is not None:
+        row("  step, roofline", "ms", "roofline_ms_per_step", "what bandwidth and peak rates allow: an estimate")
     row(
         "  host gap of a step",
         "ms",
@@ -334,19 +401,24 @@ def table(figures: dict) -> Table:
         )
     row("compilation, cold", "s", "compile_s", "empty persistent cache")
     row("compilation, warm", "s", "compile_warm_s", "from the persistent cache")
-    row("peak memory", "GB", "peak_bytes", f["peak_bytes_source"], 1e9)
-    row("  arguments of the step", "GB", "program_argument_bytes", "of one device, with the data it holds", 1e9)
+    missing = f["data_set_bytes_missing"]
+    less = f"; {_number(missing / 1e9)} GB of the data set are not there and come on top" if missing else ""
+    row("peak memory", "GB", "peak_bytes", f["peak_bytes_source"] + less, 1e9)
+    row("  arguments of the step", "GB", "program_argument_bytes", f"of one device, with the data it holds{less}", 1e9)
     row("  temporaries of the step", "GB", "program_temporary_bytes", "of one device", 1e9)
     row("arithmetic of an image", "GFLOP", "flops_per_image", "executed", 1e9)
     row("  over the floor", "x", "flops_over_floor", floor)
     row("useful arithmetic", "TFLOP/s", "tflops_per_s", "the floor's, of all devices")
     product = f"{_number(f['matmul_tflops_per_s'])} TFLOP/s, {f['matmul_size']} x {f['matmul_size']}"
     row("  of a matrix product", "%", "tflops_over_matmul", product, 0.01)
-    if f["attack_steps"]:
-        row("attack step", "kernels", "attack_step_kernels", launches)
-        row("  memory traffic", "MB/image", "attack_step_bytes_per_image", "operands and results of every kernel", 1e6)
-    row("whole step", "kernels", "step_kernels", launches)
-    row("  memory traffic", "MB/image", "step_bytes_per_image", "operands and results of every kernel", 1e6)
+    for name, part in (("attack step", "attack_step"), ("whole step", "step")):
+        if part == "attack_step" and f["attack_step_kernels"] is None:
+            if f["attack_steps"]:
+                result.add_row(name, "", "inlined: counted in the whole step")
+            continue
+        row(name, "kernels", f"{part}_kernels", launches)
+        row("  layout changes", "kernels", f"{part}_layout_changes", "transposes and copies to another layout")
+        row("  memory traffic", "MB/image", f"{part}_bytes_per_image", "operands and results of every kernel", 1e6)
     return result
 
 

@@ -232,3 +232,8 @@ def test_normalisation_must_fit_the_channels():
     model = models.create("linear", num_classes=3, mean=(0.5, 0.5))
     with pytest.raises(FieldError, match=r"model.mean = .* 3 channels"):
         shapes(model, (8, 8, 3))
+
+
+def test_a_title_tells_wide_resnets_apart():
+    assert models.title("wide_resnet", 34, 10) == models.title("wide_resnet", 34, 0) == "wide_resnet 34-10"
+    assert models.title("resnet18", 28) == "resnet18"

@@ -43,6 +43,11 @@ def check(name: str, *, dtype: str = "float32", depth: int = 28, stem: str = "sm
         blocks_per_stage(depth)
 
 
+def title(name: str, depth: int, width: int | None = None) -> str:
+    """The name for a person, with what tells apart models of that name: `wide_resnet 34-10`."""
+    return f"{name} {depth}-{width or 10}" if name == "wide_resnet" else name
+
+
 def create(
     name: str,
     *,
