@@ -150,6 +150,7 @@ def elements(shape: str) -> list[str]:
     """The shapes in a tuple, one level deep; of another shape, itself."""
     if not shape.startswith("("):
         return [shape]
+    shape = re.sub(r"/\*.*?\*/", "", shape)  # the numbers of elements
     found, depth, start = [], 0, 1
     for position, letter in enumerate(shape):
         depth += (letter in "([{") - (letter in ")]}")
