@@ -11,8 +11,8 @@ from jaxrobust import config as config_lib
 from jaxrobust import console, data, flops, models, objectives, optimizers, parallel, remedies, steps, train_state
 from jaxrobust.attacks import threats
 from jaxrobust.attacks.pgd import Pgd
-from jaxrobust.data import batches
 from jaxrobust.data.augment import augment
+from jaxrobust.data.batches import steps_per_epoch
 
 
 def dataset(config) -> data.DataSet:
@@ -197,9 +197,7 @@ def dispatch_length(config, description: data.Description, mesh) -> int:
     """Updates in the program of `lower_training`: no more than an epoch has, and one where the host brings the data."""
     if config.data.streaming:
         return 1
-    return min(
-        steps_per_dispatch(config, mesh), batches.steps_per_epoch(description.train_examples, config.train.batch_size)
-    )
+    return min(steps_per_dispatch(config, mesh), steps_per_epoch(description.train_examples, config.train.batch_size))
 
 
 def lower_training(config, description: data.Description, mesh, total_steps: int) -> jax.stages.Lowered:
