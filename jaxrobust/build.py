@@ -12,6 +12,7 @@ from jaxrobust import console, data, flops, models, objectives, optimizers, para
 from jaxrobust.attacks import threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.data.augment import augment
+from jaxrobust.data.batches import steps_per_epoch
 
 
 def dataset(config) -> data.DataSet:
@@ -192,8 +193,18 @@ def eval_step(config, num_classes: int, mesh, spec):
     return parallel.spmd(step, mesh, in_specs=(whole, share, share, share, whole), out_specs=results)
 
 
+def dispatch_length(config, description: data.Description, mesh) -> int:
+    """Updates in the program of `lower_training`: no more than an epoch has, and one where the host brings the data."""
+    if config.data.streaming:
+        return 1
+    return min(steps_per_dispatch(config, mesh), steps_per_epoch(description.train_examples, config.train.batch_size))
+
+
 def lower_training(config, description: data.Description, mesh, total_steps: int) -> jax.stages.Lowered:
-    """One update as XLA takes it, for devices that need not be there; `lowered.args_info` tells its arguments."""
+    """The updates of one dispatch as XLA takes them, for devices that need not be there.
+
+    There are `dispatch_length` of them. `lowered.args_info` tells the arguments.
+    """
     whole, num_classes = parallel.REPLICATED, description.num_classes
     state, key = abstract_state(config, description, mesh, total_steps), _abstract_key(mesh)
     batch, examples, shape = config.train.batch_size, description.train_examples, description.image_shape
@@ -203,7 +214,7 @@ def lower_training(config, description: data.Description, mesh, total_steps: int
         inputs = array((batch, *shape), description.pixel_type, share), array((batch,), "int32", share)
         return streamed_train_step(config, num_classes, mesh, total_steps).lower(state, *inputs, key)
     resident = array((examples, math.prod(shape)), description.pixel_type, whole), array((examples,), "int32", whole)
-    indices = array((1, batch), "int32", parallel.SHARDED_STEPS)
+    indices = array((dispatch_length(config, description, mesh), batch), "int32", parallel.SHARDED_STEPS)
     return train_steps(config, description, mesh, total_steps).lower(state, *resident, indices, key)
 
 
@@ -231,8 +242,8 @@ def _array(mesh, shape, dtype, spec) -> jax.ShapeDtypeStruct:
 
 
 def forward_flops(config, description: data.Description, mesh) -> float:
-    """Arithmetic of one forward pass of one image: F."""
-    classifier = model(config, description.num_classes, mesh)
+    """Arithmetic of one forward pass of one image: F. The same for all devices, whatever form they compute it in."""
+    classifier = model(config, description.num_classes, mesh).clone(canonical_gradients=False)
     image = jax.ShapeDtypeStruct((1, *description.image_shape), np.float32)
     variables = jax.eval_shape(lambda key, x: classifier.init(key, x, train=False), jax.random.key(0), image)
     return flops.forward(lambda v, x: classifier.apply(v, x, train=False), variables, image)

@@ -20,19 +20,22 @@ from collections.abc import Iterable
 
 from jaxrobust import flops as flops_lib
 from jaxrobust import hlo_text
+from jaxrobust.attacks.pgd import LOOP
 from jaxrobust.flops import forward as forward_flops
-from jaxrobust.hlo_text import Row, arrays, memory
+from jaxrobust.hlo_text import Row, arrays, elements, memory
 
 __all__ = ["Collective", "Cost", "Kernel", "Program", "forward_flops", "read"]
 
 # What takes no time; copy-start and slice-start are counted where they are done.
 _FREE = {
     *("parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all", "partition-id", "replica-id"),
-    *("opt-barrier", "domain", "copy-start", "slice-start", "async-update", "async-done"),
+    *("opt-barrier", "domain", "copy-start", "slice-start", "async-update"),
 }
 _FREE_TARGETS = {"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "Sharding"}
-_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_DONE_COLLECTIVES = tuple(f"{kind}-done" for kind in _COLLECTIVES)
+_COLLECTIVES = {
+    *("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all"),
+    *("collective-permute", "collective-broadcast"),
+}
 _SLICES = {"dynamic-slice", "slice", "gather"}
 _SCATTERED = {"custom-call", "gather", "scatter", "sort", "rng-bit-generator"}
 # What moves pieces of a collective's payload and computes nothing.
@@ -129,7 +132,7 @@ class Program:
         kernels: all there are.
         total: their cost.
         attack: the cost of one iteration of the attack loop; None where there is no such loop.
-        attack_steps: how many iterations there are in a step; 0 without a loop.
+        attack_steps: how many iterations there are in a step; 0 without a loop, as compilers inline a single iteration.
         collectives: all there are.
         unknown_loops: loops with an unknown number of iterations, counted as one.
         unknown_calls: library calls that look like arithmetic and cannot be counted.
@@ -152,25 +155,24 @@ class Program:
 def read(text: str, *, steps: int = 1) -> Program:
     """Read the optimised HLO of a compiled program, `compiled.as_text()`.
 
-    The attack loop is the one whose own body, loops inside it apart, does most convolutions and matrix products.
+    The attack loop is found by the name that attacks/pgd.py gives it.
 
     Args:
         steps: training steps that the program makes in an outermost loop; everything is reported per step.
     """
     module = _Module(text)
-    visits = list(module.visits(module.entry, 1.0, ()))
-    attack = _attack_loop(module, visits, steps)
     kernels, collectives = [], []
-    for computation, row, executions, loops in visits:
-        kernel = module.kernel(computation, row, executions / steps, attack in loops)
-        kernels.append(kernel)
-        if kernel.kind == "collective":
-            collectives.append(module.collective(computation, row, executions / steps, attack in loops))
-    iterations = module.iterations.get(attack, 0) / steps
+    for computation, row, executions, loops in module.visits(module.entry, 1 / steps, ()):
+        in_attack = any(loop in module.attack for loop in loops)
+        kernels.append(module.kernel(computation, row, executions, in_attack))
+        for inside, part in module.operations(computation, row):
+            if part.op in _COLLECTIVES:
+                collectives.append(module.collective(inside, part, executions, in_attack))
+    iterations = sum(module.attack.values())
     return Program(
         kernels=tuple(kernels),
         total=Cost.of(kernels),
-        attack=Cost.of((k for k in kernels if k.in_attack), 1 / iterations) if attack else None,
+        attack=Cost.of((k for k in kernels if k.in_attack), 1 / iterations) if iterations else None,
         attack_steps=round(iterations),
         collectives=tuple(collectives),
         unknown_loops=tuple(sorted(module.unknown_loops)),
@@ -178,24 +180,12 @@ def read(text: str, *, steps: int = 1) -> Program:
     )
 
 
-def _attack_loop(module, visits, steps):
-    """Name of the attack loop, None without one."""
-    own = collections.Counter()
-    for computation, row, executions, loops in visits:
-        flops = module.arithmetic(computation, row)[0]
-        # An outermost loop of as many iterations as there are steps is the one over steps.
-        if flops and loops and not (steps > 1 and len(loops) == 1 and module.iterations[loops[0]] == steps):
-            own[loops[-1]] += flops * executions
-    (name, _), *_ = own.most_common(1) or [(None, 0)]
-    return name
-
-
 class _Module:
     """The computations of a module: name -> {instruction name -> row}, in order."""
 
     def __init__(self, text: str):
         self.entry, self.computations, self._roots = hlo_text.parse(text)
-        self.iterations = {}  # loop -> executions of its body
+        self.attack = {}  # loop over attack steps -> executions of its body
         self.unknown_loops, self.unknown_calls = set(), set()
 
     def visits(self, computation: str, executions: float, loops: tuple):
@@ -207,7 +197,8 @@ class _Module:
                     self.unknown_loops.add(row.op_name or row.name)
                 loop = f"{computation}/{row.name}"
                 inside = executions * (1 if trips is None else trips)
-                self.iterations[loop] = self.iterations.get(loop, 0) + inside
+                if re.search(rf"\b{LOOP}\)*/while$", row.op_name):
+                    self.attack[loop] = self.attack.get(loop, 0) + inside
                 yield from self.visits(row.attribute("body"), inside, (*loops, loop))
             elif row.op == "call":
                 yield from self.visits(row.attribute("to_apply"), executions, loops)
@@ -217,8 +208,10 @@ class _Module:
                 yield from max(branches, key=self._weight)
             elif row.op == "async-start":
                 yield from self.visits(row.attribute("calls"), executions, loops)
-            elif row.op in _FREE or row.target in _FREE_TARGETS or row.op.endswith(_DONE_COLLECTIVES):
+            elif row.op in _FREE or row.target in _FREE_TARGETS:
                 continue
+            elif row.op.endswith("-done") and row.op not in ("copy-done", "slice-done"):
+                continue  # counted at its start
             else:
                 yield computation, row, executions, loops
 
@@ -234,7 +227,7 @@ class _Module:
     def arithmetic(self, computation: str, row: Row) -> tuple[float, str]:
         """(flops, type of the operands) of the convolutions and matrix products in an instruction."""
         rows = self.computations[computation]
-        if row.op == "fusion" or row.op == "async-start":
+        if row.op == "fusion":
             name = row.attribute("calls")
             inside = [self.arithmetic(name, inner) for inner in self.computations.get(name, {}).values()]
             return sum(flops for flops, _ in inside), next((dtype for _, dtype in inside if dtype), "")
@@ -297,21 +290,30 @@ class _Module:
                     whole = 0.0  # updated in place
                 read += whole
             root = self._roots[row.attribute("calls")]
-            if root.op == "dynamic-update-slice":
-                written = min(written, memory(called[root.operands[1]].shape, everywhere=True))
-        if row.op.endswith("-start"):  # of a collective: the result may repeat the operands
-            written = read
+            results = (
+                zip(root.operands, elements(row.shape), strict=True) if root.op == "tuple" else [(root.name, row.shape)]
+            )
+            written = 0.0
+            for name, shape in results:
+                whole, result = memory(shape), called[name]
+                if result.op == "dynamic-update-slice":
+                    whole = min(whole, memory(called[result.operands[1]].shape, everywhere=True))
+                written += whole
+        if re.match(r"__cu(blas|dnn)", row.target):
+            *results, last = elements(row.shape)
+            if results and re.match("[su]8", last):  # room to work in, not a result
+                written = sum(map(memory, results))
         return read + written
 
     def _kind(self, computation, row) -> str:
-        if row.op.removesuffix("-start") in _COLLECTIVES:
-            return "collective"
-        inner = list(self._operations(computation, row))
+        inner = list(self.operations(computation, row))
         if any(r.op == "convolution" for _, r in inner) and self.arithmetic(computation, row)[0]:
             dot = all("window=" not in r.rest for _, r in inner if r.op == "convolution")  # a TPU's form of a product
             return "matmul" if dot else "convolution"
         if self.arithmetic(computation, row)[0]:
             return "convolution" if "conv" in row.target.lower() else "matmul"
+        if any(r.op in _COLLECTIVES for _, r in inner):
+            return "collective"
         if any(r.op == "transpose" or (r.op == "copy" and self._changes_layout(c, r)) for c, r in inner):
             return "transpose"
         if any(r.op in ("reduce", "reduce-window") for _, r in inner):
@@ -320,14 +322,14 @@ class _Module:
             return "copy"
         return "other" if row.op in _SCATTERED else "elementwise"
 
-    def _operations(self, computation, row):
+    def operations(self, computation, row):
         """(computation, row) of an instruction, or of all that are fused into it."""
         if row.op != "fusion":
             yield computation, row
             return
         called = row.attribute("calls")
         for inner in self.computations.get(called, {}).values():
-            yield from self._operations(called, inner)
+            yield from self.operations(called, inner)
 
     def _changes_layout(self, computation, row) -> bool:
         source = self.computations[computation].get(row.operands[0])
@@ -341,17 +343,17 @@ class _Module:
 
     def collective(self, computation, row, executions, in_attack) -> Collective:
         rows = self.computations[computation]
-        kind = row.op.removesuffix("-start")
         payload = [rows[name].shape for name in row.operands if name in rows]
-        if kind == "all-gather":
-            payload = [row.shape if row.op == kind else hlo_text.element(row.shape, 1)]
+        if row.op == "all-gather":
+            payload = [row.shape]
         return Collective(
-            kind,
+            row.op,
             sum(memory(shape, everywhere=True, tiled=False) for shape in payload),
             executions,
             row.group_size,
             in_attack,
-            self._purpose(computation, row),
+            # An attack follows the slope of the images alone, and adds up nothing else over devices.
+            "batch statistics" if in_attack else self._purpose(computation, row),
         )
 
     def _purpose(self, computation, row) -> str:
@@ -363,7 +365,7 @@ class _Module:
             piece = rows.get(pieces.pop())
             if piece is None:
                 continue
-            if piece.operands and all(r.op in _MOVES for _, r in self._operations(computation, piece)):
+            if piece.operands and all(r.op in _MOVES for _, r in self.operations(computation, piece)):
                 pieces += piece.operands
                 continue
             sizes[self._origin(rows, piece)] += memory(piece.shape, everywhere=True)

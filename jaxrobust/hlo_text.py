@@ -14,7 +14,7 @@ _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One instruction of an HLO computation."""
+    """One instruction of an HLO computation; one that starts something asynchronous stands for the whole of it."""
 
     name: str
     shape: str
@@ -104,7 +104,12 @@ def _parse_row(line: str) -> Row | None:
     close = _closing(line, call.end() - 1)
     inside = line[call.end() : close - 1]
     operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-    return Row(head[1], shape, call[1], operands, line[close:], inside)
+    op = call[1]
+    if op.endswith("-start") and op not in ("async-start", "copy-start", "slice-start"):
+        # The start of any other asynchronous operation is read as the operation, its result without the operands.
+        op = op.removesuffix("-start")
+        shape = shape if op == "all-reduce" else [*elements(shape), shape][1]
+    return Row(head[1], shape, op, operands, line[close:], inside)
 
 
 def _closing(line: str, at: int) -> int:
@@ -141,6 +146,15 @@ def memory(shape: str, *, everywhere: bool = False, tiled: bool = True) -> float
     return total
 
 
-def element(shape: str, index: int) -> str:
-    arrays = [match[0] for match in _ARRAY.finditer(shape)]
-    return arrays[index] if index < len(arrays) else shape
+def elements(shape: str) -> list[str]:
+    """The shapes in a tuple, one level deep; of another shape, itself."""
+    if not shape.startswith("("):
+        return [shape]
+    shape = re.sub(r"/\*.*?\*/", "", shape)  # the numbers of elements
+    found, depth, start = [], 0, 1
+    for position, letter in enumerate(shape):
+        depth += (letter in "([{") - (letter in ")]}")
+        if depth == 0 or (depth == 1 and letter == ","):
+            found.append(shape[start:position].strip())
+            start = position + 1
+    return found

@@ -22,6 +22,8 @@ from jaxrobust.errors import FieldError
 from jaxrobust.hlo import Collective, Kernel
 
 GIB = 2**30
+# The environment's share of a GPU's memory, as jaxlib reads it: the second name is the older one.
+MEMORY_FRACTION = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Machine:
         memory: bytes that there are; on a TPU those that its compiler allows.
         bandwidth: of the memory, bytes/s; 0 where it is not known, and then nothing is estimated.
         peak: flops/s of matrix products by the type of their operands.
-        link: bytes/s that a chip can send to its neighbours while receiving as much.
+        link: bytes/s that a chip can send to its neighbours while receiving as much; in a slice without the links that
+            its shape does not have.
         node: chips that are linked so; 0: all of them.
         network: bytes/s of a chip to other nodes.
         source: where the figures come from.
@@ -54,9 +57,27 @@ class Machine:
 
     @property
     def capacity(self) -> float:
-        """Bytes that a program, its arguments included, may take; on a GPU the share that JAX reserves at its start."""
-        share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75)) if self.platform == "gpu" else 1.0
-        return self.memory * share
+        """Bytes that a program, its arguments included, may take; on a GPU the share that JAX reserves at its start.
+
+        Raises:
+            FieldError: the environment has no such share.
+        """
+        return self.memory * (_memory_fraction() if self.platform == "gpu" else 1.0)
+
+
+def _memory_fraction() -> float:
+    for name in MEMORY_FRACTION:
+        if text := os.environ.get(name):
+            break
+    else:
+        return 0.75
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise FieldError(name, text, "it is no share of a GPU's memory", "set it above 0 and up to 1, or unset it")
+    return share
 
 
 def _tpu(name, gib, bandwidth, bf16, link, page, **options):
@@ -93,7 +114,7 @@ MACHINES = {
 
 
 def parse(topology: str) -> tuple[Machine, int]:
-    """The machine and the number of its chips.
+    """The machine, with the links that chips have in this shape, and the number of chips.
 
     Raises:
         FieldError: there is no such topology.
@@ -106,10 +127,25 @@ def parse(topology: str) -> tuple[Machine, int]:
     dimensions = {"v4": 3, "v5p": 3}.get(name, 2) if machine.platform == "tpu" else 1
     if not re.fullmatch("x".join([r"[1-9]\d*"] * dimensions), size):
         raise FieldError("--topology", topology, f"a {name} has {dimensions} numbers after the colon", remedy)
-    count = math.prod(map(int, size.split("x")))
+    shape = [int(n) for n in size.split("x")]
+    count = math.prod(shape)
     if machine.platform == "gpu" and count > machine.node and count % machine.node:
         raise FieldError("--topology", topology, f"nodes have {machine.node} GPUs", f"use a multiple of {machine.node}")
+    if machine.platform == "tpu":
+        machine = dataclasses.replace(machine, link=machine.link * _linked(shape))
     return machine, count
+
+
+def _linked(shape: list[int]) -> float:
+    """The share of a TPU chip's links that a slice of such a shape uses.
+
+    A dimension that is no ring has no links from its end to its start: a ring laid there and back uses each in one
+    direction at a time. In two dimensions rings are as long as the pod, in three they are made of whole cubes.
+    """
+    cubes = all(size % 4 == 0 for size in shape)
+    rings = [cubes if len(shape) == 3 else size == 16 for size in shape]
+    of = [0.0 if size == 1 else 1.0 if ring else 0.5 for size, ring in zip(shape, rings, strict=True)]
+    return sum(of) / len(of)
 
 
 def devices(topology: str) -> list:
@@ -130,15 +166,18 @@ def devices(topology: str) -> list:
         with quiet():
             jax.devices()  # starts JAX, which looks at libtpu whatever the machine
             if machine.platform == "tpu":
-                found = topologies.get_topology_desc(topology_name=topology, platform="tpu", **machine.options)
+                alone = {"chips_per_host_bounds": [1, 1, 1]} if count == 1 else {}  # else hosts have four
+                found = topologies.get_topology_desc(topology_name=topology, platform="tpu", **machine.options, **alone)
             else:
                 nodes, each = (count // machine.node, machine.node) if count > machine.node else (1, count)
                 found = topologies.get_topology_desc(
                     platform="cuda", topology=f"{nodes}x1x{each}", target_config=_target_config(machine)
                 )
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0][:200]
-        raise FieldError("--topology", topology, reason, "use a shape that exists") from error
+        reason, remedy = str(error).partition("\n")[0][:200], "use a shape that exists"
+        if machine.platform == "gpu" and "not implemented" in reason:  # the platform registered no compiler
+            reason, remedy = "the CUDA compiler did not load", "check that the wheels of .[cuda] are all installed"
+        raise FieldError("--topology", topology, reason, remedy) from error
     return list(found.devices)
 
 
@@ -157,11 +196,18 @@ def prepare_process() -> None:
 
 
 def all_reduce_seconds(machine: Machine, payload: float, count: int) -> float:
-    """Time of a ring all-reduce of `payload` bytes over `count` chips, latency not counted."""
-    if count <= 1 or not machine.link:
+    """Time of a ring all-reduce of `payload` bytes over `count` chips, latency not counted.
+
+    Over several nodes: scattered within each, each chip's share summed over nodes through its own adapter, gathered.
+    """
+    if not machine.link:
         return 0.0
-    rate = machine.network if machine.node and count > machine.node else machine.link
-    return 2 * (count - 1) / count * payload / rate
+    each = min(count, machine.node or count)
+    nodes = count / each
+    seconds = 2 * (each - 1) / each * payload / machine.link
+    if nodes > 1:
+        seconds += 2 * (nodes - 1) / nodes * (payload / each) / machine.network
+    return seconds
 
 
 def collective_seconds(machine: Machine, collectives: tuple[Collective, ...], count: int) -> float:
@@ -198,16 +244,21 @@ def roofline(machine: Machine, kernels: tuple[Kernel, ...]) -> dict[str, float] 
 
 @contextlib.contextmanager
 def quiet():
-    """Hide what C++ libraries print on stderr: libtpu reports at length that there is no TPU."""
+    """Hide what C++ libraries print on stderr: libtpu reports at length that there is no TPU.
+
+    A library that aborts the process leaves what it printed in jaxrobust-*.log, in the folder for temporary files.
+    """
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+    sink, path = tempfile.mkstemp(prefix="jaxrobust-", suffix=".log")
+    os.dup2(sink, 2)
+    os.close(sink)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.unlink(path)
 
 
 def _cpu_devices(topology, count):

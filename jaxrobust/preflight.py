@@ -8,7 +8,8 @@ compiler for abstract arrays: no data and no device are needed. Tables on the te
 output. Exit code 1 where the config does not fit into the chips' memory.
 
 Memory, arithmetic, traffic and collectives are counted in what the compiler made. Times are estimates: what bandwidth
-and peak rates allow, which no real program reaches.
+and peak rates allow, which no real program reaches. A compiler that aborts leaves its words in jaxrobust-*.log, in the
+folder for temporary files.
 """
 
 import json
@@ -118,6 +119,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
         "batch": config.train.batch_size,
         "batch_per_chip": config.train.batch_size // count,
         "steps_per_epoch": steps_per_epoch,
+        "steps_per_dispatch": build.dispatch_length(config, description, mesh),
         "compile_s": training.seconds,
         "fits": training.total <= capacity and beside <= capacity,
         "memory": _memory(training, resident, machine),
@@ -140,11 +142,12 @@ def _compile_training(config, description, mesh) -> Compiled:
     return _compile(
         lambda: build.lower_training(config, description, mesh, total_steps),
         f"training, batch {batch // mesh.size} on each of {mesh.size} chips",
+        steps=build.dispatch_length(config, description, mesh),
     )
 
 
-def _compile(lower, title: str) -> Compiled:
-    """Compile; a compiler that finds the memory too small tells how much it would take."""
+def _compile(lower, title: str, steps: int = 1) -> Compiled:
+    """Compile, and read per step; a compiler that finds the memory too small tells how much it would take."""
     console.say(f"compiling: {title}")
     started = time.monotonic()
     try:
@@ -157,7 +160,7 @@ def _compile(lower, title: str) -> Compiled:
         return Compiled(None, None, needed, time.monotonic() - started)
     seconds = time.monotonic() - started
     memory = Memory.of(compiled.memory_analysis())
-    return Compiled(hlo.read(compiled.as_text()), memory, memory.total, seconds)
+    return Compiled(hlo.read(compiled.as_text(), steps=steps), memory, memory.total, seconds)
 
 
 def _needed(message: str) -> float | None:
@@ -205,7 +208,8 @@ def _step(config, description, mesh, machine, program: hlo.Program, steps_per_ep
     forward = build.forward_flops(config, description, mesh)
     passes = build.floor_passes(config)
     executed = program.total.flops / batch
-    attack = program.attack if config.objective.name != "standard" else None
+    attack = program.attack
+    inlined = attack is None and config.objective.name != "standard"
     return {
         "flops_per_chip": program.total.flops,
         "flops_per_image": executed,
@@ -215,9 +219,10 @@ def _step(config, description, mesh, machine, program: hlo.Program, steps_per_ep
         "bytes_per_chip": program.total.bytes,
         "bytes_per_image": program.total.bytes / batch,
         "kernels": program.total.kernels,
-        "attack_steps": program.attack_steps if attack else 0,
+        "attack_steps": program.attack_steps,
         "attack_step": attack and _kernels(attack, batch),
-        "rest_of_step": _kernels(program.rest if attack else program.total, batch),
+        "attack_note": "inlined: counted in the whole step" if inlined else None,
+        "rest_of_step": _kernels(program.rest, batch),
         "communication_bytes": sum(c.bytes * c.executions for c in program.collectives),
         "collectives_in_attack": sum(c.executions for c in program.collectives if c.in_attack),
         "collectives": [
@@ -263,8 +268,12 @@ def _estimate(machine, program: hlo.Program, count: int, images: int, steps_per_
         "epoch_s": step * steps_per_epoch,
         "share_of_peak": least["arithmetic"] / step,
         "weak_scaling": {
-            str(chips): alone / (alone + communication(chips)) for chips in sorted({*_SCALES, count}) if chips > 1
+            # A program for one chip has no communication from which to tell.
+            str(chips): alone / (alone + communication(chips))
+            for chips in sorted({*_SCALES, count})
+            if count > 1
         },
+        "weak_scaling_assumes": f"nodes of {machine.node}" if machine.node else "links per chip as in this shape",
     }
 
 

@@ -4,7 +4,7 @@ import collections
 
 from rich.table import Table
 
-from jaxrobust.machines import GIB
+from jaxrobust.machines import GIB, MEMORY_FRACTION
 
 
 def tables(figures: dict) -> list[tuple[str, Table]]:
@@ -44,7 +44,7 @@ def _memory(f: dict) -> tuple[str, Table]:
     capacity = memory["capacity_bytes"]
     of = f"of {_gib(capacity)}" if capacity else ""
     if f["machine"]["platform"] == "gpu":
-        of += f", what JAX takes of {_gib(f['machine']['memory_bytes'])} (XLA_PYTHON_CLIENT_MEM_FRACTION)"
+        of += f", what JAX takes of {_gib(f['machine']['memory_bytes'])} ({MEMORY_FRACTION[0]})"
     table.add_row("training, all", _gib(memory["total_bytes"]), of)
     note = f"{evaluation['attack']}, batch {evaluation['batch']:,}, beside the training's state and data"
     table.add_row("evaluation, all", _gib(evaluation["total_bytes"]), note)
@@ -59,12 +59,16 @@ def _memory(f: dict) -> tuple[str, Table]:
 def _counted(f: dict) -> tuple[str, Table]:
     step = f["step"]
     title, table = "one training step, counted in the compiled program", _table()
+    table.add_row("steps in a program", str(f["steps_per_dispatch"]), "what runs once for all is shared among them")
     table.add_row("arithmetic", f"{1e-9 * step['flops_per_image']:,.4g} GFLOP/image", "convolutions, matrix products")
     if step["flops_over_floor"]:
         floor = f"{step['floor_passes']} forward passes of {1e-9 * step['forward_flops_per_image']:.4g} GFLOP"
         table.add_row("  over the floor", f"{step['flops_over_floor']:.3f} x", floor)
     table.add_row("memory traffic", f"{1e-6 * step['bytes_per_image']:,.1f} MB/image", "operands and results")
-    for name, part in (("attack step", step["attack_step"]), ("rest of the step", step["rest_of_step"])):
+    if step["attack_note"]:
+        table.add_row("attack", "", step["attack_note"])
+    rest = "rest of the step" if step["attack_step"] else "whole step"
+    for name, part in (("attack step", step["attack_step"]), (rest, step["rest_of_step"])):
         if part is None:
             continue
         times = f" (x {step['attack_steps']})" if part is step["attack_step"] else ""
@@ -107,8 +111,10 @@ def _estimated(f: dict) -> tuple[str, Table]:
     fed = ", which the hosts must feed" if f["streamed"] else ""
     table.add_row("images", f"{estimate['images_per_s']:,.0f} /s", f"on all chips{fed}")
     table.add_row("epoch", f"{estimate['epoch_s']:,.1f} s", f"{f['steps_per_epoch']:,} steps, without evaluation")
-    scaling = ", ".join(f"{chips}: {share:.1%}" for chips, share in estimate["weak_scaling"].items())
-    table.add_row("weak scaling", scaling, "chips: efficiency against one chip, same batch per chip")
+    if estimate["weak_scaling"]:
+        scaling = ", ".join(f"{chips}: {share:.1%}" for chips, share in estimate["weak_scaling"].items())
+        assumed = f"chips: efficiency against one, same batch per chip, {estimate['weak_scaling_assumes']}"
+        table.add_row("weak scaling", scaling, assumed)
     if evaluation["s_per_1000_examples"]:
         table.add_row(
             "evaluation", f"{evaluation['s_per_1000_examples']:.3f} s", f"1,000 images, {evaluation['attack']}"

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import hlo, parallel
+from jaxrobust import hlo, hlo_text, parallel
+from jaxrobust.attacks.pgd import LOOP
 
 X = jax.ShapeDtypeStruct((2, 16, 16, 8), jnp.float32)
 KERNEL = jax.ShapeDtypeStruct((3, 3, 8, 8), jnp.float32)
@@ -26,7 +27,8 @@ def compiled(function, *arguments, **options):
 def ascend(x, kernel, steps):
     """A loop as an attack is: forward pass and input gradient."""
     slope = jax.grad(lambda x: jnp.square(conv2d(x, kernel, 1, 1)).sum())
-    return jax.lax.scan(lambda x, _: (x + jnp.sign(slope(x)), None), x, length=steps)[0]
+    with jax.named_scope(LOOP):
+        return jax.lax.scan(lambda x, _: (x + jnp.sign(slope(x)), None), x, length=steps)[0]
 
 
 def update(x, kernel, steps):
@@ -78,6 +80,19 @@ def test_an_attack_that_is_unrolled_is_no_loop():
     assert program.attack is None and program.total.flops == 4 * CONVOLUTION
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_loop_over_restarts_is_not_the_attack(steps):
+    """One step from each start is inlined there."""
+
+    def restarted(x, kernel):
+        return jax.lax.scan(lambda x, _: (ascend(x, kernel, steps), None), x, length=2)[0]
+
+    program = compiled(restarted, X, KERNEL)
+    assert program.total.flops == 2 * steps * 2 * CONVOLUTION
+    assert program.attack_steps == (0 if steps == 1 else 4)
+    assert program.attack is None if steps == 1 else program.attack.flops == 2 * CONVOLUTION
+
+
 def test_traffic_of_one_elementwise_kernel():
     program = compiled(lambda x: jnp.sin(x) + 1, jax.ShapeDtypeStruct((1024,), jnp.float32))
     assert program.total == hlo.Cost(0, 2 * 4096, 1, {"elementwise": (1, 2 * 4096)})
@@ -94,8 +109,7 @@ def test_collectives_say_what_they_carry():
     mesh = parallel.make_mesh(jax.devices()[:4])
 
     def step(x, kernel):
-        with jax.named_scope("attack"):
-            x = ascend(x, kernel, 5)
+        x = ascend(x, kernel, 5)
         gradient = jax.grad(lambda k: jnp.square(conv2d(x, k, 1, 1)).sum())(kernel)
         return jax.lax.pmean(gradient, parallel.AXIS), jax.lax.psum((x > 0).sum(dtype=jnp.int32), parallel.AXIS)
 
@@ -119,11 +133,13 @@ def test_a_collective_in_the_attack_loop_is_counted_there():
             y = conv2d(x, kernel, 1, 1)
             return y - jax.lax.pmean(y.mean((0, 1, 2), keepdims=True), parallel.AXIS), None
 
-        return jax.lax.scan(body, x, length=5)[0]
+        with jax.named_scope(LOOP):
+            return jax.lax.scan(body, x, length=5)[0]
 
     function = parallel.spmd(step, mesh, in_specs=(parallel.SHARDED, parallel.REPLICATED), out_specs=parallel.SHARDED)
     (collective,) = hlo.read(function.lower(X, KERNEL).compile().as_text()).collectives
     assert collective.in_attack and collective.executions == 5 and collective.bytes == 4 * 8
+    assert collective.purpose == "batch statistics"
 
 
 GPU = """HloModule jit_step, is_scheduled=true
@@ -163,7 +179,7 @@ ENTRY %main (x: bf16[8,32,32,64], k: bf16[64,3,3,64], m: f32[64,128]) -> f32[64,
   %zero = s32[] constant(0)
   %l = bf16[64,3,3,64]{3,2,1,0} copy(%k)
   %t = (s32[], bf16[8,32,32,64]{3,2,1,0}, /*index=2*/bf16[64,3,3,64]{3,2,1,0}) tuple(%zero, %x, %l)
-  %w = (s32[], bf16[8,32,32,64]{3,2,1,0}, bf16[64,3,3,64]{3,2,1,0}) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"7"}}
+  %w = (s32[], bf16[8,32,32,64]{3,2,1,0}, bf16[64,3,3,64]{3,2,1,0}) while(%t), condition=%cond, body=%body, metadata={op_name="jit(step)/attack_loop/while"}, backend_config={"known_trip_count":{"n":"7"}}
   %a = bf16[8,32,32,64]{3,2,1,0} get-tuple-element(%w), index=1
   %h = bf16[8,16,16,64]{3,2,1,0} constant({...})
   %d = (bf16[64,3,3,64]{3,2,1,0}, u8[0]{0}) custom-call(%a, %h), window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convBackwardFilter"
@@ -188,6 +204,8 @@ def test_library_calls_of_a_gpu():
     kinds = {kind: count for kind, (count, _) in program.rest.by_kind.items()}
     # The copy brings the kernel into another layout.
     assert kinds == {"transpose": 2, "convolution": 1, "collective": 1, "matmul": 1, "other": 1}
+    # Of a matrix product both operands and the result, not the room it works in.
+    assert program.rest.by_kind["matmul"] == (1, 4 * (64 * 128 + 128 * 64 + 64 * 64))
     assert program.unknown_calls == ("__cublas$new_gemm",)
     (collective,) = program.collectives
     assert (collective.kind, collective.bytes, collective.devices) == ("all-reduce", 2 * 9 * 64 * 64, 4)
@@ -230,7 +248,7 @@ ENTRY %main (x: bf16[8,32,32,64], k: bf16[3,3,64,64], v: f32[8,64], m: f32[64,10
   %zero = s32[]{:T(128)} constant(0)
   %start = s32[]{:T(128)} copy(%zero)
   %t = (s32[]{:T(128)}, bf16[8,32,32,64]{3,0,2,1:T(8,128)(2,1)}, bf16[3,3,64,64]{3,2,1,0:T(8,128)(2,1)}) tuple(%start, %x, %k)
-  %w = (s32[]{:T(128)}, bf16[8,32,32,64]{3,0,2,1:T(8,128)(2,1)}, bf16[3,3,64,64]{3,2,1,0:T(8,128)(2,1)}) while(%t), condition=%cond, body=%body
+  %w = (s32[]{:T(128)}, bf16[8,32,32,64]{3,0,2,1:T(8,128)(2,1)}, bf16[3,3,64,64]{3,2,1,0:T(8,128)(2,1)}) while(%t), condition=%cond, body=%body, metadata={op_name="jit(step)/attack_loop/while"}
   ROOT %p = f32[8,10]{1,0:T(8,128)} convolution(%v, %m), dim_labels=bf_io->bf
 }
 """
@@ -256,7 +274,72 @@ def test_the_group_of_a_collective(groups):
 
 def test_a_loop_of_unknown_length_is_named():
     program = hlo.read(TPU.replace("direction=LT", "direction=GT"))
-    assert program.unknown_loops == ("w",) and program.attack_steps == 1
+    assert program.unknown_loops == ("jit(step)/attack_loop/while",) and program.attack_steps == 1
+
+
+def test_a_loop_that_never_runs():
+    program = hlo.read(GPU.replace('"n":"7"', '"n":"0"'))
+    assert program.attack is None and program.attack_steps == 0
+    assert program.total.flops == program.rest.flops == hlo.read(GPU).rest.flops
+
+
+COLLECTIVES = """HloModule jit_step, is_scheduled=true
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %s = f32[] add(%a, %b)
+}
+
+%fused (p: f32[64]) -> f32[64] {
+  %p = f32[64]{0} parameter(0)
+  %d = f32[64]{0} add(%p, %p)
+  ROOT %r = f32[64]{0} all-reduce(%d), replica_groups={{0,1,2,3}}, to_apply=%add
+}
+
+%written (p: f32[1000,8], q: f32[1,8], i: s32[]) -> (f32[1000,8], f32[8]) {
+  %p = f32[1000,8]{1,0} parameter(0)
+  %q = f32[1,8]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %u = f32[1000,8]{1,0} dynamic-update-slice(%p, %q, %i, %i)
+  %b = f32[8]{0} bitcast(%q)
+  ROOT %t = (f32[1000,8]{1,0}, f32[8]{0}) tuple(%u, %b)
+}
+
+ENTRY %main (x: f32[2], y: f32[4], z: f32[64], m: f32[1000,8], n: f32[1,8], i: s32[]) -> f32[64] {
+  %x = f32[2]{0} parameter(0)
+  %y = f32[4]{0} parameter(1)
+  %z = f32[64]{0} parameter(2)
+  %m = f32[1000,8]{1,0} parameter(3)
+  %n = f32[1,8]{1,0} parameter(4)
+  %i = s32[] parameter(5)
+  %g = ((f32[2]{0}, f32[4]{0}), (f32[16]{0}, /*index=1*/f32[32]{0})) all-gather-start(%x, %y), replica_groups=[1,8]<=[8], dimensions={0}
+  %h = (f32[16]{0}, f32[32]{0}) all-gather-done(%g)
+  %k = ((f32[64]{0}), f32[8]{0}, u32[]) reduce-scatter-start(%z), replica_groups=[1,8]<=[8], to_apply=%add
+  %l = f32[8]{0} reduce-scatter-done(%k)
+  %w = (f32[1000,8]{1,0}, f32[8]{0}) fusion(%m, %n, %i), kind=kLoop, calls=%written
+  ROOT %f = f32[64]{0} fusion(%z), kind=kCustom, calls=%fused
+}
+"""
+
+
+def test_collectives_with_several_operands_in_pieces_and_in_fusions():
+    program = hlo.read(COLLECTIVES)
+    found = {(c.kind, c.bytes, c.devices) for c in program.collectives}
+    assert found == {("all-gather", 4 * 48, 8), ("reduce-scatter", 4 * 64, 8), ("all-reduce", 4 * 64, 4)}
+    # What is done is the other half of what was started; a gathering reads its operands and writes its result.
+    assert program.total.by_kind["collective"] == (3, 4 * (2 + 4 + 48) + 4 * (64 + 8) + 4 * (64 + 64))
+
+
+def test_one_of_several_results_that_is_written_in_place():
+    # The row twice, as operand and as result, its copy and the index.
+    assert hlo.read(COLLECTIVES).total.by_kind["elementwise"] == (1, 4 * 8 * 3 + 4)
+
+
+def test_elements_of_a_shape():
+    assert hlo_text.elements("f32[2]{0}") == ["f32[2]{0}"]
+    shape = "((f32[2,3]{1,0:T(8,128)}, s8[4]), /*index=1*/u8[0]{0})"
+    assert hlo_text.elements(shape) == ["(f32[2,3]{1,0:T(8,128)}, s8[4])", "u8[0]{0}"]
 
 
 def test_the_highest_precision_shows_in_the_type():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import tempfile
 
 import pytest
 
@@ -56,10 +57,43 @@ def test_the_table_is_whole():
 def test_a_gpu_is_used_as_far_as_jax_takes_it(monkeypatch):
     machine = machines.MACHINES["h200"]
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    monkeypatch.delenv("XLA_CLIENT_MEM_FRACTION", raising=False)
     assert machine.capacity == 0.75 * machine.memory
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     assert machine.capacity == 0.9 * machine.memory
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "0.5")
+    assert machine.capacity == 0.5 * machine.memory
     assert machines.MACHINES["v5e"].capacity == machines.MACHINES["v5e"].memory
+
+
+@pytest.mark.parametrize("name", machines.MEMORY_FRACTION)
+@pytest.mark.parametrize("value", ["half", "75", "0", "nan"])
+def test_a_share_of_the_memory_that_is_none(name, value, monkeypatch):
+    monkeypatch.delenv(machines.MEMORY_FRACTION[0], raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(FieldError, match=f"^{name} = '{value}'"):
+        _ = machines.MACHINES["h200"].capacity
+
+
+@pytest.mark.parametrize(
+    "topology, share",
+    [
+        ("v5e:16x16", 1),
+        ("v6e:8x16", 0.75),
+        ("v5e:2x4", 0.5),
+        ("v5e:4x4", 0.5),
+        ("v5e:1x4", 0.25),
+        ("v5e:1x1", 0),
+        ("v5p:4x4x8", 1),
+        ("v5p:2x2x4", 0.5),
+        ("v4:2x4x4", 0.5),
+        ("v4:2x2x1", 1 / 3),
+        ("h200:16", 1),
+    ],
+)
+def test_small_slices_have_no_links_around(topology, share):
+    machine, _ = machines.parse(topology)
+    assert machine.link == pytest.approx(share * machines.MACHINES[machine.name].link)
 
 
 def kernel(kind, flops, traffic, executions=1.0, dtype=""):
@@ -84,7 +118,11 @@ def test_a_ring_sends_nearly_twice_the_payload():
     h200 = machines.MACHINES["h200"]
     assert machines.all_reduce_seconds(h200, 450e9, 1) == 0
     assert machines.all_reduce_seconds(h200, 450e9, 8) == pytest.approx(2 * 7 / 8)
-    assert machines.all_reduce_seconds(h200, 50e9, 16) == pytest.approx(2 * 15 / 16)  # the network is the slower one
+    # Two nodes: each of eight GPUs brings its eighth to the other node through its own adapter.
+    both = 2 * 7 / 8 * 400e9 / 450e9 + 2 * 1 / 2 * 50e9 / 50e9
+    assert machines.all_reduce_seconds(h200, 400e9, 16) == pytest.approx(both)
+    both = 2 * 7 / 8 * 400e9 / 450e9 + 2 * 31 / 32 * 50e9 / 50e9
+    assert machines.all_reduce_seconds(h200, 400e9, 256) == pytest.approx(both)
     v5e = machines.MACHINES["v5e"]
     assert machines.all_reduce_seconds(v5e, 200e9, 256) == pytest.approx(2 * 255 / 256)
 
@@ -104,16 +142,31 @@ def test_a_compiler_that_is_missing_is_named_with_its_extra(topology, extra, mon
         machines.devices(topology)
 
 
+def test_a_gpu_compiler_that_does_not_load(monkeypatch):
+    """As where a CUDA wheel is missing: JAX leaves the platform out."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+
+    def absent(platform, **_):
+        raise NotImplementedError(f"topology not implemented for {platform}")
+
+    monkeypatch.setattr(machines.topologies, "get_topology_desc", absent)
+    with pytest.raises(FieldError, match=r"h200:8.*CUDA compiler did not load; .*wheels"):
+        machines.devices("h200:8")
+
+
 def test_more_cpu_devices_than_there_are():
     assert len(machines.devices("cpu:2")) == 2
     with pytest.raises(FieldError, match="8 CPU devices"):
         machines.devices("cpu:16")
 
 
-def test_quiet_hides_what_libraries_print(capfd):
+def test_quiet_hides_what_libraries_print(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     os.write(2, b"before\n")
     with pytest.raises(ValueError, match="kept"), machines.quiet():
         os.write(2, b"noise\n")
+        (kept,) = tmp_path.glob("jaxrobust-*.log")  # what an abort would leave
+        assert kept.read_bytes() == b"noise\n"
         raise ValueError("kept")
     os.write(2, b"after\n")
-    assert capfd.readouterr().err == "before\nafter\n"
+    assert capfd.readouterr().err == "before\nafter\n" and not list(tmp_path.iterdir())

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 
 from jaxrobust.attacks import losses, threats
 
+LOOP = "attack_loop"  # what the loop over steps is called in compiled programs
+
 
 @dataclasses.dataclass(frozen=True)
 class Pgd:
@@ -79,9 +81,12 @@ class Pgd:
             better = candidate_score > score
             return jnp.where(threats.per_example(better, image), candidate, image), jnp.maximum(score, candidate_score)
 
+        @jax.named_scope(LOOP)
+        def loop(body, carry):
+            return jax.lax.scan(body, carry, length=self.steps)[0]
+
         def last_iterate():
-            adversarial, _ = jax.lax.scan(lambda x, _: (step(x)[0], None), start(0), length=self.steps)
-            return adversarial
+            return loop(lambda x, _: (step(x)[0], None), start(0))
 
         def worst_iterate():
             def ascend(carry, _):
@@ -90,7 +95,7 @@ class Pgd:
                 return (moved, worse(worst, adversarial, logits)), None
 
             def run(worst, restart):
-                (adversarial, worst), _ = jax.lax.scan(ascend, (start(restart), worst), length=self.steps)
+                adversarial, worst = loop(ascend, (start(restart), worst))
                 return worse(worst, adversarial, logits_fn(adversarial)), None
 
             unharmed = images, losses.margin(logits_fn(images), labels)
