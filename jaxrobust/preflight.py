@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from jaxrobust import build, command_line, console, hlo, machines, parallel, preflight_tables
+from jaxrobust import build, command_line, console, hlo, machines, models, parallel, preflight_tables
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
 from jaxrobust.data import batches
@@ -106,7 +106,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
     resident = 0 if streamed else description.train_examples * (_image_bytes(description) + 4)
     beside = _beside_training(config, description, mesh, training, evaluation)
     figures = {
-        "model": _model_title(config.model),
+        "model": models.title(config.model.name, config.model.depth, config.model.width),
         "dtype": config.model.dtype,
         "objective": config.objective.name,
         "attack_batch_norm": config.attack.batch_norm,
@@ -173,10 +173,6 @@ def _needed(message: str) -> float | None:
 
 def _image_bytes(description) -> int:
     return math.prod(description.image_shape) * (1 if description.pixel_type == "uint8" else 4)
-
-
-def _model_title(model) -> str:
-    return f"{model.name} {model.depth}-{model.width or 10}" if model.name == "wide_resnet" else model.name
 
 
 def _machine(machine) -> dict:
