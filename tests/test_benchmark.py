@@ -121,7 +121,7 @@ def test_the_step_executes_no_more_arithmetic_than_the_floor(model, objective, p
     mesh = parallel.make_mesh(jax.devices()[:1])
     # What LLVM makes of it is no matter here, and most of the time.
     compiled = build.lower_training(config, description, mesh, 10).compile({"xla_backend_optimization_level": 0})
-    program = hlo.read(compiled.as_text())
+    program = hlo.read(compiled.as_text(), steps=build.steps_per_dispatch(config, mesh))
     assert not program.unknown_loops and not program.unknown_calls
     assert build.floor_passes(config) == passes
     floor = passes * build.forward_flops(config, description, mesh)
