@@ -117,7 +117,7 @@ def test_the_step_executes_no_more_arithmetic_than_the_floor(model, objective, p
     config.objective.name = objective
     config.attack.steps = 10
     config.train.batch_size = 8
-    description = data.Description("random", (16, 16, 3), 10, 80)
+    description = data.Description("random", (32, 32, 3), 10, 80)
     mesh = parallel.make_mesh(jax.devices()[:1])
     # What LLVM makes of it is no matter here, and most of the time.
     compiled = build.lower_training(config, description, mesh, 10).compile({"xla_backend_optimization_level": 0})
