@@ -13,7 +13,8 @@ Smaller or larger models: `--config.model.name=resnet18`, `resnet34`; another ra
 
 Cost: one epoch is 1.28 million x 9 forward passes of 8.2 GFLOP, 95 PFLOP; the host must decode as many images per
 second as the devices train on. While training, 5,000 images of validation and of test are scored, 5 of each class:
-enough for the average, not for a worst class. `--config.eval.examples=0` scores all 50,000 of the test set.
+enough for the average, not for a worst class. `--config.eval.examples=0`, given from the start, scores
+all 50,000 of the test set.
 Expect, from the published model: clean 64.0 %, 35.0 % under AutoAttack (RobustBench, Salman2020Do_R50).
 """
 
