@@ -8,7 +8,19 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from jaxrobust import config as config_lib
-from jaxrobust import console, data, flops, models, objectives, optimizers, parallel, remedies, steps, train_state
+from jaxrobust import (
+    console,
+    data,
+    flops,
+    models,
+    objectives,
+    optimizers,
+    parallel,
+    remedies,
+    steps,
+    train_state,
+    worst_case,
+)
 from jaxrobust.attacks import threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.data.augment import augment
@@ -177,20 +189,42 @@ def _train_step(config, num_classes: int, mesh, total_steps: int):
     )
 
 
-def eval_step(config, num_classes: int, mesh, spec):
-    """The compiled evaluation step of an attack: (weights, images, labels, ids, key) -> see steps.make_eval_step."""
-    radius = config_lib.radius(config)
-    step = steps.make_eval_step(
+def judge_step(config, num_classes: int, mesh):
+    """The compiled verdict on images: (weights, images, adversarial, radius) -> see steps.make_judge_step."""
+    whole, share = parallel.REPLICATED, parallel.SHARDED
+    return parallel.spmd(
+        _judge_step(config, num_classes, mesh), mesh, in_specs=(whole, share, share, share), out_specs=_VERDICT
+    )
+
+
+def attack(config, num_classes: int, spec):
+    """An attack of an evaluation, as its name in `eval.attacks` says."""
+    return spec.build(config.threat.norm, num_classes, config_lib.relative_step(config))
+
+
+def attack_steps(config, num_classes: int, mesh, spec, length: int):
+    """The compiled parts of an attack, `begin` and `go_on`; see steps.make_attack_steps. The state is donated."""
+    begin, go_on = steps.make_attack_steps(
         model(config, num_classes, mesh),
-        model(config, num_classes, mesh, dtype="float32"),
-        spec.build(config.threat.norm) if spec.steps else None,
-        norm=threats.NORMS[config.threat.norm],
-        radius=radius,
-        step_size=spec.step_size(radius, config_lib.step_size(config, "eval")) or 0.0,
+        _judge_step(config, num_classes, mesh),
+        attack(config, num_classes, spec),
+        length,
     )
     whole, share = parallel.REPLICATED, parallel.SHARDED
-    results = {"prediction": whole, "excess": whole, "finite": whole, "adversarial": share}
-    return parallel.spmd(step, mesh, in_specs=(whole, share, share, share, whole), out_specs=results)
+    victims = (whole, share, share, share, share, whole, whole)
+    out_specs = (share, _VERDICT | {"idle": share})
+    return (
+        parallel.spmd(begin, mesh, in_specs=victims, out_specs=out_specs),
+        parallel.spmd(go_on, mesh, in_specs=(*victims, whole, share), out_specs=out_specs, donate=(8,)),
+    )
+
+
+_VERDICT = {"prediction": parallel.SHARDED, "excess": parallel.REPLICATED, "finite": parallel.REPLICATED}
+
+
+def _judge_step(config, num_classes: int, mesh):
+    judge = model(config, num_classes, mesh, dtype="float32")
+    return steps.make_judge_step(judge, threats.NORMS[config.threat.norm])
 
 
 def dispatch_length(config, description: data.Description, mesh) -> int:
@@ -219,13 +253,20 @@ def lower_training(config, description: data.Description, mesh, total_steps: int
 
 
 def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.stages.Lowered:
-    """One batch of an evaluation by an attack as XLA takes it, for devices that need not be there."""
+    """One batch of an evaluation as XLA takes it, for devices that need not be there.
+
+    Args:
+        spec: an attack, whose first part it is (see worst_case.part_lengths); None for the clean images.
+    """
     weights = abstract_state(config, description, mesh, 1).weights
     array, batch, share = partial(_array, mesh), config.eval.batch_size, parallel.SHARDED
     images = array((batch, *description.image_shape), description.pixel_type, share)
-    labels = array((batch,), "int32", share)
-    step = eval_step(config, description.num_classes, mesh, spec)
-    return step.lower(weights, images, labels, labels, _abstract_key(mesh))
+    labels, radius = array((batch,), "int32", share), array((batch,), "float32", share)
+    if spec is None:
+        return judge_step(config, description.num_classes, mesh).lower(weights, images, images, radius)
+    begin, _ = attack_steps(config, description.num_classes, mesh, spec, worst_case.part_lengths(spec.iterations)[0])
+    run = array((), "int32", parallel.REPLICATED)
+    return begin.lower(weights, images, labels, labels, radius, _abstract_key(mesh), run)
 
 
 def _abstract(tree, mesh):

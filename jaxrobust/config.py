@@ -109,7 +109,7 @@ def default() -> ml_collections.ConfigDict:
     c.train.steps_per_dispatch = 0  # resident sets: updates without the host; 0: 1 on a CPU, else 10
 
     c.eval = ml_collections.ConfigDict()
-    c.eval.attacks = ("clean", "fgsm", "pgd20", "cw20")  # pgdK, cwK: K steps; pgdKxR: R restarts
+    c.eval.attacks = ("clean", "fgsm", "pgd20", "cw20")  # attacks and suites of attacks, see attacks/suites.py
     c.eval.every_epochs = 1  # 0: not while training (run --mode evaluate --follow beside it)
     c.eval.step_size_255 = config_dict.placeholder(float)  # of pgdK and cwK; neither given: a quarter of the radius
     c.eval.step_size = config_dict.placeholder(float)
@@ -140,6 +140,11 @@ def step_size(config, section: str) -> float:
     if fields.step_size_255 is not None:
         return fields.step_size_255 / 255
     return radius(config) / 4
+
+
+def relative_step(config) -> float:
+    """The step of an evaluation's PGD as a share of the radius, which it goes with at other radii."""
+    return step_size(config, "eval") / radius(config) if radius(config) > 0 else 0.25
 
 
 def checkpoint_due(config, epoch: int) -> bool:

@@ -76,7 +76,7 @@ class _Lines:
         rate = (self._done - self._before) / (now - self._started)
         left = (self._total - self._done) / rate
         share = self._done / self._total
-        say(f"{self._title}: {share:.0%}, {rate:,.0f} {self._unit}/s, {_duration(left)} left")
+        say(f"{self._title}: {share:.0%}, {_number(rate)} {self._unit}/s, {_duration(left)} left")
 
     def __enter__(self):
         return self
@@ -105,7 +105,7 @@ class _Bar:
         self._progress.advance(self._task, amount)
         speed = self._progress.tasks[0].speed
         if speed:
-            self._progress.update(self._task, rate=f"{speed:,.0f} {self._unit}/s")
+            self._progress.update(self._task, rate=f"{_number(speed)} {self._unit}/s")
 
     def __enter__(self):
         self._progress.start()
@@ -113,6 +113,10 @@ class _Bar:
 
     def __exit__(self, *_):
         self._progress.stop()
+
+
+def _number(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _duration(seconds: float) -> str:

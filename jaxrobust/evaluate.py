@@ -2,24 +2,28 @@
 
 import pathlib
 import time
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxrobust import build, console, data, files, hosts, parallel, report, results
+from jaxrobust import build, console, data, files, hosts, parallel, report, results, worst_case
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
 from jaxrobust.data import batches, randomness, splits, streaming
+from jaxrobust.data.augment import to_float
 from jaxrobust.errors import UserError
 from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.train_state import TrainState
+from jaxrobust.worst_case import Work
 from jaxrobust.writers import Writer
 
-# float32 rounding of image + perturbation, and of an L2 norm over many pixels; a wrong projection is far larger.
-LARGEST_EXCESS = 1e-5
 EXAMPLE_IMAGES = 8
-BATCHES_AHEAD = 2  # on their way to the devices; those of a streamed set have to be decoded
+# Examples are attacked, and their verdicts kept, in blocks of so many batches, if their images take no more than this.
+BLOCK_BATCHES = 8
+BLOCK_BYTES = 2**28
 # What an evaluation of a finished or running training may set otherwise than the training did.
 OWN_FIELDS = ("data.data_dir", "eval.attacks", "eval.batch_size", "eval.every_epochs")
 FOLLOW_SECONDS = 10
@@ -51,9 +55,21 @@ class Evaluator:
             if index.size:
                 self._splits[name] = split.take(index), index
         # Clean predictions are part of every verdict, so they come first whether or not they are asked for.
-        self._attacks = [suites.parse(name) for name in dict.fromkeys(("clean", *config.eval.attacks))]
-        self._steps = {spec.name: build.eval_step(config, dataset.num_classes, mesh, spec) for spec in self._attacks}
-        self._key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)  # 0 and 1 are the training's
+        self._suites = [suites.parse(name) for name in dict.fromkeys(("clean", *config.eval.attacks))]
+        size, classes = config.eval.batch_size, dataset.num_classes
+        self._judge = worst_case.Judge(build.judge_step(config, classes, mesh), mesh, size)
+        key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)  # 0 and 1 are the training's
+        self._attackers = {
+            spec: worst_case.Attacker(
+                build.attack(config, classes, spec),
+                partial(build.attack_steps, config, classes, mesh, spec),
+                mesh,
+                size,
+                key,
+            )
+            for suite in self._suites
+            for spec in suite.members
+        }
 
     def is_done(self, step: int, averaged: bool) -> bool:
         """Whether every result of the checkpoint is written."""
@@ -63,17 +79,15 @@ class Evaluator:
         done = {results.key_of(record) for record in results.read(self._workdir)}
         names = ("raw", "averaged") if averaged else ("raw",)
         return all(
-            (step, weights, split, spec.name) in done
+            (step, weights, split, suite.name) in done
             for weights in names
             for split in self._splits
-            for spec in self._attacks
+            for suite in self._suites
         )
 
     def is_finite(self, weights, split: data.Split) -> bool:
         """Whether the logits of the first images of a split are finite numbers."""
-        batch = next(batches.padded_batches(split, self._config.eval.batch_size))
-        inputs = parallel.shard((batch["images"], batch["labels"], batch["ids"]), self._mesh)
-        return bool(self._steps["clean"](weights, *inputs, self._key)["finite"])
+        return self._judge.is_finite(weights, np.asarray(split.images[: self._config.eval.batch_size]))
 
     def evaluate_missing(self, checkpoints, like: TrainState, steps_per_epoch: int, due) -> int | None:
         """Score the checkpoints of epochs that are `due` and not scored; the last such epoch, None without any.
@@ -119,107 +133,146 @@ class Evaluator:
 
     def _evaluate_split(self, weights, weights_name, split_name, step, epoch):
         split, index = self._splits[split_name]
-        records, arrays = {}, {}
+        title = f"epoch {epoch} {weights_name} {split_name}"
+        verdicts = results.Verdicts(self._workdir, step, weights_name, split_name)
+        records, predictions, news = verdicts.records(), {}, False
 
-        def missing():
-            records.update(
-                (record["attack"], record)
-                for record in results.read(self._workdir)
-                if (record["step"], record["weights"], record["split"]) == (step, weights_name, split_name)
-            )
-            if all(spec.name in records for spec in self._attacks):
-                return []
-            arrays.update(results.read_examples(self._workdir, step, weights_name, split_name))
-            arrays.update(labels=split.labels, index=index)
-            # Lost verdicts are made again, even if their line is there: the clean ones are part of all others.
-            return [s.name for s in self._attacks if not (s.name in records and f"{s.name}_prediction" in arrays)]
-
-        names = hosts.decide(missing)
-        adversarial = None
-        for spec in self._attacks:
-            if spec.name not in names:
-                adversarial = None
-                continue
-            started = time.monotonic()
-            title = f"epoch {epoch} {weights_name} {split_name} {spec.name}"
-            prediction, adversarial = self._attack(weights, split, index, spec, title)
-            if not parallel.is_writer():
-                continue
-            clean_prediction = prediction if spec.name == "clean" else arrays["clean_prediction"]
-            prediction = results.worst_prediction(split.labels, prediction, clean_prediction)
-            record = results.make_record(
+        def write(attack, work, **settings):
+            records[attack] = results.make_record(
                 step=step,
                 epoch=epoch,
                 weights=weights_name,
                 split=split_name,
-                attack=spec.name,
+                attack=attack,
                 class_names=self._class_names,
                 labels=split.labels,
-                prediction=prediction,
-                clean_prediction=clean_prediction,
-                seconds=time.monotonic() - started,
-                **self._settings(spec),
+                prediction=predictions[attack],
+                clean_prediction=predictions["clean"],
+                **work,
+                **settings,
             )
-            arrays |= {spec.name: prediction == split.labels, f"{spec.name}_prediction": prediction.astype(np.int32)}
             # The line comes last: where there is one, there is everything else.
-            self._writer.evaluation(record)
-            results.add_examples(self._workdir, step, weights_name, split_name, arrays)
-            results.append(self._workdir, record)
-            records[spec.name] = record
-        if names and parallel.is_writer():
-            self._writer.figures([records[spec.name] for spec in self._attacks], arrays, split.images, adversarial)
-            console.say(_one_line(f"epoch {epoch} {weights_name} {split_name}", records, self._config.eval.attacks))
+            self._writer.evaluation(records[attack])
+            verdicts.add(attack, split.labels, index, predictions[attack])
+            results.append(self._workdir, records[attack])
 
-    def _settings(self, spec) -> dict:
-        """What a result says of the attack behind it."""
-        radius = config_lib.radius(self._config)
-        attacked = spec.steps > 0
-        return {
-            "norm": self._config.threat.norm if attacked else None,
-            "eps": radius if attacked else None,
-            "step_size": spec.step_size(radius, config_lib.step_size(self._config, "eval")),
-            "steps": spec.steps if attacked else None,
-            "restarts": spec.restarts if attacked else None,
+        for suite in self._suites:
+            prediction, shown = predictions.get("clean"), np.array(to_float(np.asarray(split.images[:EXAMPLE_IMAGES])))
+            for attack, spec in (suite.stages or {"clean": None}).items():
+                known = hosts.decide(partial(verdicts.finished, attack))
+                if known is not None:
+                    prediction, shown = np.array(known), None  # how examples broke is not kept
+                    predictions[attack] = prediction
+                    continue
+                news = True
+                if spec is None:
+                    prediction, work = self._classify(weights, split, f"{title} {attack}")
+                else:
+                    stage = _Stage(attack, spec, f"{title} {attack}", split, index, prediction)
+                    prediction, work = self._attack(weights, stage, verdicts, shown)
+                predictions[attack] = prediction
+                if parallel.is_writer():
+                    write(attack, work.of_each(len(split)), **self._settings(spec))
+            predictions[suite.name] = prediction
+            if hosts.decide(lambda name=suite.name: name not in records):
+                news = True
+                if parallel.is_writer():
+                    work = results.total_work([records[attack] for attack in suite.stages])
+                    write(suite.name, work, **self._settings(*suite.members))
+        if news and parallel.is_writer():
+            scored = [records[suite.name] for suite in self._suites]
+            self._writer.figures(scored, predictions, split.images, split.labels, shown)
+            console.say(_one_line(title, records, self._config.eval.attacks))
+
+    def _settings(self, *specs) -> dict:
+        """What a result says of the attack, or the suite of several, behind it."""
+        if specs == (None,):
+            return dict.fromkeys(("norm", "eps", "step_size", "steps", "restarts"))
+        norm, radius = self._config.threat.norm, config_lib.radius(self._config)
+        settings = {"norm": norm, "eps": radius, "step_size": None, "steps": None, "restarts": None}
+        if len(specs) > 1:
+            return settings | {"members": [spec.name for spec in specs]}
+        (spec,) = specs
+        relative = spec.relative_step(config_lib.relative_step(self._config))
+        return settings | {
+            "step_size": None if relative is None else relative * radius,
+            "steps": spec.iterations,
+            "restarts": spec.restarts,
         }
 
-    def _attack(self, weights, split, index, spec, title):
-        """Predictions [N] under an attack, and the first few adversarial images.
+    def _classify(self, weights, split, title) -> tuple[np.ndarray, Work]:
+        """Predictions [N] for the images as they are."""
+        started, prediction = time.monotonic(), np.zeros(len(split), np.int64)
+        with console.progress(title, len(split), "images") as advance:
+            for ids, mine, images in self._blocks(split, np.arange(len(split))):
+                _merge(prediction, mine, self._judge(weights, images, title))
+                advance(len(ids))
+                self._check_stop(title)
+        return prediction, Work(passes=len(split), seconds=time.monotonic() - started)
+
+    def _attack(self, weights, stage, verdicts, shown) -> tuple[np.ndarray, Work]:
+        """Predictions [N] under an attack on those that are classified correctly before it.
+
+        Args:
+            verdicts: where those of whole blocks are kept until the attack is over.
+            shown: [n, H, W, C] the first images, to be replaced by what they become; None if nobody looks.
 
         Raises:
-            UserError: the model's output is not a number.
             Interrupted: the stop is set.
         """
-        predictions = np.zeros(len(split), np.int64)
-        examples = None
+        split, attacker = stage.split, self._attackers[stage.spec]
+        alive = np.flatnonzero(stage.before == split.labels)
+        prediction, todo, work = stage.before.copy(), alive, Work()
+        if saved := hosts.decide(lambda: verdicts.unfinished(stage.attack)):
+            prediction, todo, work = np.array(saved["prediction"]), np.array(saved["todo"]), Work(**saved["work"])
+            shown = None
+        with console.progress(stage.title, len(alive), "images", len(alive) - len(todo)) as advance:
 
-        def inputs():
-            for batch in batches.padded_batches(split, self._config.eval.batch_size):
-                # An example's random start goes by its index in the whole split, so a subset gives the same verdicts.
-                yield batch, parallel.shard((batch["images"], batch["labels"], index[batch["ids"]]), self._mesh)
+            def parts_done(parts):
+                advance(parts / attacker.parts)
+                self._check_stop(stage.title)
 
-        def outputs():
-            for batch, arrays in streaming.prefetch(inputs(), BATCHES_AHEAD):
-                yield batch, self._steps[spec.name](weights, *arrays, self._key)
+            for block, mine, images in self._blocks(split, todo):
+                started = time.monotonic()
+                outcome = attacker(
+                    weights,
+                    images,
+                    split.labels[mine],
+                    stage.index[mine],
+                    np.full(len(mine), config_lib.radius(self._config)),
+                    title=stage.title,
+                    keep=0 if shown is None else int((mine < len(shown)).sum()),
+                    advance=parts_done,
+                )
+                if shown is not None:
+                    shown[mine[: len(outcome.adversarial)]] = outcome.adversarial
+                _merge(prediction, mine, outcome.prediction)
+                passes, idle = np.sum(hosts.gather([outcome.passes, outcome.idle]), axis=0).tolist()
+                work += Work(passes, idle, time.monotonic() - started)
+                todo = todo[len(block) :]
+                if len(todo) and parallel.is_writer():
+                    verdicts.keep_unfinished(stage.attack, prediction, todo, **work._asdict())
+        return prediction, work
 
-        with console.progress(title, len(split), "images") as advance:
-            for batch, output in parallel.one_behind(outputs()):
-                if not output["finite"]:
-                    raise UserError(f"{title}: the model's logits are not finite numbers, so nothing can be scored")
-                excess = float(output["excess"])
-                if not excess <= LARGEST_EXCESS:  # true for NaN too
-                    raise AssertionError(f"{spec.name} left the allowed perturbations by {excess}: a defect, report it")
-                real = batch["mask"]
-                predictions[batch["ids"][real]] = np.asarray(output["prediction"])[real]
-                if examples is None:
-                    examples = parallel.first(output["adversarial"], min(EXAMPLE_IMAGES, len(split)), self._mesh)
-                advance(int(real.sum()))
-                # After the last batch it is better to keep the result; the next attack stops at its first.
-                if self._stop and batch["ids"].max() < len(split) - 1:
-                    raise Interrupted(
-                        self._stop.signal_number,
-                        f"stopped in {title}, finished attacks are kept; run again to continue",
-                    )
-        return predictions, examples
+    def _check_stop(self, title):
+        if self._stop:
+            raise Interrupted(
+                self._stop.signal_number, f"stopped in {title}, finished attacks are kept; run again to continue"
+            )
+
+    def _blocks(self, split, ids):
+        """(ids of the block, this process's part of them, their images), decoded one block ahead."""
+        bytes_of_one = split.images.dtype.itemsize * int(np.prod(split.images.shape[1:]))
+        batch = self._config.eval.batch_size
+        size = batch * max(1, min(BLOCK_BATCHES, BLOCK_BYTES // (batch * bytes_of_one)))
+
+        def blocks():
+            for start in range(0, len(ids), size):
+                block = ids[start : start + size]
+                mine = np.array_split(block, jax.process_count())[jax.process_index()]
+                yield block, mine, np.asarray(split.images[mine])
+
+        return streaming.prefetch(blocks(), 1)
 
     def _mark_best(self):
         trained = config_lib.from_dict(files.read_json(self._workdir / "config.json"))
@@ -230,6 +283,31 @@ class Evaluator:
         )
         if best is not None:
             files.write_atomically(self._workdir / results.BEST, files.to_json(best))
+
+
+class _Stage(NamedTuple):
+    """An attack on what the ones before it left.
+
+    Attributes:
+        attack: name of its result.
+        spec: what it does.
+        title: for messages.
+        index: [N] of each example in the whole split. Random numbers go by it, so a subset gives the same verdicts.
+        before: [N] predictions before it.
+    """
+
+    attack: str
+    spec: suites.AttackSpec
+    title: str
+    split: data.Split
+    index: np.ndarray
+    before: np.ndarray
+
+
+def _merge(prediction, mine, found) -> None:
+    """Put what all processes have found, each for its own examples, into the predictions [N] of all."""
+    for ids, values in hosts.gather([mine.tolist(), np.asarray(found).tolist()]):
+        prediction[ids] = values
 
 
 def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool = False) -> None:

@@ -70,11 +70,16 @@ def _place(array, sharding):
     return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array[index]))
 
 
-def first(array, count: int, mesh: Mesh) -> np.ndarray:
-    """The first rows of an array that is split over the devices, on every process; all of them must ask."""
-    if not array.is_fully_addressable:
-        array = jax.jit(lambda array: array[:count], out_shardings=NamedSharding(mesh, REPLICATED))(array)
-    return np.asarray(array[:count])
+def local(tree):
+    """This process's rows of the tree's arrays, which are split over the devices, as host arrays; see `join`."""
+
+    def rows(array):
+        if array.is_fully_addressable:
+            return np.asarray(array)
+        shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+    return jax.tree.map(rows, tree)
 
 
 def local_positions(mesh: Mesh, batch_size: int) -> np.ndarray:

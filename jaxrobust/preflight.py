@@ -95,12 +95,13 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, config.train.batch_size)
     mesh = parallel.make_mesh(machines.devices(topology))
     capacity = machine.capacity or math.inf
-    spec = suites.strongest(config.eval.attacks)
+    spec = suites.costliest(config.eval.attacks)
+    attack = spec.name if spec else "clean"
 
     training = _compile_training(config, description, mesh)
     evaluation = _compile(
         lambda: build.lower_evaluation(config, description, mesh, spec),
-        f"evaluation under {spec.name}, batch {config.eval.batch_size} on {count} chips",
+        f"evaluation under {attack}, batch {config.eval.batch_size} on {count} chips",
     )
     streamed = config.data.streaming
     resident = 0 if streamed else description.train_examples * (_image_bytes(description) + 4)
@@ -124,7 +125,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
         "fits": training.total <= capacity and beside <= capacity,
         "memory": _memory(training, resident, machine),
         "step": None,
-        "evaluation": _evaluation(config, spec, beside, evaluation, machine),
+        "evaluation": _evaluation(config, attack, beside, evaluation, machine),
         "largest_batch_per_chip": None,
         "largest_batch_limit": None,
     }
@@ -277,17 +278,17 @@ def _beside_training(config, description, mesh, training: Compiled, evaluation: 
     """Bytes during an evaluation: the training's state and data stay where they are, the weights are part of them."""
     if training.memory is None or evaluation.memory is None:
         return max(training.total, evaluation.total)
-    examples = config.eval.batch_size // mesh.size * (_image_bytes(description) + 8)
+    examples = config.eval.batch_size // mesh.size * (_image_bytes(description) + 12)
     weights = evaluation.memory.arguments - examples
     return training.memory.arguments + evaluation.total - weights
 
 
-def _evaluation(config, spec, total: float, evaluation: Compiled, machine) -> dict:
+def _evaluation(config, attack: str, total: float, evaluation: Compiled, machine) -> dict:
     batch, program = config.eval.batch_size, evaluation.program
     least = program and machines.roofline(machine, program.kernels)
     seconds = least and least["kernels" if machine.platform == "gpu" else "whole"]
     return {
-        "attack": spec.name,
+        "attack": attack,
         "batch": batch,
         "compile_s": evaluation.seconds,
         "total_bytes": _finite(total),

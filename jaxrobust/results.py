@@ -10,7 +10,9 @@
 A line in results.jsonl is written after the arrays it is made of, so where there is a line there are arrays.
 """
 
+import dataclasses
 import io
+import json
 import pathlib
 import zipfile
 import zlib
@@ -29,7 +31,20 @@ CONFUSION_CLASSES = 100
 
 
 def make_record(
-    *, step, epoch, weights, split, attack, class_names, labels, prediction, clean_prediction, seconds, **settings
+    *,
+    step,
+    epoch,
+    weights,
+    split,
+    attack,
+    class_names,
+    labels,
+    prediction,
+    clean_prediction,
+    passes,
+    idle,
+    seconds,
+    **settings,
 ) -> dict:
     """One line of results.jsonl.
 
@@ -37,11 +52,13 @@ def make_record(
         step, epoch: of the checkpoint; epoch counts the epochs completed.
         weights: "raw" or "averaged".
         split: "validation" or "test".
-        attack: its name in `eval.attacks`.
+        attack: its name in `eval.attacks`; of a suite's member "SUITE/MEMBER", with the worst case up to that one.
         labels, clean_prediction: [N] ints.
-        prediction: [N] ints, as `worst_prediction` gives it.
+        prediction: [N] ints; that of the clean image where only that is wrong, since an attacker may leave it alone.
+        passes: arithmetic per example, in forward passes.
+        idle: the share of them spent on examples already broken, and on filling up batches.
         seconds: that the attack took.
-        settings: of the attack: norm, eps, step_size, steps, restarts.
+        settings: of the attack: norm, eps, step_size, steps, restarts, members.
     """
     num_classes = len(class_names)
     count = classwise.class_counts(labels, num_classes)
@@ -80,18 +97,18 @@ def make_record(
     }
     if num_classes <= CONFUSION_CLASSES:
         record["confusion"] = classwise.confusion(labels, prediction, num_classes).tolist()
-    return record | {"seconds": round(seconds, 3)}
+    return record | {"passes": round(passes, 3), "idle": round(idle, 4), "seconds": round(seconds, 3)}
 
 
-def worst_prediction(labels, prediction, clean_prediction):
-    """The prediction [N] that an attacker gets: on the attacked image, or on the clean one where only that is wrong.
-
-    An attacker may leave the image alone, so an example survives only if both are right, and robust accuracy is never
-    above clean accuracy.
-    """
-    return np.where(
-        clean_prediction == labels, prediction, np.where(prediction == labels, clean_prediction, prediction)
-    )
+def total_work(records: list[dict]) -> dict:
+    """Passes, idle share and seconds of several results of the same examples together."""
+    passes = sum(record["passes"] for record in records)
+    idle = sum(record["passes"] * record["idle"] for record in records)
+    return {
+        "passes": passes,
+        "idle": idle / passes if passes else 0.0,
+        "seconds": sum(record["seconds"] for record in records),
+    }
 
 
 def read(workdir) -> list[dict]:
@@ -140,6 +157,54 @@ def add_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> 
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **read_examples(workdir, step, weights, split) | arrays)
         files.write_atomically(path, buffer.getvalue())
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdicts:
+    """What the files hold of one (step, weights, split)."""
+
+    workdir: pathlib.Path
+    step: int
+    weights: str
+    split: str
+
+    def records(self) -> dict[str, dict]:
+        """The lines of results.jsonl, by attack."""
+        key = (self.step, self.weights, self.split)
+        return {record["attack"]: record for record in read(self.workdir) if key_of(record)[:3] == key}
+
+    def finished(self, attack: str) -> list[int] | None:
+        """The predictions under an attack, if its line is there and they are. Lost ones have to be made again."""
+        if attack not in self.records():
+            return None
+        prediction = read_examples(self.workdir, self.step, self.weights, self.split).get(f"{attack}_prediction")
+        return None if prediction is None else prediction.tolist()
+
+    def add(self, attack: str, labels, index, prediction) -> None:
+        """Keep the verdicts under an attack, and drop what was kept of it unfinished."""
+        arrays = {
+            "labels": labels,
+            "index": index,
+            attack: prediction == labels,
+            f"{attack}_prediction": prediction.astype(np.int32),
+        }
+        add_examples(self.workdir, self.step, self.weights, self.split, arrays)
+        self._unfinished.unlink(missing_ok=True)
+
+    def keep_unfinished(self, attack: str, prediction, todo, **work) -> None:
+        """Keep what is known in the middle of an attack: predictions [N], of which those at `todo` are not made."""
+        state = {"attack": attack, "prediction": prediction.tolist(), "todo": todo.tolist(), "work": work}
+        self._unfinished.parent.mkdir(exist_ok=True)
+        files.write_atomically(self._unfinished, json.dumps(state))
+
+    def unfinished(self, attack: str) -> dict | None:
+        """What `keep_unfinished` has kept of that attack, as the dict of its arguments."""
+        state = files.read_json(self._unfinished)
+        return state if state and state["attack"] == attack else None
+
+    @property
+    def _unfinished(self) -> pathlib.Path:
+        return examples_path(self.workdir, self.step, self.weights, self.split).with_suffix(".unfinished.json")
 
 
 def find_best(records: list[dict], *, attack: str, criterion: str) -> dict | None:

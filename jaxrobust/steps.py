@@ -15,7 +15,8 @@ from jax import lax
 
 from jaxrobust import train_state
 from jaxrobust.attacks import threats
-from jaxrobust.attacks.pgd import Pgd
+from jaxrobust.attacks.attack import Attack, Victims
+from jaxrobust.attacks.pgd import LOOP, Pgd
 from jaxrobust.data.augment import to_float
 from jaxrobust.objectives import Objective
 from jaxrobust.parallel import AXIS
@@ -111,50 +112,78 @@ def over_resident(train_step: Callable, image_shape: tuple[int, int, int]) -> Ca
     return train_steps
 
 
-def make_eval_step(attack_model, judge_model, attack, *, norm: threats.Norm, radius: float, step_size: float):
-    """The function that attacks a batch and judges the outcome.
+def make_judge_step(judge_model, norm: threats.Norm) -> Callable:
+    """The function that classifies images and checks that they are allowed.
 
     Args:
-        attack_model: the model that the attack differentiates, in the run's dtype.
-        judge_model: the same in float32; its verdict, at the highest matmul precision, is the one that counts.
-        attack: (pgd, loss) as a suite builds them, or None for the clean images.
-        radius, step_size: in pixel units.
+        judge_model: the model in float32. Its verdict, at the highest matmul precision, is the one that counts.
 
     Returns:
-        eval_step(weights, images [B, H, W, C], labels [B], ids [B], key) -> dict of
-            prediction [all B]: the judge's, on the adversarial images, of all devices;
+        judge_step(weights, images [B, H, W, C], adversarial [B, H, W, C], radius [B]) -> dict of
+            prediction [B]: the judge's, on the adversarial images;
             excess []: the most by which a perturbation leaves the ball or the box, 0 up to rounding;
-            finite []: whether all logits of the judge are finite numbers;
-            adversarial [B, H, W, C]: of this device.
+            finite []: whether all logits are finite numbers.
     """
 
-    def eval_step(weights: Weights, images, labels, ids, key):
-        images = to_float(images)
-        adversarial = images
-        if attack is not None:
-            pgd, loss = attack
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
-            everywhere = jnp.ones(len(labels))
-            adversarial = pgd(
-                prepared_logits_fn(attack_model, weights, images, train=False),
-                loss,
-                images,
-                labels,
-                keys,
-                radius * everywhere,
-                step_size * everywhere,
-            )
+    def judge_step(weights: Weights, images, adversarial, radius):
+        images, adversarial = to_float(images), to_float(adversarial)
         with jax.default_matmul_precision("highest"):
             logits, _ = apply(judge_model, weights, adversarial, train=False)
         outside_box = jnp.maximum(adversarial - 1.0, -adversarial).max(axis=(1, 2, 3))
         return {
-            "prediction": lax.all_gather(logits.argmax(-1), AXIS, tiled=True),
+            "prediction": logits.argmax(-1),
             "excess": lax.pmax(jnp.maximum(norm.size(adversarial - images) - radius, outside_box).max(), AXIS),
             "finite": lax.pmin(jnp.isfinite(logits).all().astype(jnp.int32), AXIS),
-            "adversarial": adversarial,
         }
 
-    return eval_step
+    return judge_step
+
+
+def make_attack_steps(attack_model, judge_step, attack: Attack, length: int) -> tuple[Callable, Callable]:
+    """The functions that do a part of an attack's run, `length` iterations, and judge what it has found so far.
+
+    Args:
+        attack_model: the model that the attack sees, in the run's dtype.
+        judge_step: as `make_judge_step` gives it.
+
+    Returns:
+        begin(weights, images [B, H, W, C], labels [B], ids [B], radius [B], key, run) -> (state, verdict): from the
+            start of run number `run`. `ids` tell examples apart, `key` is of the evaluation.
+        go_on(weights, images, labels, ids, radius, key, run, first, state) -> (state, verdict): from iteration `first`.
+        A verdict is that of the judge step, and
+            idle [B]: the number of these iterations before which the example was broken already.
+    """
+
+    def prepare(weights, images, labels, ids, radius, key, run):
+        images = to_float(images)
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), run))(ids)
+        logits_fn = prepared_logits_fn(attack_model, weights, images, train=False)
+        return logits_fn, Victims(images, labels, keys, radius)
+
+    def advance(weights, logits_fn, victims, first, state):
+        @jax.named_scope(LOOP)
+        def loop(state):
+            def step(carry, iteration):
+                state, idle = carry
+                idle += state.broken
+                return (attack.step(logits_fn, victims, state, first + iteration), idle), None
+
+            idle = jnp.zeros(len(victims.labels), jnp.int32)
+            return lax.scan(step, (state, idle), jnp.arange(length))[0]
+
+        state, idle = loop(state)
+        verdict = judge_step(weights, victims.images, state.adversarial, victims.radius)
+        return state, verdict | {"idle": idle}
+
+    def begin(weights, images, labels, ids, radius, key, run):
+        logits_fn, victims = prepare(weights, images, labels, ids, radius, key, run)
+        return advance(weights, logits_fn, victims, 0, attack.start(logits_fn, victims, run))
+
+    def go_on(weights, images, labels, ids, radius, key, run, first, state):
+        logits_fn, victims = prepare(weights, images, labels, ids, radius, key, run)
+        return advance(weights, logits_fn, victims, first, state)
+
+    return begin, go_on
 
 
 def apply(model, weights: Weights, images, *, train: bool):

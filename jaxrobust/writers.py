@@ -83,12 +83,13 @@ class Writer:
                     values[f"{prefix}/boundary_error/{c}_{name}"] = record["boundary_error"][c]
             writer.write_scalars(record["step"], {tag: value for tag, value in values.items() if value is not None})
 
-    def figures(self, records: list[dict], arrays: dict, images, adversarial) -> None:
+    def figures(self, records: list[dict], predictions: dict, images, labels, adversarial) -> None:
         """Figures of one (step, weights, split), of the test split alone: they say the same of the others.
 
         Args:
             records: one per attack, the clean one first.
-            arrays: of the examples file.
+            predictions: attack -> [N].
+            labels: [N].
             images: [N, H, W, C] of the split.
             adversarial: [n, H, W, C] of the first n images under the last attack, or None.
         """
@@ -111,7 +112,7 @@ class Writer:
             n = len(adversarial)
             clean = to_float(np.asarray(images[:n]))
             drawn[f"test/{attack}/examples"] = figures.adversarial_images(
-                clean, adversarial, arrays["labels"][:n], arrays[f"{attack}_prediction"][:n], classes
+                clean, adversarial, labels[:n], predictions[attack][:n], classes
             )
         writer.write_images(
             records[0]["step"], {tag: figures.to_rgb(figure)[np.newaxis] for tag, figure in drawn.items()}

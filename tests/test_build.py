@@ -26,7 +26,7 @@ def test_the_state_is_donated_and_nothing_else(config, streaming):
 
 def test_the_attack_computes_in_the_models_type_and_the_judge_in_float32(config):
     config.model.dtype = "bfloat16"
-    spec = suites.parse("pgd3")
+    (spec,) = suites.parse("pgd3").members
     text = build.lower_evaluation(config, data.describe("digits"), parallel.make_mesh(), spec).as_text()
     convolutions = re.findall(r"stablehlo\.convolution.*", text)
     judge = [line for line in convolutions if re.search(r": \(tensor<[\dx]*xf32>", line)]

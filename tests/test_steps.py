@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from jaxrobust import models, objectives, parallel, remedies, steps, train_state
-from jaxrobust.attacks import losses, suites, threats
-from jaxrobust.attacks.pgd import Pgd
+from jaxrobust.attacks import losses, threats
+from jaxrobust.attacks.pgd import Pgd, PgdAttack
 from jaxrobust.data.augment import augment
 
 CLASSES, SHAPE, BATCH = 5, (8, 8, 3), 16
@@ -193,28 +193,34 @@ def test_radius_scale_acts_on_its_class_alone():
     assert np.abs(robust.class_sums.loss - scaled.class_sums.loss).argmax() == 2
 
 
-def evaluate(devices, batch, attack="pgd5x2"):
+def evaluate(devices, batch):
+    """Predictions and adversarial images of a PGD of five steps, in parts of two and three."""
     # Not an untrained network, which says one class whatever it is shown.
     model = models.create("linear", num_classes=CLASSES)
     state = train_state.create(
         model, optax.sgd(0.1), remedies.create("none"), np.ones(CLASSES), SHAPE, jax.random.key(0), averaged=False
     )
-    spec = suites.parse(attack)
-    step = steps.make_eval_step(
-        model, model, spec.build("linf"), norm=threats.NORMS["linf"], radius=8 / 255, step_size=2 / 255
-    )
+    attack = PgdAttack(threats.NORMS["linf"], losses.cross_entropy, iterations=5)
+    judge = steps.make_judge_step(model, threats.NORMS["linf"])
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    results = {"prediction": WHOLE, "excess": WHOLE, "finite": WHOLE, "adversarial": SHARE}
-    step = parallel.spmd(step, mesh, in_specs=(WHOLE, SHARE, SHARE, SHARE, WHOLE), out_specs=results)
+    verdict = {"prediction": SHARE, "excess": WHOLE, "finite": WHOLE, "idle": SHARE}
+    victims = (WHOLE, SHARE, SHARE, SHARE, SHARE, WHOLE, WHOLE)
+    begin, _ = steps.make_attack_steps(model, judge, attack, 2)
+    begin = parallel.spmd(begin, mesh, in_specs=victims, out_specs=(SHARE, verdict))
+    _, go_on = steps.make_attack_steps(model, judge, attack, 3)
+    go_on = parallel.spmd(go_on, mesh, in_specs=(*victims, WHOLE, SHARE), out_specs=(SHARE, verdict))
     weights = parallel.replicate(state.weights, mesh)
+    radius, ids = np.full(40, 8 / 255, np.float32), np.arange(40, dtype=np.int32)
     predictions, adversarial = [], []
     for start in range(0, 40, batch):
         part = slice(start, start + batch)
-        inputs = parallel.shard((IMAGES[part], LABELS[part], np.arange(40, dtype=np.int32)[part]), mesh)
-        output = step(weights, *inputs, jax.random.key(2))
-        assert float(output["excess"]) <= 1e-6
+        inputs = parallel.shard((IMAGES[part], LABELS[part], ids[part], radius[part]), mesh)
+        arguments = weights, *inputs, jax.random.key(2), np.int32(0)
+        state, _ = begin(*arguments)
+        state, output = go_on(*arguments, np.int32(2), state)
+        assert float(output["excess"]) <= 1e-6 and output["finite"]
         predictions.append(output["prediction"])
-        adversarial.append(output["adversarial"])
+        adversarial.append(state.adversarial)
     return np.concatenate(predictions), np.concatenate(adversarial)
 
 

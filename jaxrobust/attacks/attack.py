@@ -1,8 +1,8 @@
 """What an attack of an evaluation is: where to start, and one step.
 
 An attack sees the model as `logits_fn(images [B, H, W, C]) -> logits [B, C]` and nothing else. All that it knows of an
-example is in a state whose arrays have the example as their leading dimension. So the examples that are broken can leave
-between any two steps, the others be put together anew, and an interrupted attack go on, without a change to any verdict:
+example is in a state whose arrays have the example as their leading dimension. So broken examples can leave between any
+two steps, and the others be put together anew, without a change to any verdict:
 
     attack = Pgd(norm=threats.NORMS["linf"], loss=losses.cross_entropy, iterations=20)
     state = attack.start(logits_fn, victims, run)
@@ -40,6 +40,7 @@ class State(Protocol):
     """A pytree of arrays [B, ...], one row an example, with at least this one."""
 
     adversarial: jax.Array  # [B, H, W, C], of the images met so far the worst for the model; in the ball and in the box
+    broken: jax.Array  # [B] bool, whether `logits_fn` misclassifies it
 
 
 class Attack(Protocol):

@@ -1,0 +1,245 @@
+"""The worst case for each example: an attack on those that are left, part by part, without those that have broken.
+
+An attack's run is cut into parts of some iterations. After each part every example is judged; those that the float32
+model misclassifies leave, and the others are put together to full batches anew, of one of two sizes, for which all
+programs are compiled. So little is spent on examples that are broken already, and no verdict depends on the others.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrobust import hosts, parallel
+from jaxrobust.data.augment import to_float
+from jaxrobust.errors import UserError
+
+SMALL_SHARE = 8  # the small batch is this part of the large one
+PART_ITERATIONS = 20  # at least; else a tenth of the run
+# float32 rounding of image + perturbation, and of an L2 norm over many pixels; a wrong projection is far larger.
+LARGEST_EXCESS = 1e-5
+
+
+class Work(NamedTuple):
+    """What an attack has cost.
+
+    Attributes:
+        passes: arithmetic, in forward passes of one image.
+        idle: the part of them that was spent on examples already broken, and on filling up batches.
+        seconds: time.
+    """
+
+    passes: float = 0.0
+    idle: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other):
+        return Work(*(one + another for one, another in zip(self, other, strict=True)))
+
+    def of_each(self, examples: int) -> dict:
+        """Passes per example, the idle share of them, and seconds."""
+        share = self.idle / self.passes if self.passes else 0.0
+        return {"passes": self.passes / examples, "idle": share, "seconds": self.seconds}
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What came out for `n` examples.
+
+    Attributes:
+        prediction: [n] int64 classes; another than the label where the attack succeeded.
+        adversarial: [k, H, W, C] the images of these verdicts, of the first `k` examples.
+        passes, idle: as of `Work`.
+    """
+
+    prediction: np.ndarray
+    adversarial: np.ndarray
+    passes: float = 0.0
+    idle: float = 0.0
+
+
+class Judge:
+    """Classifies images.
+
+    Args:
+        step: the compiled verdict, see steps.make_judge_step.
+        batch_size: over all devices.
+    """
+
+    def __init__(self, step, mesh, batch_size: int):
+        self._step, self._mesh, self._sizes = step, mesh, batch_sizes(batch_size, mesh.size)
+
+    def __call__(self, weights, images, title: str) -> np.ndarray:
+        """Predictions [n] of images [n, H, W, C]. Of several processes each brings its own.
+
+        Raises:
+            UserError: the model's output is not a number.
+        """
+        prediction = np.zeros(len(images), np.int64)
+        for rows, verdict in parallel.one_behind(self._verdicts(weights, images)):
+            check(verdict, title)
+            prediction[rows] = parallel.local(verdict["prediction"])[: len(rows)]
+        return prediction
+
+    def is_finite(self, weights, images) -> bool:
+        """Whether all logits are finite numbers."""
+        return all(bool(verdict["finite"]) for _, verdict in self._verdicts(weights, images))
+
+    def _verdicts(self, weights, images):
+        for rows, size in _chunks(len(images), self._sizes):
+            (batch,) = _batch((images[rows],), size, self._mesh)
+            radius = parallel.join(np.zeros(size, np.float32), self._mesh, size * jax.process_count())
+            yield rows, self._step(weights, batch, batch, radius)
+
+
+class Attacker:
+    """An attack on given weights.
+
+    Args:
+        attack: see attacks.attack.Attack.
+        steps: length -> the compiled (begin, go_on) of that many iterations, see steps.make_attack_steps.
+        batch_size: over all devices.
+        key: of the evaluation; every example and run draws from its own.
+    """
+
+    def __init__(self, attack, steps: Callable, mesh, batch_size: int, key):
+        self._attack, self._steps, self._mesh, self._key = attack, cache(steps), mesh, key
+        self._sizes = batch_sizes(batch_size, mesh.size)
+        self._lengths = part_lengths(attack.iterations)
+        self._firsts = np.cumsum([0, *self._lengths[:-1]]).tolist()
+
+    @property
+    def parts(self) -> int:
+        """How many parts an example goes through that withstands them all."""
+        return self._attack.runs * len(self._lengths)
+
+    def __call__(self, weights, images, labels, ids, radius, *, title: str, keep: int = 0, advance=None) -> Outcome:
+        """Attack examples until they are broken or the attack is over. Of several processes each brings its own.
+
+        Args:
+            weights: on the devices.
+            images: [n, H, W, C], uint8 or float32 in [0, 1], all classified correctly.
+            labels, ids: [n] int; ids tell examples apart.
+            radius: [n] in pixel units.
+            title: for messages.
+            keep: return the images of so many, the first.
+            advance: called with the number of parts done, and to stop by raising.
+
+        Raises:
+            UserError: the model's output is not a number.
+        """
+        advance = advance or (lambda parts: None)
+        outcome = Outcome(np.array(labels, np.int64), np.array(to_float(images[:keep])))
+        victims = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32), np.asarray(radius, np.float32))
+        left = np.arange(len(labels))
+        parts_left = self.parts
+        for run in range(self._attack.runs):
+            states = None
+            for first, length in zip(self._firsts, self._lengths, strict=True):
+                if max(hosts.gather(left.size)) == 0:
+                    return outcome
+                part = _Part(run, first, length, first + length == self._attack.iterations)
+                broken, states = self._attack_part(weights, victims, left, states, part, outcome, title, advance)
+                left, states = left[~broken], jax.tree.map(lambda rows, broken=broken: rows[~broken], states)
+                parts_left -= 1
+                advance(int(broken.sum()) * parts_left)
+        return outcome
+
+    def _attack_part(self, weights, victims, left, states, part, outcome, title, advance):
+        """Whether each of the examples that are left is broken after a part of a run, and their states."""
+        begin, go_on = self._steps(part.length)
+        run, first = np.int32(part.run), np.int32(part.first)
+        passes = part.length * self._attack.step_passes + (self._attack.start_passes if states is None else 0) + 1
+
+        def launched():
+            for rows, size in _chunks(left.size, self._sizes):
+                chunk = _batch(tuple(array[left[rows]] for array in victims), size, self._mesh)
+                if states is None:
+                    yield rows, size, begin(weights, *chunk, self._key, run)
+                else:
+                    state = _batch(jax.tree.map(lambda array, rows=rows: array[rows], states), size, self._mesh)
+                    yield rows, size, go_on(weights, *chunk, self._key, run, first, state)
+
+        broken, kept = np.zeros(left.size, bool), []
+        for rows, size, (state, verdict) in parallel.one_behind(launched()):
+            check(verdict, title)
+            here = slice(0, len(rows))
+            prediction, idle = (array[here] for array in parallel.local((verdict["prediction"], verdict["idle"])))
+            shown = left[rows] < len(outcome.adversarial)
+            if shown.any():
+                outcome.adversarial[left[rows][shown]] = parallel.local(state.adversarial)[here][shown]
+            # Before its success an example's prediction is its label.
+            broken[rows] = prediction != outcome.prediction[left[rows]]
+            outcome.prediction[left[rows]] = prediction
+            outcome.passes += size * passes
+            outcome.idle += (size - len(rows)) * passes + idle.sum() * self._attack.step_passes
+            if not part.is_last:
+                kept.append(jax.tree.map(lambda array, here=here: array[here], parallel.local(state)))
+            advance(len(rows))
+        return broken, jax.tree.map(lambda *chunks: np.concatenate(chunks), *kept) if kept else None
+
+
+class _Part(NamedTuple):
+    """`length` iterations of run number `run`, from iteration `first`."""
+
+    run: int
+    first: int
+    length: int
+    is_last: bool
+
+
+def check(verdict: dict, title: str) -> None:
+    """Refuse a verdict that says nothing.
+
+    Raises:
+        UserError: the model's output is not a number.
+    """
+    if not verdict["finite"]:
+        raise UserError(f"{title}: the model's logits are not finite numbers, so nothing can be scored")
+    excess = float(verdict["excess"])
+    if not excess <= LARGEST_EXCESS:  # true for NaN too
+        raise AssertionError(f"{title} left the allowed perturbations by {excess}: a defect, report it")
+
+
+def batch_sizes(batch_size: int, devices: int) -> tuple[int, int]:
+    """The two sizes of batches, multiples of the number of devices."""
+    return batch_size, -(-batch_size // (SMALL_SHARE * devices)) * devices
+
+
+def part_lengths(iterations: int) -> list[int]:
+    """Iterations of each part of a run: nearly equal numbers, longer ones first, of at most two kinds."""
+    parts = -(-iterations // max(PART_ITERATIONS, iterations // 10))
+    short, rest = divmod(iterations, parts)
+    return [short + 1] * rest + [short] * (parts - rest)
+
+
+def pack(count: int, large: int, small: int) -> Iterator[tuple[int, int]]:
+    """Batches for `count` examples, as (first example, size): large ones as long as no small one would do."""
+    start = 0
+    while start < count:
+        size = large if count - start > large - small else small
+        yield start, size
+        start += size
+
+
+def _chunks(count: int, sizes) -> Iterator[tuple[np.ndarray, int]]:
+    """Batches for `count` examples of this process: (the rows of each, its size), as many on every process.
+
+    Args:
+        sizes: of the batches over all devices.
+    """
+    for start, size in pack(max(hosts.gather(count)), *(size // jax.process_count() for size in sizes)):
+        yield np.arange(start, min(start + size, count)), size
+
+
+def _batch(tree, size: int, mesh):
+    """Global arrays of which this process brings `size` rows: those of the tree's arrays, and what fills them up."""
+
+    def filled(rows):
+        fill = rows[:1] if len(rows) else np.zeros((1, *rows.shape[1:]), rows.dtype)
+        return np.concatenate([rows, np.repeat(fill, size - len(rows), axis=0)]) if len(rows) < size else rows
+
+    return parallel.join(jax.tree.map(filled, tree), mesh, size * jax.process_count())
