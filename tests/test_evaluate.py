@@ -99,26 +99,67 @@ def test_logits_that_are_no_numbers_are_no_robustness(tmp_path, monkeypatch):
     assert results.read(tmp_path) == []
 
 
+class After(StopRequest):
+    """Stops when it has been asked so often."""
+
+    signal_number = 15
+
+    def __init__(self, times):
+        self.times = times
+
+    def __bool__(self):
+        self.times -= 1
+        return self.times < 0
+
+
+def assert_same(records, others):
+    for one, other in zip(records, others, strict=True):
+        assert one | {"seconds": 0} == other | {"seconds": 0}
+
+
 def test_an_interrupted_evaluation_continues(tmp_path):
     """The signal comes during the second attack: the first one is kept, and the end is the same."""
-
-    class After(StopRequest):
-        signal_number = 15
-
-        def __init__(self, batches):
-            self.batches = batches
-
-        def __bool__(self):
-            self.batches -= 1
-            return self.batches < 0
-
     with pytest.raises(Interrupted):
         run(tmp_path / "stopped", stop=After(4))
     assert [record["attack"] for record in results.read(tmp_path / "stopped")] == ["clean"]
-    continued = run(tmp_path / "stopped")
-    reference = run(tmp_path / "reference")
-    for a, b in zip(continued, reference, strict=True):
-        assert a | {"seconds": 0} == b | {"seconds": 0}
+    assert_same(run(tmp_path / "stopped"), run(tmp_path / "reference"))
+
+
+def test_an_interrupted_attack_continues_at_the_block_it_was_at(tmp_path):
+    """The signal comes as soon as one of several blocks is done."""
+    settings = {"eval.batch_size": 2, "eval.attacks": ("pgd25+cw3",), "train.average_decay": 0.0}
+    verdicts = results.Verdicts(tmp_path / "stopped", 3, "raw", "test")
+
+    class AfterABlock(After):
+        def __bool__(self):
+            return verdicts.unfinished("pgd25+cw3/pgd25") is not None
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "stopped", data=dataset(100), stop=AfterABlock(0), **settings)
+    assert verdicts.finished("clean") and not verdicts.finished("pgd25+cw3/pgd25")
+    kept = verdicts.unfinished("pgd25+cw3/pgd25")
+    assert len(kept["todo"]) > 0 and kept["work"]["passes"] > 0
+    continued = run(tmp_path / "stopped", data=dataset(100), **settings)
+    assert verdicts.unfinished("pgd25+cw3/pgd25") is None
+    assert_same(continued, run(tmp_path / "reference", data=dataset(100), **settings))
+    names = ("reference", "stopped")
+    reference, other = (results.read_examples(tmp_path / name, 3, "raw", "test") for name in names)
+    for name in reference:
+        np.testing.assert_array_equal(reference[name], other[name])
+
+
+def test_a_suite_is_the_worst_case_of_its_members(tmp_path):
+    """Each member attacks what the ones before it left, and is as strong on that as alone."""
+    run(tmp_path, **{"eval.attacks": ("clean", "fgsm", "cw3", "fgsm+cw3")})
+    arrays = results.read_examples(tmp_path, 3, "raw", "test")
+    np.testing.assert_array_equal(arrays["fgsm+cw3/fgsm"], arrays["fgsm"])
+    np.testing.assert_array_equal(arrays["fgsm+cw3/cw3"], arrays["fgsm"] & arrays["cw3"])
+    np.testing.assert_array_equal(arrays["fgsm+cw3"], arrays["fgsm+cw3/cw3"])
+    records = results.Verdicts(tmp_path, 3, "raw", "test").records()
+    members = [records[f"fgsm+cw3/{name}"] for name in ("fgsm", "cw3")]
+    assert records["fgsm+cw3"]["members"] == ["fgsm", "cw3"]
+    assert records["fgsm+cw3"]["passes"] == pytest.approx(sum(member["passes"] for member in members))
+    assert members[1]["passes"] < records["cw3"]["passes"], "only survivors are attacked"
 
 
 def test_an_attack_that_leaves_its_ball_is_a_defect_not_a_result(tmp_path, monkeypatch):
