@@ -1,23 +1,85 @@
-"""What an attack climbs: functions of (logits [B, C], labels [B]) -> [B], larger is worse for the model."""
+"""What an attack climbs: larger is worse for the model.
+
+`LOSSES` are functions of (logits [B, C], labels [B]) -> [B], `TARGETED_LOSSES` of (logits, labels, targets [B]) -> [B],
+where a target is the wrong class to be reached.
+"""
 
 import jax
 import jax.numpy as jnp
 
+_GUARD = 1e-12  # of the denominator of the DLR loss, as published
+
 
 def cross_entropy(logits, labels):
     """-log softmax(logits)[label]."""
-    return jax.nn.logsumexp(logits, axis=-1) - jnp.where(_true(logits, labels), logits, 0).sum(-1)
+    return jax.nn.logsumexp(logits, axis=-1) - _pick(logits, labels)
 
 
 def margin(logits, labels):
     """Largest wrong logit minus the true one (Carlini & Wagner 2017): positive exactly where misclassified."""
-    true = _true(logits, labels)
+    true = is_class(logits, labels)
     return jnp.where(true, -jnp.inf, logits).max(-1) - jnp.where(true, logits, -jnp.inf).max(-1)
 
 
-def _true(logits, labels):
-    """Whether a logit [B, C] is that of the label. A comparison, since a gather has a scatter for its gradient."""
-    return labels[:, None] == jnp.arange(logits.shape[-1])[None]
+def dlr(logits, labels):
+    """Difference of logits ratio (Croce & Hein 2020): -(z_y - max_{j != y} z_j) / (z_pi1 - z_pi3).
+
+    pi sorts the logits, largest first. The same for a * z + b at any a > 0. With two classes there is no z_pi3, and the
+    ratio could be only -1 or 1: then it is `margin`.
+    """
+    if logits.shape[-1] < 3:
+        return margin(logits, labels)
+    first, _, third = _largest(logits, 3)
+    return margin(logits, labels) / (first - third + _GUARD)
 
 
-LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
+def targeted_cross_entropy(logits, labels, targets):
+    """log softmax(logits)[target]."""
+    del labels
+    return -cross_entropy(logits, targets)
+
+
+def targeted_margin(logits, labels, targets):
+    """The logit of the target minus the true one."""
+    return _pick(logits, targets) - _pick(logits, labels)
+
+
+def targeted_dlr(logits, labels, targets):
+    """Targeted DLR loss (Croce & Hein 2020): -(z_y - z_t) / (z_pi1 - (z_pi3 + z_pi4) / 2).
+
+    With three classes the denominator is that of `dlr`, z_pi1 - z_pi3; with two the loss is `targeted_margin`.
+    """
+    classes = logits.shape[-1]
+    if classes < 3:
+        return targeted_margin(logits, labels, targets)
+    largest = _largest(logits, min(classes, 4))
+    low = (largest[2] + largest[-1]) / 2  # of three classes both are the third
+    return targeted_margin(logits, labels, targets) / (largest[0] - low + _GUARD)
+
+
+def name_in_use(name, classes, targeted=False):
+    """What `LOSSES[name]`, or `TARGETED_LOSSES[name]`, is with that many classes, for a result to say so."""
+    if name == "dlr" and classes < 3:
+        name = "margin"
+    if name == "dlr" and classes == 3 and targeted:
+        return "targeted dlr, denominator z1 - z3"
+    return f"targeted {name}" if targeted else name
+
+
+def is_class(logits, classes):
+    """Whether a logit [B, C] is that of the class [B]. A comparison, since a gather has a scatter for its gradient."""
+    return classes[:, None] == jnp.arange(logits.shape[-1])[None]
+
+
+def _pick(logits, classes):
+    return jnp.where(is_class(logits, classes), logits, 0).sum(-1)
+
+
+def _largest(logits, count):
+    """The `count` largest logits, a list of [B]; the order is looked up first, so that no gradient is a scatter."""
+    order = jax.lax.top_k(jax.lax.stop_gradient(logits), count)[1]
+    return [_pick(logits, order[:, rank]) for rank in range(count)]
+
+
+LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+TARGETED_LOSSES = {"cross_entropy": targeted_cross_entropy, "margin": targeted_margin, "dlr": targeted_dlr}

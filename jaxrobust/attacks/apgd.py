@@ -1,0 +1,161 @@
+"""Auto-PGD (Croce & Hein 2020, https://arxiv.org/abs/2003.01690): PGD that sets its own step size. Linf and L2.
+
+    attack = Apgd(threats.NORMS["linf"], losses.cross_entropy)                 # APGD-CE
+    attack = Apgd(threats.NORMS["linf"], losses.targeted_dlr, targets=9)       # APGD-T
+
+A step has momentum. The first is twice the radius long. At checkpoints, which come closer and closer, the step of an
+example is halved, and the example goes back to the point of largest loss so far, when too few of the steps since the
+last checkpoint raised its loss, or when neither its step nor its largest loss has changed since then. For L1 see
+apgd_l1.py.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust.attacks import ascent, threats
+from jaxrobust.attacks.attack import Victims
+
+_FIRST_STEP = 2.0  # in radii
+_NEW = 0.75  # weight of the new step, the rest is momentum
+_RISING = 0.75  # share of steps that must raise the loss
+
+
+def checkpoints(iterations: int) -> dict[int, int]:
+    """After how many steps the step size is looked at, and how many have been made since the last time.
+
+    The shares of the paper, 0.22 and then less by 0.03 each time down to 0.06, rounded down as in its implementation.
+    """
+    period, shorter, shortest = (max(iterations * share // 100, 1) for share in (22, 3, 6))
+    result, done = {}, period
+    while done <= iterations:
+        result[done] = period
+        period = max(period - shorter, shortest)
+        done += period
+    return result
+
+
+class State(NamedTuple):
+    """Where the attack on each example stands.
+
+    Attributes:
+        adversarial: [B, H, W, C] of the points so far the one of largest margin.
+        adversarial_margin: [B] its margin.
+        point: where the next step starts. After a checkpoint this may be `best`, while its loss is still that of the
+            last step, with which the next is compared.
+        previous: [B, H, W, C] where the last step started.
+        best: the point of largest loss so far.
+        step_size: [B].
+        rises: [B] steps since the last checkpoint that raised the loss.
+        best_loss_at_check: [B] `best.loss` at the last checkpoint.
+        halved: [B] whether the step was halved there; true before the first.
+        targets: [B] classes, None in an untargeted attack.
+    """
+
+    adversarial: jax.Array
+    adversarial_margin: jax.Array
+    point: ascent.Point
+    previous: jax.Array
+    best: ascent.Point
+    step_size: jax.Array
+    rises: jax.Array
+    best_loss_at_check: jax.Array
+    halved: jax.Array
+    targets: jax.Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Apgd:
+    """An attack as attack.py defines it.
+
+    Attributes:
+        norm: linf or l2 of threats.NORMS.
+        loss: one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES.
+        iterations: steps of a run.
+        restarts: random starts, for each target.
+        targets: 0, or how many of the most likely wrong classes of the clean image are gone for, at most the number of
+            classes less one. Run r goes for number r modulo `targets`.
+    """
+
+    norm: threats.Norm
+    loss: Callable
+    iterations: int = 100
+    restarts: int = 1
+    targets: int = 0
+
+    def __post_init__(self):
+        if self.norm == threats.NORMS["l1"]:
+            raise ValueError("the steps of this attack are not made for L1; use ApgdL1")
+        if self.iterations < 1 or self.restarts < 1 or self.targets < 0:
+            raise ValueError(f"{self}: iterations and restarts are at least 1, targets at least 0")
+
+    @property
+    def runs(self) -> int:
+        return self.restarts * max(self.targets, 1)
+
+    @property
+    def start_passes(self) -> float:
+        return 3.0 if self.targets else 2.0
+
+    step_passes = 2.0
+
+    def start(self, logits_fn, victims: Victims, run) -> State:
+        images, labels, keys, radius = victims
+        targets = None
+        if self.targets:
+            targets = ascent.likely_wrong(logits_fn(images), labels, run % self.targets, self.targets)
+        # On the surface of the ball, as published; the box may cut it off.
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+        noise = self.norm.random(keys, images.shape[1:], jnp.ones_like(radius))
+        noise *= threats.per_example(radius / jnp.maximum(self.norm.size(noise), 1e-12), noise)
+        point = ascent.evaluate(logits_fn, self.loss, jnp.clip(images + noise, 0.0, 1.0), labels, targets)
+        return State(
+            adversarial=point.images,
+            adversarial_margin=point.margin,
+            point=point,
+            previous=point.images,
+            best=point,
+            step_size=_FIRST_STEP * radius,
+            rises=jnp.zeros(labels.shape, jnp.int32),
+            best_loss_at_check=point.loss,
+            halved=jnp.ones(labels.shape, bool),
+            targets=targets,
+        )
+
+    def step(self, logits_fn, victims: Victims, state: State, iteration) -> State:
+        images, labels, _, radius = victims
+        here = state.point.images
+        forward = threats.per_example(state.step_size, images) * self.norm.direction(state.point.gradient)
+        ahead = threats.project(self.norm, images, here + forward, radius)
+        new = jnp.where(iteration == 0, 1.0, _NEW)
+        moved = here + new * (ahead - here) + (1 - new) * (here - state.previous)
+        moved = threats.project(self.norm, images, moved, radius)
+
+        point = ascent.evaluate(logits_fn, self.loss, moved, labels, state.targets)
+        worse = point.margin > state.adversarial_margin
+        best = ascent.choose(point.loss > state.best.loss, point, state.best)
+        rises = state.rises + (point.loss > state.point.loss)
+
+        since = np.zeros(self.iterations, np.int32)  # steps since the last checkpoint, where there is one
+        for done, period in checkpoints(self.iterations).items():
+            since[done - 1] = period
+        since = jnp.asarray(since)[iteration]
+        check = since > 0
+        stuck = ~state.halved & (state.best_loss_at_check >= best.loss)
+        halve = check & ((rises <= _RISING * since) | stuck)
+        return State(
+            adversarial=ascent.choose(worse, moved, state.adversarial),
+            adversarial_margin=jnp.maximum(point.margin, state.adversarial_margin),
+            point=ascent.choose(halve, best._replace(loss=point.loss), point),
+            previous=here,
+            best=best,
+            step_size=jnp.where(halve, state.step_size / 2, state.step_size),
+            rises=jnp.where(check, 0, rises),
+            best_loss_at_check=jnp.where(check, best.loss, state.best_loss_at_check),
+            halved=jnp.where(check, halve, state.halved),
+            targets=state.targets,
+        )

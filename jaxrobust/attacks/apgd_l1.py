@@ -1,0 +1,183 @@
+"""Auto-PGD for the L1 norm (Croce & Hein 2021, "Mind the box", https://arxiv.org/abs/2103.01208).
+
+    attack = ApgdL1(losses.cross_entropy)
+
+It projects on the intersection of ball and box exactly. A step moves the entries of largest gradient along its signs,
+all by the same amount. At a checkpoint the number of those becomes two thirds of the entries changed at the point of
+largest loss so far. Where that number of changed entries is falling, the step is one radius again and the example goes
+back to that point; else the step shrinks by 1.5, down to a tenth of the radius. A run begins in a ball of three radii,
+goes on in one of two, then in the ball itself, each time from the best point of the one before, projected.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust.attacks import ascent, threats
+from jaxrobust.attacks.attack import Victims
+
+_FACTORS = (3.0, 2.0, 1.0)  # radii of the three balls
+_FEWER = 1.5  # entries changed at the best point, over entries of a step
+_SHRINK = 1.5  # of the step
+_SHORTEST = 0.1  # step, in radii
+_FALLING = 0.95  # entries changed now, over those of the last checkpoint
+
+
+class Schedule(NamedTuple):
+    """For each iteration of a run, arrays [iterations].
+
+    Attributes:
+        factor: radius of the ball, over that of the example.
+        enter: whether the iteration projects the best point on that ball instead of making a step.
+        check: whether a checkpoint follows.
+    """
+
+    factor: np.ndarray
+    enter: np.ndarray
+    check: np.ndarray
+
+
+def schedule(steps: int) -> Schedule:
+    """`steps` steps and two changes of the ball: 30, 30 and 40 % of the steps, checkpoints every 4 % of the part."""
+    third = -(-3 * steps // 10)
+    rows = []
+    for factor, part in zip(_FACTORS, (third, third, steps - 2 * third), strict=True):
+        if rows:
+            rows.append((factor, True, False))
+        period = max(4 * part // 100, 1)
+        rows.extend((factor, False, done % period == 0) for done in range(1, part + 1))
+    return Schedule(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+class State(NamedTuple):
+    """Where the attack on each example stands.
+
+    Attributes:
+        adversarial: [B, H, W, C] of the points so far in the ball itself the one of largest margin; the clean image
+            before there is any.
+        adversarial_margin: [B] its margin; minus infinity before.
+        point: where the next step starts.
+        best: the point of largest loss so far in the present ball.
+        step_size: [B].
+        changed: [B] entries changed at `best` at the last checkpoint, int32. A step moves 1 / 1.5 times as many.
+        targets: [B] classes, None in an untargeted attack.
+    """
+
+    adversarial: jax.Array
+    adversarial_margin: jax.Array
+    point: ascent.Point
+    best: ascent.Point
+    step_size: jax.Array
+    changed: jax.Array
+    targets: jax.Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ApgdL1:
+    """An attack as attack.py defines it.
+
+    Attributes:
+        loss: one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES.
+        steps: steps of a run, at least 5. `iterations` are two more, for the changes of the ball.
+        restarts: random starts, for each target.
+        targets: 0, or how many of the most likely wrong classes of the clean image are gone for, at most the number of
+            classes less one. Run r goes for number r modulo `targets`.
+    """
+
+    loss: Callable
+    steps: int = 100
+    restarts: int = 1
+    targets: int = 0
+
+    def __post_init__(self):
+        if self.steps < 5 or self.restarts < 1 or self.targets < 0:
+            raise ValueError(f"{self}: steps are at least 5, restarts at least 1, targets at least 0")
+
+    @property
+    def runs(self) -> int:
+        return self.restarts * max(self.targets, 1)
+
+    @property
+    def iterations(self) -> int:
+        return self.steps + 2
+
+    @property
+    def start_passes(self) -> float:
+        return 3.0 if self.targets else 2.0
+
+    step_passes = 2.0
+
+    def start(self, logits_fn, victims: Victims, run) -> State:
+        images, labels, keys, radius = victims
+        targets = None
+        if self.targets:
+            targets = ascent.likely_wrong(logits_fn(images), labels, run % self.targets, self.targets)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+        noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
+        radius = _FACTORS[0] * radius
+        point = ascent.evaluate(logits_fn, self.loss, project(images, images + noise, radius), labels, targets)
+        return State(
+            adversarial=images,
+            adversarial_margin=jnp.full_like(point.margin, -jnp.inf),
+            point=point,
+            best=point,
+            step_size=radius,
+            changed=_changed(images, point.images),
+            targets=targets,
+        )
+
+    def step(self, logits_fn, victims: Victims, state: State, iteration) -> State:
+        images, labels, _, radius = victims
+        factor, enter, check = (jnp.asarray(column)[iteration] for column in schedule(self.steps))
+        ball = factor.astype(radius.dtype) * radius
+        direction = _sparse_signs(state.point.gradient, state.changed)
+        moved = state.point.images + threats.per_example(state.step_size, images) * direction
+        moved = project(images, jnp.where(enter, state.best.images, moved), ball)
+
+        point = ascent.evaluate(logits_fn, self.loss, moved, labels, state.targets)
+        worse = (factor == 1) & (point.margin > state.adversarial_margin)
+        best = ascent.choose(enter | (point.loss > state.best.loss), point, state.best)
+
+        changed = _changed(images, best.images)
+        falling = check & (changed < _FALLING * state.changed)
+        shrunk = jnp.maximum(state.step_size / _SHRINK, _SHORTEST * ball)
+        return State(
+            adversarial=ascent.choose(worse, moved, state.adversarial),
+            adversarial_margin=jnp.where(worse, point.margin, state.adversarial_margin),
+            point=ascent.choose(falling, best, point),
+            best=best,
+            step_size=jnp.where(enter | falling, ball, jnp.where(check, shrunk, state.step_size)),
+            changed=jnp.where(enter | check, changed, state.changed),
+            targets=state.targets,
+        )
+
+
+def project(images, adversarial, radius):
+    """The nearest point to `adversarial` in both the L1 ball around `images` and the box [0, 1].
+
+    Args:
+        images, adversarial: [B, H, W, C], the images in [0, 1].
+        radius: [B].
+    """
+    perturbation = adversarial - images
+    room = jnp.where(perturbation > 0, 1 - images, images)
+    return jnp.clip(images + threats.l1_shrink(perturbation, radius, room), 0.0, 1.0)
+
+
+def _changed(images, adversarial):
+    return (images != adversarial).sum(axis=tuple(range(1, images.ndim)), dtype=jnp.int32)
+
+
+def _sparse_signs(gradient, changed):
+    """Signs of the largest entries, of L1 norm 1, or 0; how many, by the entries that differ from the clean image."""
+    sizes = jnp.abs(gradient).reshape(len(gradient), -1)
+    entries = sizes.shape[1]
+    # Rounded down, else two entries would stay two and never become the best one.
+    moved = jnp.clip((changed / _FEWER).astype(jnp.int32), 1, entries)
+    smallest = jnp.take_along_axis(jnp.sort(sizes, axis=1), entries - moved[:, None], axis=1)
+    signs = jnp.where(sizes >= smallest, jnp.sign(gradient.reshape(sizes.shape)), 0.0)
+    return (signs / jnp.maximum(jnp.abs(signs).sum(1, keepdims=True), 1.0)).reshape(gradient.shape)

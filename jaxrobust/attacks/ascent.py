@@ -1,0 +1,60 @@
+"""What the attacks that climb a loss have in common: the class they go towards, and what they learn at a point."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.attacks import losses, threats
+
+
+class Point(NamedTuple):
+    """Images [B, H, W, C], and there the loss [B], its gradient [B, H, W, C] and the margin [B] of the model.
+
+    A model that is no number at a point has not classified it: its margin there is infinite. Its loss counts as the
+    smallest and its gradient as 0, so that nothing is climbed towards it and the attack goes on.
+    """
+
+    images: jax.Array
+    loss: jax.Array
+    gradient: jax.Array
+    margin: jax.Array
+
+
+def evaluate(logits_fn, loss, images, labels, targets=None) -> Point:
+    """One forward and one backward pass; `loss` takes the targets [B] too where there are any."""
+
+    def total(images):
+        logits = logits_fn(images)
+        values = loss(logits, labels) if targets is None else loss(logits, labels, targets)
+        return values.sum(), (values, losses.margin(logits, labels))
+
+    gradient, (values, margin) = jax.grad(total, has_aux=True)(images)
+    return Point(
+        images,
+        jnp.where(jnp.isnan(values), -jnp.inf, values),
+        jnp.nan_to_num(gradient),
+        jnp.where(jnp.isnan(margin), jnp.inf, margin),
+    )
+
+
+def likely_wrong(logits, labels, rank, count):
+    """The wrong class [B] of largest logit for rank 0, of the second largest for rank 1, and so on.
+
+    Args:
+        rank: may be traced; less than `count`.
+        count: how many ranks there are.
+
+    Raises:
+        ValueError: there are not so many wrong classes.
+    """
+    wrong = logits.shape[-1] - 1
+    if count > wrong:
+        raise ValueError(f"{count} targets, but {wrong + 1} classes have only {wrong} wrong ones")
+    scores = jnp.where(losses.is_class(logits, labels), -jnp.inf, jnp.nan_to_num(logits))
+    return jnp.take(jax.lax.top_k(scores, count)[1], rank, axis=1)
+
+
+def choose(where, new, old):
+    """Rows of `new` where `where` [B], else of `old`; both pytrees of arrays [B, ...]."""
+    return jax.tree.map(lambda a, b: jnp.where(threats.per_example(where, a), a, b), new, old)
