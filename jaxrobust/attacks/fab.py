@@ -38,7 +38,7 @@ class FabState(NamedTuple):
         score: [B], its margin.
         nearest: [B, H, W, C], the misclassified image nearest to the original, in the box; the original if none is.
         distance: [B], of `nearest`; infinite if none is misclassified.
-        nearest_margin, clean_margin: [B], of `nearest` and of the original.
+        nearest_logits, clean_logits: [B, K] for K classes, of `nearest` and of the original.
         iterate: [B, H, W, C], where the next step starts.
         target: [B] int, the class whose boundary is approached; in an untargeted run the label.
     """
@@ -47,8 +47,8 @@ class FabState(NamedTuple):
     score: jax.Array
     nearest: jax.Array
     distance: jax.Array
-    nearest_margin: jax.Array
-    clean_margin: jax.Array
+    nearest_logits: jax.Array
+    clean_logits: jax.Array
     iterate: jax.Array
     target: jax.Array
 
@@ -114,8 +114,8 @@ class Fab:
             score=margin,
             nearest=images,
             distance=jnp.full_like(margin, jnp.inf),
-            nearest_margin=margin,
-            clean_margin=margin,
+            nearest_logits=logits,
+            clean_logits=logits,
             iterate=self._first_iterate(victims, run),
             target=self._target(logits, labels, run),
         )
@@ -212,7 +212,7 @@ class Fab:
             score=jnp.where(worse, score, state.score),
             nearest=jnp.where(threats.per_example(nearer, candidate), candidate, state.nearest),
             distance=jnp.where(nearer, distance, state.distance),
-            nearest_margin=jnp.where(nearer, margin, state.nearest_margin),
+            nearest_logits=jnp.where(nearer[:, None], logits, state.nearest_logits),
         )
         return state, wrong
 
@@ -220,17 +220,23 @@ class Fab:
         """Secant steps on the segment from the image to the nearest adversarial image."""
 
         def narrow(carry, _):
-            state, low, low_margin = carry
-            share = low_margin / (low_margin - state.nearest_margin)
-            # Just short of where the secant crosses 0: on a linear model, rounding would decide there.
+            state, low, low_logits = carry
+            # Of one class, and not the margin: on a linear model, the secant of a maximum would stay short of its root.
+            adversarial_class = state.nearest_logits.argmax(-1)
+            below, above = (
+                _logit(logits, adversarial_class) - _logit(logits, victims.labels)
+                for logits in (low_logits, state.nearest_logits)
+            )
+            share = below / (below - above)
+            # A little beyond the root: on a linear model, rounding would decide there.
             share = jnp.where((share >= 0) & (share <= 1), 0.99 * share + 0.01, 1.0)
             candidate = low + threats.per_example(share, low) * (state.nearest - low)
             logits = logits_fn(candidate)
             state, wrong = self._record(victims, state, candidate, logits)
             low = jnp.where(threats.per_example(wrong, low), low, candidate)
-            return (state, low, jnp.where(wrong, low_margin, losses.margin(logits, victims.labels))), None
+            return (state, low, jnp.where(wrong[:, None], low_logits, logits)), None
 
-        carry = state, victims.images, state.clean_margin
+        carry = state, victims.images, state.clean_logits
         return jax.lax.scan(narrow, carry, length=_SEARCH_STEPS)[0][0]
 
 
