@@ -64,8 +64,8 @@ class Fab:
         restarts: runs towards each target. The first starts at the image, the others at a random point half a radius
             away.
         targets: 0: each step approaches the nearest of the boundaries to all other classes, at the price of a gradient
-            for each. k: run r approaches the boundary to the class that is number r % k in likelihood, on the
-            unperturbed image, among the wrong ones.
+            for each. k: run r approaches the boundary to one class, of the wrong ones number r % k, from 0, in the
+            order of their logits on the unperturbed image, and counts whatever class it ends in.
         alpha_max: largest weight of the projection of the image, which draws the iterate back to it.
         eta: extrapolation beyond the boundary.
         beta: share of the perturbation that is left after a success.
