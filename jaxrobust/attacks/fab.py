@@ -1,0 +1,252 @@
+"""FAB, which looks for the smallest perturbation that changes the class (Croce & Hein 2020, "Minimally distorted
+adversarial examples with a fast adaptive boundary attack").
+
+Each step linearises the boundary of the model's decision, projects both the iterate and the image onto it inside the
+box, and goes a little beyond a mixture of the two. Where that is misclassified, the iterate returns part of the way to
+the image. The last step ends with a search on the segment from the image to the nearest adversarial image found.
+
+The radius does not steer the steps; it decides what counts. So one run measures an example's distance to the boundary
+from above:
+
+    attack = Fab(norm="linf", classes=10, targets=9)
+    state = attack.start(logits_fn, victims, run)
+    state = attack.step(logits_fn, victims, state, iteration)
+    state.distance      # [B], of state.nearest, whatever the radius
+    state.adversarial   # misclassified exactly where distance <= radius
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.attacks import hyperplane, losses, threats
+from jaxrobust.attacks.attack import Victims
+
+_SEARCH_STEPS = 3  # forward passes of the search at the end, as published
+_SMALLEST_SIZE = 1e-8  # of a displacement: two of none are mixed like two equal ones
+
+
+class FabState(NamedTuple):
+    """Where a run stands.
+
+    Attributes:
+        adversarial: [B, H, W, C], in the ball and in the box, of the images met so far the one with the largest margin:
+            a nearest one lies at the boundary, where rounding decides.
+        score: [B], its margin.
+        nearest: [B, H, W, C], the misclassified image nearest to the original, in the box; the original if none is.
+        distance: [B], of `nearest`; infinite if none is misclassified.
+        nearest_logits, clean_logits: [B, K] for K classes, of `nearest` and of the original.
+        iterate: [B, H, W, C], where the next step starts.
+        target: [B] int, the class whose boundary is approached; in an untargeted run the label.
+    """
+
+    adversarial: jax.Array
+    score: jax.Array
+    nearest: jax.Array
+    distance: jax.Array
+    nearest_logits: jax.Array
+    clean_logits: jax.Array
+    iterate: jax.Array
+    target: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Fab:
+    """`iterations` steps in each of `restarts` runs, or of that many for each target.
+
+    Attributes:
+        norm: linf, l2 or l1; of which the distance is made small.
+        classes: how many the model has.
+        iterations: steps of a run.
+        restarts: runs towards each target. The first starts at the image, the others at a random point half a radius
+            away.
+        targets: 0: each step approaches the nearest of the boundaries to all other classes, at the price of a gradient
+            for each. k: run r approaches the boundary to one class, of the wrong ones number r % k, from 0, in the
+            order of their logits on the unperturbed image, and counts whatever class it ends in.
+        alpha_max: largest weight of the projection of the image, which draws the iterate back to it.
+        eta: extrapolation beyond the boundary.
+        beta: share of the perturbation that is left after a success.
+    """
+
+    norm: str
+    classes: int
+    iterations: int = 100
+    restarts: int = 1
+    targets: int = 0
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+
+    def __post_init__(self):
+        if self.norm not in hyperplane.NAMES:
+            raise ValueError(f"norm {self.norm!r}: use one of {', '.join(hyperplane.NAMES)}")
+        if self.iterations < 1 or self.restarts < 1 or self.classes < 2:
+            raise ValueError("at least one iteration, one restart and two classes are needed")
+        if not 0 <= self.targets < self.classes:
+            raise ValueError(f"targets {self.targets}: {self.classes} classes have {self.classes - 1} wrong ones")
+
+    @property
+    def runs(self) -> int:
+        return self.restarts * max(self.targets, 1)
+
+    @property
+    def start_passes(self) -> float:
+        return 1.0
+
+    @property
+    def step_passes(self) -> float:
+        """A forward pass and a backward one for each boundary, one to judge the step, and a share of the search."""
+        boundaries = 1 if self.targets else self.classes - 1
+        return 1.0 + boundaries + 1.0 + _SEARCH_STEPS / self.iterations
+
+    def start(self, logits_fn, victims: Victims, run) -> FabState:
+        """The state before the first step of run number `run`."""
+        images, labels = victims.images, victims.labels
+        logits = logits_fn(images)
+        if logits.shape[-1] != self.classes:
+            raise ValueError(f"the model has {logits.shape[-1]} classes, the attack {self.classes}")
+        margin = losses.margin(logits, labels)
+        nothing = FabState(
+            adversarial=images,
+            score=margin,
+            nearest=images,
+            distance=jnp.full_like(margin, jnp.inf),
+            nearest_logits=logits,
+            clean_logits=logits,
+            iterate=self._first_iterate(victims, run),
+            target=self._target(logits, labels, run),
+        )
+        return self._record(victims, nothing, images, logits)[0]
+
+    def step(self, logits_fn, victims: Victims, state: FabState, iteration) -> FabState:
+        """The state after step number `iteration`."""
+        images = victims.images
+        normal, value = self._nearest_boundary(logits_fn, victims, state)
+        value_at_image = value + _inner(normal, images - state.iterate)
+        displacement = functools.partial(hyperplane.displacement, self.norm)
+        from_iterate, from_image = jax.vmap(displacement, (0, None, 0))(
+            jnp.stack([state.iterate, images]), normal, jnp.stack([value, value_at_image])
+        )
+        length, image_length = (
+            jnp.maximum(hyperplane.size(self.norm, move), _SMALLEST_SIZE) for move in (from_iterate, from_image)
+        )
+        alpha = threats.per_example(jnp.minimum(length / (length + image_length), self.alpha_max), images)
+        moved = (state.iterate + self.eta * from_iterate) * (1 - alpha) + (images + self.eta * from_image) * alpha
+        moved = jnp.clip(moved, 0.0, 1.0)
+        state, wrong = self._record(victims, state, moved, logits_fn(moved))
+        iterate = jnp.where(threats.per_example(wrong, images), images + self.beta * (moved - images), moved)
+        state = state._replace(iterate=iterate)
+        return jax.lax.cond(
+            iteration == self.iterations - 1,
+            lambda state: self._search(logits_fn, victims, state),
+            lambda state: state,
+            state,
+        )
+
+    def _first_iterate(self, victims, run):
+        """The image itself, and from the second restart on a random point at half the radius."""
+        images = victims.images
+        if self.restarts == 1:
+            return images
+        draw = jax.random.normal if self.norm in ("l2", "l1") else _symmetric_uniform
+
+        def one(key):
+            return draw(jax.random.fold_in(key, 0), images.shape[1:])
+
+        direction = jax.vmap(one)(victims.keys)
+        length = 0.5 * victims.radius / jnp.maximum(hyperplane.size(self.norm, direction), 1e-12)
+        random = jnp.clip(images + direction * threats.per_example(length, images), 0.0, 1.0)
+        return jnp.where(run // max(self.targets, 1) > 0, random, images)
+
+    def _target(self, logits, labels, run):
+        if not self.targets:
+            return labels
+        wrong = jnp.where(labels[:, None] == jnp.arange(self.classes)[None], -jnp.inf, logits)
+        ranking = jnp.argsort(-wrong, axis=-1).astype(labels.dtype)
+        return jnp.take(ranking, run % self.targets, axis=-1)
+
+    def _nearest_boundary(self, logits_fn, victims, state):
+        """Normal [B, H, W, C] and value [B] of the nearest linearised boundary at the iterate.
+
+        The gradient of each logit difference is taken in turn, since all of them at once are as much memory as
+        that many images. Both are 0 where no gradient points anywhere.
+        """
+        logits, pull_back = jax.vjp(logits_fn, state.iterate)
+        if self.targets:
+            others = state.target[None]
+        else:
+            # In turn from the label on, so that each example has one boundary fewer than there are classes.
+            others = (
+                victims.labels[None] + jnp.arange(1, self.classes, dtype=victims.labels.dtype)[:, None]
+            ) % self.classes
+
+        def nearer(best, other):
+            best_distance, best_normal, best_value = best
+            value = _logit(logits, other) - _logit(logits, victims.labels)
+            difference = jax.nn.one_hot(other, self.classes) - jax.nn.one_hot(victims.labels, self.classes)
+            (normal,) = pull_back(difference.astype(logits.dtype))
+            distance = hyperplane.distance(self.norm, normal, value)
+            closer = distance < best_distance
+            best_normal = jnp.where(threats.per_example(closer, normal), normal, best_normal)
+            return (jnp.minimum(distance, best_distance), best_normal, jnp.where(closer, value, best_value)), None
+
+        none = jnp.full(len(logits), jnp.inf), jnp.zeros_like(state.iterate), jnp.zeros(len(logits))
+        (_, normal, value), _ = jax.lax.scan(nearer, none, others)
+        return jnp.where(jnp.isfinite(normal), normal, 0.0), value
+
+    def _record(self, victims, state, candidate, logits):
+        """The state with the candidate where it is an improvement, and whether it is misclassified [B]."""
+        margin = losses.margin(logits, victims.labels)
+        # A model that is not a number there has not classified the image.
+        wrong = (logits.argmax(-1) != victims.labels) | jnp.isnan(margin)
+        distance = hyperplane.size(self.norm, candidate - victims.images)
+        nearer = wrong & (distance < state.distance)
+        # Of equal logits the first is the model's choice, so a margin of 0 may be a success.
+        score = jnp.where(wrong, jnp.maximum(jnp.nan_to_num(margin, nan=jnp.inf), 1e-30), margin)
+        worse = (distance <= victims.radius) & (score > state.score)
+        state = state._replace(
+            adversarial=jnp.where(threats.per_example(worse, candidate), candidate, state.adversarial),
+            score=jnp.where(worse, score, state.score),
+            nearest=jnp.where(threats.per_example(nearer, candidate), candidate, state.nearest),
+            distance=jnp.where(nearer, distance, state.distance),
+            nearest_logits=jnp.where(nearer[:, None], logits, state.nearest_logits),
+        )
+        return state, wrong
+
+    def _search(self, logits_fn, victims, state):
+        """Secant steps on the segment from the image to the nearest adversarial image."""
+
+        def narrow(carry, _):
+            state, low, low_logits = carry
+            # Of one class, and not the margin: on a linear model, the secant of a maximum would stay short of its root.
+            adversarial_class = state.nearest_logits.argmax(-1)
+            below, above = (
+                _logit(logits, adversarial_class) - _logit(logits, victims.labels)
+                for logits in (low_logits, state.nearest_logits)
+            )
+            share = below / (below - above)
+            # A little beyond the root: on a linear model, rounding would decide there.
+            share = jnp.where((share >= 0) & (share <= 1), 0.99 * share + 0.01, 1.0)
+            candidate = low + threats.per_example(share, low) * (state.nearest - low)
+            logits = logits_fn(candidate)
+            state, wrong = self._record(victims, state, candidate, logits)
+            low = jnp.where(threats.per_example(wrong, low), low, candidate)
+            return (state, low, jnp.where(wrong[:, None], low_logits, logits)), None
+
+        carry = state, victims.images, state.clean_logits
+        return jax.lax.scan(narrow, carry, length=_SEARCH_STEPS)[0][0]
+
+
+def _symmetric_uniform(key, shape):
+    return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+
+
+def _logit(logits, classes):
+    return jnp.take_along_axis(logits, classes[:, None], axis=-1)[:, 0]
+
+
+def _inner(first, second):
+    return (first * second).sum(axis=tuple(range(1, first.ndim)))
