@@ -6,8 +6,8 @@
 
 It climbs the margin loss: a step proposes to change one square window of the image and keeps the proposal if the margin
 grew. Linf: the window takes the upper or the lower edge of the ball, channel by channel; the start is vertical stripes.
-L2 and L1: a second window is emptied in favour of the first, which gets a pattern of two pyramids of opposite sign added
-to what it holds; the start is a grid of such patterns. The rules for L1 are those of Croce & Hein (2021).
+L2 and L1: a second window is emptied in favour of the first, which gets two pyramids of opposite sign added to what it
+holds; the start is a grid of such patterns. The rules for L1 are those of Croce & Hein (2021).
 
 The side of the window falls with the iteration, by the authors' schedule. Unlike the AutoAttack package, which has the
 same rules and budget, each example draws its own windows, a window may touch the lower and right edge of the image, it
@@ -221,9 +221,11 @@ def _l1_into(victims, perturbation):
     The perturbation is soft-thresholded and then clipped to the box, which is the nearest point since the box holds the
     image itself; the threshold, the smallest that leads into the ball, is found by bisection.
     """
-    room = jnp.where(perturbation > 0, 1.0 - victims.images, victims.images)
-    length = jnp.abs(perturbation)
-    radius = threats.per_example(victims.radius, length) * (1 - 1e-6)  # leaves room for rounding, as the package does
+    flat = perturbation.reshape(len(perturbation), -1)  # the sums below are many times slower over three short axes
+    images = victims.images.reshape(flat.shape)
+    room = jnp.where(flat > 0, 1.0 - images, images)
+    length = jnp.abs(flat)
+    radius = victims.radius[:, None] * (1 - 1e-6)  # leaves room for rounding, as the package does
 
     def shrunk(threshold):
         return jnp.clip(length - threshold, 0.0, room)
@@ -231,13 +233,14 @@ def _l1_into(victims, perturbation):
     def halve(bracket, _):
         low, high = bracket
         middle = (low + high) / 2
-        outside = shrunk(middle).sum((1, 2, 3), keepdims=True) > radius
+        outside = shrunk(middle).sum(1, keepdims=True) > radius
         return (jnp.where(outside, middle, low), jnp.where(outside, high, middle)), None
 
-    within = shrunk(0.0).sum((1, 2, 3), keepdims=True) <= radius
-    high = length.max((1, 2, 3), keepdims=True)
+    within = shrunk(0.0).sum(1, keepdims=True) <= radius
+    high = length.max(1, keepdims=True)
     (_, threshold), _ = jax.lax.scan(halve, (jnp.zeros_like(high), high), length=_BISECTIONS)
-    return victims.images + jnp.sign(perturbation) * shrunk(jnp.where(within, 0.0, threshold))
+    moved = images + jnp.sign(flat) * shrunk(jnp.where(within, 0.0, threshold))
+    return moved.reshape(perturbation.shape)
 
 
 _BALLS = {"l2": _Ball(_l2_size, _l2_budget, _l2_into), "l1": _Ball(_l1_size, _l1_budget, _l1_into)}
