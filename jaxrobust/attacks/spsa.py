@@ -23,10 +23,15 @@ _TINY = 1e-8
 
 class SpsaState(NamedTuple):
     adversarial: jax.Array  # [B, H, W, C], the worst iterate so far
-    margin: jax.Array  # [B], its margin loss; positive: broken
+    margin: jax.Array  # [B], its margin loss
     iterate: jax.Array  # [B, H, W, C]
     mean: jax.Array  # [B, H, W, C], of the gradients
     square: jax.Array  # [B, H, W, C], of the squared gradients
+
+    @property
+    def broken(self):
+        """[B] bool."""
+        return self.margin > 0
 
 
 @dataclasses.dataclass(frozen=True)

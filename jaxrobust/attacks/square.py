@@ -34,7 +34,12 @@ _BISECTIONS = 25  # the threshold of the L1 projection to 3e-8
 
 class SquareState(NamedTuple):
     adversarial: jax.Array  # [B, H, W, C]
-    margin: jax.Array  # [B], its margin loss; positive: broken
+    margin: jax.Array  # [B], its margin loss
+
+    @property
+    def broken(self):
+        """[B] bool."""
+        return self.margin > 0
 
 
 @dataclasses.dataclass(frozen=True)
