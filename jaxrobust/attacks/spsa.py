@@ -1,0 +1,142 @@
+"""SPSA: ascent along a gradient estimated from function values alone (Uesato et al. 2018).
+
+    attack = Spsa(norm="linf")
+    state = attack.start(logits_fn, victims, run)
+    state = attack.step(logits_fn, victims, state, iteration)   # `samples` forward passes, and one at the new point
+
+The slope of the margin loss along random directions of +-1 (Spall 1992), averaged, takes the place of the gradient in
+Adam, whose moments each example has for itself. The difference quotients leave ball and box by `delta`; the iterates
+do not.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.attacks import losses, threats
+
+_DECAY = (0.9, 0.999)  # of Adam's two moments
+_TINY = 1e-8
+
+
+class SpsaState(NamedTuple):
+    adversarial: jax.Array  # [B, H, W, C], the worst iterate so far
+    margin: jax.Array  # [B], its margin loss
+    iterate: jax.Array  # [B, H, W, C]
+    mean: jax.Array  # [B, H, W, C], of the gradients
+    square: jax.Array  # [B, H, W, C], of the squared gradients
+
+    @property
+    def broken(self):
+        """[B] bool."""
+        return self.margin > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Spsa:
+    """Projected Adam on estimated gradients of the margin loss, from a random point of the ball.
+
+    Attributes:
+        norm: "linf" or "l2". In L1 a step in all pixels at once would be projected away.
+        iterations: steps of Adam.
+        samples: forward passes of an estimate, two for each direction.
+        delta: how far they are from the iterate, in pixel units.
+        learning_rate: of Adam, in pixel units.
+        restarts: runs, each with its own random numbers.
+        directions_at_once: how many directions share a forward pass, whose batch is twice as many times that of the
+            victims. It bounds the memory and does not change the result.
+
+    Raises:
+        ValueError: the norm is unknown, or the samples do not come in such groups.
+    """
+
+    norm: str
+    iterations: int = 100
+    samples: int = 128
+    delta: float = 0.01
+    learning_rate: float = 0.01
+    restarts: int = 1
+    directions_at_once: int = 8
+
+    start_passes = 1.0
+
+    def __post_init__(self):
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f"norm {self.norm!r} is neither 'linf' nor 'l2'")
+        if self.samples < 1 or self.samples % (2 * self.directions_at_once):
+            raise ValueError(f"samples {self.samples} must be a multiple of twice {self.directions_at_once} directions")
+
+    @property
+    def runs(self) -> int:
+        return self.restarts
+
+    @property
+    def step_passes(self) -> float:
+        return self.samples + 1.0
+
+    def start(self, logits_fn, victims, run) -> SpsaState:
+        """A random point. The keys are those of the run, so that its number adds nothing."""
+        del run
+        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, 0)
+        iterate = threats.random_start(threats.NORMS[self.norm], keys, victims.images, victims.radius)
+        zeros = jnp.zeros_like(iterate)
+        return SpsaState(iterate, _margin(logits_fn, iterate, victims.labels), iterate, zeros, zeros)
+
+    def step(self, logits_fn, victims, state, iteration) -> SpsaState:
+        """One step of Adam. An adversarial image that is found stays as it is."""
+        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, iteration + 1)
+        gradient = self.gradient(logits_fn, victims.labels, keys, state.iterate)
+        mean, square = (
+            decay * moment + (1 - decay) * term
+            for decay, moment, term in zip(
+                _DECAY, (state.mean, state.square), (gradient, jnp.square(gradient)), strict=True
+            )
+        )
+        unbiased_mean, unbiased_square = (
+            moment / (1 - decay ** (iteration + 1)) for decay, moment in zip(_DECAY, (mean, square), strict=True)
+        )
+        moved = state.iterate + self.learning_rate * unbiased_mean / (jnp.sqrt(unbiased_square) + _TINY)
+        iterate = threats.project(threats.NORMS[self.norm], victims.images, moved, victims.radius)
+        margin = _margin(logits_fn, iterate, victims.labels)
+        better = (state.margin <= 0) & (margin > state.margin)
+        return SpsaState(
+            jnp.where(threats.per_example(better, iterate), iterate, state.adversarial),
+            jnp.where(better, margin, state.margin),
+            iterate,
+            mean,
+            square,
+        )
+
+    def gradient(self, logits_fn, labels, keys, images):
+        """Estimate [B, H, W, C] of the margin's gradient: the mean over directions v of v times the slope along v.
+
+        Args:
+            logits_fn: images -> logits.
+            labels: [B] int.
+            keys: [B] PRNG keys; direction number i is drawn from `fold_in(key, i)`.
+            images: [B, H, W, C].
+        """
+        batch, directions = len(images), self.samples // 2
+        groups = jnp.arange(directions).reshape(-1, self.directions_at_once)
+        both = jnp.repeat(labels, 2 * self.directions_at_once)
+
+        def of_example(key, numbers):
+            draw = lambda number: jax.random.rademacher(jax.random.fold_in(key, number), images.shape[1:], images.dtype)  # noqa: E731
+            return jax.vmap(draw)(numbers)
+
+        def add(total, numbers):
+            v = jax.vmap(of_example, (0, None))(keys, numbers)  # [B, directions_at_once, H, W, C]
+            points = images[:, None, None] + self.delta * jnp.stack([v, -v], axis=2)
+            margins = losses.margin(logits_fn(points.reshape(-1, *images.shape[1:])), both).reshape(batch, -1, 2)
+            slope = (margins[..., 0] - margins[..., 1]) / (2 * self.delta)
+            slope = jnp.where(jnp.isfinite(slope), slope, 0.0)  # says nothing about the way up
+            return total + (slope[..., None, None, None] * v).sum(1), None
+
+        return jax.lax.scan(add, jnp.zeros_like(images), groups)[0] / directions
+
+
+def _margin(logits_fn, images, labels):
+    # A model that is not a number there has not classified the image.
+    return jnp.nan_to_num(losses.margin(logits_fn(images), labels), nan=jnp.inf)

@@ -1,0 +1,339 @@
+"""Square Attack: random search with windows, from the logits alone (Andriushchenko et al. 2020).
+
+    attack = Square(norm="linf")
+    state = attack.start(logits_fn, victims, run)
+    state = attack.step(logits_fn, victims, state, iteration)   # one forward pass
+
+It climbs the margin loss: a step proposes to change one square window of the image and keeps the proposal if the margin
+grew. Linf: the window takes the upper or the lower edge of the ball, channel by channel; the start is vertical stripes.
+L2 and L1: a second window is emptied in favour of the first, which gets two pyramids of opposite sign added to what it
+holds; the start is a grid of such patterns. The rules for L1 are those of Croce & Hein (2021).
+
+The side of the window falls with the iteration, by the authors' schedule. Unlike the AutoAttack package, which has the
+same rules and budget, each example draws its own windows, a window may touch the lower and right edge of the image, it
+is never larger than the image, and in Linf a window that would change nothing takes the opposite edge, where the
+authors' code for the paper draws again and the package spends the query.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust.attacks import losses, threats
+
+NORMS = ("linf", "l2", "l1")
+_HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # iterations, of 10,000
+_TINY = 1e-12
+_BISECTIONS = 25  # the threshold of the L1 projection to 3e-8
+
+
+class SquareState(NamedTuple):
+    adversarial: jax.Array  # [B, H, W, C]
+    margin: jax.Array  # [B], its margin loss
+
+    @property
+    def broken(self):
+        """[B] bool."""
+        return self.margin > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Square:
+    """Square Attack on the margin loss.
+
+    Attributes:
+        norm: "linf", "l2" or "l1".
+        queries: proposals of a run. As in the AutoAttack package, the starting point is one query more.
+        restarts: runs, each with its own random numbers.
+        p_init: share of the image's area that the first windows cover.
+        rescale_schedule: stretch the schedule of the window, made for 10,000 queries, to `queries`. The AutoAttack
+            protocol does not.
+
+    Raises:
+        ValueError: the norm is unknown, or `p_init` is not in (0, 1].
+    """
+
+    norm: str
+    queries: int = 5000
+    restarts: int = 1
+    p_init: float = 0.8
+    rescale_schedule: bool = False
+
+    start_passes = 1.0
+    step_passes = 1.0
+
+    def __post_init__(self):
+        if self.norm not in NORMS:
+            raise ValueError(f"norm {self.norm!r} is none of {NORMS}")
+        if not 0 < self.p_init <= 1:
+            raise ValueError(f"p_init {self.p_init} is not in (0, 1]")
+
+    @property
+    def runs(self) -> int:
+        return self.restarts
+
+    @property
+    def iterations(self) -> int:
+        return self.queries
+
+    def start(self, logits_fn, victims, run) -> SquareState:
+        """The first point. The keys are those of the run, so that its number adds nothing."""
+        del run
+        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, 0)
+        if self.norm == "linf":
+            adversarial = _stripes(keys, victims)
+        else:
+            adversarial = _BALLS[self.norm].into(victims, _grid_of_patterns(keys, victims.images.shape))
+        return SquareState(adversarial, _margin(logits_fn, adversarial, victims.labels))
+
+    def step(self, logits_fn, victims, state, iteration) -> SquareState:
+        """One proposal, kept where the margin grows. What is broken stays as it is."""
+        level = self.level(iteration)
+        sides = self.sides(*victims.images.shape[1:3])
+        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, iteration + 1)
+        if self.norm == "linf":
+            proposal = _edge_of_the_ball(keys, victims, state.adversarial, jnp.asarray(sides)[level])
+        else:
+            proposal = _mass_transfer(_BALLS[self.norm], keys, victims, state.adversarial, sides, level)
+        margin = _margin(logits_fn, proposal, victims.labels)
+        better = (state.margin <= 0) & (margin > state.margin)
+        return SquareState(
+            jnp.where(threats.per_example(better, proposal), proposal, state.adversarial),
+            jnp.where(better, margin, state.margin),
+        )
+
+    def level(self, iteration):
+        """How often the share of the window's area has been halved at that iteration; int32, traced or not."""
+        first = [after + 1 for after in _HALVED_AFTER]
+        if self.rescale_schedule:
+            first = [math.ceil(iteration * self.queries / 10_000) for iteration in first]
+        return (iteration >= jnp.array(first)).sum()
+
+    def sides(self, height: int, width: int) -> tuple[int, ...]:
+        """Side of the window at each level, in pixels; odd and at least 3 for L2 and L1, if the image is."""
+        sides = []
+        for level in range(len(_HALVED_AFTER) + 1):
+            side = round(math.sqrt(self.p_init / 2**level * height * width))
+            side = max(side, 1) if self.norm == "linf" else max(side, 3) // 2 * 2 + 1
+            sides.append(min(side, height, width))
+        return tuple(sides)
+
+
+def _margin(logits_fn, images, labels):
+    # A model that is not a number there has not classified the image.
+    return jnp.nan_to_num(losses.margin(logits_fn(images), labels), nan=jnp.inf)
+
+
+def _uniforms(keys, count: int):
+    """[B, count], in [0, 1)."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (count,)))(keys)
+
+
+def _corner(uniforms, sizes, side):
+    """Upper left corner, [B] rows and [B] columns, of a window within an image of these sizes, from [B, 2] uniforms."""
+    places = jnp.array([sizes]) - side + 1
+    corner = jnp.minimum((uniforms * places).astype(jnp.int32), places - 1)
+    return corner[:, 0], corner[:, 1]
+
+
+def _offsets(start, size: int):
+    """[B, size]: how far each row (or column) of the image is from that of the window's corner, [B]."""
+    return jnp.arange(size)[None] - start[:, None]
+
+
+def _window(corner, sizes, side):
+    """Mask [B, H, W, 1] of the window with that upper left corner."""
+    offsets = [_offsets(start, size) for start, size in zip(corner, sizes, strict=True)]
+    rows, columns = ((offset >= 0) & (offset < side) for offset in offsets)
+    return (rows[:, :, None] & columns[:, None, :])[..., None]
+
+
+def _signs(uniforms):
+    return jnp.where(uniforms < 0.5, -1.0, 1.0)
+
+
+# --- Linf
+
+
+def _stripes(keys, victims):
+    """Full radius up or down, drawn for each column and channel."""
+    _, _, width, channels = victims.images.shape
+    signs = _signs(_uniforms(keys, width * channels)).reshape(-1, 1, width, channels)
+    return jnp.clip(victims.images + signs * threats.per_example(victims.radius, signs), 0.0, 1.0)
+
+
+def _edge_of_the_ball(keys, victims, adversarial, side):
+    """A window moved to the highest or the lowest value that ball and box allow, as drawn for each channel."""
+    sizes, channels = adversarial.shape[1:3], adversarial.shape[3]
+    uniforms = _uniforms(keys, 2 + channels)
+    window = _window(_corner(uniforms[:, :2], sizes, side), sizes, side)
+    up = (uniforms[:, 2:] < 0.5)[:, None, None, :]
+    radius = threats.per_example(victims.radius, adversarial)
+    highest = jnp.minimum(victims.images + radius, 1.0)
+    lowest = jnp.maximum(victims.images - radius, 0.0)
+    idle = (~window | (jnp.where(up, highest, lowest) == adversarial)).all((1, 2, 3), keepdims=True)
+    return jnp.where(window, jnp.where(up ^ idle, highest, lowest), adversarial)
+
+
+# --- L2 and L1
+
+
+class _Ball(NamedTuple):
+    """What differs between L2 and L1.
+
+    Attributes:
+        size: (perturbation [B, H, W, C], axes) -> its norm over the axes, which are kept.
+        budget: (radius, norm of the image's perturbation, norm in both windows [.., C], C) -> norm [.., C] that the
+            first window gets: what the windows hold, and an equal share of what the ball still has to give.
+        into: (victims, perturbation) -> image in ball and box.
+    """
+
+    size: Callable
+    budget: Callable
+    into: Callable
+
+
+def _l2_size(perturbation, axes):
+    return jnp.sqrt(jnp.square(perturbation).sum(axes, keepdims=True))
+
+
+def _l2_budget(radius, whole, windows, channels):
+    return jnp.sqrt(jnp.maximum(radius**2 - whole**2, 0.0) / channels + windows**2)
+
+
+def _l2_into(victims, perturbation):
+    """Stretched to the radius, then clipped to the box."""
+    unit = perturbation / (_l2_size(perturbation, (1, 2, 3)) + _TINY)
+    return jnp.clip(victims.images + unit * threats.per_example(victims.radius, unit), 0.0, 1.0)
+
+
+def _l1_size(perturbation, axes):
+    return jnp.abs(perturbation).sum(axes, keepdims=True)
+
+
+def _l1_budget(radius, whole, windows, channels):
+    return jnp.maximum(radius - whole, 0.0) + windows * channels  # more than there is, so that it comes out sparse
+
+
+def _l1_into(victims, perturbation):
+    """The nearest image in both ball and box.
+
+    The perturbation is soft-thresholded and then clipped to the box, which is the nearest point since the box holds the
+    image itself; the threshold, the smallest that leads into the ball, is found by bisection.
+    """
+    flat = perturbation.reshape(len(perturbation), -1)  # the sums below are many times slower over three short axes
+    images = victims.images.reshape(flat.shape)
+    room = jnp.where(flat > 0, 1.0 - images, images)
+    length = jnp.abs(flat)
+    radius = victims.radius[:, None] * (1 - 1e-6)  # leaves room for rounding, as the package does
+
+    def shrunk(threshold):
+        return jnp.clip(length - threshold, 0.0, room)
+
+    def halve(bracket, _):
+        low, high = bracket
+        middle = (low + high) / 2
+        outside = shrunk(middle).sum(1, keepdims=True) > radius
+        return (jnp.where(outside, middle, low), jnp.where(outside, high, middle)), None
+
+    within = shrunk(0.0).sum(1, keepdims=True) <= radius
+    high = length.max(1, keepdims=True)
+    (_, threshold), _ = jax.lax.scan(halve, (jnp.zeros_like(high), high), length=_BISECTIONS)
+    moved = images + jnp.sign(flat) * shrunk(jnp.where(within, 0.0, threshold))
+    return moved.reshape(perturbation.shape)
+
+
+_BALLS = {"l2": _Ball(_l2_size, _l2_budget, _l2_into), "l1": _Ball(_l1_size, _l1_budget, _l1_into)}
+
+
+def _pattern_factors(side: int) -> np.ndarray:
+    """The pattern of a window in three vectors: pattern[i, j] = scale[i] * min(half[i], whole[j]), of L2 norm 1.
+
+    Two halves, one above the other and of opposite sign, each a pyramid about its centre with steps of 1/m^2: at a
+    Chebyshev distance of d from the centre it is as high as the sum of 1/m^2 from m = d + 1 to side // 2 + 1. As this
+    falls with d, the larger of the distances along rows and columns gives the smaller of two heights.
+
+    Returns:
+        [3, side]: scale, half and whole.
+    """
+    steps = 1.0 / np.arange(1, side // 2 + 2) ** 2
+    height = np.cumsum(steps[::-1])[::-1]
+    index, middle = np.arange(side), side // 2
+    upper = index < middle
+    half = height[np.abs(np.where(upper, index - middle // 2, index - middle - (side - middle) // 2))]
+    whole = height[np.abs(index - middle)]
+    squares = np.square(np.minimum(half[:, None], whole)).sum(1)
+    norms = [np.sqrt(squares[part].sum()) for part in (upper, ~upper)]
+    halves = 2 if upper.any() else 1
+    return np.stack([np.where(upper, 1 / max(norms[0], _TINY), -1 / norms[1]) / np.sqrt(halves), half, whole])
+
+
+def _grid_of_patterns(keys, shape):
+    """Patterns side by side, a fifth of the image wide each, with their own signs and orientations."""
+    batch, height, width, channels = shape
+    side = max(min(height, width) // 5, 1)
+    rows, columns = height // side, width // side
+    scale, half, whole = _pattern_factors(side)
+    pattern = (scale[:, None] * np.minimum(half[:, None], whole)).astype(np.float32)[None, None, :, None, :, None]
+    uniforms = _uniforms(keys, rows * columns * (1 + channels)).reshape(batch, rows, 1, columns, 1, -1)
+    tiles = jnp.where(uniforms[..., :1] < 0.5, pattern, pattern.swapaxes(2, 4)) * _signs(uniforms[..., 1:])
+    grid = tiles.reshape(batch, rows * side, columns * side, channels)
+    above, left = height % side // 2, width % side // 2
+    padding = ((0, 0), (above, height % side - above), (left, width % side - left), (0, 0))
+    return jnp.pad(grid, padding)
+
+
+def _pattern(corner, turned, sizes, side, factors):
+    """[B, H, W, 1]: the pattern in the window with that corner, turned by a right angle where it is to be.
+
+    Args:
+        corner: [B] rows and [B] columns.
+        turned: [B, 1] bool.
+        sizes: H and W.
+        side: of the window, int32.
+        factors: [3, n], those of `_pattern_factors` in the first `side` columns.
+    """
+
+    def along(start, size, turned):
+        offset = _offsets(start, size)
+        inside = (offset >= 0) & (offset < side)
+        scale, half, whole = factors[:, jnp.clip(offset, 0, factors.shape[1] - 1)]
+        return jnp.where(turned, 1.0, scale), jnp.where(inside, jnp.where(turned, whole, half), 0.0)
+
+    row_scale, row_height = along(corner[0], sizes[0], turned)
+    column_scale, column_height = along(corner[1], sizes[1], ~turned)
+    height = jnp.minimum(row_height[:, :, None], column_height[:, None, :])
+    return (row_scale[:, :, None] * column_scale[:, None, :] * height)[..., None]
+
+
+def _mass_transfer(ball, keys, victims, adversarial, sides, level):
+    """A pattern added to what one window holds, at the cost of a second window, which is emptied."""
+    sizes, channels = adversarial.shape[1:3], adversarial.shape[3]
+    table = np.zeros((len(sides), 3, max(sides)), np.float32)
+    for row, side in zip(table, sides, strict=True):
+        row[:, :side] = _pattern_factors(side)
+    side, factors = jnp.asarray(sides)[level], jnp.asarray(table)[level]
+
+    uniforms = _uniforms(keys, 5 + channels)
+    corner = _corner(uniforms[:, :2], sizes, side)
+    first = _window(corner, sizes, side)
+    second = _window(_corner(uniforms[:, 2:4], sizes, side), sizes, side)
+    pattern = _pattern(corner, uniforms[:, 4:5] < 0.5, sizes, side, factors)
+    signs = _signs(uniforms[:, 5:])[:, None, None, :]
+
+    perturbation = adversarial - victims.images
+    held = jnp.where(first, perturbation, 0.0)
+    budget = ball.budget(
+        threats.per_example(victims.radius, perturbation),
+        ball.size(perturbation, (1, 2, 3)),
+        ball.size(jnp.where(first | second, perturbation, 0.0), (1, 2)),
+        channels,
+    )
+    moved = signs * pattern + held / (ball.size(held, (1, 2)) + _TINY)
+    moved = moved * budget / (ball.size(moved, (1, 2)) + _TINY)
+    return ball.into(victims, jnp.where(first, moved, jnp.where(second, 0.0, perturbation)))
