@@ -136,5 +136,5 @@ def test_wilson_interval_of_the_lowest_does_not_cover_the_lowest():
     hits = 0
     for correct in rng.binomial(count, 0.4, (300, 10)):
         _, high = classwise.wilson_interval(correct, count)
-        hits += 0.4 <= high[correct.argmin()]
+        hits += high[correct.argmin()] >= 0.4
     assert hits / 300 < 0.9
