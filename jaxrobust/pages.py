@@ -29,7 +29,10 @@ def percent(fraction: float | None) -> str:
 
 def points(difference: float | None) -> str:
     """A difference of fractions in percentage points, with its sign."""
-    return NOTHING if difference is None else f"{100 * difference:+.1f}"
+    if difference is None:
+        return NOTHING
+    rounded = round(100 * difference, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"
 
 
 def interval(interval: tuple[float, float] | None) -> str:
@@ -41,10 +44,10 @@ def ratio(value: float | None) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """Three decimals; below that its order of magnitude."""
+    """Three decimals; two digits of small ones."""
     if value is None:
         return NOTHING
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.2g}"
 
 
 def radius(eps: float | None, norm=None) -> str:

@@ -192,8 +192,8 @@ def _page(run: Run) -> dict:
     confusions = {a: run.confusion(selected, a) for a in dict.fromkeys(("clean", attack)) if a in scores}
     confusions = {a: matrix for a, matrix in confusions.items() if matrix is not None}
     return {
-        "title": ", ".join(_field(run.config, f"{part}.name", f"{part} unknown") for part in ("data", "model")),
-        "facts": _facts(run.config),
+        "title": ", ".join(field(run.config, f"{part}.name", f"{part} unknown") for part in ("data", "model")),
+        "facts": facts(run.config),
         "split": run.split,
         "strongest": attack,
         "selected": selected,
@@ -217,7 +217,7 @@ def _page(run: Run) -> dict:
         "confusions": {a: largest_confusions(matrix, names) for a, matrix in confusions.items()},
         "validation_examples": run.validation_examples,
         "best": run.best,
-        "seed": _field(run.config, "train.seed"),
+        "seed": field(run.config, "train.seed"),
         "config": sorted((name, json.dumps(value)) for name, value in files.flatten(run.config).items()),
         "confidence": CONFIDENCE,
     }
@@ -311,7 +311,7 @@ def missing(run: Run) -> list[str]:
     scores = run.scores[selected]
     absent = [name for name, n in zip(*_classes(scores), strict=True) if n == 0]
     some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-    epochs = _field(run.config, "train.epochs")
+    epochs = field(run.config, "train.epochs")
     last_epoch = max(run.epoch(c) for c in run.scores)
     num_steps = len({step for step, _ in run.scores})
     checks = [
@@ -398,17 +398,17 @@ def _learning_curves(run: Run) -> dict[str, dict[str, figures.Curve]]:
     return curves
 
 
-def _facts(config: dict) -> list[tuple[str, str]]:
+def facts(config: dict) -> list[tuple[str, str]]:
     """What the run is, in a few words each; facts that the config does not hold are left out."""
     if not config:
         return []
     facts = {
-        "data": _field(config, "data.name"),
-        "model": _field(config, "model.name"),
-        "threat": _threat(_field(config, "threat", {})),
-        "objective": _field(config, "objective.name"),
-        "remedy": _field(config, "remedy.name"),
-        "training": f"{_field(config, 'train.epochs')} epochs, seed {_field(config, 'train.seed')}",
+        "data": field(config, "data.name"),
+        "model": field(config, "model.name"),
+        "threat": _threat(field(config, "threat", {})),
+        "objective": field(config, "objective.name"),
+        "remedy": field(config, "remedy.name"),
+        "training": f"{field(config, 'train.epochs')} epochs, seed {field(config, 'train.seed')}",
     }
     return [(name, fact) for name, fact in facts.items() if fact]
 
@@ -430,7 +430,7 @@ def _classes(scores: dict[str, Score]) -> tuple[list[str], list[int]]:
     return record["classes"], record["count"]
 
 
-def _field(config: dict, dotted: str, default=None):
+def field(config: dict, dotted: str, default=None):
     """A field of nested dicts by its dotted name."""
     for name in dotted.split("."):
         if not isinstance(config, dict) or name not in config:
