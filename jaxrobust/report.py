@@ -117,7 +117,9 @@ class Run:
         scored = {record["split"] for record in records}
         self.split = split or ("test" if "test" in scored else "validation")
         if self.split not in scored:
-            raise UserError(f"{workdir}: no results of the {split} split, only of {', '.join(sorted(scored))}")
+            raise UserError(
+                f"{workdir}: no results of the {split} split, only of {', '.join(sorted(scored))}; name one of those"
+            )
         self.scores = _scores(record for record in records if record["split"] == self.split)
         validation = [record for record in records if record["split"] == "validation"]
         self.validation_examples = sum(validation[-1]["count"]) if validation else 0

@@ -63,39 +63,31 @@ def worst_class(correct, count, confidence: float = 0.95) -> WorstClass:
     present = np.flatnonzero(count)
     if not present.size:
         return WorstClass((), None, None, None, ())
-    low, high = worst_bounds(correct, count, tail, tail)
+    # Sidak, without cancellation for many classes.
+    low, high = exact_bounds(correct[present], count[present], tail, -np.expm1(np.log1p(-tail) / present.size))
     accuracy = correct[present] / count[present]
-    lowest = accuracy.min()
-    candidates = candidate_worst(correct, count, low, high)
+    order = np.argsort(accuracy, kind="stable")
     return WorstClass(
-        classes=tuple(present[accuracy == lowest].tolist()),
-        accuracy=float(lowest),
-        low=float(low[present].min()),
-        high=float(high),
-        candidates=tuple(candidates[np.argsort(correct[candidates] / count[candidates], kind="stable")].tolist()),
+        classes=tuple(present[accuracy == accuracy.min()].tolist()),
+        accuracy=float(accuracy.min()),
+        low=float(low.min()),
+        high=float(high.min()),
+        candidates=tuple(present[order[low[order] <= high.min()]].tolist()),
     )
 
 
-def worst_bounds(correct, count, low_tail: float, high_tail: float) -> tuple[np.ndarray, float]:
-    """Lower bounds [C] of each class by itself, and one upper bound of the lowest accuracy over the classes.
+def exact_bounds(correct, count, low_tail: float, high_tail: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds of Clopper & Pearson (1934) for each class, float64 [C] each.
 
     Args:
-        correct, count: integers [C], with examples in at least one class.
-        low_tail: probability with which the lower bound of one class fails, at most.
-        high_tail: that with which the upper bound fails, at most.
+        correct, count: integers [C].
+        low_tail, high_tail: probabilities with which the bound of a class fails, at most.
     """
-    present = count > 0
-    each = -np.expm1(np.log1p(-high_tail) / present.sum())  # Sidak, without cancellation for many classes
     wrong = count - correct
     # Quantiles of beta distributions; where a parameter is 0 the bound is that end of [0, 1].
     low = np.where(correct > 0, betaincinv(np.maximum(correct, 1), wrong + 1, low_tail), 0.0)
-    high = np.where(wrong > 0, 1 - betaincinv(np.maximum(wrong, 1), correct + 1, each), 1.0)
-    return low, float(high[present].min())
-
-
-def candidate_worst(correct, count, low, high: float) -> np.ndarray:
-    """Indices of the classes with examples whose lower bound is not above `high`."""
-    return np.flatnonzero((count > 0) & (low <= high))
+    high = np.where(wrong > 0, 1 - betaincinv(np.maximum(wrong, 1), correct + 1, high_tail), 1.0)
+    return low, high
 
 
 def probability_worst(correct, count, *, resamples: int = 10_000, seed: int = 0) -> np.ndarray:
