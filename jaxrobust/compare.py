@@ -23,7 +23,7 @@ LEVEL = 0.05  # of the tests, after Holm's correction
 SPLITS = ("test", "validation")
 WEIGHTS = ("best", "raw", "averaged")
 # What makes two attacks of one name the same attack.
-SETTINGS = ("norm", "eps", "step_size", "steps", "restarts")
+SETTINGS = ("norm", "eps", "step_size", "steps", "restarts", "members")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,8 @@ def write(workdir, survives, *, step=100, weights="raw", split="test", subset=No
             labels=labels,
             prediction=prediction,
             clean_prediction=labels,
+            passes=1.0,
+            idle=0.0,
             seconds=1.0,
             **settings,
         )
