@@ -36,6 +36,7 @@ NAME_LENGTH = 24  # characters; longer class names lose their middle
 
 INK, MUTED, GRID = "#1f2329", "#6b727d", "#dfe2e7"
 BLUE, VERMILION = "#0072b2", "#d55e00"
+PAPER = "#fefefe"  # inside of hollow marks; not quite the white of numbers on dark cells, which must stay white
 # In an SVG these become CSS variables, so that a dark page can lighten them.
 THEMED = {
     INK: "--figure-ink",
@@ -43,6 +44,7 @@ THEMED = {
     GRID: "--figure-grid",
     BLUE: "--figure-blue",
     VERMILION: "--figure-vermilion",
+    PAPER: "--figure-paper",
 }
 WORST, BEST = VERMILION, BLUE
 CLEAN = "#9aa3af"

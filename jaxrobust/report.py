@@ -13,19 +13,17 @@ import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import jinja2
 import markupsafe
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import classwise, figures, files, results
+from jaxrobust import classwise, figures, files, pages, results
 from jaxrobust.errors import UserError
 
 REPORT = "report.html"
 CONFIDENCE = 0.95
 LARGEST_CONFUSIONS = 12
-NOTHING = "\N{EN DASH}"  # stands for a figure that is not defined
 
 
 class Checkpoint(NamedTuple):
@@ -96,17 +94,17 @@ class Run:
 
     Attributes:
         scores: {(step, weights): {attack: Score}} of `split`, in order of step.
-        split: the split that the page reports: test where it was scored, else validation.
+        split: the split asked for, or else test where it was scored, and validation where not.
         config: content of config.json; {} where there is none.
         best: content of best.json; None where there is none.
         training: lines of training.jsonl.
         validation_examples: size of the scored validation split; 0 without one.
 
     Raises:
-        UserError: the folder is no workdir, holds no results, or a file in it cannot be read.
+        UserError: the folder is no workdir, holds no results (of the split), or a file in it cannot be read.
     """
 
-    def __init__(self, workdir):
+    def __init__(self, workdir, split: str | None = None):
         self.workdir = pathlib.Path(workdir)
         if not self.workdir.is_dir():
             raise UserError(f"{workdir}: no such folder; give the workdir of a run")
@@ -116,7 +114,12 @@ class Run:
         self.best = files.read_json(self.workdir / results.BEST)
         if not records:
             raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run --mode evaluate first")
-        self.split = "test" if any(record["split"] == "test" for record in records) else "validation"
+        scored = {record["split"] for record in records}
+        self.split = split or ("test" if "test" in scored else "validation")
+        if self.split not in scored:
+            raise UserError(
+                f"{workdir}: no results of the {split} split, only of {', '.join(sorted(scored))}; name one of those"
+            )
         self.scores = _scores(record for record in records if record["split"] == self.split)
         validation = [record for record in records if record["split"] == "validation"]
         self.validation_examples = sum(validation[-1]["count"]) if validation else 0
@@ -177,7 +180,7 @@ def write_report(workdir) -> pathlib.Path:
     """
     run = Run(workdir)
     path = run.workdir / REPORT
-    files.write_atomically(path, _environment().get_template("report.html").render(_page(run)))
+    files.write_atomically(path, pages.render("report.html", _page(run)))
     return path
 
 
@@ -191,8 +194,8 @@ def _page(run: Run) -> dict:
     confusions = {a: run.confusion(selected, a) for a in dict.fromkeys(("clean", attack)) if a in scores}
     confusions = {a: matrix for a, matrix in confusions.items() if matrix is not None}
     return {
-        "title": ", ".join(_field(run.config, f"{part}.name", f"{part} unknown") for part in ("data", "model")),
-        "facts": _facts(run.config),
+        "title": ", ".join(field(run.config, f"{part}.name", f"{part} unknown") for part in ("data", "model")),
+        "facts": facts(run.config),
         "split": run.split,
         "strongest": attack,
         "selected": selected,
@@ -216,7 +219,7 @@ def _page(run: Run) -> dict:
         "confusions": {a: largest_confusions(matrix, names) for a, matrix in confusions.items()},
         "validation_examples": run.validation_examples,
         "best": run.best,
-        "seed": _field(run.config, "train.seed"),
+        "seed": field(run.config, "train.seed"),
         "config": sorted((name, json.dumps(value)) for name, value in files.flatten(run.config).items()),
         "confidence": CONFIDENCE,
     }
@@ -250,13 +253,15 @@ def class_table(workdir) -> tuple[str, Table]:
     table.add_section()
     for label, field in (("average", "accuracy"), ("worst class", "worst_class_accuracy"), ("gap", "gap")):
         values = [getattr(score.summary, field) for score in scores.values()]
-        table.add_row(label, "", *(NOTHING if value is None else f"{100 * value:.1f}{' ' * 10}" for value in values))
+        table.add_row(
+            label, "", *(pages.NOTHING if value is None else f"{100 * value:.1f}{' ' * 10}" for value in values)
+        )
     return title, table
 
 
 def _table_cell(accuracy: float | None, interval: tuple[float, float], is_worst: bool) -> str:
     if accuracy is None:
-        return NOTHING
+        return pages.NOTHING
     low, high = interval
     return f"{'*' if is_worst else ' '}{100 * accuracy:5.1f} [{100 * low:3.0f},{100 * high:3.0f}]"
 
@@ -308,7 +313,7 @@ def missing(run: Run) -> list[str]:
     scores = run.scores[selected]
     absent = [name for name, n in zip(*_classes(scores), strict=True) if n == 0]
     some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-    epochs = _field(run.config, "train.epochs")
+    epochs = field(run.config, "train.epochs")
     last_epoch = max(run.epoch(c) for c in run.scores)
     num_steps = len({step for step, _ in run.scores})
     checks = [
@@ -395,17 +400,17 @@ def _learning_curves(run: Run) -> dict[str, dict[str, figures.Curve]]:
     return curves
 
 
-def _facts(config: dict) -> list[tuple[str, str]]:
+def facts(config: dict) -> list[tuple[str, str]]:
     """What the run is, in a few words each; facts that the config does not hold are left out."""
     if not config:
         return []
     facts = {
-        "data": _field(config, "data.name"),
-        "model": _field(config, "model.name"),
-        "threat": _threat(_field(config, "threat", {})),
-        "objective": _field(config, "objective.name"),
-        "remedy": _field(config, "remedy.name"),
-        "training": f"{_field(config, 'train.epochs')} epochs, seed {_field(config, 'train.seed')}",
+        "data": field(config, "data.name"),
+        "model": field(config, "model.name"),
+        "threat": _threat(field(config, "threat", {})),
+        "objective": field(config, "objective.name"),
+        "remedy": field(config, "remedy.name"),
+        "training": f"{field(config, 'train.epochs')} epochs, seed {field(config, 'train.seed')}",
     }
     return [(name, fact) for name, fact in facts.items() if fact]
 
@@ -414,34 +419,7 @@ def _threat(threat: dict) -> str | None:
     if not threat:
         return None
     eps = threat.get("eps") if threat.get("eps") is not None else threat.get("eps_255", 0) / 255
-    return f"{_norm(threat.get('norm'))} ball of radius {_radius(eps, threat.get('norm'))}"
-
-
-def _known(value) -> str:
-    return NOTHING if value is None else str(value)
-
-
-def _norm(norm) -> str:
-    return NOTHING if norm is None else {"linf": "L∞", "l2": "L2", "l1": "L1"}.get(str(norm).lower(), str(norm))
-
-
-def _radius(eps: float | None, norm=None) -> str:
-    """A length in pixel units of [0, 1]; in 255ths for the maximum norm, as the field writes it."""
-    if eps is None:
-        return NOTHING
-    return f"{eps * 255:.4g}/255" if str(norm).lower() == "linf" else f"{eps:.4g}"
-
-
-def _percent(fraction: float | None) -> str:
-    return NOTHING if fraction is None else f"{100 * fraction:.1f}"
-
-
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-
-
-def _ratio(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.3f}"
+    return f"{pages.norm(threat.get('norm'))} ball of radius {pages.radius(eps, threat.get('norm'))}"
 
 
 def _floats(values) -> np.ndarray:
@@ -454,27 +432,13 @@ def _classes(scores: dict[str, Score]) -> tuple[list[str], list[int]]:
     return record["classes"], record["count"]
 
 
-def _field(config: dict, dotted: str, default=None):
+def field(config: dict, dotted: str, default=None):
     """A field of nested dicts by its dotted name."""
     for name in dotted.split("."):
         if not isinstance(config, dict) or name not in config:
             return default
         config = config[name]
     return config
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxrobust"),
-        autoescape=True,  # class names and config values come from outside
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=_percent, interval=_interval, ratio=_ratio, radius=_radius, norm=_norm, known=_known
-    )
-    return environment
 
 
 def main(arguments: list[str] | None = None) -> int:

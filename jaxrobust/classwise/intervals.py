@@ -21,8 +21,7 @@ def wilson_interval(correct, count, confidence: float = 0.95) -> tuple[np.ndarra
     Raises:
         ValueError: the shapes differ, not 0 <= correct <= count, or a confidence outside (0, 1).
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie strictly between 0 and 1; got {confidence}")
+    checked_confidence(confidence)
     correct, count = checked_counts(correct, count)
     z = ndtri((1 + confidence) / 2)
     centre = (correct + z**2 / 2) / (count + z**2)
@@ -33,3 +32,10 @@ def wilson_interval(correct, count, confidence: float = 0.95) -> tuple[np.ndarra
     low = np.where(correct == 0, 0.0, centre - half_width)
     high = np.where(correct == count, 1.0, centre + half_width)
     return low, high
+
+
+def checked_confidence(confidence: float) -> float:
+    """The confidence, after checking that it is one."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie strictly between 0 and 1; got {confidence}")
+    return confidence

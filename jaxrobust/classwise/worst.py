@@ -1,0 +1,126 @@
+"""Which class is the worst, and how accurate it is, when the class was picked after looking.
+
+The lowest of many noisy accuracies is found below the true minimum, and an interval made for a class named beforehand
+does not cover it. The functions here take C classes as C independent binomial samples, each of its class's test
+images; the accuracies they speak of are those that unlimited test images would show.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy.special import betaincinv
+
+from jaxrobust.classwise.discrepancy import checked_counts
+from jaxrobust.classwise.intervals import checked_confidence
+
+_DRAWS_AT_ONCE = 2**22  # counts in memory, 32 MiB
+
+
+@dataclasses.dataclass(frozen=True)
+class WorstClass:
+    """What is known of the worst class. Plain numbers and None, ready for JSON.
+
+    Attributes:
+        classes: indices of the classes with the lowest accuracy measured; several if tied, none without examples.
+        accuracy: their accuracy; biased low, by the more the more classes are close to the worst. None without.
+        low, high: interval of the accuracy of the class that is truly the worst, whichever it is. None without.
+        candidates: indices of the classes that may truly be the worst, lowest accuracy first.
+    """
+
+    classes: tuple[int, ...]
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    candidates: tuple[int, ...]
+
+
+def worst_class(correct, count, confidence: float = 0.95) -> WorstClass:
+    """The worst class, with an interval and a set of candidates that allow for its having been picked after the fact.
+
+    With probability at least `confidence`, whatever the accuracies, both hold: the interval covers the lowest true
+    accuracy, and the candidates include the class that has it. (Of several classes truly tied for it, each is
+    included with that probability by itself.)
+
+    Let alpha = 1 - confidence, L_c an exact (Clopper & Pearson, 1934) lower bound of class c that fails with
+    probability at most alpha / 2, and U_c exact upper bounds that all hold together except with probability alpha / 2:
+    each fails with 1 - (1 - alpha / 2) ** (1 / C) (Sidak, 1967; exact for independent samples). The interval is
+    [min L_c, min U_c], and the candidates are the classes with L_c <= min U_c. The lower bounds need no correction,
+    because only that of the true worst class, one fixed class, has to hold; a wrong low bound of another does no harm.
+
+    The percentile bootstrap of the minimum does neither: resampling repeats the selection, which shifts it further
+    below the truth, and classes with none or all correct do not vary in it.
+
+    Args:
+        correct: number of correct examples of each class, integers [C].
+        count: number of examples of each class, integers [C]; classes with none take no part.
+        confidence: strictly between 0 and 1.
+
+    Raises:
+        ValueError: the shapes differ, not 0 <= correct <= count, or a confidence outside (0, 1).
+    """
+    tail = (1 - checked_confidence(confidence)) / 2
+    correct, count = checked_counts(correct, count)
+    present = np.flatnonzero(count)
+    if not present.size:
+        return WorstClass((), None, None, None, ())
+    # Sidak, without cancellation for many classes.
+    low, high = exact_bounds(correct[present], count[present], tail, -np.expm1(np.log1p(-tail) / present.size))
+    accuracy = correct[present] / count[present]
+    order = np.argsort(accuracy, kind="stable")
+    return WorstClass(
+        classes=tuple(present[accuracy == accuracy.min()].tolist()),
+        accuracy=float(accuracy.min()),
+        low=float(low.min()),
+        high=float(high.min()),
+        candidates=tuple(present[order[low[order] <= high.min()]].tolist()),
+    )
+
+
+def exact_bounds(correct, count, low_tail: float, high_tail: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds of Clopper & Pearson (1934) for each class, float64 [C] each.
+
+    Args:
+        correct, count: integers [C].
+        low_tail, high_tail: probabilities with which the bound of a class fails, at most.
+    """
+    wrong = count - correct
+    # Quantiles of beta distributions; where a parameter is 0 the bound is that end of [0, 1].
+    low = np.where(correct > 0, betaincinv(np.maximum(correct, 1), wrong + 1, low_tail), 0.0)
+    high = np.where(wrong > 0, 1 - betaincinv(np.maximum(wrong, 1), correct + 1, high_tail), 1.0)
+    return low, high
+
+
+def probability_worst(correct, count, *, resamples: int = 10_000, seed: int = 0) -> np.ndarray:
+    """How often each class is the worst when the examples of each class are drawn anew, float64 [C].
+
+    The bootstrap over examples within classes: of every class as many examples as it has, with replacement, which is a
+    binomial count. A resample in which m classes are tied for the lowest accuracy counts 1 / m for each. The sum is 1,
+    or 0 if no class has an example. A class with none or with all correct does not vary: with few examples that makes
+    the figures too sure of themselves, and the candidates of `worst_class` are the safer statement.
+
+    Args:
+        correct: number of correct examples of each class, integers [C].
+        count: number of examples of each class, integers [C].
+        resamples: the standard error of a figure is at most 0.5 / sqrt(resamples).
+        seed: the same seed gives the same figures.
+
+    Raises:
+        ValueError: the shapes differ, not 0 <= correct <= count, or no resamples.
+    """
+    correct, count = checked_counts(correct, count)
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1; got {resamples}")
+    probability = np.zeros(count.shape)
+    present = np.flatnonzero(count)
+    if not present.size:
+        return probability
+    correct, count = correct[present], count[present]
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _DRAWS_AT_ONCE // present.size)
+    for start in range(0, resamples, at_once):
+        size = (min(at_once, resamples - start), present.size)
+        # Equal fractions are equal floats: division is rounded correctly.
+        accuracy = rng.binomial(count, correct / count, size) / count
+        is_worst = accuracy == accuracy.min(1, keepdims=True)
+        probability[present] += (is_worst / is_worst.sum(1, keepdims=True)).sum(0)
+    return probability / resamples

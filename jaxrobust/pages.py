@@ -1,0 +1,65 @@
+"""What the HTML pages of this package share: templates, and how they and the tables write figures."""
+
+import jinja2
+
+NOTHING = "\N{EN DASH}"  # stands for a figure that is not defined
+
+
+def render(template: str, page: dict) -> str:
+    """A page of `templates/`, with everything that it shows.
+
+    In templates the functions below are filters.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxrobust"),
+        autoescape=True,  # class names and config values come from outside
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        (filter_.__name__, filter_) for filter_ in (percent, points, interval, ratio, p_value, radius, norm, known)
+    )
+    return environment.get_template(template).render(page)
+
+
+def percent(fraction: float | None) -> str:
+    return NOTHING if fraction is None else f"{100 * fraction:.1f}"
+
+
+def points(difference: float | None) -> str:
+    """A difference of fractions in percentage points, with its sign."""
+    if difference is None:
+        return NOTHING
+    rounded = round(100 * difference, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"
+
+
+def interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def ratio(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def p_value(value: float | None) -> str:
+    """Three decimals; two digits of small ones."""
+    if value is None:
+        return NOTHING
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.2g}"
+
+
+def radius(eps: float | None, norm=None) -> str:
+    """A length in pixel units of [0, 1]; in 255ths for the maximum norm, as the field writes it."""
+    if eps is None:
+        return NOTHING
+    return f"{eps * 255:.4g}/255" if str(norm).lower() == "linf" else f"{eps:.4g}"
+
+
+def norm(norm) -> str:
+    return NOTHING if norm is None else {"linf": "L∞", "l2": "L2", "l1": "L1"}.get(str(norm).lower(), str(norm))
+
+
+def known(value) -> str:
+    return NOTHING if value is None else str(value)

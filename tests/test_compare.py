@@ -1,0 +1,254 @@
+"""Two runs on disk compared: the right checkpoints, images and attacks, known numbers, and errors in one line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxrobust import compare, results
+from jaxrobust.errors import UserError
+
+NAMES = ("cat", "dog", "deer")
+LABELS = np.repeat([0, 1, 2], [40, 40, 20])
+SETTINGS = {"norm": "linf", "eps": 8 / 255, "step_size": 2 / 255, "steps": 20, "restarts": 1}
+
+
+def _rank():
+    return np.concatenate([np.arange(n) for n in (40, 40, 20)])
+
+
+# Of 40 cats A keeps 10 and B the same and 15 more; of 40 dogs A keeps 30 and B loses one of them and gains 3 others.
+SURVIVES_A = np.where(LABELS == 0, _rank() < 10, _rank() < 30)
+SURVIVES_B = np.where(LABELS == 0, _rank() < 25, (_rank() < 33) & (_rank() != 0))
+
+
+def write(workdir, survives, *, step=100, weights="raw", split="test", subset=None, names=NAMES, labels=LABELS, **more):
+    """Add a checkpoint's results, as an evaluation writes them; wrong predictions are the next class."""
+    workdir.mkdir(exist_ok=True)
+    subset = np.arange(labels.size) if subset is None else np.asarray(subset)
+    labels, survives = labels[subset], survives[subset]
+    arrays = {"labels": labels, "index": subset}
+    for attack, settings in {"clean": {}, "pgd20": SETTINGS, **more}.items():
+        right = np.ones_like(survives) if attack == "clean" else survives
+        prediction = np.where(right, labels, (labels + 1) % len(names))
+        record = results.make_record(
+            step=step,
+            epoch=step // 100,
+            weights=weights,
+            split=split,
+            attack=attack,
+            class_names=names,
+            labels=labels,
+            prediction=prediction,
+            clean_prediction=labels,
+            passes=1.0,
+            idle=0.0,
+            seconds=1.0,
+            **settings,
+        )
+        results.append(workdir, record)
+        arrays |= {attack: prediction == labels, f"{attack}_prediction": prediction}
+    results.add_examples(workdir, step, weights, split, arrays)
+    return workdir
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return write(tmp_path / "plain", SURVIVES_A), write(tmp_path / "remedied", SURVIVES_B)
+
+
+def test_numbers_by_hand(runs):
+    figures = compare.compare(*runs)
+    of = figures["attacks"]["pgd20"]
+    assert figures["headline"] == "pgd20" and figures["examples"] == 100 and figures["notes"] == []
+    cat, dog, deer = of["classes"]
+    assert (cat["a"], cat["b"], cat["only_a"], cat["only_b"], cat["difference"]) == (0.25, 0.625, 0, 15, 0.375)
+    assert cat["p_value"] == pytest.approx(2**-14) and cat["p_holm"] == pytest.approx(3 * 2**-14)
+    assert (dog["only_a"], dog["only_b"], dog["difference"]) == (1, 3, pytest.approx(0.05))
+    assert dog["p_value"] == pytest.approx(0.625) and dog["p_holm"] == 1
+    assert (deer["only_a"], deer["only_b"], deer["p_value"]) == (1, 0, 1)
+    assert [row["significant"] for row in of["classes"]] == [True, False, False]
+    for row in of["classes"]:
+        assert row["interval"][0] <= row["difference"] <= row["interval"][1]
+    assert of["average"]["a"] == pytest.approx(0.6) and of["average"]["difference"] == pytest.approx(0.16)
+    assert (of["average"]["only_a"], of["average"]["only_b"]) == (2, 18)
+    assert of["worst"]["a"]["classes"] == ["cat"] and of["worst"]["b"]["classes"] == ["cat"]
+    low, high = of["worst"]["interval"]
+    # No class of A is near its cats, so the upper end is near that of the cats by themselves; B's may all be its worst.
+    assert of["worst"]["difference"] == 0.375 and low < 0.25 and high == pytest.approx(cat["interval"][1], abs=0.05)
+    assert of["worst"]["significant"] == (low > 0)
+    assert of["worst"]["a"]["candidates"] == [{"name": "cat", "probability": 1.0}]
+    assert [c["name"] for c in of["worst"]["b"]["candidates"]] == ["cat", "dog", "deer"]
+    clean = figures["attacks"]["clean"]
+    assert clean["average"]["difference"] == 0 and clean["average"]["p_value"] == 1
+    json.dumps(figures, allow_nan=False)
+
+
+def test_swapping_the_runs_mirrors_the_figures(runs):
+    forth, back = (compare.compare(*pair)["attacks"]["pgd20"] for pair in (runs, runs[::-1]))
+    for x, y in [
+        (forth["average"], back["average"]),
+        (forth["worst"], back["worst"]),
+        *zip(*map(_rows, (forth, back)), strict=True),
+    ]:
+        assert x["difference"] == pytest.approx(-y["difference"])
+        np.testing.assert_allclose(x["interval"], [-end for end in y["interval"][::-1]], atol=1e-12)
+
+
+def _rows(of):
+    return of["classes"]
+
+
+def test_images_are_paired_by_their_index(runs, tmp_path):
+    """The order of one run is another, and it lacks images: the common ones are compared."""
+    subset = np.random.default_rng(0).permutation(100)[:60]
+    part = write(tmp_path / "part", SURVIVES_B, subset=subset)
+    figures = compare.compare(runs[0], part)
+    assert figures["examples"] == 60
+    assert "Of the 100 images that A was scored on, 60 are common to both." in figures["notes"]
+    only_b = (SURVIVES_B & ~SURVIVES_A)[subset].sum()
+    assert figures["attacks"]["pgd20"]["average"]["only_b"] == only_b
+    same = compare.compare(write(tmp_path / "again", SURVIVES_A, subset=subset), part)
+    assert same["attacks"] == figures["attacks"] and same["notes"] == []
+
+
+def test_a_class_without_images_is_left_out(tmp_path):
+    subset = np.arange(80)  # no deer
+    pair = [write(tmp_path / name, s, subset=subset) for name, s in (("a", SURVIVES_A), ("b", SURVIVES_B))]
+    deer = compare.compare(*pair)["attacks"]["pgd20"]["classes"][2]
+    assert (deer["examples"], deer["a"], deer["difference"], deer["p_holm"], deer["significant"]) == (
+        0,
+        *[None] * 3,
+        False,
+    )
+
+
+def test_checkpoints_are_the_best_or_the_last_or_given(runs):
+    a, b = runs
+    for step in (200, 300):
+        write(a, SURVIVES_A, step=step)
+        write(a, SURVIVES_A, step=step, weights="averaged")
+
+    def chosen(**options):
+        of = compare.compare(a, b, **options)["a"]
+        return of["step"], of["weights"], of["checkpoint"]
+
+    assert chosen() == (300, "averaged", "last")
+    best = {"step": 200, "epoch": 2, "weights": "averaged", "criterion": "sum", "score": 0.6}
+    (a / results.BEST).write_text(json.dumps(best))
+    assert chosen() == (200, "averaged", "best")
+    assert chosen(weights="raw") == (200, "raw", "given")
+    assert chosen(step_a=100) == (100, "raw", "given")
+    assert chosen(step_a=300) == (300, "averaged", "given")
+    with pytest.raises(UserError, match=r"--step_a = 150: .* scored are 100, 200, 300"):
+        chosen(step_a=150)
+    with pytest.raises(UserError, match=r"--weights = 'averaged'.*remedied"):
+        chosen(weights="averaged")
+    assert compare.compare(a, a, step_b=300)["b"]["step"] == 300
+    with pytest.raises(UserError, match="same checkpoint"):
+        compare.compare(a, a)
+
+
+def test_split_is_one_that_both_have(runs):
+    a, b = runs
+    write(a, SURVIVES_A, split="validation")
+    write(b, SURVIVES_B, split="validation")
+    assert compare.compare(a, b)["split"] == "test"
+    assert compare.compare(a, b, split="validation")["split"] == "validation"
+    lines = [line for line in (a / results.RESULTS).read_text().splitlines() if '"test"' not in line]
+    (a / results.RESULTS).write_text("\n".join(lines) + "\n")
+    assert compare.compare(a, b)["split"] == "validation"
+    with pytest.raises(UserError, match="no results of the test split"):
+        compare.compare(a, b, split="test")
+
+
+def test_attacks_of_one_name_and_other_settings_are_not_compared(tmp_path):
+    a = write(tmp_path / "a", SURVIVES_A, cw20=SETTINGS, own=SETTINGS)
+    b = write(tmp_path / "b", SURVIVES_B, cw20=SETTINGS | {"eps": 4 / 255})
+    figures = compare.compare(a, b)
+    assert list(figures["attacks"]) == ["clean", "pgd20"]
+    different, lacking = figures["notes"]
+    assert different.startswith("cw20 is left out: another attack in either run, with eps 0.03")
+    assert lacking == f"own is left out: not scored, or without verdicts, in {b}."
+    with pytest.raises(UserError, match="--attack = 'cw20': another attack"):
+        compare.compare(a, b, attacks=("cw20",))
+    assert list(compare.compare(a, b, attacks=("pgd20",))["attacks"]) == ["pgd20"]
+
+
+def test_a_suite_comes_before_its_last_member(tmp_path):
+    members = {"standard/apgd_ce": SETTINGS, "standard": SETTINGS}
+    pair = [write(tmp_path / name, s, **members) for name, s in (("a", SURVIVES_A), ("b", SURVIVES_B))]
+    assert compare.compare(*pair, attacks=("standard/apgd_ce", "standard"))["headline"] == "standard"
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"names": ("cat", "dog", "elk")}, "class 2 is 'deer' and 'elk'"),
+        ({"names": (*NAMES, "elk")}, "3 and 4 classes"),
+        ({"labels": LABELS[::-1]}, "labels of 80 of 100 images differ"),
+    ],
+)
+def test_other_data_sets_are_refused(runs, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        compare.compare(runs[0], write(tmp_path / "other", SURVIVES_B, **changes))
+
+
+def test_disjoint_subsets_and_missing_verdicts_are_refused(runs, tmp_path):
+    first = write(tmp_path / "first", SURVIVES_A, subset=np.arange(50))
+    second = write(tmp_path / "second", SURVIVES_B, subset=np.arange(50, 100))
+    with pytest.raises(UserError, match="no image of the test split was scored in both"):
+        compare.compare(first, second)
+    for path in (runs[1] / results.EXAMPLES).iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="no verdicts per image"):
+        compare.compare(*runs)
+
+
+def test_data_sets_of_other_names_are_noted(runs):
+    for run, name in zip(runs, ("tfds:cifar10", "npz:photos"), strict=True):
+        (run / "config.json").write_text(json.dumps({"data": {"name": name}, "train": {"epochs": 1, "seed": 0}}))
+    assert "different names, tfds:cifar10 and npz:photos" in compare.compare(*runs)["notes"][0]
+
+
+def test_command(runs, capsys):
+    a, b = map(str, runs)
+    assert compare.main([a, b]) == 0
+    shown = capsys.readouterr()
+    folder = runs[1] / "compare-plain"
+    assert shown.out.strip() == str(folder / "compare.html")
+    assert "1 class differs significantly" in shown.err and "not the training seed" in shown.err
+    stored = json.loads((folder / "compare.json").read_text())
+    assert stored == compare.compare(a, b)
+    assert {path.name for path in folder.iterdir()} == {
+        "compare.html",
+        "compare.json",
+        *(f"differences-{attack}.{kind}" for attack in ("clean", "pgd20") for kind in ("svg", "png")),
+    }
+
+
+def test_command_writes_where_it_is_told(runs, tmp_path, capsys):
+    folder = tmp_path / "some" / "where"
+    assert compare.main([*map(str, runs), "--attack", "pgd20", "--out", str(folder)]) == 0
+    assert not (folder / "differences-clean.svg").exists() and (folder / "differences-pgd20.svg").exists()
+    (tmp_path / "file").write_text("")
+    assert compare.main([*map(str, runs), "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "--out" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["one"], ["absent", "absent"], ["a", "b", "--weights", "mean"], ["a", "b", "--at"]]
+)
+def test_errors_are_one_line(arguments, capsys):
+    assert compare.main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and len(shown.err.splitlines()) == 1 and shown.err.startswith("error: ")
+
+
+def test_module_runs_as_a_command(tmp_path):
+    command = [sys.executable, "-m", "jaxrobust.compare", str(tmp_path / "absent"), str(tmp_path)]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 2
+    assert len(outcome.stderr.splitlines()) == 1 and "no such folder" in outcome.stderr

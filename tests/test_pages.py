@@ -1,0 +1,35 @@
+"""How figures are written."""
+
+import jinja2
+import pytest
+
+from jaxrobust import pages
+
+
+def test_what_is_not_defined_is_a_dash():
+    for write in (pages.percent, pages.points, pages.ratio, pages.p_value, pages.radius, pages.norm, pages.known):
+        assert write(None) == pages.NOTHING
+
+
+@pytest.mark.parametrize(
+    "write, value, expected",
+    [
+        (pages.percent, 0.1234, "12.3"),
+        (pages.points, 0.05, "+5.0"),
+        (pages.points, -0.0004, "0.0"),
+        (pages.points, -0.0006, "-0.1"),
+        (pages.interval, (-0.01, 0.2), "[-1.0, 20.0]"),
+        (pages.p_value, 0.0346, "0.035"),
+        (pages.p_value, 0.000346, "0.00035"),
+        (pages.p_value, 1.24e-9, "1.2e-09"),
+        (lambda eps: pages.radius(eps, "linf"), 8 / 255, "8/255"),
+        (lambda eps: pages.radius(eps, "l2"), 0.5, "0.5"),
+    ],
+)
+def test_figures_as_text(write, value, expected):
+    assert write(value) == expected
+
+
+def test_a_page_that_lacks_something_is_an_error():
+    with pytest.raises(jinja2.UndefinedError):
+        pages.render("compare.html", {})
