@@ -6,7 +6,6 @@ import flax.linen as nn
 
 from jaxrobust.models.layers import Classifier, global_average_pool
 
-
 SHORTCUTS = ("activation", "input")
 
 

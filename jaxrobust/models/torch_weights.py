@@ -82,10 +82,11 @@ def _read_safetensors(path):
     content = pathlib.Path(path).read_bytes()
     # Not safetensors.numpy.load, which does not know bfloat16.
     types = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "I64": np.int64}
-    arrays = {
-        name: np.frombuffer(entry["data"], types[entry["dtype"]]).reshape(entry["shape"])
-        for name, entry in safetensors.deserialize(content)
-    }
+    arrays = {}
+    for name, entry in safetensors.deserialize(content):
+        if entry["dtype"] not in types:
+            raise ValueError(f"{name} is of type {entry['dtype']}")
+        arrays[name] = np.frombuffer(entry["data"], types[entry["dtype"]]).reshape(entry["shape"])
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = header.get("__metadata__", {})
     return arrays | {name: np.array(json.loads(metadata[name]), float) for name in ("mean", "std") if name in metadata}
