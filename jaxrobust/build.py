@@ -72,6 +72,7 @@ def model(config, num_classes: int, mesh, dtype: str | None = None):
         width=fields.width,
         hidden=tuple(fields.hidden),
         final_batch_norm=fields.final_batch_norm,
+        shortcut=fields.shortcut,
         stem=fields.stem,
         canonical_gradients=parallel.on_cpu(mesh),
     )

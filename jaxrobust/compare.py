@@ -268,7 +268,7 @@ def _description(side: Side) -> dict:
         "epoch": side.run.epoch(side.checkpoint),
         "weights": side.checkpoint.weights,
         "checkpoint": side.why,
-        "facts": dict(report.facts(side.run.config)),
+        "facts": dict(report.facts(side.run.config, side.run.origin)),
     }
 
 

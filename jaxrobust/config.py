@@ -67,6 +67,7 @@ def default() -> ml_collections.ConfigDict:
     c.model.width = 0  # wide_resnet: widening factor; cnn: channels of the first stage; 0: the model's own default
     c.model.hidden = (256, 256)  # mlp: units of each hidden layer
     c.model.final_batch_norm = True  # preact_resnet18: batch norm before the pooling, as Rice et al. 2020
+    c.model.shortcut = "activation"  # preact_resnet18: what 1x1 shortcuts read: activation (Rice et al. 2020) | input
 
     c.threat = ml_collections.ConfigDict()  # what the model is trained and judged against
     c.threat.norm = "linf"  # linf | l2
@@ -175,7 +176,8 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     _all("data.crop_scale", config.data.crop_scale, lambda share: 0 < share <= 1, "two rising numbers in (0, 1]")
     augment.check_streaming(tuple(config.data.augment), config.data.streaming, tuple(config.data.crop_scale))
 
-    models.check(config.model.name, dtype=config.model.dtype, depth=config.model.depth, stem=config.model.stem)
+    fields = config.model
+    models.check(fields.name, dtype=fields.dtype, depth=fields.depth, stem=fields.stem, shortcut=fields.shortcut)
     _one_of("model.batch_norm", config.model.batch_norm, ("local", "synchronised"))
     _all("model.mean", config.model.mean, math.isfinite, "finite numbers, one value or one per channel")
     _all("model.std", config.model.std, lambda s: 0 < s < math.inf, "positive numbers, one value or one per channel")

@@ -97,6 +97,7 @@ class Run:
         split: the split asked for, or else test where it was scored, and validation where not.
         config: content of config.json; {} where there is none.
         best: content of best.json; None where there is none.
+        origin: content of weights.json; None but for imported weights.
         training: lines of training.jsonl.
         validation_examples: size of the scored validation split; 0 without one.
 
@@ -112,6 +113,7 @@ class Run:
         self.training = files.read_records(self.workdir / results.TRAINING)
         self.config = files.read_json(self.workdir / "config.json") or {}
         self.best = files.read_json(self.workdir / results.BEST)
+        self.origin = files.read_json(self.workdir / results.ORIGIN)
         if not records:
             raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run --mode evaluate first")
         scored = {record["split"] for record in records}
@@ -195,7 +197,7 @@ def _page(run: Run) -> dict:
     confusions = {a: matrix for a, matrix in confusions.items() if matrix is not None}
     return {
         "title": ", ".join(field(run.config, f"{part}.name", f"{part} unknown") for part in ("data", "model")),
-        "facts": facts(run.config),
+        "facts": facts(run.config, run.origin),
         "split": run.split,
         "strongest": attack,
         "selected": selected,
@@ -316,15 +318,21 @@ def missing(run: Run) -> list[str]:
     epochs = field(run.config, "train.epochs")
     last_epoch = max(run.epoch(c) for c in run.scores)
     num_steps = len({step for step, _ in run.scores})
+    imported = run.origin is not None
     checks = [
         (not run.config, "The config (config.json) is missing."),
+        (
+            imported,
+            "The weights are imported: nothing is known here of their training, and what the config says of it, "
+            "the number of epochs included, does not count.",
+        ),
         (
             run.split != "test",
             "The test split has not been scored: every figure on this page is of the validation split, "
             "which is also what a best checkpoint is selected by.",
         ),
         (
-            best is None,
+            best is None and not imported,
             "No checkpoint was selected (no best.json): the page shows the last one, "
             "chosen by its place and not by its score.",
         ),
@@ -334,12 +342,12 @@ def missing(run: Run) -> list[str]:
             f"has not been scored on {run.split} yet: the page shows the last one.",
         ),
         (
-            not run.validation_examples,
+            not run.validation_examples and not imported,
             "No validation split has been scored, so no checkpoint can be selected without looking at test.",
         ),
-        (num_steps == 1, "Only one checkpoint has been scored, so there are no curves over training."),
-        (all(c.weights != "averaged" for c in run.scores), "There are no averaged weights."),
-        (not run.training, "There is no training log (training.jsonl)."),
+        (num_steps == 1 and not imported, "Only one checkpoint has been scored, so there are no curves over training."),
+        (all(c.weights != "averaged" for c in run.scores) and not imported, "There are no averaged weights."),
+        (not run.training and not imported, "There is no training log (training.jsonl)."),
         (set(scores) == {"clean"}, "No attack has been scored: the page holds no robustness figure."),
         ("clean" not in scores, "Clean accuracy has not been scored, so there is no boundary error."),
         (
@@ -400,7 +408,7 @@ def _learning_curves(run: Run) -> dict[str, dict[str, figures.Curve]]:
     return curves
 
 
-def facts(config: dict) -> list[tuple[str, str]]:
+def facts(config: dict, origin: dict | None) -> list[tuple[str, str]]:
     """What the run is, in a few words each; facts that the config does not hold are left out."""
     if not config:
         return []
@@ -408,10 +416,15 @@ def facts(config: dict) -> list[tuple[str, str]]:
         "data": field(config, "data.name"),
         "model": field(config, "model.name"),
         "threat": _threat(field(config, "threat", {})),
-        "objective": field(config, "objective.name"),
-        "remedy": field(config, "remedy.name"),
-        "training": f"{field(config, 'train.epochs')} epochs, seed {field(config, 'train.seed')}",
     }
+    if origin:
+        facts["weights"] = f"imported from {origin['file']} (SHA-256 {origin['sha256'][:12]})"
+    else:
+        facts |= {
+            "objective": field(config, "objective.name"),
+            "remedy": field(config, "remedy.name"),
+            "training": f"{field(config, 'train.epochs')} epochs, seed {field(config, 'train.seed')}",
+        }
     return [(name, fact) for name, fact in facts.items() if fact]
 
 

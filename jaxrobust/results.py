@@ -3,6 +3,7 @@
     results.jsonl     one line per (step, weights, split, attack), see `make_record`
     training.jsonl    one line per epoch of training
     best.json         the best checkpoint so far by validation score
+    weights.json      of a run of imported weights: name and SHA-256 of the `file`
     examples/<step>-<weights>-<split>.npz
                       labels [N], index [N] of each example in the split, and for each attack `<attack>` bool [N], true
                       where the example survives it, and `<attack>_prediction` [N]
@@ -24,6 +25,7 @@ from jaxrobust import classwise, console, files
 RESULTS = "results.jsonl"
 TRAINING = "training.jsonl"
 BEST = "best.json"
+ORIGIN = "weights.json"
 EXAMPLES = "examples"
 KEY = ("step", "weights", "split", "attack")
 # A confusion matrix of more classes than this would make a line of megabytes; it can be had from the examples file.

@@ -52,6 +52,7 @@ WRONG = {
     "model.name": ["resnet1818"],
     "model.dtype": ["float16"],
     "model.stem": ["7x7"],
+    "model.shortcut": ["none"],
     "model.batch_norm": ["group"],
     "model.std": [(0.0,), (), (float("nan"),)],
     "model.mean": [(), (float("nan"),)],

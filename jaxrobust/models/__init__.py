@@ -17,7 +17,7 @@ from jaxrobust.errors import FieldError
 from jaxrobust.models.cnn import CNN
 from jaxrobust.models.lenet5 import LeNet5
 from jaxrobust.models.linear import MLP, LinearClassifier
-from jaxrobust.models.preact_resnet import PreActResNet
+from jaxrobust.models.preact_resnet import SHORTCUTS, PreActResNet
 from jaxrobust.models.resnet import STEMS, BasicBlock, BottleneckBlock, ResNet
 from jaxrobust.models.wide_resnet import blocks_per_stage, wide_resnet
 
@@ -31,7 +31,9 @@ _RESNETS = {
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def check(name: str, *, dtype: str = "float32", depth: int = 28, stem: str = "small") -> None:
+def check(
+    name: str, *, dtype: str = "float32", depth: int = 28, stem: str = "small", shortcut: str = "activation"
+) -> None:
     """Raises FieldError unless `create` can build this model; costs nothing."""
     if name not in NAMES:
         raise FieldError("model.name", name, "unknown model", f"write one of {', '.join(NAMES)}")
@@ -39,6 +41,8 @@ def check(name: str, *, dtype: str = "float32", depth: int = 28, stem: str = "sm
         raise FieldError("model.dtype", dtype, "unknown computation type", f"write one of {', '.join(DTYPES)}")
     if stem not in STEMS:
         raise FieldError("model.stem", stem, "unknown stem", f"write one of {', '.join(STEMS)}")
+    if shortcut not in SHORTCUTS:
+        raise FieldError("model.shortcut", shortcut, "unknown shortcut", f"write one of {', '.join(SHORTCUTS)}")
     if name == "wide_resnet":
         blocks_per_stage(depth)
 
@@ -60,6 +64,7 @@ def create(
     width: int | None = None,
     hidden: tuple[int, ...] = (256, 256),
     final_batch_norm: bool = True,
+    shortcut: str = "activation",
     stem: str = "small",
     canonical_gradients: bool = False,
 ) -> nn.Module:
@@ -77,13 +82,14 @@ def create(
             0 is that default.
         hidden: width of each hidden layer of `mlp`.
         final_batch_norm: of `preact_resnet18`, whether it normalises before pooling.
+        shortcut: of `preact_resnet18`, what its 1x1 shortcuts read: the block's `activation` or its `input`.
         stem: of `resnet18`, `resnet34` and `resnet50`: `small` for images of some 32 pixels, `imagenet` for some 224.
         canonical_gradients: gradients of convolutions in the form that XLA:CPU runs fast inside loops; set it on CPU.
 
     Raises:
-        FieldError: the name, the dtype, the depth or the stem is unknown.
+        FieldError: the name, the dtype, the depth, the stem or the shortcut is unknown.
     """
-    check(name, dtype=dtype, depth=depth, stem=stem)
+    check(name, dtype=dtype, depth=depth, stem=stem, shortcut=shortcut)
     common = dict(
         num_classes=num_classes,
         dtype=DTYPES[dtype],
@@ -107,7 +113,8 @@ def create(
         case "preact_resnet18":
             stem = width or 64
             widths = (stem, 2 * stem, 4 * stem, 8 * stem)
-            return PreActResNet(stage_widths=widths, stem_width=stem, final_batch_norm=final_batch_norm, **common)
+            options = {"final_batch_norm": final_batch_norm, "shortcut": shortcut}
+            return PreActResNet(stage_widths=widths, stem_width=stem, **options, **common)
         case "wide_resnet":
             return wide_resnet(depth, width or 10, **common)
         case _:

@@ -6,20 +6,28 @@ import flax.linen as nn
 
 from jaxrobust.models.layers import Classifier, global_average_pool
 
+SHORTCUTS = ("activation", "input")
+
 
 class PreActBlock(nn.Module):
-    """norm-ReLU-conv-norm-ReLU-conv, added to the input, or to a 1x1 convolution of its activation if shapes differ."""
+    """norm-ReLU-conv-norm-ReLU-conv, added to the input, or to a 1x1 convolution if shapes differ.
+
+    Attributes:
+        shortcut: what the 1x1 convolution reads: the `activation`, after the first norm and ReLU, or the `input`.
+    """
 
     features: int
     stride: int
     conv: Callable
     norm: Callable
+    shortcut: str = "activation"
 
     @nn.compact
     def __call__(self, x):
         y = self.norm(name="norm1")(x, activate=True)
         if self.stride != 1 or x.shape[-1] != self.features:
-            x = self.conv(self.features, kernel_size=1, stride=self.stride, name="shortcut")(y)
+            source = y if self.shortcut == "activation" else x
+            x = self.conv(self.features, kernel_size=1, stride=self.stride, name="shortcut")(source)
         conv1 = self.conv(self.features, stride=self.stride, name="conv1")
         y = self.norm(name="norm2")(y, conv=conv1, activate=True)
         y = self.conv(self.features, name="conv2")(y)
@@ -38,12 +46,15 @@ class PreActResNet(Classifier):
         stage_widths: channels of each stage.
         stem_width: channels of the stem.
         final_batch_norm: whether batch normalisation and ReLU come before pooling.
+        shortcut: what 1x1 shortcuts read, `activation` as in Rice et al. 2020, or `input` as in Wong et al. 2020
+            (arXiv:2001.03994); the variables are the same either way.
     """
 
     stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
     stage_widths: tuple[int, ...] = (64, 128, 256, 512)
     stem_width: int = 64
     final_batch_norm: bool = True
+    shortcut: str = "activation"
 
     @nn.compact
     def backbone(self, x, train: bool):
@@ -52,7 +63,8 @@ class PreActResNet(Classifier):
         for stage, (size, features) in enumerate(zip(self.stage_sizes, self.stage_widths, strict=True)):
             for block in range(size):
                 stride = 2 if stage > 0 and block == 0 else 1
-                x = PreActBlock(features, stride, conv, norm, name=f"stage{stage + 1}_block{block + 1}")(x)
+                name = f"stage{stage + 1}_block{block + 1}"
+                x = PreActBlock(features, stride, conv, norm, self.shortcut, name=name)(x)
         if self.final_batch_norm:
             x = norm(name="final_norm")(x, activate=True)
         return global_average_pool(x)

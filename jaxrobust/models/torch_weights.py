@@ -1,123 +1,247 @@
-"""Weights of published PyTorch models as variables of ours.
+"""PyTorch weights as variables of our models, and back.
 
-    weights = torch_weights.load("mnist_lenet5_advtrained.npz")
-    variables = torch_weights.to_variables("lenet5", weights, image_shape=(28, 28, 1))
+    arrays = torch_weights.load("resnet18.safetensors")
+    variables = torch_weights.to_variables("resnet18", arrays, image_shape=(32, 32, 3))
+    arrays = torch_weights.from_variables("resnet18", variables, image_shape=(32, 32, 3))
+    torch_weights.encode(".safetensors", arrays)
 
-The file is an .npz with one array for each entry of the state dict, under PyTorch's name and in PyTorch's layout.
-Another architecture is another entry of `_SOURCES`.
+A file holds one array for each entry of a state dict, under PyTorch's name and in PyTorch's layout. Reading one never
+runs code from it: pickled objects are refused.
 """
 
-import dataclasses
+import io
+import json
 import os
+import pathlib
 import zipfile
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
+import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxrobust import models
 from jaxrobust.errors import FieldError
+from jaxrobust.models import torch_names
 
 _FIELD = "model.weights"
+_SHOWN = 3  # names in a message
 
 # From PyTorch's axes to ours, by number of axes: vectors, linear layers (out, in) and convolutions OIHW.
 _AXES = {1: (0,), 2: (1, 0), 4: (0, 2, 3, 1)}
 
+# The linear layer that reads a flattened map: its name, the map's channels (None: the image's) and by how much the
+# map's sides are smaller than the image's. PyTorch flattens channels first.
+_FLATTENED = {"linear": ("head", None, 1), "mlp": ("hidden1", None, 1), "lenet5": ("hidden", 64, 4)}
 
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """Where the entries of a state dict belong.
-
-    Attributes:
-        variables: path of our variable for each name of PyTorch's.
-        flattened: for each linear weight that reads a flattened [channels, height, width] map, the channels and the
-            factor by which the map's sides are smaller than the image's.
-    """
-
-    variables: dict[str, str]
-    flattened: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
-
-
-_SOURCES = {
-    # advertorch (Ding et al. 2019), advertorch.test_utils.LeNet5
-    "lenet5": _Source(
-        variables={
-            "conv1.weight": "params/conv1/kernel",
-            "conv1.bias": "params/conv1/bias",
-            "conv2.weight": "params/conv2/kernel",
-            "conv2.bias": "params/conv2/bias",
-            "linear1.weight": "params/hidden/kernel",
-            "linear1.bias": "params/hidden/bias",
-            "linear2.weight": "params/head/kernel",
-            "linear2.bias": "params/head/bias",
-        },
-        flattened={"linear1.weight": (64, 4)},
-    ),
-}
+# Where a training script's checkpoint keeps the state dict, the first of which is taken.
+_NESTS = ("state_dict", "model_state_dict", "model", "net", "last")
 
 
 def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name. Pickled objects are refused: reading one would run its code.
+    """The arrays of a .safetensors, .npz, .pt or .pth file by name; only the last two need PyTorch.
+
+    The metadata `mean` and `std` of a .safetensors file, which `encode` writes, come as arrays of these names.
 
     Raises:
-        FieldError: there is no such file, or it is not an .npz of plain arrays.
+        FieldError: there is no such file, its name has another ending, or it holds anything but plain arrays.
     """
+    name = os.fspath(path)
+    readers = {
+        ".safetensors": (_read_safetensors, "write the state dict with safetensors.torch.save_file"),
+        ".npz": (_read_npz, "write the state dict with numpy.savez, one plain array a name"),
+        ".pt": (_read_torch, "write the state dict alone, with torch.save or safetensors.torch.save_file"),
+    }
+    readers[".pth"] = readers[".pt"]
+    suffix = pathlib.Path(path).suffix
+    if suffix not in readers:
+        raise FieldError(_FIELD, name, "is no file of weights by its name", f"give one of {', '.join(readers)}")
+    read, remedy = readers[suffix]
+    if not os.path.isfile(path):
+        raise FieldError(_FIELD, name, "there is no such file", "check the path")
     try:
-        with open(path, "rb") as file, zipfile.ZipFile(file):  # numpy.load takes other files too
-            file.seek(0)
-            archive = np.load(file, allow_pickle=False)
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise FieldError(_FIELD, os.fspath(path), "there is no such file", "check the path") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        remedy = "write the state dict with numpy.savez, one plain array a name"
-        raise FieldError(_FIELD, os.fspath(path), f"not an .npz of plain arrays ({error})", remedy) from error
+        return read(path)
+    except FieldError:
+        raise
+    except Exception as error:  # each library has its own for files that are torn, or made to mislead
+        reason = " ".join(str(error).split())[:200]
+        raise FieldError(_FIELD, name, f"is no {suffix} of plain arrays ({reason})", remedy) from error
 
 
-def to_variables(name: str, weights: dict[str, np.ndarray], image_shape: tuple[int, int, int]) -> dict:
-    """Variables of `models.create(name, num_classes=...)`, with as many classes as the weights have logits.
+def _read_npz(path):
+    with open(path, "rb") as file, zipfile.ZipFile(file):  # numpy.load takes other files too, pickles among them
+        file.seek(0)
+        archive = np.load(file, allow_pickle=False)
+        return {name: archive[name] for name in archive.files}
+
+
+def _read_safetensors(path):
+    content = pathlib.Path(path).read_bytes()
+    # Not safetensors.numpy.load, which does not know bfloat16.
+    types = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "I64": np.int64}
+    arrays = {}
+    for name, entry in safetensors.deserialize(content):
+        if entry["dtype"] not in types:
+            raise ValueError(f"{name} is of type {entry['dtype']}")
+        arrays[name] = np.frombuffer(entry["data"], types[entry["dtype"]]).reshape(entry["shape"])
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header.get("__metadata__", {})
+    return arrays | {name: np.array(json.loads(metadata[name]), float) for name in ("mean", "std") if name in metadata}
+
+
+def _read_torch(path):
+    try:
+        import torch
+    except ImportError:
+        remedy = "install torch, or convert the file to .safetensors where it is"
+        raise FieldError(_FIELD, os.fspath(path), "needs PyTorch to be read", remedy) from None
+    entries = torch.load(path, map_location="cpu", weights_only=True)
+    while isinstance(entries, Mapping) and (
+        nest := next((n for n in _NESTS if isinstance(entries.get(n), Mapping)), 0)
+    ):
+        entries = entries[nest]
+    if not isinstance(entries, Mapping):
+        raise ValueError(f"it holds a {type(entries).__name__}, not a state dict")
+    tensors = {name: value.detach() for name, value in entries.items() if isinstance(value, torch.Tensor)}
+    # NumPy has no bfloat16.
+    return {name: (t.float() if t.is_floating_point() else t).numpy() for name, t in tensors.items()}
+
+
+def encode(suffix: str, arrays: dict[str, np.ndarray], mean=None, std=None) -> bytes:
+    """The content of a file of these arrays, for `.safetensors` or `.npz`.
+
+    The pixels' mean and std go into the metadata of a .safetensors file, where `load_state_dict` does not see them.
+
+    Raises:
+        FieldError: it is another suffix.
+    """
+    if suffix == ".safetensors":
+        metadata = {"format": "pt"}
+        metadata |= {name: json.dumps(list(values)) for name, values in (("mean", mean), ("std", std)) if values}
+        return safetensors.numpy.save(arrays, metadata)
+    if suffix == ".npz":
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
+    raise FieldError(_FIELD, suffix, "no weights are written in such a file", "name a .safetensors or an .npz file")
+
+
+def normalisation(name: str, arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, ...]]:
+    """`mean` and `std` of the pixels in [0, 1] that the weights of an architecture came with, as far as they did."""
+    bare = _unwrapped(name, arrays)
+    found = torch_names.normalisation(bare)
+    return {field: tuple(map(float, arrays[bare[entry]].ravel())) for field, entry in found.items()}
+
+
+def to_variables(name: str, arrays: dict[str, np.ndarray], image_shape: tuple[int, int, int], **options) -> dict:
+    """Variables of `models.create(name, num_classes=..., **options)`, with as many classes as the arrays have logits.
+
+    Names may have the prefixes of common wrappers, such as `module.`. Counters of batches, and the pixels' mean and
+    std, are left out.
 
     Args:
         name: of the architecture.
-        weights: float arrays by PyTorch's names, in PyTorch's layouts.
+        arrays: float arrays by PyTorch's names, in PyTorch's layouts.
         image_shape: height, width and channels of the images.
+        options: of the model, those that its variables depend on.
+
+    Returns:
+        {"params": ..., "batch_stats": ...} in float32; the latter only where the model has batch norm.
 
     Raises:
-        FieldError: no weights of this architecture can be read; or a name is missing, unknown or has another shape.
+        FieldError: the weights are of an architecture that computes something else; or an array is missing, unknown,
+            not of floats or has another shape.
     """
-    if name not in _SOURCES:
-        remedy = f"PyTorch weights can be read for {', '.join(_SOURCES)}"
-        raise FieldError("model.name", name, "its PyTorch names are not known", remedy)
-    source = _SOURCES[name]
-    remedy = f"use the state dict of a {name} for images of shape {tuple(image_shape)}"
-    if missing := sorted(source.variables.keys() - weights.keys()):
-        raise FieldError(_FIELD, missing, "these arrays are missing", remedy)
-    if unknown := sorted(weights.keys() - source.variables.keys()):
-        raise FieldError(_FIELD, unknown, f"{name} has no such arrays", remedy)
+    bare = _unwrapped(name, arrays)
+    if reason := torch_names.problem(bare):
+        raise FieldError(_FIELD, name, reason, "its weights cannot be used here")
+    for entry in torch_names.normalisation(bare).values():
+        del bare[entry]
 
-    (head_bias,) = (theirs for theirs, ours in source.variables.items() if ours == "params/head/bias")
-    shapes = _variable_shapes(name, weights[head_bias].size, image_shape)
+    shapes = _variable_shapes(name, image_shape, options)
+    scheme = torch_names.recognise(name, shapes, bare)
+    ours = {torch_names.of(scheme, path): path for path in shapes}
+    remedy = f"use the state dict of such a {name}, and the same model.* fields and images of shape {image_shape}"
+    if missing := [entry for entry in ours if entry not in bare]:
+        raise FieldError(_FIELD, _some(missing), f"missing; {scheme.name}'s {name} has {len(ours)} arrays", remedy)
+    if unknown := [bare[entry] for entry in bare if entry not in ours]:
+        raise FieldError(_FIELD, _some(unknown), f"unknown; {scheme.name}'s {name} has {len(ours)} arrays", remedy)
+
+    (head_bias,) = (entry for entry, path in ours.items() if path == "params/head/bias")
+    num_classes = arrays[bare[head_bias]].size
     variables = {}
-    for theirs, ours in source.variables.items():
-        array, axes = weights[theirs], _AXES[len(shapes[ours])]
-        expected = tuple(shapes[ours][axes.index(axis)] for axis in range(len(axes)))
+    for entry, path in ours.items():
+        array, shape = np.asarray(arrays[bare[entry]]), shapes[path]
+        if path.startswith("params/head/"):
+            shape = (*shape[:-1], num_classes)
+        axes = _AXES[len(shape)]
+        expected = tuple(shape[axes.index(axis)] for axis in range(len(axes)))
         if array.shape != expected:
-            raise FieldError(_FIELD, theirs, f"its shape is {array.shape}, expected {expected}", remedy)
-        if theirs in source.flattened:
-            array = _channels_last(array, image_shape, *source.flattened[theirs])
-        variables[ours] = np.ascontiguousarray(array.transpose(axes), dtype=np.float32)
+            raise FieldError(_FIELD, bare[entry], f"its shape is {array.shape}, expected {expected}", remedy)
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise FieldError(_FIELD, bare[entry], f"holds {array.dtype}, not floats", remedy)
+        array = _reorder(name, path, array, image_shape, to_ours=True)
+        variables[path] = np.ascontiguousarray(array.transpose(axes), dtype=np.float32)
     return unflatten_dict(variables, sep="/")
 
 
-def _variable_shapes(name, num_classes, image_shape) -> dict[str, tuple[int, ...]]:
-    model = models.create(name, num_classes=num_classes)
+def from_variables(
+    name: str, variables: dict, image_shape: tuple[int, int, int], scheme: str | None = None
+) -> dict[str, np.ndarray]:
+    """The inverse of `to_variables`: float32 arrays by PyTorch's names, in PyTorch's layouts.
+
+    Args:
+        scheme: whose names, of `torch_names.SCHEMES[name]`; None is the first.
+
+    Raises:
+        FieldError: there are no such names for this architecture.
+    """
+    schemes = {known.name: known for known in torch_names.SCHEMES[name]}
+    if scheme is not None and scheme not in schemes:
+        raise FieldError("--names", scheme, f"{name} has no names of this kind", f"write one of {', '.join(schemes)}")
+    chosen = schemes[scheme] if scheme else torch_names.SCHEMES[name][0]
+    arrays = {}
+    for path, array in flatten_dict(variables, sep="/").items():
+        array = np.asarray(array, np.float32)
+        array = array.transpose(np.argsort(_AXES[array.ndim]))
+        arrays[torch_names.of(chosen, path)] = np.ascontiguousarray(
+            _reorder(name, path, array, image_shape, to_ours=False)
+        )
+    return arrays
+
+
+def _unwrapped(name, arrays) -> dict[str, str]:
+    if name not in torch_names.SCHEMES:
+        remedy = f"PyTorch weights can be read for {', '.join(torch_names.SCHEMES)}"
+        raise FieldError("model.name", name, "its PyTorch names are not known", remedy)
+    try:
+        return torch_names.unwrapped(name, arrays)
+    except ValueError as error:
+        raise FieldError(_FIELD, name, f"holds several models: {error}", "give a file of one") from error
+
+
+def _variable_shapes(name, image_shape, options) -> dict[str, tuple[int, ...]]:
+    """Shapes of the variables by path, for a single class."""
+    model = models.create(name, num_classes=1, **options)
     images = jnp.zeros((1, *image_shape))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
     return {path: variable.shape for path, variable in flatten_dict(variables, sep="/").items()}
 
 
-def _channels_last(weight, image_shape, channels, factor):
-    """Columns of a linear weight [out, in] in the order of a flattened NHWC map instead of a flattened NCHW one."""
-    height, width = image_shape[0] // factor, image_shape[1] // factor
-    return weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(weight.shape)
+def _reorder(name, path, weight, image_shape, *, to_ours: bool):
+    """Columns of a linear weight [out, in] in the order of a flattened NHWC map (ours) or NCHW map (PyTorch's)."""
+    layer, channels, factor = _FLATTENED.get(name, (None, None, 1))
+    if path != f"params/{layer}/kernel":
+        return weight
+    height, width, channels = image_shape[0] // factor, image_shape[1] // factor, channels or image_shape[2]
+    if to_ours:
+        return weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(weight.shape)
+    return weight.reshape(-1, height, width, channels).transpose(0, 3, 1, 2).reshape(weight.shape)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

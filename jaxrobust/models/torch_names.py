@@ -1,0 +1,138 @@
+"""PyTorch's names for the variables of our models.
+
+    torch_names.of(torch_names.SCHEMES["resnet18"][1], "params/stage2_block1/conv1/kernel")  # layer2.0.conv1.weight
+
+A scheme is how one published code base names the modules of a family; names alone, layouts are in `torch_weights`.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """How a code base names the modules of a model.
+
+    Attributes:
+        name: of the code base.
+        modules: its name for a module of ours, without its number; others are called the same in both.
+        block: its name for a residual block, by stage, from 1, and place in the stage, from 0.
+    """
+
+    name: str
+    modules: dict[str, str]
+    block: str = ""
+
+
+_RESNET = {"stem": "conv1", "stem_norm": "bn1", "norm": "bn"}
+# RobustBench's ResNet is that of github.com/kuangliu/pytorch-cifar.
+_RESNETS = (
+    Scheme(
+        "robustbench",
+        {**_RESNET, "shortcut": "shortcut.0", "shortcut_norm": "shortcut.1", "head": "linear"},
+        "layer{stage}.{index}",
+    ),
+    Scheme(
+        "torchvision",
+        {**_RESNET, "shortcut": "downsample.0", "shortcut_norm": "downsample.1", "head": "fc"},
+        "layer{stage}.{index}",
+    ),
+)
+# By architecture; the first is how weights are exported.
+SCHEMES = {
+    "linear": (Scheme("jaxrobust", {"head": "linear"}),),
+    "mlp": (Scheme("jaxrobust", {"head": "linear"}),),
+    "cnn": (Scheme("jaxrobust", {"norm": "bn", "head": "linear"}),),
+    # advertorch.test_utils.LeNet5 (Ding et al. 2019)
+    "lenet5": (Scheme("advertorch", {"hidden": "linear1", "head": "linear2"}),),
+    "resnet18": _RESNETS,
+    "resnet34": _RESNETS,
+    "resnet50": _RESNETS,
+    "preact_resnet18": (
+        Scheme(
+            "robustbench",
+            {"stem": "conv1", "norm": "bn", "shortcut": "shortcut.0", "final_norm": "bn", "head": "linear"},
+            "layer{stage}.{index}",
+        ),
+    ),
+    # RobustBench's is that of TRADES (Zhang et al. 2019).
+    "wide_resnet": (
+        Scheme(
+            "robustbench",
+            {"stem": "conv1", "norm": "bn", "shortcut": "convShortcut", "final_norm": "bn1", "head": "fc"},
+            "block{stage}.layer.{index}",
+        ),
+    ),
+}
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+
+# What may stand around a model: DataParallel, a normalising wrapper, torch.compile, a place in nn.Sequential.
+_WRAPPERS = re.compile(r"((module|model|net|_orig_mod|\d+)\.)+")
+# Counters; and modules that published checkpoints hold and their forward passes leave out, or that repeat others.
+_UNUSED = re.compile(r"(.*\.)?num_batches_tracked|attacker\..*|model_preact_hl1\..*")
+_UNUSED_BY_MODEL = {"wide_resnet": re.compile(r"sub_block1\..*")}
+_MEANS = ("mean", "means", "mu", "new_mean")
+_STDS = ("std", "sds", "sigma", "new_std")
+# Architectures that are taken for one of ours, by a name that tells them apart.
+_OTHERS = (
+    (
+        re.compile(r"(layer\.\d+\.block|layer_\d+)\.\d+\.batchnorm_0\.weight"),
+        "this is DeepMind's ResNet, which pads strided convolutions on one side alone",
+    ),
+    (re.compile(r"layer\d+\.\d+\.bn0\.weight"), "this is a ResNet with batch norm before each block"),
+    (re.compile(r".*\.weight_(v|orig)|parametrizations\..*"), "its weights are parametrised (weight norm, pruning)"),
+)
+
+
+def of(scheme: Scheme, path: str) -> str:
+    """PyTorch's name for a variable of ours, for example `params/stage1_block2/norm1/scale`."""
+    _, *block, module, leaf = path.split("/")
+    kind, number = re.fullmatch(r"(.*?)(\d*)", module).groups()
+    parts = [scheme.modules.get(kind, kind) + number, _LEAVES[leaf]]
+    if block:
+        stage, place = map(int, re.fullmatch(r"stage(\d+)_block(\d+)", block[0]).groups())
+        parts.insert(0, scheme.block.format(stage=stage, index=place - 1))
+    return ".".join(parts)
+
+
+def recognise(model: str, paths: Iterable[str], names: Iterable[str]) -> Scheme:
+    """The scheme of this model's that has most of the names."""
+    paths, names = list(paths), set(names)
+    return max(SCHEMES[model], key=lambda scheme: len(names & {of(scheme, path) for path in paths}))
+
+
+def unwrapped(model: str, names: Iterable[str]) -> dict[str, str]:
+    """Names without their wrappers: bare name -> name. Left out is what no forward pass of such a model reads.
+
+    Raises:
+        ValueError: two names are the same without wrappers.
+    """
+    bare = {}
+    for name in names:
+        short = _WRAPPERS.sub("", name, count=1) if _WRAPPERS.match(name) else name
+        unused = _UNUSED_BY_MODEL.get(model)
+        if _UNUSED.fullmatch(short) or (unused and unused.fullmatch(short)):
+            continue
+        if short in bare:
+            raise ValueError(f"{bare[short]} and {name} are both {short}")
+        bare[short] = name
+    return bare
+
+
+def normalisation(names: Iterable[str]) -> dict[str, str]:
+    """The names, of bare ones, of the pixels' `mean` and `std`, as far as they are there."""
+    found = {}
+    for name in names:
+        last = name.rpartition(".")[2]
+        for field, known in (("mean", _MEANS), ("std", _STDS)):
+            if last in known:
+                found.setdefault(field, name)
+    return found
+
+
+def problem(names: Iterable[str]) -> str | None:
+    """Why these are not the weights of any architecture here, where the names tell; else None."""
+    names = list(names)
+    return next((reason for name, reason in _OTHERS if any(name.fullmatch(other) for other in names)), None)

@@ -1,0 +1,150 @@
+"""Imported weights are scored like a checkpoint, exported ones are those of the run."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tiny_config
+
+from jaxrobust import build, checkpoints, evaluate, files, parallel, results, weights
+from jaxrobust import config as config_lib
+from jaxrobust.errors import FieldError, UserError
+from jaxrobust.models import torch_weights
+
+ROOT = pathlib.Path(__file__).parent.parent
+DIGITS = (8, 8, 1)
+
+
+def state_dict(num_classes=10, hidden=6):
+    """Of a small perceptron for the digits."""
+    rng = np.random.default_rng(0)
+    shapes = {"hidden1.weight": (hidden, 64), "hidden1.bias": (hidden,)}
+    shapes |= {"linear.weight": (num_classes, hidden), "linear.bias": (num_classes,)}
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def config():
+    config = tiny_config.get_config()
+    config.model.name = "mlp"
+    config.model.hidden = (6,)
+    config.eval.attacks = ("clean", "fgsm")
+    config.eval.examples = 100
+    return config
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "published.safetensors"
+    path.write_bytes(torch_weights.encode(path.suffix, state_dict()))
+    return path
+
+
+def test_imported_weights_are_scored_and_exported_as_they_were(tmp_path, config, file):
+    workdir = tmp_path / "run"
+    weights.import_weights(file, config, workdir)
+    evaluate.evaluate_checkpoints(workdir)
+    records = {record["attack"]: record for record in results.read(workdir)}
+    assert set(records) == {"clean", "fgsm"}
+    assert {(record["weights"], record["split"], record["epoch"]) for record in records.values()} == {
+        ("raw", "test", config.train.epochs)
+    }
+
+    dataset = build.dataset(config)
+    index = results.read_examples(workdir, records["clean"]["step"], "raw", "test")["index"]
+    images = np.float32(dataset.test.images[index]).reshape(len(index), -1)  # one channel: the same in both layouts
+    images /= 255 if dataset.test.images.dtype == np.uint8 else 1
+    arrays = state_dict()
+    hidden = np.maximum(images @ arrays["hidden1.weight"].T + arrays["hidden1.bias"], 0)
+    prediction = np.argmax(hidden @ arrays["linear.weight"].T + arrays["linear.bias"], 1)
+    assert records["clean"]["accuracy"] == np.mean(prediction == dataset.test.labels[index])
+    assert "imported from published.safetensors" in (workdir / "report.html").read_text()
+    assert files.read_json(workdir / results.ORIGIN)["file"] == "published.safetensors"
+
+    weights.export_weights(tmp_path / "again.npz", workdir)
+    for name, array in torch_weights.load(tmp_path / "again.npz").items():
+        np.testing.assert_array_equal(array, state_dict()[name])
+    with pytest.raises(UserError, match="holds a run already"):
+        weights.import_weights(file, config, workdir)
+
+
+def test_the_best_checkpoint_is_exported_unless_another_is_named(tmp_path, config):
+    """A run of two checkpoints, whose weights tell which they are."""
+    workdir, mesh = tmp_path / "run", parallel.make_mesh()
+    dataset = build.dataset(config)
+    state = build.initial_state(config, dataset, mesh, 8)
+    fill = lambda tree, value: jax.tree.map(lambda leaf: np.full(leaf.shape, value, np.float32), tree)  # noqa: E731
+    saved = checkpoints.Checkpoints(workdir)
+    for step, raw in ((4, 1.0), (8, 3.0)):
+        saved.save(step, state.replace(weights=fill(state.weights, raw), averaged=fill(state.averaged, raw + 1)))
+    saved.close()
+    files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
+
+    def exported(**options):
+        weights.export_weights(tmp_path / "out.safetensors", workdir, **options)
+        return float(torch_weights.load(tmp_path / "out.safetensors")["linear.bias"][0])
+
+    assert exported() == 4, "the last, averaged"
+    files.write_atomically(workdir / results.BEST, json.dumps({"step": 4, "weights": "raw"}))
+    assert exported() == 1
+    assert exported(weights="averaged") == 2
+    assert exported(step=8) == 4
+    assert exported(step=8, weights="raw") == 3
+    with pytest.raises(FieldError, match=r"^--step = 5: is no checkpoint of the run; there are 4, 8"):
+        exported(step=5)
+    with pytest.raises(UserError, match=r"another config \(train.epochs = 9"):
+        exported(overrides={"train.epochs": 9})
+    with pytest.raises(UserError, match="holds no run"):
+        weights.export_weights(tmp_path / "out.npz", tmp_path)
+
+
+def test_what_does_not_fit_is_refused_and_leaves_no_run(tmp_path, config, file):
+    def refused(match, path):
+        with pytest.raises(FieldError, match=match):
+            weights.import_weights(path, config, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    def written(name, arrays, **normalisation):
+        (tmp_path / name).write_bytes(torch_weights.encode(".safetensors", arrays, **normalisation))
+        return tmp_path / name
+
+    refused(r"^data.name = 'digits': has 10 classes, and six.safetensors 6", written("six.safetensors", state_dict(6)))
+    refused(r"^model.weights = '[a-z0-9.]+': its shape", written("wide.safetensors", state_dict(hidden=8)))
+    shifted = written("shifted.safetensors", state_dict(), mean=(0.1307,), std=(1.0,))
+    refused(r'^model.mean = \(0.0,\): is not what .* give "--config.model.mean=\(0.1307,\)"', shifted)
+    broken = state_dict()
+    broken["linear.bias"][:] = np.nan
+    refused(
+        r"^model.weights = 'broken.safetensors': gives logits that are not finite",
+        written("broken.safetensors", broken),
+    )
+    config.model.mean = (0.1307,)
+    weights.import_weights(shifted, config, tmp_path / "run")
+
+
+def test_a_preact_resnet_needs_a_word_on_its_shortcut():
+    model = config_lib.default().model
+    weights._check_shortcut(model, {})
+    model.name = "preact_resnet18"
+    with pytest.raises(FieldError, match=r"^model.shortcut = .*=activation .*=input"):
+        weights._check_shortcut(model, {})
+    weights._check_shortcut(model, {"model.shortcut": "activation"})
+
+
+def test_commands(tmp_path, file):
+    def run(*arguments):
+        command = [sys.executable, "-m", "jaxrobust.weights", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=120)
+
+    workdir = str(tmp_path / "run")
+    model = ("--config.model.name=mlp", "--config.model.hidden=(6,)")
+    done = run("--import", str(file), "--config", "tests/tiny_config.py", *model, "--workdir", workdir)
+    assert done.returncode == 0 and f"--mode evaluate --workdir {workdir}" in done.stderr, done.stderr
+    done = run("--export", str(tmp_path / "out.txt"), "--workdir", workdir)
+    assert done.returncode == 2 and done.stderr.startswith("error: model.weights = '.txt'"), done.stderr
+    assert done.stderr.count("\n") == 1
