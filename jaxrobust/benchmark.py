@@ -127,7 +127,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
         cleanly.compiled = cleanly.lower().compile()
         standard = measuring.plan(cleanly.loop, least=3, **budget)
         works.append(standard)
-    spec = suites.costliest(config.eval.attacks)
+    spec = suites.costliest(config.eval.attacks, config.threat.norm)
     eval_attack = spec.name if spec else "clean"
     console.say(f"evaluation under {eval_attack}, batch {config.eval.batch_size}")
     evaluating, share = _evaluation(config, dataset, mesh, spec, training)
@@ -288,9 +288,9 @@ def _evaluation(config, dataset, mesh, spec, training: Training):
     if spec is None:
         step, share, keeps_state = build.judge_step(config, dataset.num_classes, mesh), 1.0, True
     else:
-        lengths = worst_case.part_lengths(spec.iterations)
-        step, _ = build.attack_steps(config, dataset.num_classes, mesh, spec, lengths[0])
         attack = build.attack(config, dataset.num_classes, spec)
+        lengths = worst_case.part_lengths(attack.iterations)
+        step, _ = build.attack_steps(config, dataset.num_classes, mesh, spec, lengths[0])
         share, keeps_state = lengths[0] / (attack.iterations * attack.runs), len(lengths) > 1
 
     def arguments():

@@ -265,7 +265,8 @@ def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.s
     labels, radius = array((batch,), "int32", share), array((batch,), "float32", share)
     if spec is None:
         return judge_step(config, description.num_classes, mesh).lower(weights, images, images, radius)
-    begin, _ = attack_steps(config, description.num_classes, mesh, spec, worst_case.part_lengths(spec.iterations)[0])
+    iterations = attack(config, description.num_classes, spec).iterations
+    begin, _ = attack_steps(config, description.num_classes, mesh, spec, worst_case.part_lengths(iterations)[0])
     run = array((), "int32", parallel.REPLICATED)
     return begin.lower(weights, images, labels, labels, radius, _abstract_key(mesh), run)
 

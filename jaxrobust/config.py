@@ -26,8 +26,9 @@ from jaxrobust.errors import FieldError
 
 # An Linf radius below this many 255ths is nearly always a fraction of [0, 1] in the wrong field (8/255 = 0.031).
 SMALLEST_EPS_255 = 0.1
-# An L2 radius below this is an Linf radius with the norm changed and the radius forgotten.
-SMALLEST_L2_EPS_255 = 12.0
+# An L2 or L1 radius below this is an Linf radius with the norm changed and the radius forgotten.
+SMALLEST_EPS_255_OF = {"l2": 12.0, "l1": 120.0}
+USUAL_EPS_255_OF = {"l2": "128 (0.5)", "l1": "3060 (12)"}
 
 
 def default() -> ml_collections.ConfigDict:
@@ -70,7 +71,7 @@ def default() -> ml_collections.ConfigDict:
     c.model.shortcut = "activation"  # preact_resnet18: what 1x1 shortcuts read: activation (Rice et al. 2020) | input
 
     c.threat = ml_collections.ConfigDict()  # what the model is trained and judged against
-    c.threat.norm = "linf"  # linf | l2
+    c.threat.norm = "linf"  # linf | l2 | l1
     c.threat.eps_255 = 8.0  # radius in 1/255
     c.threat.eps = config_dict.placeholder(float)  # radius in pixel units of [0, 1]; replaces eps_255 where given
 
@@ -233,7 +234,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     if not config.eval.attacks:
         raise FieldError("eval.attacks", (), "is empty", "name at least one, for example ('clean', 'pgd20')")
     for name in config.eval.attacks:
-        suites.parse(str(name))
+        suites.parse(str(name), config.threat.norm)
     _at_least("eval.every_epochs", config.eval.every_epochs, 0)
     _at_least("eval.examples", config.eval.examples, 0)
 
@@ -271,12 +272,12 @@ def _validate_threat(threat) -> None:
             "is an Linf radius larger than the pixel range, 255/255",
             "write the radius in 1/255, for example 8",
         )
-    if threat.norm == "l2" and 0 < threat.eps_255 < SMALLEST_L2_EPS_255:
+    if 0 < threat.eps_255 < SMALLEST_EPS_255_OF.get(threat.norm, 0):
         raise FieldError(
             "threat.eps_255",
             threat.eps_255,
-            "is hardly anything as an L2 radius",
-            "the usual one is 128 (0.5); if it is meant, give --config.threat.eps in pixel units",
+            f"is hardly anything as an {threat.norm.upper()} radius",
+            f"usual is {USUAL_EPS_255_OF[threat.norm]}; if it is meant, give --config.threat.eps in pixel units",
         )
     if 0 < threat.eps_255 < SMALLEST_EPS_255:
         raise FieldError(

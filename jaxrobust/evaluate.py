@@ -55,7 +55,9 @@ class Evaluator:
             if index.size:
                 self._splits[name] = split.take(index), index
         # Clean predictions are part of every verdict, so they come first whether or not they are asked for.
-        self._suites = [suites.parse(name) for name in dict.fromkeys(("clean", *config.eval.attacks))]
+        self._suites = [
+            suites.parse(name, config.threat.norm) for name in dict.fromkeys(("clean", *config.eval.attacks))
+        ]
         size, classes = config.eval.batch_size, dataset.num_classes
         self._judge = worst_case.Judge(build.judge_step(config, classes, mesh), mesh, size)
         key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)  # 0 and 1 are the training's
@@ -186,10 +188,11 @@ class Evaluator:
 
     def _settings(self, *specs) -> dict:
         """What a result says of the attack, or the suite of several, behind it."""
+        settings = dict.fromkeys(("norm", "eps", "step_size", "steps", "restarts", "targets", "loss"))
         if specs == (None,):
-            return dict.fromkeys(("norm", "eps", "step_size", "steps", "restarts"))
-        norm, radius = self._config.threat.norm, config_lib.radius(self._config)
-        settings = {"norm": norm, "eps": radius, "step_size": None, "steps": None, "restarts": None}
+            return settings
+        radius, classes = config_lib.radius(self._config), len(self._class_names)
+        settings |= {"norm": self._config.threat.norm, "eps": radius}
         if len(specs) > 1:
             return settings | {"members": [spec.name for spec in specs]}
         (spec,) = specs
@@ -198,6 +201,8 @@ class Evaluator:
             "step_size": None if relative is None else relative * radius,
             "steps": spec.iterations,
             "restarts": spec.restarts,
+            "targets": min(spec.targets, classes - 1),
+            "loss": spec.loss(classes),
         }
 
     def _classify(self, weights, split, title) -> tuple[np.ndarray, Work]:

@@ -95,7 +95,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, config.train.batch_size)
     mesh = parallel.make_mesh(machines.devices(topology))
     capacity = machine.capacity or math.inf
-    spec = suites.costliest(config.eval.attacks)
+    spec = suites.costliest(config.eval.attacks, config.threat.norm)
     attack = spec.name if spec else "clean"
 
     training = _compile_training(config, description, mesh)

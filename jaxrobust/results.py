@@ -60,7 +60,7 @@ def make_record(
         passes: arithmetic per example, in forward passes.
         idle: the share of them spent on examples already broken, and on filling up batches.
         seconds: that the attack took.
-        settings: of the attack: norm, eps, step_size, steps, restarts, members.
+        settings: of the attack: norm, eps, step_size, steps, restarts, targets, loss, members.
     """
     num_classes = len(class_names)
     count = classwise.class_counts(labels, num_classes)

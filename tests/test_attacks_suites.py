@@ -1,6 +1,6 @@
 import pytest
 
-from jaxrobust.attacks import losses, suites
+from jaxrobust.attacks import losses, suites, threats
 from jaxrobust.errors import FieldError
 
 
@@ -17,12 +17,47 @@ def test_names_say_what_is_done():
     assert pgd.loss is losses.cross_entropy
     assert (pgd.iterations, pgd.runs, pgd.random_start, pgd.relative_step) == (50, 10, True, 0.1)
     assert only("cw30").build("l2", 10).loss is losses.margin
+    towards = only("pgd_t50x2").build("linf", 5)
+    assert (towards.loss, towards.targets, towards.runs) == (losses.targeted_cross_entropy, 4, 8)
+    assert only("apgd_cex5").build("linf", 10).runs == 5 and only("square1000").build("l2", 10).iterations == 1000
 
 
 def test_a_suite_reports_each_member_and_itself():
     assert list(suites.parse("pgd20").stages) == ["pgd20"]
     assert list(suites.parse("fast").stages) == ["fast/pgd20", "fast/cw20"]
     assert list(suites.parse("fgsm+cw5x2").stages) == ["fgsm+cw5x2/fgsm", "fgsm+cw5x2/cw5x2"]
+
+
+@pytest.mark.parametrize("norm", threats.NAMES)
+def test_the_standard_suite_is_the_published_protocol(norm):
+    """Steps, restarts and targets of AutoAttack's standard version; with three classes there are two targets."""
+    members = {member.name: member.build(norm, 10) for member in suites.parse("standard", norm).members}
+    ce = "apgd_cex5" if norm == "l1" else "apgd_ce"
+    assert list(members) == [ce, "apgd_t", "fab_t", "square"]
+    runs = {name: attack.runs for name, attack in members.items()}
+    l1 = norm == "l1"
+    assert runs == {ce: 5 if l1 else 1, "apgd_t": 5 if l1 else 9, "fab_t": 9, "square": 1}
+    more = 2 if l1 else 0  # evaluations at the changes of the ball
+    iterations = [attack.iterations for attack in members.values()]
+    assert iterations == [100 + more, 100 + more, 100, 5000]
+    assert [m.build(norm, 3).runs for m in suites.parse("apgd_t+fab_t", norm).members] == [2, 2]
+
+
+def test_results_can_say_which_loss_is_climbed():
+    (member,) = suites.parse("apgd_t").members
+    assert [member.loss(classes) for classes in (2, 10)] == ["targeted margin", "targeted dlr"]
+    assert only("fab").loss(10) is None and only("square").loss(10) == "margin"
+
+
+def test_the_longer_suite_has_all_of_the_standard_one():
+    assert {m.kind for m in suites.parse("standard").members} < {m.kind for m in suites.parse("plus").members}
+
+
+def test_what_a_norm_has_no_form_of_is_refused():
+    for name in ("spsa", "apgd_ce4"):
+        assert suites.parse(name, "l2").members
+        with pytest.raises(FieldError, match="L1"):
+            suites.parse(name, "l1")
 
 
 @pytest.mark.parametrize(
@@ -35,4 +70,5 @@ def test_unknown_names_are_refused(name):
 
 def test_the_costliest_member_is_that_of_most_iterations():
     assert suites.costliest(("clean", "fgsm+pgd5x10", "cw20")).name == "pgd5x10"
+    assert suites.costliest(("standard",)).kind == "square"
     assert suites.costliest(("clean",)) is None

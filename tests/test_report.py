@@ -65,6 +65,8 @@ def write_run(
                         labels=labels,
                         prediction=prediction,
                         clean_prediction=predictions["clean"],
+                        passes=1.0,
+                        idle=0.0,
                         seconds=1.0,
                         **settings,
                     )

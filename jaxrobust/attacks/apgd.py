@@ -67,6 +67,10 @@ class State(NamedTuple):
     halved: jax.Array
     targets: jax.Array | None
 
+    @property
+    def broken(self):
+        return self.adversarial_margin > 0
+
 
 @dataclasses.dataclass(frozen=True)
 class Apgd:

@@ -75,6 +75,10 @@ class State(NamedTuple):
     changed: jax.Array
     targets: jax.Array | None
 
+    @property
+    def broken(self):
+        return self.adversarial_margin > 0
+
 
 @dataclasses.dataclass(frozen=True)
 class ApgdL1:

@@ -52,6 +52,10 @@ class FabState(NamedTuple):
     iterate: jax.Array
     target: jax.Array
 
+    @property
+    def broken(self):
+        return self.score > 0
+
 
 @dataclasses.dataclass(frozen=True)
 class Fab:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.attacks import losses, threats
+from jaxrobust.attacks import ascent, losses, threats
 from jaxrobust.attacks.attack import Victims
 
 LOOP = "attack_loop"  # what the loop over steps is called in compiled programs
@@ -77,7 +77,12 @@ class Pgd:
             return threats.random_start(self.norm, restart_keys, images, radius)
 
         def worse(worst, candidate, logits):
-            return worse_of(worst, candidate, logits, labels)
+            """Replace the worst image so far, and its margin, wherever the candidate has a larger margin."""
+            image, score = worst
+            # A model that is not a number there has not classified the image: nothing is worse.
+            candidate_score = jnp.nan_to_num(losses.margin(logits, labels), nan=jnp.inf)
+            better = candidate_score > score
+            return jnp.where(threats.per_example(better, image), candidate, image), jnp.maximum(score, candidate_score)
 
         @jax.named_scope(LOOP)
         def loop(body, carry):
@@ -108,14 +113,14 @@ class PgdState(NamedTuple):
 
     Attributes:
         adversarial, margin: the iterate with the largest margin loss so far, and that loss.
-        current: the last iterate.
-        gradient: of the loss there.
+        point: the last iterate.
+        targets: [B] classes, None in an untargeted attack.
     """
 
     adversarial: jax.Array
     margin: jax.Array
-    current: jax.Array
-    gradient: jax.Array
+    point: ascent.Point
+    targets: jax.Array | None
 
     @property
     def broken(self):
@@ -128,9 +133,11 @@ class PgdAttack:
 
     Attributes:
         norm: the ball and the direction of a step.
-        loss: (logits, labels) -> [B], what is climbed.
+        loss: one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES.
         iterations: steps per start.
-        restarts: number of starts.
+        restarts: number of starts, for each target.
+        targets: 0, or how many of the most likely wrong classes of the clean image are gone for, at most the number of
+            classes less one. Run r goes for number r modulo `targets`.
         random_start: start at a random point of the ball instead of the image itself.
         relative_step: size of a step, as a share of the radius.
     """
@@ -139,49 +146,37 @@ class PgdAttack:
     loss: Callable
     iterations: int
     restarts: int = 1
+    targets: int = 0
     random_start: bool = True
     relative_step: float = 0.25
-    start_passes = 2.0
     step_passes = 2.0
 
     @property
     def runs(self) -> int:
-        return self.restarts
+        return self.restarts * max(self.targets, 1)
+
+    @property
+    def start_passes(self) -> float:
+        return 3.0 if self.targets else 2.0
 
     def start(self, logits_fn, victims: Victims, run) -> PgdState:
-        """The starting point, with its gradient."""
-        start = victims.images
+        """The starting point."""
+        images, labels, keys, radius = victims
+        start, targets = images, None
         if self.random_start:
-            keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, 0)
-            start = threats.random_start(self.norm, keys, victims.images, victims.radius)
-        nothing = start, jnp.full(len(victims.labels), -jnp.inf)
-        return self._visit(logits_fn, victims, nothing, start)
+            start = threats.random_start(self.norm, jax.vmap(jax.random.fold_in, (0, None))(keys, 0), images, radius)
+        if self.targets:
+            targets = ascent.likely_wrong(logits_fn(images), labels, run % self.targets, self.targets)
+        point = ascent.evaluate(logits_fn, self.loss, start, labels, targets)
+        return PgdState(point.images, point.margin, point, targets)
 
     def step(self, logits_fn, victims: Victims, state: PgdState, iteration) -> PgdState:
         """One step of the loss's ascent."""
-        step_size = threats.per_example(self.relative_step * victims.radius, state.current)
-        moved = state.current + step_size * self.norm.direction(state.gradient)
-        moved = threats.project(self.norm, victims.images, moved, victims.radius)
-        return self._visit(logits_fn, victims, (state.adversarial, state.margin), moved)
-
-    def _visit(self, logits_fn, victims, worst, point):
-        def total_loss(images):
-            logits = logits_fn(images)
-            return self.loss(logits, victims.labels).sum(), logits
-
-        gradient, logits = jax.grad(total_loss, has_aux=True)(point)
-        return PgdState(*worse_of(worst, point, logits, victims.labels), point, gradient)
-
-
-def worse_of(worst, candidate, logits, labels):
-    """The image that is worse for the model, `worst` or the candidate, and its margin loss.
-
-    Args:
-        worst: images [B, H, W, C] and their margin losses [B].
-        candidate: images [B, H, W, C], of which `logits` [B, C] are the model's.
-    """
-    image, score = worst
-    # A model that is not a number there has not classified the image: nothing is worse.
-    candidate_score = jnp.nan_to_num(losses.margin(logits, labels), nan=jnp.inf)
-    better = candidate_score > score
-    return jnp.where(threats.per_example(better, image), candidate, image), jnp.maximum(score, candidate_score)
+        images, labels, _, radius = victims
+        step_size = threats.per_example(self.relative_step * radius, images)
+        moved = state.point.images + step_size * self.norm.direction(state.point.gradient)
+        moved = threats.project(self.norm, images, moved, radius)
+        point = ascent.evaluate(logits_fn, self.loss, moved, labels, state.targets)
+        better = threats.per_example(point.margin > state.margin, images)
+        adversarial = jnp.where(better, point.images, state.adversarial)
+        return PgdState(adversarial, jnp.maximum(point.margin, state.margin), point, state.targets)

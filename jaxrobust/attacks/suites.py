@@ -1,26 +1,75 @@
 """The attacks of an evaluation, by the names that `eval.attacks` uses.
 
-    clean      no perturbation
-    fgsm       one step of the whole radius from the image itself (Goodfellow et al. 2015)
-    pgdK       K steps of PGD on the cross-entropy from a random start
-    cwK        the same on the margin loss of Carlini & Wagner (2017)
-    NAMExR     with R restarts
+    clean       no perturbation
+    fgsm        one step of the whole radius from the image itself (Goodfellow et al. 2015)
+    pgdK        K steps of PGD on the cross-entropy from a random start
+    cwK         the same on the margin loss of Carlini & Wagner (2017)
+    pgd_tK      PGD towards each of the nine most likely wrong classes in turn; cw_tK the same on the margin
+    apgd_ce     Auto-PGD on the cross-entropy, 100 steps (Croce & Hein 2020)
+    apgd_dlr    the same on the difference of logits ratio
+    apgd_t      the same on the targeted ratio, towards each of the nine most likely wrong classes
+    fab, fab_t  FAB, 100 steps (Croce & Hein 2020), towards the nearest class, or each of the nine most likely
+    square      Square Attack, 5,000 queries (Andriushchenko et al. 2020)
+    spsa        gradients estimated from 128 queries, 100 steps (Uesato et al. 2018)
 
-Several of them, joined by +, are a suite: the worst case over its members for each example, of which each attacks what
-the ones before it left. Three suites have names:
+With fewer than ten classes there are fewer targets. A number after a name is its steps or queries, xR after that its
+restarts: pgd50x10, apgd_cex5, square1000. Several attacks, joined by +, are a suite: the worst case over its members
+for each example, where each attacks what the ones before it left. These suites have names:
 
-    fast       pgd20+cw20
+    fast        pgd20+cw20
+    standard    apgd_ce+apgd_t+fab_t+square, the protocol of AutoAttack (Croce & Hein 2020, for L1 2021)
+    plus        apgd_cex5+apgd_dlrx5+fabx5+square+apgd_t+fab_t, its longer form
 """
 
 import dataclasses
 import re
 
-from jaxrobust.attacks import losses, pgd, threats
+from jaxrobust.attacks import losses, threats
+from jaxrobust.attacks.apgd import Apgd
+from jaxrobust.attacks.apgd_l1 import ApgdL1
 from jaxrobust.attacks.attack import Attack
+from jaxrobust.attacks.fab import Fab
+from jaxrobust.attacks.pgd import PgdAttack
+from jaxrobust.attacks.spsa import Spsa
+from jaxrobust.attacks.square import Square
 from jaxrobust.errors import FieldError
 
-_NAME = re.compile(r"([a-z]+(?:_[a-z]+)?)([1-9]\d*)?(?:x([1-9]\d*))?")
-_SUITES = {"fast": ("pgd20", "cw20")}
+TARGETS = 9
+
+# Steps of each kind of attack; 0: the name has to say.
+_ITERATIONS = {
+    "pgd": 0,
+    "cw": 0,
+    "pgd_t": 0,
+    "cw_t": 0,
+    "apgd_ce": 100,
+    "apgd_dlr": 100,
+    "apgd_t": 100,
+    "fab": 100,
+    "fab_t": 100,
+    "square": 5000,
+    "spsa": 100,
+}
+_LOSS = {
+    "fgsm": "cross_entropy",
+    "pgd": "cross_entropy",
+    "cw": "margin",
+    "pgd_t": "cross_entropy",
+    "cw_t": "margin",
+    "apgd_ce": "cross_entropy",
+    "apgd_dlr": "dlr",
+    "apgd_t": "dlr",
+    "square": "margin",
+    "spsa": "margin",
+}
+_NAME = re.compile(rf"({'|'.join(sorted(_ITERATIONS, key=len, reverse=True))})([1-9]\d*)?(?:x([1-9]\d*))?")
+
+_STANDARD = ("apgd_ce", "apgd_t", "fab_t", "square")
+_PLUS = ("apgd_cex5", "apgd_dlrx5", "fabx5", "square", "apgd_t", "fab_t")
+_SUITES = {"fast": ("pgd20", "cw20"), "standard": _STANDARD, "plus": _PLUS}
+# As published, five restarts and five targets for L1, where a run costs the same but finds less.
+_L1_STANDARD = ("apgd_cex5", "apgd_t", "fab_t", "square")
+_L1_TARGETS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,33 +80,56 @@ class AttackSpec:
         name: as given.
         kind: the name without its numbers.
         iterations: steps of a run.
-        restarts: how often it is run, for an attack that draws random numbers.
+        restarts: how often it is run, for each target.
+        targets: the most wrong classes that it goes towards one by one; 0: none in particular.
     """
 
     name: str
     kind: str
     iterations: int
     restarts: int = 1
+    targets: int = 0
 
     def relative_step(self, relative_step: float) -> float | None:
         """The step that it takes, as a share of the radius, where the usual one is `relative_step`."""
-        return {"fgsm": 1.0, "pgd": relative_step, "cw": relative_step}.get(self.kind)
+        if self.kind == "fgsm":
+            return 1.0
+        return relative_step if self.kind in ("pgd", "cw", "pgd_t", "cw_t") else None
+
+    def loss(self, num_classes: int) -> str | None:
+        """Name of what is climbed: with few classes not what the attack is called after."""
+        name = _LOSS.get(self.kind)
+        return name and losses.name_in_use(name, num_classes, targeted=self.targets > 0)
 
     def build(self, norm: str, num_classes: int, relative_step: float = 0.25) -> Attack:
         """The attack.
 
         Args:
             norm: one of threats.NAMES.
+            num_classes: of the model.
             relative_step: step of PGD as a share of the radius.
         """
-        return pgd.PgdAttack(
-            norm=threats.NORMS[norm],
-            loss=losses.margin if self.kind == "cw" else losses.cross_entropy,
-            iterations=self.iterations,
-            restarts=self.restarts,
-            random_start=self.kind != "fgsm",
-            relative_step=self.relative_step(relative_step),
-        )
+        targets = min(self.targets, num_classes - 1)
+        budget = {"iterations": self.iterations, "restarts": self.restarts}
+        if self.kind in ("fab", "fab_t"):
+            return Fab(norm, num_classes, targets=targets, **budget)
+        if self.kind == "square":
+            return Square(norm, queries=self.iterations, restarts=self.restarts)
+        if self.kind == "spsa":
+            return Spsa(norm, **budget)
+        loss = (losses.TARGETED_LOSSES if targets else losses.LOSSES)[_LOSS[self.kind]]
+        if self.kind not in ("apgd_ce", "apgd_dlr", "apgd_t"):
+            return PgdAttack(
+                threats.NORMS[norm],
+                loss,
+                targets=targets,
+                random_start=self.kind != "fgsm",
+                relative_step=self.relative_step(relative_step),
+                **budget,
+            )
+        if norm == "l1":
+            return ApgdL1(loss, steps=self.iterations, restarts=self.restarts, targets=targets)
+        return Apgd(threats.NORMS[norm], loss, targets=targets, **budget)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,33 +152,46 @@ class Suite:
         return {f"{self.name}/{member.name}": member for member in self.members}
 
 
-def parse(name: str) -> Suite:
+def parse(name: str, norm: str = "linf") -> Suite:
     """What that name stands for.
 
     Raises:
-        FieldError: nothing.
+        FieldError: nothing, or nothing in that norm.
     """
     if name == "clean":
         return Suite(name, ())
-    members = tuple(_parse_attack(part, name) for part in _SUITES.get(name) or name.split("+"))
+    is_l1_suite = norm == "l1" and name == "standard"
+    parts = _L1_STANDARD if is_l1_suite else _SUITES.get(name) or name.split("+")
+    members = tuple(_parse_attack(part, name, norm) for part in parts)
     twice = [member.name for i, member in enumerate(members) if member in members[:i]]
     if twice:
         raise FieldError("eval.attacks", name, f"names {twice[0]} twice", "name each attack of a suite once")
+    if is_l1_suite:
+        members = tuple(
+            dataclasses.replace(member, targets=_L1_TARGETS) if member.kind == "apgd_t" else member
+            for member in members
+        )
     return Suite(name, members)
 
 
-def _parse_attack(name: str, whole: str) -> AttackSpec:
+def _parse_attack(name: str, whole: str, norm: str) -> AttackSpec:
+    if name == "fgsm":
+        return AttackSpec(name, name, iterations=1)
     match = _NAME.fullmatch(name)
     kind, iterations, restarts = match.groups() if match else ("", None, None)
-    if kind == "fgsm" and not iterations and not restarts:
-        return AttackSpec(name, kind, iterations=1)
-    if kind in ("pgd", "cw") and iterations:
-        return AttackSpec(name, kind, int(iterations), int(restarts or 1))
-    known = f"clean, fgsm, pgdK, cwK, with xR for R restarts, {', '.join(_SUITES)}, or several joined by +"
-    raise FieldError("eval.attacks", whole, "is unknown", f"use {known}")
+    steps = int(iterations or _ITERATIONS.get(kind, 0))
+    if not steps:
+        known = ", ".join(kind if steps else f"{kind}K" for kind, steps in _ITERATIONS.items())
+        remedy = f"use clean, fgsm, {known}, {', '.join(_SUITES)}, or several joined by +"
+        raise FieldError("eval.attacks", whole, f"{name!r} is unknown" if name != whole else "is unknown", remedy)
+    if norm == "l1" and kind == "spsa":
+        raise FieldError("eval.attacks", whole, "has no L1 form", "use square, which needs no gradient either")
+    if norm == "l1" and kind.startswith("apgd") and steps < 5:
+        raise FieldError("eval.attacks", whole, "is too short for L1", "give it at least 5 steps")
+    return AttackSpec(name, kind, steps, int(restarts or 1), TARGETS if kind.endswith("_t") else 0)
 
 
-def costliest(names) -> AttackSpec | None:
+def costliest(names, norm: str = "linf") -> AttackSpec | None:
     """Of the attacks of those names, the one of most iterations; None if there is none."""
-    members = [member for name in names for member in parse(str(name)).members]
-    return max(reversed(members), key=lambda member: member.iterations * member.restarts, default=None)
+    members = [member for name in names for member in parse(str(name), norm).members]
+    return max(reversed(members), key=lambda m: m.iterations * m.restarts * max(m.targets, 1), default=None)
