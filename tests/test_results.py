@@ -10,8 +10,8 @@ ATTACKED = np.array([0, 1, 1, 1, 1, 2, 2, 2, 0, 0])
 
 def record(**changes):
     fields = dict(step=10, epoch=1, weights="raw", split="test", attack="pgd20", class_names=("a", "b", "c"))
-    fields |= dict(labels=LABELS, prediction=ATTACKED, clean_prediction=CLEAN, passes=41.23456, idle=0.12345, seconds=1.23456)
-        fields |= dict(eps=0.03)
+    fields |= dict(labels=LABELS, prediction=ATTACKED, clean_prediction=CLEAN, eps=0.03)
+    fields |= dict(passes=41.23456, idle=0.12345, seconds=1.23456)
     return results.make_record(**fields | changes)
 
 

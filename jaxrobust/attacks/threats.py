@@ -123,8 +123,8 @@ def _l1_size(perturbation):
 
 def _l1_direction(gradient):
     # All of a step on the largest entry gains most to first order, but soon leaves the box, and a step that the box
-    # cuts off gains nothing. So several share it, the larger the more: then the projection drops the smallest of them step
-    # by step, but no entry that the box has stopped keeps the others from growing.
+    # cuts off gains nothing. So several share it, the larger the more: then the projection drops the smallest of
+    # them step by step, but no entry that the box has stopped keeps the others from growing.
     gradient = gradient / per_example(jnp.maximum(_linf_size(gradient), 1e-30), gradient)
     sizes = jnp.abs(gradient).reshape(len(gradient), -1)
     smallest = jax.lax.top_k(sizes, max(1, round(_L1_SHARE * sizes.shape[1])))[0][:, -1]
