@@ -112,6 +112,8 @@ def default() -> ml_collections.ConfigDict:
 
     c.eval = ml_collections.ConfigDict()
     c.eval.attacks = ("clean", "fgsm", "pgd20", "cw20")  # attacks and suites of attacks, see attacks/suites.py
+    c.eval.checkpoints = "all"  # all; best: by the validation score so far, with those weights alone; last
+    c.eval.splits = ("validation", "test")
     c.eval.every_epochs = 1  # 0: not while training (run --mode evaluate --follow beside it)
     c.eval.step_size_255 = config_dict.placeholder(float)  # of pgdK and cwK; neither given: a quarter of the radius
     c.eval.step_size = config_dict.placeholder(float)
@@ -235,6 +237,18 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
         raise FieldError("eval.attacks", (), "is empty", "name at least one, for example ('clean', 'pgd20')")
     for name in config.eval.attacks:
         suites.parse(str(name), config.threat.norm)
+    _one_of("eval.checkpoints", config.eval.checkpoints, ("all", "best", "last"))
+    if training and config.eval.checkpoints != "all":
+        raise FieldError(
+            "eval.checkpoints",
+            config.eval.checkpoints,
+            "is not known before the training ends",
+            "use it with --mode evaluate",
+        )
+    if not config.eval.splits:
+        raise FieldError("eval.splits", (), "is empty", "name validation, test, or both")
+    for split in config.eval.splits:
+        _one_of("eval.splits", split, ("validation", "test"))
     _at_least("eval.every_epochs", config.eval.every_epochs, 0)
     _at_least("eval.examples", config.eval.examples, 0)
 

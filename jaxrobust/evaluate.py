@@ -14,7 +14,7 @@ from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
 from jaxrobust.data import batches, randomness, splits, streaming
 from jaxrobust.data.augment import to_float
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.train_state import TrainState
 from jaxrobust.worst_case import Work
@@ -25,7 +25,14 @@ EXAMPLE_IMAGES = 8
 BLOCK_BATCHES = 8
 BLOCK_BYTES = 2**28
 # What an evaluation of a finished or running training may set otherwise than the training did.
-OWN_FIELDS = ("data.data_dir", "eval.attacks", "eval.batch_size", "eval.every_epochs")
+OWN_FIELDS = (
+    "data.data_dir",
+    "eval.attacks",
+    "eval.batch_size",
+    "eval.checkpoints",
+    "eval.every_epochs",
+    "eval.splits",
+)
 FOLLOW_SECONDS = 10
 
 
@@ -52,7 +59,7 @@ class Evaluator:
         for name, split in (("validation", dataset.validation), ("test", dataset.test)):
             rng = randomness.generator(config.eval.seed, "subset")
             index = splits.stratified_subset(split.labels, config.eval.examples, dataset.num_classes, rng)
-            if index.size:
+            if index.size and name in config.eval.splits:
                 self._splits[name] = split.take(index), index
         # Clean predictions are part of every verdict, so they come first whether or not they are asked for.
         self._suites = [
@@ -73,13 +80,29 @@ class Evaluator:
             for spec in suite.members
         }
 
-    def is_done(self, step: int, averaged: bool) -> bool:
-        """Whether every result of the checkpoint is written."""
-        return hosts.decide(lambda: self._is_done(step, averaged))
+    def wanted(self, step: int, last_step: int, averaged: bool) -> list[str]:
+        """Which weights of a checkpoint, "raw" or "averaged", are to be scored, by `eval.checkpoints`.
 
-    def _is_done(self, step, averaged):
+        Args:
+            last_step: of the last checkpoint there is.
+            averaged: whether there are averaged weights.
+        """
+        choice = self._config.eval.checkpoints
+        if choice == "best":
+            best = hosts.decide(lambda: files.read_json(self._workdir / results.BEST))
+            if best is None:
+                remedy = "a validation split chooses it; use all or last"
+                raise FieldError("eval.checkpoints", choice, "no checkpoint has been chosen as the best", remedy)
+            return [best["weights"]] if step == best["step"] else []
+        names = ["raw", "averaged"] if averaged else ["raw"]
+        return names if choice == "all" or step == last_step else []
+
+    def is_done(self, step: int, names: list[str]) -> bool:
+        """Whether every result of these weights of the checkpoint is written."""
+        return hosts.decide(lambda: self._is_done(step, names))
+
+    def _is_done(self, step, names):
         done = {results.key_of(record) for record in results.read(self._workdir)}
-        names = ("raw", "averaged") if averaged else ("raw",)
         return all(
             (step, weights, split, suite.name) in done
             for weights in names
@@ -98,11 +121,13 @@ class Evaluator:
         """
         last = None
         self._unreadable &= set(checkpoints.steps())  # a training puts another in its place
-        for step in checkpoints.steps():
-            epoch, rest = divmod(step, steps_per_epoch)
-            if rest or not due(epoch) or step in self._unreadable:
+        steps = [step for step in checkpoints.steps() if step % steps_per_epoch == 0 and due(step // steps_per_epoch)]
+        for step in steps:
+            if step in self._unreadable:
                 continue
-            if not self.is_done(step, averaged=like.averaged is not None):
+            epoch = step // steps_per_epoch
+            wanted = self.wanted(step, steps[-1], averaged=like.averaged is not None)
+            if not self.is_done(step, wanted):
                 try:
                     state = checkpoints.restore(step, like)
                 except checkpoints_lib.DamagedCheckpoint as error:
@@ -112,7 +137,7 @@ class Evaluator:
                         if parallel.is_writer():
                             console.warn(f"{error}; not scored")
                     continue
-                self.evaluate(state, step, epoch)
+                self.evaluate(state, step, epoch, wanted)
             last = epoch
         return last
 
@@ -124,10 +149,14 @@ class Evaluator:
                 "train again with the same command, which replaces it"
             )
 
-    def evaluate(self, state: TrainState, step: int, epoch: int) -> None:
-        """Score a state, as far as it is not scored yet, and say how it did."""
+    def evaluate(self, state: TrainState, step: int, epoch: int, names=("raw", "averaged")) -> None:
+        """Score a state, as far as it is not scored yet, and say how it did.
+
+        Args:
+            names: which of its weights.
+        """
         for name, weights in (("raw", state.weights), ("averaged", state.averaged)):
-            if weights is not None:
+            if weights is not None and name in names:
                 for split in self._splits:
                     self._evaluate_split(weights, name, split, step, epoch)
         if parallel.is_writer():
