@@ -137,8 +137,13 @@ def test_two_processes_score_as_one_and_pass_over_a_damaged_checkpoint(tmp_path,
     for step in (first, last):
         shutil.copytree(one_process / "checkpoints" / str(step), tmp_path / "checkpoints" / str(step))
     (tmp_path / "checkpoints" / str(first) / "state" / "manifest.ocdbt").write_bytes(b"")
-    said = finish(start_two(tmp_path, "--mode=evaluate", *ARGUMENTS))
+    # A suite of which one member has two parts, with small batches, so that the processes have to pack anew together.
+    evaluation = ("--mode=evaluate", *ARGUMENTS, "--config.eval.attacks=('fgsm+pgd21',)", "--config.eval.batch_size=32")
+    said = finish(start_two(tmp_path, *evaluation))
     assert f"checkpoints/{first} cannot be read" in said[0] and "warning" not in said[1]
+    finish([start(one_process, *evaluation, "--config.eval.checkpoints=last", devices=4)])
+    attacks = [record["attack"] for record in results.read(tmp_path)]
+    assert attacks == 2 * ["clean", "fgsm+pgd21/fgsm", "fgsm+pgd21/pgd21", "fgsm+pgd21"]
     assert counts(tmp_path) == counts(one_process)
 
 
