@@ -65,14 +65,7 @@ def survival(logits_fn, images, labels, experiments):
     return survives
 
 
-def without_gradients(logits_fn, images, labels, tries=200):
-    """Whether an image withstands random corners of its ball."""
-    corners = jax.random.bernoulli(jax.random.key(0), 0.5, (tries, *images.shape)) * 2 * RADIUS - RADIUS
-    margins = jax.lax.map(lambda c: losses.margin(logits_fn(jnp.clip(images + c, 0, 1)), labels), corners)
-    return np.asarray((margins <= 0).all(0) & (losses.margin(logits_fn(images), labels) <= 0))
-
-
-PLAIN, MARGIN, MORE_STEPS, MORE_RESTARTS, SCALE_FREE, SMALLER, LARGER, HUGE, _ = masking.EXPERIMENTS
+PLAIN, MARGIN, _, _, SCALE_FREE, _, _, HUGE, SQUARE = masking.EXPERIMENTS
 
 
 def probed(logits_fn, images, labels):
@@ -86,21 +79,20 @@ def everywhere(found):
 def test_an_honest_model_is_not_suspected(honest):
     """Of nothing, overall and by class, though all experiments are made, and it is robust to a good part."""
     logits_fn, (images, labels) = honest
-    survives = survival(logits_fn, images, labels, masking.EXPERIMENTS[:-1])
-    survives["square1000"] = without_gradients(logits_fn, images, labels)
+    survives = survival(logits_fn, images, labels, masking.EXPERIMENTS)
     assert findings(labels, NAMES, probed(logits_fn, images, labels), survives) == []
     assert 0.3 < survives["pgd20"].mean() < 0.9
 
 
 def test_no_gradient(honest):
-    """PGD gets nowhere, a few random corners do, and whole images put in another's place are not found."""
+    """PGD gets nowhere, not even where any image is allowed; a search without gradients does."""
     logits_fn, (images, labels) = honest
     killed = lambda x: logits_fn(jax.lax.stop_gradient(x))  # noqa: E731
-    survives = survival(killed, images, labels, [PLAIN, HUGE])
-    survives["square1000"] = without_gradients(killed, images, labels)
+    survives = survival(killed, images, labels, [PLAIN, HUGE, SQUARE])
     probes = probed(killed, images, labels)
     assert everywhere(findings(labels, NAMES, probes, survives)) == {"zero_gradient", "black_box", "huge_radius"}
-    assert not probes.margin_gradient.any() and survives["pgd20"].all()
+    assert not probes.margin_gradient.any()
+    assert survives["pgd20"].all() and survives["square1000"].mean() < 0.8
 
 
 def test_quantised_input(honest):
@@ -261,14 +253,14 @@ def test_small_classes_are_not_judged_alone():
 
 
 def test_honest_differences_raise_no_false_alarms():
-    """Attacks that differ at random by less than the thresholds, on 200 small sets of examples."""
+    """Attacks that differ at random by less than the thresholds, on 40 small sets of examples."""
     rng = np.random.default_rng(3)
     labels, alarms = np.arange(500) % 10, 0
-    for _ in range(200):
+    for _ in range(40):
         base = rng.random(500) < 0.5
         flags = {name: base ^ (base & (rng.random(500) < 0.02)) for name in ("pgd20", "pgd100", "pgd20x5", "cw20")}
         alarms += bool(findings(labels, [str(c) for c in range(10)], survives=flags))
-    assert alarms <= 10  # 5 %
+    assert alarms <= 2
 
 
 def test_every_experiment_is_looked_for():

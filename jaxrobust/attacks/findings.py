@@ -12,10 +12,9 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
 
 from jaxrobust.attacks.masking import Probes
-from jaxrobust.classwise import wilson_interval
+from jaxrobust.classwise import paired_interval, wilson_interval
 
 # As the checks in AutoAttack's code warn (Croce & Hein 2020).
 ZERO_GRADIENTS = 0.0  # share of examples without a gradient: of a single one
@@ -293,16 +292,8 @@ def _share(flags, mask, confidence, among=None) -> tuple[float, float]:
 
 
 def _gain(weak, strong, mask, confidence, either=False) -> tuple[float, float]:
-    """How much lower the accuracy is under the stronger attack on the same examples, and its bound.
-
-    The interval is that of Agresti & Min (2005) for a difference of paired proportions.
-    """
-    n = mask.sum()
-    if n == 0:
-        return 0.0, 0.0
+    """How much lower the accuracy is under the stronger attack on the same examples, and its bound."""
     lost, won = (weak & ~strong & mask).sum(), (strong & ~weak & mask).sum()
-    difference = (lost - won) / (n + 2)
-    half_width = ndtri((1 + confidence) / 2) * np.sqrt((lost + won + 1) / (n + 2) - difference**2) / np.sqrt(n + 2)
-    if either:
-        return abs(lost - won) / n, abs(difference) - half_width
-    return (lost - won) / n, difference - half_width
+    low, high = paired_interval([won], [lost], [mask.sum()], confidence)
+    gain = (lost - won) / max(mask.sum(), 1)
+    return (abs(gain), max(low[0], -high[0])) if either else (gain, low[0])

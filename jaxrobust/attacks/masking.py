@@ -138,7 +138,7 @@ class Experiment:
 
     def build(self, norm: str, num_classes: int, relative_step: float = 0.25) -> Attack:
         """The attack, as `suites.AttackSpec.build`, whose own radius is still the threat's."""
-        (spec,) = suites.parse(self.attack).members
+        (spec,) = suites.parse(self.attack, norm).members
         attack = spec.build(norm, num_classes, relative_step)
         return replace(attack, loss=self.loss) if self.loss else attack
 
