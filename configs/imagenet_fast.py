@@ -5,7 +5,7 @@ in 15 epochs, as Wong et al. 2020 (arXiv:2001.03994), at one image size througho
 
 Data, batch and scored images as in imagenet.py; variants likewise. At 2/255: `--config.threat.eps_255=2
 --config.attack.step_size_255=2.5`. One-step training can break down: robust accuracy falls to nothing while clean
-accuracy jumps. The evaluation shows it; `--config.attack.steps=2`, or a smaller step, helps.
+accuracy jumps. A warning says so after the epoch; `--config.attack.steps=2`, or a smaller step, helps.
 
 Cost: one epoch is 1.28 million x 5 forward passes of 8.2 GFLOP, 53 PFLOP, and 15 epochs are a tenth of imagenet.py; the
 host must decode nearly twice as many images per second. Published for images that grow from 128 to 288 pixels while

@@ -15,14 +15,15 @@ from jaxrobust import (
     models,
     objectives,
     optimizers,
+    overfitting,
     parallel,
     remedies,
     steps,
     train_state,
     worst_case,
 )
-from jaxrobust.attacks import threats
-from jaxrobust.attacks.pgd import Pgd
+from jaxrobust.attacks import losses, threats
+from jaxrobust.attacks.pgd import Pgd, PgdAttack
 from jaxrobust.data.augment import augment
 from jaxrobust.data.batches import steps_per_epoch
 
@@ -217,6 +218,33 @@ def attack_steps(config, num_classes: int, mesh, spec, length: int):
     return (
         parallel.spmd(begin, mesh, in_specs=victims, out_specs=out_specs),
         parallel.spmd(go_on, mesh, in_specs=(*victims, whole, share), out_specs=out_specs, donate=(8,)),
+    )
+
+
+def overfitting_check(config, dataset: data.DataSet, mesh) -> overfitting.Check | None:
+    """The check for catastrophic overfitting; None unless the config trains against a single step, and wants it."""
+    fields, radius = config.attack, config_lib.radius(config)
+    if not config.train.overfitting_check or config.objective.name == "standard" or fields.steps > 1 or radius == 0:
+        return None
+    attack = partial(PgdAttack, norm=threats.NORMS[config.threat.norm], loss=losses.cross_entropy)
+    step_size = config_lib.step_size(config, "attack")
+    step = steps.make_withstood_step(
+        model(config, dataset.num_classes, mesh),
+        _judge_step(config, dataset.num_classes, mesh),
+        (
+            attack(iterations=1, random_start=fields.random_start, relative_step=step_size / radius),
+            attack(iterations=overfitting.STEPS),
+        ),
+    )
+    whole, share = parallel.REPLICATED, parallel.SHARDED
+    return overfitting.Check(
+        parallel.spmd(step, mesh, in_specs=(whole, share, share, share, share, whole), out_specs=whole),
+        dataset.train,
+        dataset.num_classes,
+        radius=radius,
+        batch_size=config.eval.batch_size,
+        seed=config.train.seed,
+        mesh=mesh,
     )
 
 

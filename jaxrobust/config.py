@@ -108,6 +108,7 @@ def default() -> ml_collections.ConfigDict:
     c.train.seed = 0  # initial weights, data order, augmentation, random starts
     c.train.average_decay = 0.999  # exponential average of the weights and batch statistics; 0: none
     c.train.log_every_steps = 10
+    c.train.overfitting_check = True  # with attack.steps = 1: PGD on 256 training images after each epoch
     c.train.steps_per_dispatch = 0  # resident sets: updates without the host; 0: 1 on a CPU, else 10
 
     c.eval = ml_collections.ConfigDict()

@@ -217,6 +217,7 @@ def _page(run: Run) -> dict:
         "score": scores[attack],
         "class_rows": class_rows(scores, attack),
         "missing": missing(run),
+        "overfitted": [line["epoch"] for line in run.training if line.get("catastrophic_overfitting")],
         "figures": _figures(run, selected, attack, confusions),
         "confusions": {a: largest_confusions(matrix, names) for a, matrix in confusions.items()},
         "validation_examples": run.validation_examples,

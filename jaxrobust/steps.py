@@ -5,7 +5,7 @@ Random numbers come from one key per example, (seed, step, position in the globa
 the split) in evaluation, so that results do not depend on the number of devices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -184,6 +184,27 @@ def make_attack_steps(attack_model, judge_step, attack: Attack, length: int) -> 
         return advance(weights, logits_fn, victims, first, state)
 
     return begin, go_on
+
+
+def make_withstood_step(attack_model, judge_step, attacks: Sequence[Attack]) -> Callable:
+    """The function that counts the images classified correctly as they are and under each attack, of one run.
+
+    Args:
+        attack_model, judge_step: as of `make_attack_steps`.
+
+    Returns:
+        withstood(weights, images [B, H, W, C], labels [B], ids [B], radius [B], key) -> counts over all devices, one
+            for each attack. A label of -1 is never met.
+    """
+    begins = [make_attack_steps(attack_model, judge_step, attack, attack.iterations)[0] for attack in attacks]
+
+    def withstood(weights, images, labels, ids, radius, key):
+        correct = judge_step(weights, images, images, radius)["prediction"] == labels
+        verdicts = [begin(weights, images, labels, ids, radius, key, 0)[1] for begin in begins]
+        counts = [(correct & (verdict["prediction"] == labels)).sum() for verdict in verdicts]
+        return lax.psum(jnp.stack(counts), AXIS)
+
+    return withstood
 
 
 def apply(model, weights: Weights, images, *, train: bool):

@@ -10,7 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust import build, console, evaluate, feeds, files, hosts, parallel, remedies, results, train_state
+from jaxrobust import (
+    build,
+    console,
+    evaluate,
+    feeds,
+    files,
+    hosts,
+    overfitting,
+    parallel,
+    remedies,
+    results,
+    train_state,
+)
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.data import batches
@@ -22,6 +34,7 @@ from jaxrobust.writers import Writer
 MAY_DIFFER = (
     "data.data_dir",
     "train.log_every_steps",
+    "train.overfitting_check",
     "train.steps_per_dispatch",
     "eval.batch_size",
     "eval.every_epochs",
@@ -66,6 +79,7 @@ def _train_and_evaluate(config, workdir, mesh):
     # Everything is compiled when it is first called.
     train_steps, inputs = feeds.create(config, dataset, mesh, total_steps)
     end_epoch = _make_end_epoch(remedies.create(config.remedy.name), dataset.num_classes, mesh)
+    overfitting_check = build.overfitting_check(config, dataset, mesh)
     learning_rate = build.schedule(config, total_steps)
     key = jax.random.fold_in(jax.random.key(config.train.seed), 1)  # 0 is that of the initial weights
 
@@ -137,13 +151,15 @@ def _train_and_evaluate(config, workdir, mesh):
             sums = jax.device_get(state.class_sums)
             state = end_epoch(state)
             record = _training_record(epoch + 1, step, sums, float(learning_rate(step - 1)), images_per_second)
+            if overfitting_check is not None:
+                single_step, pgd = overfitting_check(state)
+                record |= {"single_step_check_accuracy": single_step, "pgd_check_accuracy": pgd}
             if parallel.is_writer():
+                console.say(_one_line(title, record))
+                if overfitting_check is not None:
+                    _judge_overfitting(workdir, record, overfitting_check.examples)
                 results.append_training(workdir, record)
             writer.training(record, dataset.class_names)
-            console.say(
-                f"{title}: loss {record['loss']:.4f}, training accuracy {100 * record['accuracy']:.1f}, "
-                f"{images_per_second:,.0f} images/s"
-            )
 
             # Checkpoint and evaluate.
             if config_lib.checkpoint_due(config, epoch + 1):
@@ -266,3 +282,23 @@ def _training_record(epoch, step, sums, learning_rate, images_per_second) -> dic
         "train_class_count": sums.count.tolist(),
         "images_per_second": images_per_second,
     }
+
+
+def _one_line(title, record) -> str:
+    check = record.get("pgd_check_accuracy")
+    return (
+        f"{title}: loss {record['loss']:.4f}, training accuracy {100 * record['accuracy']:.1f}, "
+        + (f"under PGD about {100 * check:.0f}, " if check is not None else "")
+        + f"{record['images_per_second']:,.0f} images/s"
+    )
+
+
+def _judge_overfitting(workdir, record: dict, examples: int) -> None:
+    """Add to the epoch's line whether it shows catastrophic overfitting, and warn when it comes."""
+    # From the file, so that a resumed run knows what was before.
+    before = [line for line in files.read_records(workdir / results.TRAINING) if line["epoch"] < record["epoch"]]
+    earlier = [line["pgd_check_accuracy"] for line in before if "pgd_check_accuracy" in line]
+    found = record["single_step_check_accuracy"], record["pgd_check_accuracy"], earlier, examples
+    record["catastrophic_overfitting"] = overfitting.has_happened(*found)
+    if record["catastrophic_overfitting"] and not (before and before[-1].get("catastrophic_overfitting")):
+        console.warn(f"epoch {record['epoch']}: {overfitting.message(*found)}")

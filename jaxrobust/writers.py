@@ -14,6 +14,9 @@ from jaxrobust.data.augment import to_float
 # The figures of a line of results.jsonl that become scalars, beside those of each class.
 FIGURES = ("accuracy", "balanced_accuracy", "worst_class_accuracy", "gap", "std", "cv", "nsd", "bottom_k_mean")
 
+# Of a line of training.jsonl, where there is a check for catastrophic overfitting.
+CHECKS = ("single_step_check_accuracy", "pgd_check_accuracy")
+
 
 def _open(folder):
     """A clu writer; None where clu or TensorFlow is not installed, which nothing else needs."""
@@ -68,6 +71,7 @@ class Writer:
                 "train/epoch": record["epoch"],
                 "train/accuracy": record["accuracy"],
                 "train/images_per_second": record["images_per_second"],
+                **{f"train/{name}": record[name] for name in CHECKS if name in record},
                 **by_class,
             },
         )

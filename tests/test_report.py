@@ -152,6 +152,17 @@ def test_report_of_a_whole_run(tmp_path):
     assert "cat deer 838 of 1,000" in " ".join(" ".join(row[:2] + row[3:]) for row in page.rows)
 
 
+@pytest.mark.parametrize("steps", [(100,), (100, 200)])
+def test_catastrophic_overfitting_is_told(tmp_path, steps):
+    """Also where only one checkpoint is scored, and so no curve drawn."""
+    write_run(tmp_path, steps=steps)
+    assert "Catastrophic" not in read_page(tmp_path).text
+    for epoch in (3, 4):
+        line = {"epoch": epoch, "step": 100 * epoch, "train_class_accuracy": [0.9] * len(NAMES)}
+        results.append_training(tmp_path, line | {"catastrophic_overfitting": True})
+    assert "Catastrophic overfitting in epochs 3, 4: after them" in read_page(tmp_path).text
+
+
 def test_every_figure_is_reported_and_defined(tmp_path):
     page = read_page(write_run(tmp_path))
     summaries = [row[-10:] for row in page.rows if len(row) >= 10 and "pgd20" in row]

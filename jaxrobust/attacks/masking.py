@@ -1,0 +1,163 @@
+"""Gradient masking, what to look at: the model's outputs and gradients, and some attacks that tell it apart.
+
+    probes = probe(logits_fn, images, labels)      # jittable; one row an example
+    for experiment in EXPERIMENTS:
+        attack = experiment.build(norm, num_classes)
+        survives[experiment.name] = ...            # bool [N], of the same examples
+    findings.findings(labels, class_names, probes, survives)
+
+What is made of it is in findings.py.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.attacks import losses, suites
+from jaxrobust.attacks.attack import Attack
+
+# As the checks in AutoAttack's code (Croce & Hein 2020).
+REPEATS = 5  # evaluations of the same images
+PROBABILITY_TOLERANCE = 1e-5  # of outputs outside [0, 1], and of a sum that is not 1
+
+TINY = 1e-6  # a perturbation 4,000 times smaller than a grey level, which nothing continuous answers
+
+
+class Probes(NamedTuple):
+    """What the model is like at each example; arrays [B].
+
+    Attributes:
+        correct: bool, whether it is classified correctly.
+        gradient: the largest derivative of the cross-entropy by a pixel, in size; exactly 0 where there is none.
+        margin_gradient: the same of the margin loss.
+        probability: bool, whether the outputs look like probabilities.
+        change: largest distance of the outputs for the same image, each divided by its norm.
+        jump: by how much a perturbation of TINY changes the margin beyond what its gradient says, over the range of the
+            logits.
+        gap: the largest logit minus the second.
+        saturated: bool, whether the probability of the label is exactly 1 in float32.
+        resolution: the spacing of float32 at the largest logit over the range of the logits.
+    """
+
+    correct: jax.Array
+    gradient: jax.Array
+    margin_gradient: jax.Array
+    probability: jax.Array
+    change: jax.Array
+    jump: jax.Array
+    gap: jax.Array
+    saturated: jax.Array
+    resolution: jax.Array
+
+
+def probe(logits_fn, images, labels) -> Probes:
+    """Look at a model at some images, at the cost of 9 forward passes.
+
+    Args:
+        logits_fn: images [B, H, W, C] -> logits [B, K].
+        images: float32 in [0, 1].
+        labels: [B] int.
+    """
+    logits, pullback = jax.vjp(logits_fn, images)
+
+    def gradient(loss):
+        return pullback(jax.grad(lambda logits: loss(logits, labels).sum())(logits).astype(logits.dtype))[0]
+
+    cross_entropy_gradient, margin_gradient = gradient(losses.cross_entropy), gradient(losses.margin)
+    spread = jnp.maximum(logits.max(-1) - logits.min(-1), jnp.finfo(logits.dtype).tiny)
+    largest = jax.lax.top_k(logits, 2)[0]
+    # Towards grey, so that it stays in the box; what comes of rounding is not TINY.
+    moved = images + jnp.where(images < 0.5, TINY, -TINY)
+    expected = (margin_gradient * (moved - images)).sum((1, 2, 3))
+    jump = losses.margin(logits_fn(moved), labels) - losses.margin(logits, labels) - expected
+    in_range = (logits > -PROBABILITY_TOLERANCE) & (logits < 1 + PROBABILITY_TOLERANCE)
+    magnitude = jnp.abs(logits).max(-1).astype(jnp.float32)
+    return Probes(
+        correct=logits.argmax(-1) == labels,
+        gradient=jnp.abs(cross_entropy_gradient).max((1, 2, 3)),
+        margin_gradient=jnp.abs(margin_gradient).max((1, 2, 3)),
+        probability=in_range.all(-1) & (jnp.abs(logits.sum(-1) - 1) < PROBABILITY_TOLERANCE),
+        change=_change(logits_fn, images),
+        jump=jnp.abs(jump) / spread,
+        gap=largest[:, 0] - largest[:, 1],
+        saturated=losses.cross_entropy(logits - largest[:, :1], labels) == 0,
+        resolution=(jnp.nextafter(magnitude, jnp.inf) - magnitude) / spread,
+    )
+
+
+def _change(logits_fn, images):
+    """Largest distance [B] of normalised outputs, each time in another order of the batch."""
+
+    def output(carry, shift):
+        # The barrier keeps the compiler from evaluating once for all.
+        turned, shift = jax.lax.optimization_barrier((jnp.roll(images, shift, axis=0), shift))
+        logits = jnp.roll(logits_fn(turned), -shift, axis=0)
+        # By the largest first, whose square may be beyond float32.
+        logits = logits / jnp.maximum(jnp.abs(logits).max(-1, keepdims=True), 1e-30)
+        return carry, logits / (jnp.linalg.norm(logits, axis=-1, keepdims=True) + 1e-10)
+
+    outputs = jax.lax.scan(output, None, jnp.arange(REPEATS))[1]
+    return jnp.linalg.norm(outputs[:, None] - outputs[None], axis=-1).max((0, 1))
+
+
+def scale_free_cross_entropy(logits, labels):
+    """Cross-entropy [B] of logits brought to a fixed spread, so that their scale and offset do not matter.
+
+    The largest is moved to 0, and the others are on average 2 log K below it, as with a model that is fairly sure.
+    Neither is differentiated. Of logits times 100, or plus 10^6, it is the same as far as float32 tells them apart.
+    """
+    below = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    spread = jax.lax.stop_gradient(-below.mean(-1, keepdims=True))
+    below = below / jnp.where(spread > 0, spread, 1)
+    return losses.cross_entropy(2 * math.log(logits.shape[-1]) * below, labels)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An attack that tells something of masking.
+
+    Attributes:
+        attack: its name in the grammar of `suites`.
+        radius: in multiples of the threat's; infinite: `largest_radius`.
+        loss: climbed instead of its own.
+    """
+
+    attack: str
+    radius: float = 1.0
+    loss: Callable | None = None
+
+    @property
+    def name(self) -> str:
+        """The name under which `findings` looks for it: that of the attack, for the plain one."""
+        changed = "_scale_free" if self.loss else ""
+        return f"{self.attack}{changed}" + ("" if self.radius == 1 else f"@{self.radius:g}")
+
+    def build(self, norm: str, num_classes: int, relative_step: float = 0.25) -> Attack:
+        """The attack, as `suites.AttackSpec.build`, whose own radius is still the threat's."""
+        (spec,) = suites.parse(self.attack, norm).members
+        attack = spec.build(norm, num_classes, relative_step)
+        return replace(attack, loss=self.loss) if self.loss else attack
+
+
+# What a masking audit needs: few, cheap and telling.
+EXPERIMENTS = (
+    Experiment("pgd20"),
+    Experiment("cw20"),
+    Experiment("pgd100"),
+    Experiment("pgd20x5"),
+    Experiment("pgd20", loss=scale_free_cross_entropy),
+    Experiment("pgd20", radius=0.5),
+    Experiment("pgd20", radius=2),
+    Experiment("pgd20", radius=math.inf),
+    Experiment("square1000"),
+)
+
+
+def largest_radius(norm: str, image_shape: tuple[int, int, int]) -> float:
+    """The radius of the ball around any image that holds every other image, in pixel units."""
+    dimension = math.prod(image_shape)
+    return {"linf": 1.0, "l2": math.sqrt(dimension), "l1": float(dimension)}[norm]

@@ -1,0 +1,165 @@
+"""Catastrophic overfitting: when it is said, and that what is said of a training's weights is so."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+import tiny_config
+
+from jaxrobust import build, checkpoints, files, overfitting, parallel, train, worst_case
+from jaxrobust import config as config_lib
+from jaxrobust.attacks import suites
+from jaxrobust.data import randomness, splits
+
+N = overfitting.EXAMPLES
+STEPS_PER_EPOCH = (1297 - 100) // 64
+
+# Courses of one-step training on CIFAR-10 at 8/255 by epoch: accuracy under the training's step, and under PGD.
+SOUND = [(0.29, 0.27), (0.35, 0.33), (0.41, 0.37), (0.44, 0.40), (0.47, 0.42), (0.52, 0.45), (0.57, 0.47)]
+BROKEN_DOWN = [*SOUND[:5], (0.78, 0.02), (0.86, 0.0), (0.88, 0.0)]
+
+
+def epochs_found(course, examples=N):
+    """Numbers, from 0, of the epochs that are found to be overfitted."""
+    pgd = [accuracy for _, accuracy in course]
+    return [i for i, found in enumerate(course) if overfitting.has_happened(*found, pgd[:i], examples)]
+
+
+def test_a_breakdown_is_found_in_its_epoch():
+    assert epochs_found(SOUND) == []
+    assert epochs_found(BROKEN_DOWN) == [5, 6, 7]
+
+
+def test_a_breakdown_within_the_first_epoch():
+    assert epochs_found([(0.7, 0.01), (0.8, 0.0)]) == [0, 1]
+
+
+def test_a_recovery_ends_it():
+    assert epochs_found([*BROKEN_DOWN, (0.5, 0.4), (0.52, 0.41)]) == [5, 6, 7]
+
+
+def test_on_hard_data():
+    """Where few images withstand PGD at the best of times."""
+    assert epochs_found([(0.08, 0.06), (0.12, 0.10), (0.35, 0.0)]) == [2]
+
+
+@pytest.mark.parametrize(
+    "course",
+    [
+        [(0.12, 0.11), (0.10, 0.08), (0.11, 0.07)],  # hardly better than chance, and noise
+        [(0.8, 0.35), (0.85, 0.36), (0.9, 0.35)],  # the one step is a weak attack from the start
+        [(0.5, 0.45), (0.15, 0.14), (0.1, 0.1)],  # it learns nothing any more: both fall
+        [(0.0, 0.0), (0.02, 0.0)],
+    ],
+)
+def test_what_is_something_else(course):
+    assert epochs_found(course) == []
+
+
+def test_few_images_do_not_raise_false_alarms():
+    rng = np.random.default_rng(0)
+    drawn = [[rng.binomial(N, both) / N for both in SOUND] for _ in range(1000)]
+    assert not any(epochs_found(course) for course in drawn)
+    drawn = [[rng.binomial(N, both) / N for both in BROKEN_DOWN] for _ in range(1000)]
+    assert all(epochs_found(course) == [5, 6, 7] for course in drawn)
+
+
+def test_it_is_said_once_when_it_comes(tmp_path, capsys):
+    """From what the log of epochs holds, as after a restart; an epoch trained again does not count twice."""
+    for epoch, (single_step, pgd) in enumerate([*BROKEN_DOWN, *BROKEN_DOWN[-1:]], start=1):
+        record = {"epoch": epoch, "single_step_check_accuracy": single_step, "pgd_check_accuracy": pgd}
+        train._judge_overfitting(tmp_path, record, N)
+        files.append_record(tmp_path / "training.jsonl", record, ("epoch",))
+        said = " ".join(capsys.readouterr().err.split())
+        assert record["catastrophic_overfitting"] == (epoch > 5)
+        assert ("catastrophic overfitting" in said) == (epoch == 6)
+        if epoch == 6:
+            assert "epoch 6: " in said and "78.0 %" in said and "2.0 %" in said and "at best 42.0 %" in said
+
+
+def config():
+    """Against FGSM, with images and batches that do not divide among the devices nor each other."""
+    config = tiny_config.get_config()
+    config.model.name, config.model.hidden = "mlp", (16,)
+    config.threat.eps_255 = 8.0
+    config.attack.steps, config.attack.random_start, config.attack.step_size_255 = 1, False, 8.0
+    config.train.epochs, config.eval.every_epochs = 2, 0
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    train.train_and_evaluate(config(), workdir)
+    return workdir
+
+
+def states(workdir, mesh):
+    like = build.initial_state(config(), build.dataset(config()), mesh, 2 * STEPS_PER_EPOCH)
+    kept = checkpoints.Checkpoints(workdir, read_only=True)
+    return [kept.restore(step, like) for step in kept.steps()]
+
+
+def by_evaluation(state, mesh, name):
+    """Accuracy of the same images under an attack, as evaluations find it."""
+    settings, dataset = config(), build.dataset(config())
+    rng = randomness.generator(settings.train.seed, "overfitting check")
+    index = splits.stratified_subset(dataset.train.labels, N, 10, rng)
+    images, labels = dataset.train.images[index], dataset.train.labels[index]
+    prediction = worst_case.Judge(build.judge_step(settings, 10, mesh), mesh, 136)(state.weights, images, name)
+    right = np.flatnonzero(prediction == labels)
+    (spec,) = suites.parse(name).members
+    compiled = partial(build.attack_steps, settings, 10, mesh, spec)
+    key = jax.random.fold_in(jax.random.key(settings.train.seed), 3)
+    attacker = worst_case.Attacker(build.attack(settings, 10, spec), compiled, mesh, 136, key)
+    radius = np.full(len(right), config_lib.radius(settings))
+    outcome = attacker(state.weights, images[right], labels[right], index[right], radius, title=name)
+    return (outcome.prediction == labels[right]).sum() / N
+
+
+def test_the_log_says_what_an_evaluation_of_the_weights_finds(run):
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    lines = files.read_records(run / "training.jsonl")
+    assert [line["catastrophic_overfitting"] for line in lines] == [False, False]
+    for line, state in zip(lines, states(run, mesh), strict=True):
+        assert line["single_step_check_accuracy"] == pytest.approx(by_evaluation(state, mesh, "fgsm"), abs=1.5 / N)
+        assert line["pgd_check_accuracy"] == pytest.approx(by_evaluation(state, mesh, "pgd5"), abs=1.5 / N)
+        assert 0.1 < line["pgd_check_accuracy"] < 0.9
+
+
+def test_the_check_changes_nothing(run, tmp_path):
+    without = config()
+    without.train.overfitting_check = False
+    train.train_and_evaluate(without, tmp_path)
+    assert "pgd_check_accuracy" not in files.read_records(tmp_path / "training.jsonl")[0]
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    for one, other in zip(states(run, mesh), states(tmp_path, mesh), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(one), jax.tree.leaves(other))
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_any_number_of_devices_finds_the_same(run, devices):
+    """The run had eight. Batches are those of the evaluation, so that what fits there fits here."""
+    mesh, settings = parallel.make_mesh(jax.devices()[:devices]), config()
+    settings.eval.batch_size = 60
+    check = build.overfitting_check(settings, build.dataset(settings), mesh)
+    for line, state in zip(files.read_records(run / "training.jsonl"), states(run, mesh), strict=True):
+        logged = line["single_step_check_accuracy"], line["pgd_check_accuracy"]
+        assert check(state) == pytest.approx(logged, abs=1.5 / N)
+
+
+def test_it_is_shown(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = EventAccumulator(str(run / "tensorboard" / "raw")).Reload().Tags()["tensors"]
+    assert {"train/pgd_check_accuracy", "train/single_step_check_accuracy"} <= set(tags)
+
+
+@pytest.mark.parametrize(
+    "field, value", [("attack.steps", 2), ("objective.name", "standard"), ("train.overfitting_check", False)]
+)
+def test_where_there_is_no_check(field, value):
+    settings = config()
+    settings.update_from_flattened_dict({field: value})
+    assert build.overfitting_check(settings, build.dataset(settings), parallel.make_mesh()) is None
