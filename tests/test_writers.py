@@ -20,6 +20,8 @@ def test_scalars_of_a_result_are_on_disk_before_the_writer_is_closed(tmp_path):
         labels=labels,
         prediction=attacked,
         clean_prediction=clean,
+        passes=1.0,
+        idle=0.0,
         seconds=0.0,
     )
     with Writer(tmp_path) as writer:
