@@ -199,18 +199,27 @@ def judge_step(config, num_classes: int, mesh):
     )
 
 
-def attack(config, num_classes: int, spec):
-    """An attack of an evaluation, as its name in `eval.attacks` says."""
-    return spec.build(config.threat.norm, num_classes, config_lib.relative_step(config))
+def ranking_step(config, num_classes: int, mesh, count: int):
+    """The compiled ranking of classes: (weights, images) -> see steps.make_ranking_step."""
+    step = steps.make_ranking_step(model(config, num_classes, mesh, dtype="float32"), count)
+    in_specs = (parallel.REPLICATED, parallel.SHARDED)
+    out_specs = {"ranking": parallel.SHARDED, "finite": parallel.REPLICATED}
+    return parallel.spmd(step, mesh, in_specs=in_specs, out_specs=out_specs)
 
 
-def attack_steps(config, num_classes: int, mesh, spec, length: int):
+def attack(config, num_classes: int, spec, towards: bool = False):
+    """An attack of an evaluation, as its name in `eval.attacks` says; towards a class it is one on two classes."""
+    return spec.build(config.threat.norm, 2 if towards else num_classes, config_lib.relative_step(config))
+
+
+def attack_steps(config, num_classes: int, mesh, spec, length: int, towards: bool = False):
     """The compiled parts of an attack, `begin` and `go_on`; see steps.make_attack_steps. The state is donated."""
     begin, go_on = steps.make_attack_steps(
         model(config, num_classes, mesh),
         _judge_step(config, num_classes, mesh),
-        attack(config, num_classes, spec),
+        attack(config, num_classes, spec, towards),
         length,
+        towards=towards,
     )
     whole, share = parallel.REPLICATED, parallel.SHARDED
     victims = (whole, share, share, share, share, whole, whole)

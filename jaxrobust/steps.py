@@ -15,7 +15,7 @@ from jax import lax
 
 from jaxrobust import train_state
 from jaxrobust.attacks import threats
-from jaxrobust.attacks.attack import Attack, Victims
+from jaxrobust.attacks.attack import Attack, Victims, one_against_rest
 from jaxrobust.attacks.pgd import LOOP, Pgd
 from jaxrobust.data.augment import to_float
 from jaxrobust.objectives import Objective
@@ -139,12 +139,35 @@ def make_judge_step(judge_model, norm: threats.Norm) -> Callable:
     return judge_step
 
 
-def make_attack_steps(attack_model, judge_step, attack: Attack, length: int) -> tuple[Callable, Callable]:
+def make_ranking_step(judge_model, count: int) -> Callable:
+    """The function that ranks classes: (weights, images [B, H, W, C]) -> dict of
+        ranking [B, count]: the classes of the largest logits, largest first;
+        finite []: whether all logits are finite numbers.
+
+    Args:
+        judge_model: as of `make_judge_step`, whose prediction comes first.
+    """
+
+    def ranking_step(weights: Weights, images):
+        with jax.default_matmul_precision("highest"):
+            logits, _ = apply(judge_model, weights, to_float(images), train=False)
+        return {
+            "ranking": lax.top_k(logits, count)[1],
+            "finite": lax.pmin(jnp.isfinite(logits).all().astype(jnp.int32), AXIS),
+        }
+
+    return ranking_step
+
+
+def make_attack_steps(
+    attack_model, judge_step, attack: Attack, length: int, *, towards: bool = False
+) -> tuple[Callable, Callable]:
     """The functions that do a part of an attack's run, `length` iterations, and judge what it has found so far.
 
     Args:
         attack_model: the model that the attack sees, in the run's dtype.
         judge_step: as `make_judge_step` gives it.
+        towards: labels are classes to reach, and not those to leave. The attack is then one on two classes.
 
     Returns:
         begin(weights, images [B, H, W, C], labels [B], ids [B], radius [B], key, run) -> (state, verdict): from the
@@ -158,6 +181,8 @@ def make_attack_steps(attack_model, judge_step, attack: Attack, length: int) -> 
         images = to_float(images)
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), run))(ids)
         logits_fn = prepared_logits_fn(attack_model, weights, images, train=False)
+        if towards:
+            logits_fn, labels = one_against_rest(logits_fn, labels), jnp.zeros_like(labels)
         return logits_fn, Victims(images, labels, keys, radius)
 
     def advance(weights, logits_fn, victims, first, state):

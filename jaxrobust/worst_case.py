@@ -50,7 +50,8 @@ class Outcome:
     """What came out for `n` examples.
 
     Attributes:
-        prediction: [n] int64 classes; another than the label where the attack succeeded.
+        prediction: [n] int64 classes; another than the label where the attack succeeded, or, where it goes towards
+            a class, that one. In that case it is -1 as long as no attack was made.
         adversarial: [k, H, W, C] the images of these verdicts, of the first `k` examples.
         passes, idle: as of `Work`.
     """
@@ -95,6 +96,36 @@ class Judge:
             yield rows, self._step(weights, batch, batch, radius)
 
 
+class Ranker:
+    """Ranks classes for images.
+
+    Args:
+        step: the compiled ranking of `count` classes, see steps.make_ranking_step.
+        batch_size: over all devices.
+    """
+
+    def __init__(self, step, count: int, mesh, batch_size: int):
+        self._step, self._count, self._mesh = step, count, mesh
+        self._sizes = batch_sizes(batch_size, mesh.size)
+
+    def __call__(self, weights, images, title: str) -> np.ndarray:
+        """[n, count] classes of images [n, H, W, C], most likely first. Of several processes each brings its own.
+
+        Raises:
+            UserError: the model's output is not a number.
+        """
+
+        def launched():
+            for rows, size in _chunks(len(images), self._sizes):
+                yield rows, self._step(weights, *_batch((images[rows],), size, self._mesh))
+
+        ranking = np.zeros((len(images), self._count), np.int64)
+        for rows, verdict in parallel.one_behind(launched()):
+            check(verdict | {"excess": 0.0}, title)
+            ranking[rows] = parallel.local(verdict["ranking"])[: len(rows)]
+        return ranking
+
+
 class Attacker:
     """An attack on given weights.
 
@@ -103,10 +134,12 @@ class Attacker:
         steps: length -> the compiled (begin, go_on) of that many iterations, see steps.make_attack_steps.
         batch_size: over all devices.
         key: of the evaluation; every example and run draws from its own.
+        towards: the labels are classes to reach, and not those to leave; the steps are made so too.
     """
 
-    def __init__(self, attack, steps: Callable, mesh, batch_size: int, key):
+    def __init__(self, attack, steps: Callable, mesh, batch_size: int, key, *, towards: bool = False):
         self._attack, self._steps, self._mesh, self._key = attack, cache(steps), mesh, key
+        self._towards = towards
         self._sizes = batch_sizes(batch_size, mesh.size)
         self._lengths = part_lengths(attack.iterations)
         self._firsts = np.cumsum([0, *self._lengths[:-1]]).tolist()
@@ -121,7 +154,7 @@ class Attacker:
 
         Args:
             weights: on the devices.
-            images: [n, H, W, C], uint8 or float32 in [0, 1], all classified correctly.
+            images: [n, H, W, C], uint8 or float32 in [0, 1], all classified correctly; none as the class to reach.
             labels, ids: [n] int; ids tell examples apart.
             radius: [n] in pixel units.
             title: for messages.
@@ -132,7 +165,8 @@ class Attacker:
             UserError: the model's output is not a number.
         """
         advance = advance or (lambda parts: None)
-        outcome = Outcome(np.array(labels, np.int64), np.array(to_float(images[:keep])))
+        before = np.full(len(labels), -1) if self._towards else np.array(labels, np.int64)
+        outcome = Outcome(before, np.array(to_float(images[:keep])))
         victims = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32), np.asarray(radius, np.float32))
         left = np.arange(len(labels))
         parts_left = self.parts
@@ -171,8 +205,7 @@ class Attacker:
             shown = left[rows] < len(outcome.adversarial)
             if shown.any():
                 outcome.adversarial[left[rows][shown]] = parallel.local(state.adversarial)[here][shown]
-            # Before its success an example's prediction is its label.
-            broken[rows] = prediction != outcome.prediction[left[rows]]
+            broken[rows] = (prediction == victims[1][left[rows]]) == self._towards
             outcome.prediction[left[rows]] = prediction
             outcome.passes += size * passes
             outcome.idle += (size - len(rows)) * passes + idle.sum() * self._attack.step_passes

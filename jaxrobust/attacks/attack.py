@@ -65,6 +65,27 @@ class Attack(Protocol):
         """The state after step number `iteration`, an int32 scalar from 0."""
 
 
+def one_against_rest(logits_fn, targets):
+    """The model as one of two classes: 1 is the target, 0 any other.
+
+    It says 1 exactly where the model says the target, so that any attack on label 0 is one towards the target.
+
+    Args:
+        targets: [B] int, the same for all images that are asked about.
+
+    Returns:
+        images [B, H, W, C] -> logits [B, 2]: the largest of all others, and the target's.
+    """
+
+    def two_logits(images):
+        logits = logits_fn(images)
+        target = targets[:, None] == jnp.arange(logits.shape[-1])[None]
+        others = jnp.where(target, -jnp.inf, logits).max(-1)
+        return jnp.stack([others, jnp.where(target, logits, 0).sum(-1)], axis=-1)
+
+    return two_logits
+
+
 def run(attack: Attack, logits_fn, victims: Victims, run=0) -> State:
     """One whole run in one program, for few examples; the evaluation goes part by part and drops the broken ones."""
 

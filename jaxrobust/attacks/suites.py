@@ -152,8 +152,11 @@ class Suite:
         return {f"{self.name}/{member.name}": member for member in self.members}
 
 
-def parse(name: str, norm: str = "linf") -> Suite:
+def parse(name: str, norm: str = "linf", field: str = "eval.attacks") -> Suite:
     """What that name stands for.
+
+    Args:
+        field: of the config, that names it.
 
     Raises:
         FieldError: nothing, or nothing in that norm.
@@ -162,10 +165,10 @@ def parse(name: str, norm: str = "linf") -> Suite:
         return Suite(name, ())
     is_l1_suite = norm == "l1" and name == "standard"
     parts = _L1_STANDARD if is_l1_suite else _SUITES.get(name) or name.split("+")
-    members = tuple(_parse_attack(part, name, norm) for part in parts)
+    members = tuple(_parse_attack(part, name, norm, field) for part in parts)
     twice = [member.name for i, member in enumerate(members) if member in members[:i]]
     if twice:
-        raise FieldError("eval.attacks", name, f"names {twice[0]} twice", "name each attack of a suite once")
+        raise FieldError(field, name, f"names {twice[0]} twice", "name each attack of a suite once")
     if is_l1_suite:
         members = tuple(
             dataclasses.replace(member, targets=_L1_TARGETS) if member.kind == "apgd_t" else member
@@ -174,7 +177,7 @@ def parse(name: str, norm: str = "linf") -> Suite:
     return Suite(name, members)
 
 
-def _parse_attack(name: str, whole: str, norm: str) -> AttackSpec:
+def _parse_attack(name: str, whole: str, norm: str, field: str) -> AttackSpec:
     if name == "fgsm":
         return AttackSpec(name, name, iterations=1)
     match = _NAME.fullmatch(name)
@@ -183,11 +186,11 @@ def _parse_attack(name: str, whole: str, norm: str) -> AttackSpec:
     if not steps:
         known = ", ".join(kind if steps else f"{kind}K" for kind, steps in _ITERATIONS.items())
         remedy = f"use clean, fgsm, {known}, {', '.join(_SUITES)}, or several joined by +"
-        raise FieldError("eval.attacks", whole, f"{name!r} is unknown" if name != whole else "is unknown", remedy)
+        raise FieldError(field, whole, f"{name!r} is unknown" if name != whole else "is unknown", remedy)
     if norm == "l1" and kind == "spsa":
-        raise FieldError("eval.attacks", whole, "has no L1 form", "use square, which needs no gradient either")
+        raise FieldError(field, whole, "has no L1 form", "use square, which needs no gradient either")
     if norm == "l1" and kind.startswith("apgd") and steps < 5:
-        raise FieldError("eval.attacks", whole, "is too short for L1", "give it at least 5 steps")
+        raise FieldError(field, whole, "is too short for L1", "give it at least 5 steps")
     return AttackSpec(name, kind, steps, int(restarts or 1), TARGETS if kind.endswith("_t") else 0)
 
 
