@@ -1,0 +1,134 @@
+"""The class-to-class matrix: the share of each class that a targeted attack turns into each other class.
+
+    counts = targeted_counts(labels, targets, reached, num_classes)
+    summary = matrix_summary(counts)
+    summary.share[i, j]                        # of class i, turned into class j
+
+An attack that was not made has no outcome. Where only some of the examples of class i were pushed to class j, the share
+of the cell is unknown, nan, and `at_least` holds what is known of it: the others may or may not be turned.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from jaxrobust.classwise.counts import class_counts
+from jaxrobust.classwise.intervals import wilson_interval
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetedCounts:
+    """How many examples were pushed to other classes, and got there.
+
+    Attributes:
+        count: examples of each class, int64 [C].
+        tried: examples of class i (row) that were pushed to class j (column), int64 [C, C]; 0 on the diagonal.
+        turned: those of them that got there, int64 [C, C].
+        exposed: examples of each class that got to at least one other, int64 [C].
+    """
+
+    count: np.ndarray
+    tried: np.ndarray
+    turned: np.ndarray
+    exposed: np.ndarray
+
+    @property
+    def complete(self) -> bool:
+        """Whether every example was pushed to every other class, so that nothing is unknown."""
+        return bool((self.tried == _others(self.count)).all())
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixSummary:
+    """The figures of a class-to-class matrix. Rates are fractions; nan where there are no examples.
+
+    Attributes:
+        share: of class i turned into class j, float64 [C, C]; nan on the diagonal and where it is unknown.
+        low, high: its Wilson interval, [C, C]; nan where the share is.
+        at_least: lower bound of the share, [C, C]: the share itself where that is known; nan on the diagonal.
+        ease: of each class as a target, [C]: mean of `at_least` over the other classes.
+        exposure: of each class as a source, [C]: share of its examples turned into at least one other class.
+        mean_exposure: of each class as a source, [C]: mean of `at_least` over the targets.
+        asymmetry: share[i, j] - share[j, i], [C, C]; nan where either is unknown.
+    """
+
+    share: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    at_least: np.ndarray
+    ease: np.ndarray
+    exposure: np.ndarray
+    mean_exposure: np.ndarray
+    asymmetry: np.ndarray
+
+    def strongest_pair(self) -> tuple[int, int] | None:
+        """The (source, target) whose `at_least` is largest, the first of several; None without any."""
+        if np.isnan(self.at_least).all():
+            return None
+        source, target = np.unravel_index(np.nanargmax(self.at_least), self.at_least.shape)
+        return int(source), int(target)
+
+
+def targeted_counts(labels, targets, reached, num_classes: int) -> TargetedCounts:
+    """Counts of the outcomes of targeted attacks.
+
+    Args:
+        labels: true classes, integers in [0, C), [N].
+        targets: classes that each example was pushed to, [N, T], other than its own, none twice.
+        reached: whether it got there, bool [N, T].
+        num_classes: C.
+
+    Raises:
+        ValueError: shapes or types do not fit, or a target is the label.
+    """
+    labels, targets, reached = np.asarray(labels), np.asarray(targets), np.asarray(reached)
+    if targets.ndim != 2 or targets.shape != reached.shape or len(targets) != len(labels) or reached.dtype != bool:
+        raise ValueError(f"targets {targets.shape} and reached {reached.shape} {reached.dtype} must be [N, T] and bool")
+    if (targets == labels[:, None]).any():
+        raise ValueError("an example's own class is no target")
+    pairs = labels[:, None].astype(np.int64) * num_classes + targets
+    shape, size = (num_classes, num_classes), num_classes**2
+    return TargetedCounts(
+        count=class_counts(labels, num_classes),
+        tried=np.bincount(pairs.ravel(), minlength=size).reshape(shape),
+        turned=np.bincount(pairs[reached], minlength=size).reshape(shape),
+        exposed=np.bincount(labels[reached.any(1)], minlength=num_classes),
+    )
+
+
+def matrix_summary(counts: TargetedCounts, confidence: float = 0.95) -> MatrixSummary:
+    """The figures that follow from the counts.
+
+    Args:
+        confidence: of the interval of each cell by itself.
+    """
+    possible = _others(counts.count)
+    at_least = _ratio(counts.turned, possible)
+    known = (counts.tried == possible) & (possible > 0)
+    low, high = wilson_interval(counts.turned.ravel(), np.where(known, possible, counts.turned).ravel(), confidence)
+    share = np.where(known, at_least, np.nan)
+    return MatrixSummary(
+        share=share,
+        low=np.where(known, low.reshape(share.shape), np.nan),
+        high=np.where(known, high.reshape(share.shape), np.nan),
+        at_least=at_least,
+        ease=_mean(at_least, axis=0),
+        exposure=_ratio(counts.exposed, counts.count),
+        mean_exposure=_mean(at_least, axis=1),
+        asymmetry=share - share.T,
+    )
+
+
+def _others(count) -> np.ndarray:
+    """[C, C]: the examples of class i, which may be pushed to class j; 0 on the diagonal."""
+    return np.where(np.eye(len(count), dtype=bool), 0, np.asarray(count)[:, None])
+
+
+def _ratio(part, whole) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+
+
+def _mean(values, axis) -> np.ndarray:
+    """Mean of those that are numbers; nan without any."""
+    there = ~np.isnan(values)
+    return _ratio(np.where(there, values, 0).sum(axis), there.sum(axis))
