@@ -29,6 +29,8 @@ SMALLEST_EPS_255 = 0.1
 # An L2 or L1 radius below this is an Linf radius with the norm changed and the radius forgotten.
 SMALLEST_EPS_255_OF = {"l2": 12.0, "l1": 120.0}
 USUAL_EPS_255_OF = {"l2": "128 (0.5)", "l1": "3060 (12)"}
+# An audit pushes every example to every other class, if there are no more than this.
+ALL_TARGETS_UP_TO = 20
 
 
 def default() -> ml_collections.ConfigDict:
@@ -122,6 +124,18 @@ def default() -> ml_collections.ConfigDict:
     c.eval.examples = 0  # score a stratified subset of this many examples of each split; 0: every example
     c.eval.seed = 0  # random starts; each example has its own, whatever the batch
 
+    c.audit = ml_collections.ConfigDict()  # of one checkpoint, by --mode audit; radii in units of the threat's, or ...
+    c.audit.attack = "apgd_ce+apgd_t20"  # of the security curve: an attack or a suite, see attacks/suites.py
+    c.audit.radii = (
+        *(0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0),
+        *(2.25, 2.5, 2.75, 3.0, 3.5, 4.0),
+    )  # multiples of the threat radius
+    c.audit.radii_255 = ()  # ... in 1/255, in place of `radii` where given; the threat radius is added to either
+    # Of the class-to-class matrix. It is run towards each target, on a model of two classes: that one, and any other.
+    c.audit.matrix_attack = "apgd_dlr"
+    c.audit.targets = 0  # how many of an example's most likely wrong classes; 0: all, or of more than 20 classes 9
+    c.audit.examples = 0  # audit a stratified subset of this many; 0: every example
+
     c.checkpoint = ml_collections.ConfigDict()
     c.checkpoint.every_epochs = 1  # and one at the end
     c.checkpoint.keep = 0  # the newest this many, and the best; 0: all
@@ -145,6 +159,19 @@ def step_size(config, section: str) -> float:
     if fields.step_size_255 is not None:
         return fields.step_size_255 / 255
     return radius(config) / 4
+
+
+def audit_radii(config) -> tuple[float, ...]:
+    """The radii of an audit's security curve in pixel units, rising; that of the threat is one of them."""
+    threat, audit = radius(config), config.audit
+    radii = [r / 255 for r in audit.radii_255] or [r * threat for r in audit.radii]
+    # Without the neighbours that only rounding keeps apart from it.
+    return tuple(sorted({r for r in radii if not math.isclose(r, threat, rel_tol=1e-6)} | {threat}))
+
+
+def audit_targets(config, num_classes: int) -> int:
+    """How many classes an audit pushes each example to."""
+    return min(num_classes - 1, config.audit.targets or (num_classes if num_classes <= ALL_TARGETS_UP_TO else 9))
 
 
 def relative_step(config) -> float:
@@ -253,6 +280,8 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     _at_least("eval.every_epochs", config.eval.every_epochs, 0)
     _at_least("eval.examples", config.eval.examples, 0)
 
+    _validate_audit(config.audit, config.threat.norm)
+
     _at_least("checkpoint.every_epochs", config.checkpoint.every_epochs, 1)
     if config.eval.every_epochs % config.checkpoint.every_epochs:
         raise FieldError(
@@ -301,6 +330,17 @@ def _validate_threat(threat) -> None:
             "looks like a fraction of [0, 1], the unit here is 1/255",
             f"write {threat.eps_255 * 255:.3g}, or --config.threat.eps={threat.eps_255:g} in pixel units",
         )
+
+
+def _validate_audit(audit, norm: str) -> None:
+    for name in ("attack", "matrix_attack"):
+        if not suites.parse(audit[name], norm, f"audit.{name}").members:
+            raise FieldError(f"audit.{name}", audit[name], "is no attack", "name one, or a suite, of attacks/suites.py")
+    for name in ("radii", "radii_255"):
+        if audit[name] or name == "radii":
+            _all(f"audit.{name}", audit[name], lambda r: 0 < r < math.inf, "positive numbers")
+    for name in ("targets", "examples"):
+        _at_least(f"audit.{name}", audit[name], 0)
 
 
 def _validate_step_size(config, section: str) -> None:
@@ -356,6 +396,8 @@ def _in_range(field, value, low, high) -> None:
     if not low <= value < high:
         raise FieldError(field, value, f"must be at least {low} and below {high}", "correct the value")
 
+
+AUDIT_FIELDS = tuple(f"audit.{name}" for name in default().audit)
 
 # The command line reads overrides by a config file; where the run's own config is to be used, this file stands for it.
 get_config = default

@@ -238,8 +238,8 @@ class Evaluator:
         """Predictions [N] for the images as they are."""
         started, prediction = time.monotonic(), np.zeros(len(split), np.int64)
         with console.progress(title, len(split), "images") as advance:
-            for ids, mine, images in self._blocks(split, np.arange(len(split))):
-                _merge(prediction, mine, self._judge(weights, images, title))
+            for ids, mine, images in blocks(split, np.arange(len(split)), self._config.eval.batch_size):
+                merge(prediction, mine, self._judge(weights, images, title))
                 advance(len(ids))
                 self._check_stop(title)
         return prediction, Work(passes=len(split), seconds=time.monotonic() - started)
@@ -266,7 +266,7 @@ class Evaluator:
                 advance(parts / attacker.parts)
                 self._check_stop(stage.title)
 
-            for block, mine, images in self._blocks(split, todo):
+            for block, mine, images in blocks(split, todo, self._config.eval.batch_size):
                 started = time.monotonic()
                 outcome = attacker(
                     weights,
@@ -280,7 +280,7 @@ class Evaluator:
                 )
                 if shown is not None:
                     shown[mine[: len(outcome.adversarial)]] = outcome.adversarial
-                _merge(prediction, mine, outcome.prediction)
+                merge(prediction, mine, outcome.prediction)
                 passes, idle = np.sum(hosts.gather([outcome.passes, outcome.idle]), axis=0).tolist()
                 work += Work(passes, idle, time.monotonic() - started)
                 todo = todo[len(block) :]
@@ -293,20 +293,6 @@ class Evaluator:
             raise Interrupted(
                 self._stop.signal_number, f"stopped in {title}, finished attacks are kept; run again to continue"
             )
-
-    def _blocks(self, split, ids):
-        """(ids of the block, this process's part of them, their images), decoded one block ahead."""
-        bytes_of_one = split.images.dtype.itemsize * int(np.prod(split.images.shape[1:]))
-        batch = self._config.eval.batch_size
-        size = batch * max(1, min(BLOCK_BATCHES, BLOCK_BYTES // (batch * bytes_of_one)))
-
-        def blocks():
-            for start in range(0, len(ids), size):
-                block = ids[start : start + size]
-                mine = np.array_split(block, jax.process_count())[jax.process_index()]
-                yield block, mine, np.asarray(split.images[mine])
-
-        return streaming.prefetch(blocks(), 1)
 
     def _mark_best(self):
         trained = config_lib.from_dict(files.read_json(self._workdir / "config.json"))
@@ -338,10 +324,28 @@ class _Stage(NamedTuple):
     before: np.ndarray
 
 
-def _merge(prediction, mine, found) -> None:
-    """Put what all processes have found, each for its own examples, into the predictions [N] of all."""
-    for ids, values in hosts.gather([mine.tolist(), np.asarray(found).tolist()]):
-        prediction[ids] = values
+def blocks(split, ids, batch_size: int):
+    """The examples `ids` of a split in blocks: (ids of the block, this process's part of them, their images).
+
+    Images are decoded one block ahead.
+    """
+    bytes_of_one = split.images.dtype.itemsize * int(np.prod(split.images.shape[1:]))
+    size = batch_size * max(1, min(BLOCK_BATCHES, BLOCK_BYTES // (batch_size * bytes_of_one)))
+
+    def each():
+        for start in range(0, len(ids), size):
+            block = ids[start : start + size]
+            mine = np.array_split(block, jax.process_count())[jax.process_index()]
+            yield block, mine, np.asarray(split.images[mine])
+
+    return streaming.prefetch(each(), 1)
+
+
+def merge(everything, mine, found) -> None:
+    """Put what all processes have found, each for its own examples, into the array [N, ...] of all."""
+    for ids, values in hosts.gather([np.asarray(mine).tolist(), np.asarray(found).tolist()]):
+        if ids:
+            everything[ids] = values
 
 
 def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool = False) -> None:
@@ -373,18 +377,9 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
             if not follow:
                 raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
             wait()
-        hosts.check_shared(workdir)
-        config = config_lib.from_dict(stored)
-        config.update_from_flattened_dict(overrides or {})
-        check_same_config(workdir, config, stored, may_differ=OWN_FIELDS)
-        mesh = parallel.make_mesh()
-        config_lib.validate(config, mesh.size, training=False)
-
-        dataset = build.dataset(config)
-        hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
-        steps_per_epoch = batches.steps_per_epoch(len(dataset.train), config.train.batch_size)
-        like = build.abstract_state(config, dataset, mesh, steps_per_epoch * config.train.epochs)
-        checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
+        config, mesh, dataset, like, checkpoints, steps_per_epoch = open_run(
+            workdir, stored, overrides or {}, may_differ=OWN_FIELDS
+        )
 
         def due(epoch):
             return config_lib.checkpoint_due(config, epoch)
@@ -399,6 +394,45 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
     if last is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint to score yet; --follow waits for one")
     finish(workdir)
+
+
+class OpenRun(NamedTuple):
+    """A run in a workdir: its config with what was set otherwise, its data, and its checkpoints to read.
+
+    Attributes:
+        like: shapes and types of its train states.
+    """
+
+    config: object
+    mesh: object
+    dataset: data.DataSet
+    like: TrainState
+    checkpoints: checkpoints_lib.Checkpoints
+    steps_per_epoch: int
+
+
+def open_run(workdir: pathlib.Path, stored: dict, overrides: dict, may_differ: tuple[str, ...]) -> OpenRun:
+    """Open what a training has left, or is making.
+
+    Args:
+        stored: the run's config.json.
+        overrides: fields to set otherwise, by dotted name, of those that `may_differ`.
+
+    Raises:
+        UserError: another field is overridden, or a value is wrong.
+    """
+    hosts.check_shared(workdir)
+    config = config_lib.from_dict(stored)
+    config.update_from_flattened_dict(overrides)
+    check_same_config(workdir, config, stored, may_differ=may_differ)
+    mesh = parallel.make_mesh()
+    config_lib.validate(config, mesh.size, training=False)
+    dataset = build.dataset(config)
+    hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
+    steps_per_epoch = batches.steps_per_epoch(len(dataset.train), config.train.batch_size)
+    like = build.abstract_state(config, dataset, mesh, steps_per_epoch * config.train.epochs)
+    checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
+    return OpenRun(config, mesh, dataset, like, checkpoints, steps_per_epoch)
 
 
 def check_same_config(workdir, config, stored: dict, may_differ: tuple[str, ...]) -> None:

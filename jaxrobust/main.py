@@ -1,6 +1,6 @@
 """The main command: flags and dispatch on --mode.
 
-python -m jaxrobust.main --config configs/cifar10.py [--workdir DIR] [--mode train|evaluate] [--config.FIELD=VALUE]
+python -m jaxrobust.main --config configs/cifar10.py [--workdir DIR] [--mode MODE] [--config.FIELD=VALUE]
 """
 
 import pathlib
@@ -8,13 +8,18 @@ import pathlib
 import jax
 from absl import flags
 
-from jaxrobust import cluster, command_line, console, evaluate, files, hosts, parallel, train
+from jaxrobust import audit, cluster, command_line, console, evaluate, files, hosts, parallel, train
 from jaxrobust import config as config_lib
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/<name of the config file>.")
-_MODE = flags.DEFINE_enum("mode", "train", ("train", "evaluate"), "train (and evaluate), or evaluate what is there.")
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ("train", "evaluate", "audit"),
+    "train (and evaluate); evaluate what is there; or audit the best checkpoint, class by class.",
+)
 _FOLLOW = flags.DEFINE_bool("follow", False, "With --mode evaluate: wait for new checkpoints until the last.")
 # Where several processes share the work. SLURM and Cloud TPU say all of it themselves.
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0. Default: $JAX_COORDINATOR_ADDRESS.")
@@ -39,6 +44,8 @@ def main() -> int | None:
                 _meet(job)
             if _MODE.value == "evaluate":
                 evaluate.evaluate_checkpoints(workdir, command_line.overrides(), follow=_FOLLOW.value)
+            elif _MODE.value == "audit":
+                audit.audit_run(workdir, command_line.overrides())
             else:
                 train.train_and_evaluate(command_line.config(), workdir)
     except train.Diverged as error:

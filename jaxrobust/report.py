@@ -18,7 +18,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import classwise, figures, files, pages, results
+from jaxrobust import classwise, figures, files, pages, report_audit, results
 from jaxrobust.errors import UserError
 
 REPORT = "report.html"
@@ -221,6 +221,7 @@ def _page(run: Run) -> dict:
         "figures": _figures(run, selected, attack, confusions),
         "confusions": {a: largest_confusions(matrix, names) for a, matrix in confusions.items()},
         "validation_examples": run.validation_examples,
+        "audit": report_audit.page(run.workdir),
         "best": run.best,
         "seed": field(run.config, "train.seed"),
         "config": sorted((name, json.dumps(value)) for name, value in files.flatten(run.config).items()),

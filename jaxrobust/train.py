@@ -39,6 +39,7 @@ MAY_DIFFER = (
     "eval.batch_size",
     "eval.every_epochs",
     "checkpoint.keep",
+    *config_lib.AUDIT_FIELDS,
 )
 
 

@@ -147,6 +147,22 @@ def test_two_processes_score_as_one_and_pass_over_a_damaged_checkpoint(tmp_path,
     assert counts(tmp_path) == counts(one_process)
 
 
+def test_two_processes_audit_as_one(tmp_path, one_process):
+    audited = ("--mode=audit", *ARGUMENTS, "--config.audit.attack=cw3", "--config.audit.matrix_attack=cw3")
+    # One image on each device: one size of batches, and little to compile.
+    small = ("--config.audit.examples=31", "--config.audit.targets=2", "--config.eval.batch_size=4")
+    for name in ("one", "two"):
+        shutil.copytree(one_process, tmp_path / name)
+    finish([start(tmp_path / "one", *audited, *small, devices=4)])
+    said = finish(start_two(tmp_path / "two", *audited, *small))
+    assert "audit of epoch" in said[0] and "audit" not in said[1]
+    one, two = (files.read_json(tmp_path / name / "audit.json") for name in ("one", "two"))
+    for audit in (one, two):
+        for part in ("curve", "matrix"):
+            del audit[part]["seconds"], audit[part]["passes"], audit[part]["idle"]  # of other batches
+    assert one == two
+
+
 def test_who_cannot_join_says_so_in_one_line(tmp_path):
     alone = ("--processes=2", "--start_timeout=4")
     with socket.socket(socket.AF_INET6) as taken:

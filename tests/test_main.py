@@ -65,6 +65,8 @@ CASES = {
     "data set": (lambda tmp: tiny("--config.data.name=cifar"), ["data.name", "cifar"]),
     "model": (lambda tmp: tiny("--config.model.name=vgg"), ["model.name", "vgg", "resnet18"]),
     "attack": (lambda tmp: tiny("--config.eval.attacks=('clean','pgdx')"), ["eval.attacks", "pgdx"]),
+    "attack of an audit": (lambda tmp: tiny("--config.audit.attack=pgdx"), ["audit.attack", "pgdx"]),
+    "nothing to audit": (lambda tmp: ("--mode", "audit", "--workdir", str(tmp)), ["workdir", "no run"]),
     "negative radius": (lambda tmp: tiny("--config.threat.eps_255=-8"), ["threat.eps_255", "-8"]),
     "radius as a fraction": (lambda tmp: tiny("--config.threat.eps_255=0.031"), ["threat.eps_255", "0.031", "7.9"]),
     "huge radius": (lambda tmp: tiny("--config.threat.eps_255=2000"), ["threat.eps_255", "2000"]),

@@ -1,0 +1,364 @@
+"""The audit of one checkpoint: how far each class is from being broken, and which class it is turned into.
+
+    python -m jaxrobust.main --mode audit --workdir DIR
+
+It is made of parts, each a series of rounds in which every example is attacked at most once:
+
+    curve     the smallest radius of a list that breaks each example, by bisection: the balls are nested
+    matrix    one round for each of an example's targets, towards which it is attacked
+
+After every block of examples what is known is kept, so an audit that was interrupted continues.
+"""
+
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrobust import (
+    audit_results,
+    build,
+    console,
+    data,
+    evaluate,
+    files,
+    hosts,
+    parallel,
+    report_audit,
+    results,
+    worst_case,
+)
+from jaxrobust import config as config_lib
+from jaxrobust.attacks import suites
+from jaxrobust.data import randomness, splits
+from jaxrobust.errors import UserError
+from jaxrobust.interruption import Interrupted, StopRequest
+
+# What an audit may set otherwise than the training did.
+OWN_FIELDS = ("data.data_dir", "eval.batch_size", *config_lib.AUDIT_FIELDS)
+
+
+def audit_run(workdir, overrides: dict | None = None) -> None:
+    """Audit the run's best checkpoint, else its last, and write audit.json and the report.
+
+    Args:
+        overrides: fields to set otherwise, by dotted name; `OWN_FIELDS` alone may differ from the run's.
+
+    Raises:
+        UserError: there is no run or no checkpoint in the workdir, or a value is wrong.
+        Interrupted: by a signal. What was found is kept.
+    """
+    workdir = pathlib.Path(workdir)
+    stored = hosts.decide(lambda: files.read_json(workdir / "config.json"))
+    if stored is None:
+        raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
+    run = evaluate.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
+    if config_lib.radius(run.config) == 0:
+        raise UserError("threat.eps_255 = 0: an audit needs a radius to measure in; the run was trained against none")
+    config_lib.check_radius(run.config, run.dataset.image_shape)
+    checkpoint = _selected(workdir, run)
+    if checkpoint is None:
+        raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint to audit yet")
+
+    def weights():
+        state = run.checkpoints.restore(checkpoint["step"], run.like)
+        return state.averaged if checkpoint["weights"] == "averaged" else state.weights
+
+    with StopRequest() as stop:
+        content = Auditor(run.config, workdir, run.dataset, run.mesh, checkpoint, stop).run(weights)
+    if parallel.is_writer():
+        audit_results.write(workdir, content)
+        for sentence in report_audit.in_words(content):
+            console.say(sentence)
+    evaluate.finish(workdir)
+
+
+def _selected(workdir, run) -> dict | None:
+    """Step, epoch and weights of the checkpoint that best.json names, if it is there, else of the last whole epoch."""
+    steps = [step for step in run.checkpoints.steps() if step % run.steps_per_epoch == 0]
+    best = hosts.decide(lambda: files.read_json(workdir / results.BEST))
+    if best is not None and best["step"] in steps:
+        return {name: best[name] for name in ("step", "epoch", "weights")}
+    if not steps:
+        return None
+    weights = "raw" if run.like.averaged is None else "averaged"
+    return {"step": steps[-1], "epoch": steps[-1] // run.steps_per_epoch, "weights": weights}
+
+
+class _Part(NamedTuple):
+    """A series of rounds of one attack on the examples.
+
+    Attributes:
+        settings: all that its arrays depend on.
+        arrays: as they are before the first round, [N, ...] each.
+        open: (arrays, round) -> ids of the examples to be attacked.
+        ask: (arrays, round, ids) -> classes and radii [n] of their attacks.
+        learn: (arrays, round, ids, success [n] bool) changes the arrays.
+    """
+
+    name: str
+    suite: suites.Suite
+    towards: bool
+    settings: dict
+    arrays: dict
+    rounds: int
+    open: Callable
+    ask: Callable
+    learn: Callable
+
+
+class Auditor:
+    """Audits given weights. Of several processes all attack, each its share of a batch; process 0 keeps the files.
+
+    Args:
+        config: of the audit.
+        workdir: the run's folder.
+        checkpoint: what is audited: step, epoch and weights ("raw" or "averaged").
+        stop: checked between batches; when it is set, `Interrupted` is raised.
+    """
+
+    def __init__(self, config, workdir, dataset: data.DataSet, mesh, checkpoint: dict, stop: StopRequest):
+        self._config, self._workdir, self._mesh, self._stop = config, pathlib.Path(workdir), mesh, stop
+        self._class_names, self._num_classes = dataset.class_names, dataset.num_classes
+        self._checkpoint = checkpoint
+        name, whole = ("test", dataset.test) if len(dataset.test) else ("validation", dataset.validation)
+        if not len(whole):
+            raise UserError(f"data.name = {config.data.name!r}: has neither test nor validation images to audit on")
+        rng = randomness.generator(config.eval.seed, "subset")
+        index = splits.stratified_subset(whole.labels, config.audit.examples, dataset.num_classes, rng)
+        self._split, self._index, self._split_name, self._whole = whole.take(index), index, name, len(whole)
+        self._store = audit_results.Store(self._workdir, checkpoint["step"], checkpoint["weights"], name)
+        self._title = f"audit, epoch {checkpoint['epoch']} {checkpoint['weights']} {name}"
+        self._radius = config_lib.radius(config)
+        self._radii = config_lib.audit_radii(config)
+        self._targets = config_lib.audit_targets(config, dataset.num_classes)
+
+    def run(self, weights: Callable) -> dict:
+        """Do what is not done yet; the content of audit.json.
+
+        Args:
+            weights: () -> the weights on the devices, called if anything is to be done.
+
+        Raises:
+            UserError: the model's output is not a number.
+            Interrupted: the stop is set.
+        """
+        loaded = []
+
+        def load():
+            if not loaded:
+                loaded.append(weights())
+            return loaded[0]
+
+        clean = self._clean(load)
+        # Further parts, and checks that need no rounds, have their place here.
+        parts = [self._curve(clean), self._matrix(clean)]
+        states, arrays = {}, clean
+        for part in parts:
+            states[part.name], found = self._run_part(part, load)
+            arrays = arrays | found
+        arrays["breaking_radius"] = np.array([*self._radii, np.inf])[arrays["curve_high"]]
+        arrays["breaking_radius"][clean["prediction"] != clean["labels"]] = 0.0
+        if parallel.is_writer():
+            found = {"breaking_radius": arrays["breaking_radius"]}
+            if not np.array_equal(self._store.read().get("breaking_radius"), found["breaking_radius"]):
+                self._store.keep("curve", states["curve"], found)
+        about = self._checkpoint | {
+            "split": self._split_name,
+            "classes": list(self._class_names),
+            "whole": self._whole,
+            "norm": self._config.threat.norm,
+            "eps": self._radius,
+        }
+        return audit_results.figures(arrays, states, about, self._validation())
+
+    def _settings(self, **settings) -> dict:
+        """What verdicts depend on."""
+        config = self._config
+        common = {
+            "norm": config.threat.norm,
+            "eps": self._radius,
+            "relative_step": config_lib.relative_step(config),
+            "seed": config.eval.seed,
+            "examples": len(self._split),
+        }
+        return json.loads(json.dumps(common | settings))
+
+    def _clean(self, weights) -> dict:
+        """labels, index, prediction [N] of the images as they are, and the targets [N, T], most likely first."""
+        names, settings = ("labels", "index", "prediction", "targets"), self._settings(targets=self._targets)
+        known = hosts.decide(lambda: self._listed(self._store.part("clean", settings, names)))
+        if known is not None:
+            return {name: np.array(known[1][name]) for name in names}
+        count, size = self._targets + 1, self._config.eval.batch_size
+        step = build.ranking_step(self._config, self._num_classes, self._mesh, count)
+        ranker = worst_case.Ranker(step, count, self._mesh, size)
+        labels, ranking = self._split.labels, np.zeros((len(self._split), count), np.int64)
+        title, started = f"{self._title}, clean", time.monotonic()
+        with console.progress(title, len(labels), "images") as advance:
+            for block, mine, images in evaluate.blocks(self._split, np.arange(len(labels)), size):
+                evaluate.merge(ranking, mine, ranker(weights(), images, title))
+                advance(len(block))
+                self._check_stop(title)
+        # The label goes from wherever it is, or else the least likely class.
+        is_label = ranking == labels[:, None]
+        is_label[~is_label.any(1), -1] = True
+        targets = ranking[~is_label].reshape(len(labels), self._targets)
+        arrays = {"labels": labels, "index": self._index, "prediction": ranking[:, 0], "targets": targets}
+        if parallel.is_writer():
+            state = {"settings": settings, "seconds": time.monotonic() - started}
+            self._store.keep("clean", state, arrays)
+        return arrays
+
+    def _curve(self, clean) -> _Part:
+        """Bisection: the number of the smallest breaking radius is at least `curve_low` and at most `curve_high`."""
+        right = clean["prediction"] == clean["labels"]
+        radii, most = np.array(self._radii), len(self._radii)
+        suite = suites.parse(self._config.audit.attack, self._config.threat.norm)
+
+        def middle(arrays, ids):
+            return (arrays["curve_low"][ids] + arrays["curve_high"][ids]) // 2
+
+        def learn(arrays, _, ids, success):
+            tried = middle(arrays, ids)
+            arrays["curve_high"][ids] = np.where(success, tried, arrays["curve_high"][ids])
+            arrays["curve_low"][ids] = np.where(success, arrays["curve_low"][ids], tried + 1)
+
+        return _Part(
+            name="curve",
+            suite=suite,
+            towards=False,
+            settings=self._settings(attack=suite.name, members=[m.name for m in suite.members], radii=self._radii),
+            arrays={"curve_low": np.zeros(len(right), np.int64), "curve_high": np.where(right, most, 0)},
+            rounds=int(most).bit_length(),
+            open=lambda arrays, _: np.flatnonzero(arrays["curve_low"] < arrays["curve_high"]),
+            ask=lambda arrays, _, ids: (self._split.labels[ids], radii[middle(arrays, ids)]),
+            learn=learn,
+        )
+
+    def _matrix(self, clean) -> _Part:
+        """Round by round towards the next of each example's targets; one that is predicted already is reached."""
+        targets = clean["targets"]
+        suite = suites.parse(self._config.audit.matrix_attack, self._config.threat.norm)
+
+        def learn(arrays, rank, ids, success):
+            arrays["reached"][ids, rank] = success
+
+        return _Part(
+            name="matrix",
+            suite=suite,
+            towards=True,
+            settings=self._settings(attack=suite.name, members=[m.name for m in suite.members], targets=self._targets),
+            arrays={"reached": targets == clean["prediction"][:, None]},
+            rounds=self._targets,
+            open=lambda arrays, rank: np.flatnonzero(~arrays["reached"][:, rank]),
+            ask=lambda arrays, rank, ids: (targets[ids, rank], np.full(len(ids), self._radius)),
+            learn=learn,
+        )
+
+    def _run_part(self, part: _Part, weights) -> tuple[dict, dict]:
+        """Its state when it is done, and its arrays."""
+        known = hosts.decide(lambda: self._listed(self._store.part(part.name, part.settings, tuple(part.arrays))))
+        state = {"settings": part.settings, "round": 0, "todo": None, "passes": 0.0, "idle": 0.0, "seconds": 0.0}
+        arrays = part.arrays
+        if known is not None:
+            state, arrays = known[0], {name: np.array(values) for name, values in known[1].items()}
+        if state["round"] == part.rounds:
+            return state, arrays
+        attack = self._attack_suite(part)
+        for turn in range(state["round"], part.rounds):
+            title = f"{self._title}, {part.name} {turn + 1}/{part.rounds}"
+            every = part.open(arrays, turn) if state["todo"] is None else np.array(state["todo"], np.int64)
+            done = 0
+            with console.progress(title, max(len(every), 1), "images") as advance:
+                for block, mine, images in evaluate.blocks(self._split, every, self._config.eval.batch_size):
+                    started = time.monotonic()
+                    success, work = attack(weights(), images, mine, *part.ask(arrays, turn, mine), title, advance)
+                    verdicts = np.zeros(len(self._split), bool)
+                    evaluate.merge(verdicts, mine, success)
+                    part.learn(arrays, turn, block, verdicts[block])
+                    done += len(block)
+                    state["passes"] += work[0]
+                    state["idle"] += work[1]
+                    state["seconds"] += time.monotonic() - started
+                    state["round"], state["todo"] = turn, every[done:].tolist()
+                    if done < len(every):
+                        self._keep(part, state, arrays)
+            state["round"], state["todo"] = turn + 1, None
+            self._keep(part, state, arrays)
+        return state, arrays
+
+    def _keep(self, part, state, arrays):
+        if parallel.is_writer():
+            self._store.keep(part.name, state, arrays)
+
+    def _attack_suite(self, part: _Part) -> Callable:
+        """The worst case over the suite's members: each attacks what those before it left."""
+        config, classes, mesh = self._config, self._num_classes, self._mesh
+        key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)  # as in an evaluation, for the same verdicts
+        attackers = [
+            worst_case.Attacker(
+                build.attack(config, classes, spec, part.towards),
+                partial(build.attack_steps, config, classes, mesh, spec, towards=part.towards),
+                mesh,
+                config.eval.batch_size,
+                key,
+                towards=part.towards,
+            )
+            for spec in part.suite.members
+        ]
+        parts = sum(attacker.parts for attacker in attackers)
+        spared = parts - np.cumsum([attacker.parts for attacker in attackers])  # by those broken by each
+
+        def attack(weights, images, ids, goals, radius, title, advance):
+            """Whether each example was broken, or turned [n], and the (passes, idle passes) of all processes."""
+
+            def parts_done(count):
+                advance(count / parts)
+                self._check_stop(title)
+
+            success, costs = np.zeros(len(ids), bool), np.zeros(2)
+            for attacker, rest in zip(attackers, spared, strict=True):
+                left = np.flatnonzero(~success)
+                outcome = attacker(
+                    weights,
+                    images[left],
+                    goals[left],
+                    self._index[ids[left]],
+                    radius[left],
+                    title=title,
+                    advance=parts_done,
+                )
+                success[left] = (outcome.prediction == goals[left]) == part.towards
+                advance(success[left].sum() * rest / parts)
+                costs += np.sum(hosts.gather([outcome.passes, outcome.idle]), axis=0)
+            return success, costs.tolist()
+
+        return attack
+
+    def _validation(self) -> dict | None:
+        """The validation record of the strongest attack on this checkpoint; None without, or if validation is audited.
+
+        Process 0 alone needs it.
+        """
+        if self._split_name == "validation" or not parallel.is_writer():
+            return None
+        key = (self._checkpoint["step"], self._checkpoint["weights"], "validation")
+        records = [r for r in results.read(self._workdir) if results.key_of(r)[:3] == key and r["attack"] != "clean"]
+        return min(records, key=lambda record: record["accuracy"], default=None)
+
+    def _check_stop(self, title):
+        if self._stop:
+            raise Interrupted(
+                self._stop.signal_number, f"stopped in {title}, what was found is kept; run again to continue"
+            )
+
+    @staticmethod
+    def _listed(known):
+        """A part as a value of JSON, for other processes."""
+        return known and (known[0], {name: array.tolist() for name, array in known[1].items()})

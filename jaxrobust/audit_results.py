@@ -1,0 +1,293 @@
+"""What an audit leaves behind: its files, and the figures that follow from its arrays.
+
+    audit/<step>-<weights>-<split>.npz
+                  labels [N], index [N] of each example in the split, prediction [N] without an attack;
+                  breaking_radius [N]: the smallest radius of the curve, in pixel units, that breaks the example; 0 if
+                  it is wrong without an attack, infinite if none breaks it. curve_low, curve_high [N]: the ends
+                  between which it was searched for, numbers of radii;
+                  targets [N, T]: the classes that the example was pushed to, most likely ones first; reached [N, T]:
+                  whether its prediction became that class, or was so without an attack.
+                  Of each part NAME, also NAME_state: JSON with the settings, what it has cost, and what is left to do.
+    audit.json    the figures of the last audit, see `figures`
+
+Rates are fractions of all examples of a class. Radii are in pixel units; null is a radius beyond the largest tried, and
+a rate that is not known. Intervals are [low, high], 95 %, of each figure by itself unless said otherwise.
+"""
+
+import dataclasses
+import io
+import json
+import math
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from jaxrobust import classwise, console, files
+from jaxrobust.classwise import curve, focus, matrix
+from jaxrobust.classwise.intervals import wilson_interval
+
+AUDIT = "audit.json"
+FOLDER = "audit"
+CONFIDENCE = 0.95
+LISTED = 10  # pairs that are listed
+# The matrices of more classes than this would make megabytes of text; they can be had from the arrays.
+MATRIX_CLASSES = 100
+
+
+@dataclasses.dataclass
+class Store:
+    """The arrays of one (step, weights, split), and how far its parts have come."""
+
+    workdir: pathlib.Path
+    step: int
+    weights: str
+    split: str
+
+    @property
+    def path(self) -> pathlib.Path:
+        return pathlib.Path(self.workdir) / FOLDER / f"{self.step}-{self.weights}-{self.split}.npz"
+
+    def read(self) -> dict:
+        """All arrays; none where there is no file, or none that can be read."""
+        try:
+            with np.load(self.path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            console.warn(f"{self.path} cannot be read ({error}); the audit begins anew")
+            return {}
+
+    def part(self, name: str, settings: dict, names: tuple[str, ...]) -> tuple[dict, dict] | None:
+        """(state, arrays of these names) of a part that was made with these settings; None where there is none."""
+        arrays = self.read()
+        state = json.loads(str(arrays[f"{name}_state"])) if f"{name}_state" in arrays else {}
+        if state.get("settings") != settings or not all(n in arrays for n in names):
+            return None
+        return state, {n: arrays[n] for n in names}
+
+    def keep(self, name: str, state: dict, arrays: dict) -> None:
+        """Put a part's arrays beside those that are there, and replace the file as a whole."""
+        self.path.parent.mkdir(exist_ok=True)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **self.read() | arrays | {f"{name}_state": np.array(json.dumps(state))})
+        files.write_atomically(self.path, buffer.getvalue())
+
+
+def read(workdir) -> dict | None:
+    """The content of audit.json, None without one."""
+    return files.read_json(pathlib.Path(workdir) / AUDIT)
+
+
+def write(workdir, content: dict) -> None:
+    """Replace audit.json."""
+    files.write_atomically(pathlib.Path(workdir) / AUDIT, files.to_json(content))
+
+
+def figures(arrays: dict, states: dict, about: dict, validation: dict | None) -> dict:
+    """The content of audit.json.
+
+    Args:
+        arrays: as of the module's docstring.
+        states: of the parts "curve" and "matrix": dicts with `settings`, `passes`, `idle` and `seconds`.
+        about: step, epoch, weights, split, classes, whole (examples of the split), norm, eps.
+        validation: the record of results.jsonl by which the weakest class is known beforehand; None without one.
+
+    Returns:
+        `about`, examples, count [C], and
+        curve: see `curve_figures`;
+        matrix: see `matrix_figures`;
+        focused: see `focused_figures`.
+    """
+    labels, names = arrays["labels"], about["classes"]
+    count = classwise.class_counts(labels, len(names))
+    work = {name: _work(state, len(labels)) for name, state in states.items()}
+    of_curve = curve_figures(labels, arrays["breaking_radius"], states["curve"]["settings"]["radii"], names)
+    counts = matrix.targeted_counts(labels, arrays["targets"], arrays["reached"], len(names))
+    of_matrix = matrix_figures(counts, names)
+    turned_only = arrays["reached"].any(1) & (arrays["breaking_radius"] > about["eps"])
+    at_threat = of_curve["radii"].index(about["eps"])
+    withstand = np.array(of_curve["correct"][at_threat])
+    return about | {
+        "examples": len(labels),
+        "count": count.tolist(),
+        "curve": of_curve | work["curve"],
+        "matrix": of_matrix | {"missed_by_curve": int(turned_only.sum())} | work["matrix"],
+        "focused": focused_figures(withstand, count, counts, names, validation, about["split"]),
+    }
+
+
+def _work(state, examples) -> dict:
+    """What a part was done with, and what it has cost: passes per example, and the share of them that was idle."""
+    share = state["idle"] / state["passes"] if state["passes"] else 0.0
+    return {
+        "attack": state["settings"]["attack"],
+        "members": state["settings"]["members"],
+        "passes": round(state["passes"] / examples, 3),
+        "idle": round(share, 4),
+        "seconds": round(state["seconds"], 3),
+    }
+
+
+def curve_figures(labels, breaking, radii, names) -> dict:
+    """The security curve.
+
+    Returns:
+        radii [R]: 0 and those tried; correct [R][C]: examples that withstand each;
+        accuracy [R], its interval [R], class_accuracy [R][C], class_interval [R][C];
+        worst_class, worst_class_accuracy [R];
+        half: the smallest radius at which the accuracy is 50 % or less, which is the median breaking radius, with its
+            interval: radius, interval, class_radius [C], class_interval [C].
+    """
+    radii = [0.0, *radii]
+    correct = curve.correct_by_radius(labels, breaking, radii, len(names))
+    count = classwise.class_counts(labels, len(names))
+    summaries = [classwise.summary(row, count) for row in correct]
+    class_intervals = [np.stack(wilson_interval(row, count, CONFIDENCE), 1).tolist() for row in correct]
+    totals = wilson_interval(correct.sum(1), np.full(len(radii), count.sum()), CONFIDENCE)
+    half = curve.median_radius(breaking, CONFIDENCE)
+    halves = [curve.median_radius(breaking[labels == c], CONFIDENCE) for c in range(len(names))]
+    return {
+        "radii": radii,
+        "correct": correct.tolist(),
+        "accuracy": [s.accuracy for s in summaries],
+        "interval": np.stack(totals, 1).tolist(),
+        "class_accuracy": [list(s.class_accuracy) for s in summaries],
+        "class_interval": class_intervals,
+        "worst_class": [None if s.worst_class is None else names[s.worst_class] for s in summaries],
+        "worst_class_accuracy": [s.worst_class_accuracy for s in summaries],
+        "half": {
+            "radius": _finite(half.value),
+            "interval": [_finite(half.low), _finite(half.high)],
+            "class_radius": [_finite(h.value) for h in halves],
+            "class_interval": [[_finite(h.low), _finite(h.high)] for h in halves],
+        },
+    }
+
+
+def matrix_figures(counts: matrix.TargetedCounts, names) -> dict:
+    """The class-to-class matrix; rows are true classes, columns targets.
+
+    Returns:
+        complete: whether every example was pushed to every other class. Where not, rates are lower bounds: what was
+            not tried counts as not turned.
+        tried, turned [C][C]: numbers of examples;
+        share [C][C], its interval [C][C]: null where not every example of the class was pushed to the target;
+        ease [C]: of each class as a target, the mean of its column; exposure, mean_exposure [C]: of each class, the
+            share of it that is turned into at least one other class, and the mean of its row;
+        easiest_targets, most_exposed: names, the first first;
+        pairs: the pairs of the largest rates: source, target, share, turned, of, interval;
+        missed_by_curve: number of examples that are turned into another class, and withstand the curve's attack at the
+            threat radius, which the robust accuracy there is too high by;
+        asymmetric: the pairs of the largest difference of the two directions: source, target, share, back.
+        Of more than 100 classes the matrices are left out.
+    """
+    summary = matrix.matrix_summary(counts, CONFIDENCE)
+    order = _descending(summary.at_least)[:LISTED]
+    lean = _descending(np.where(summary.asymmetry > 0, summary.asymmetry, np.nan))[:LISTED]
+    content = {
+        "complete": counts.complete,
+        "ease": _nullable(summary.ease),
+        "exposure": _nullable(summary.exposure),
+        "mean_exposure": _nullable(summary.mean_exposure),
+        "easiest_targets": [names[c] for (c,) in _descending(summary.ease)],
+        "most_exposed": [names[c] for (c,) in _descending(summary.exposure)],
+        "pairs": [_pair(counts, summary, names, i, j) for i, j in order],
+        "asymmetric": [
+            {
+                "source": names[i],
+                "target": names[j],
+                "share": float(summary.share[i, j]),
+                "back": float(summary.share[j, i]),
+            }
+            for i, j in lean
+        ],
+    }
+    if len(names) <= MATRIX_CLASSES:
+        content |= {
+            "tried": counts.tried.tolist(),
+            "turned": counts.turned.tolist(),
+            "share": _nullable(summary.share),
+            "interval": _nullable(np.stack([summary.low, summary.high], -1)),
+        }
+    return content
+
+
+def _pair(counts, summary, names, i, j) -> dict:
+    low, high = _nullable([summary.low[i, j], summary.high[i, j]])
+    return {
+        "source": names[i],
+        "target": names[j],
+        "share": float(summary.at_least[i, j]),
+        "turned": int(counts.turned[i, j]),
+        "of": int(counts.count[i]),
+        "interval": None if low is None else [low, high],
+    }
+
+
+def focused_figures(withstand, count, counts: matrix.TargetedCounts, names, validation, split) -> dict:
+    """The attacker who attacks the weakest class alone, and the one who picks a pair of classes.
+
+    Args:
+        withstand, count: [C] examples that withstand the threat radius, and all examples.
+        validation: as of `figures`.
+        split: that the counts are of.
+
+    Returns:
+        class: of one attacker, who breaks a share of the images; null without one;
+            target: the weakest class; chosen_on: the split it was known from, and by which attack;
+            success, average: share of it, and of all images, that is broken; gain, its interval;
+            simultaneous: the class was chosen by the same images, and the interval is one of all classes together.
+        pair: of the other, who turns one class into another; null without one;
+            source, target, share, average: over all pairs; interval: of all pairs together, null where only a lower
+            bound of the share is known.
+    """
+    known = None
+    if validation is not None:
+        # Classes that one of the splits lacks are no choice.
+        accuracy = classwise.class_accuracy(validation["correct"], validation["count"])
+        accuracy = np.where(count > 0, accuracy, np.nan)
+        known = None if np.isnan(accuracy).all() else int(np.nanargmin(accuracy))
+    worst = classwise.summary(withstand, count).worst_class if known is None else known
+    found = None
+    if worst is not None:
+        found = focus.focused_attack(withstand, count, worst, chosen_here=known is None, confidence=CONFIDENCE)
+    one = found and {
+        "target": names[found.target],
+        "chosen_on": split if known is None else validation["split"],
+        "chosen_by": None if known is None else validation["attack"],
+        "success": found.success,
+        "average": found.average,
+        "gain": found.gain,
+        "interval": [found.low, found.high],
+        "simultaneous": known is None,
+    }
+    return {"class": one, "pair": _strongest_pair(counts, names)}
+
+
+def _strongest_pair(counts, names) -> dict | None:
+    summary = matrix.matrix_summary(counts)
+    pair = summary.strongest_pair()
+    if pair is None:
+        return None
+    cells = int((~np.isnan(summary.at_least)).sum())
+    together = matrix.matrix_summary(counts, 1 - (1 - CONFIDENCE) / cells)
+    return _pair(counts, together, names, *pair) | {"average": float(np.nanmean(summary.at_least))}
+
+
+def _descending(values) -> list[tuple[int, ...]]:
+    """Positions of the numbers among the values, largest first, the first of equal ones first."""
+    flat = np.ravel(values)
+    order = np.argsort(-flat, kind="stable")  # nan last
+    return [tuple(int(i) for i in np.unravel_index(k, values.shape)) for k in order if not np.isnan(flat[k])]
+
+
+def _nullable(values):
+    """Nested lists with None in place of nan."""
+    return np.where(np.isnan(values), None, np.asarray(values, object)).tolist()
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
