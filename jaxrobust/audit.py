@@ -6,6 +6,7 @@ It is made of parts, each a series of rounds in which every example is attacked 
 
     curve     the smallest radius of a list that breaks each example, by bisection: the balls are nested
     matrix    one round for each of an example's targets, towards which it is attacked
+    masking   a part for each experiment that tells of gradient masking, beside a look at the model itself
 
 After every block of examples what is known is kept, so an audit that was interrupted continues.
 """
@@ -34,7 +35,7 @@ from jaxrobust import (
     worst_case,
 )
 from jaxrobust import config as config_lib
-from jaxrobust.attacks import suites
+from jaxrobust.attacks import masking, suites
 from jaxrobust.data import randomness, splits
 from jaxrobust.errors import UserError
 from jaxrobust.interruption import Interrupted, StopRequest
@@ -75,6 +76,8 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
         audit_results.write(workdir, content)
         for sentence in report_audit.in_words(content):
             console.say(sentence)
+        for finding in (content["masking"] or {}).get("findings", ()):
+            console.warn(f"{finding['check']}, {finding['where']}: {finding['message']}")
     evaluate.finish(workdir)
 
 
@@ -156,9 +159,11 @@ class Auditor:
             return loaded[0]
 
         clean = self._clean(load)
-        # Further parts, and checks that need no rounds, have their place here.
         parts = [self._curve(clean), self._matrix(clean)]
         states, arrays = {}, clean
+        if self._config.audit.masking:
+            arrays = clean | self._probes(load)
+            parts += [self._experiment(clean, experiment) for experiment in masking.EXPERIMENTS]
         for part in parts:
             states[part.name], found = self._run_part(part, load)
             arrays = arrays | found
@@ -258,6 +263,50 @@ class Auditor:
             rounds=self._targets,
             open=lambda arrays, rank: np.flatnonzero(~arrays["reached"][:, rank]),
             ask=lambda arrays, rank, ids: (targets[ids, rank], np.full(len(ids), self._radius)),
+            learn=learn,
+        )
+
+    def _probes(self, weights) -> dict:
+        """What masking.probe says of each image, arrays [N]."""
+        settings = self._settings(version=masking.VERSION)
+        names = tuple(f"probe_{field}" for field in masking.Probes._fields)
+        known = hosts.decide(lambda: self._listed(self._store.part("probes", settings, names)))
+        if known is not None:
+            return {name: np.array(known[1][name]) for name in names}
+        labels, size = self._split.labels, self._config.eval.batch_size
+        step = build.probe_step(self._config, self._num_classes, self._mesh)
+        arrays, started = {}, time.monotonic()
+        with console.progress(f"{self._title}, gradients", len(labels), "images") as advance:
+            for block, mine, images in evaluate.blocks(self._split, np.arange(len(labels)), size):
+                found = worst_case.of_each(step, weights(), (images, labels[mine]), self._mesh, size)
+                for name, values in zip(names, found, strict=True):
+                    whole = arrays.setdefault(name, np.zeros(len(labels), values.dtype))
+                    evaluate.merge(whole, mine, values)
+                advance(len(block))
+                self._check_stop(self._title)
+        if parallel.is_writer():
+            self._store.keep("probes", {"settings": settings, "seconds": time.monotonic() - started}, arrays)
+        return arrays
+
+    def _experiment(self, clean, experiment: masking.Experiment) -> _Part:
+        """One round: `survives_<name>`, whether an example is right and withstands the experiment."""
+        right = clean["prediction"] == clean["labels"]
+        name = f"survives_{experiment.name}"
+        largest = masking.largest_radius(self._config.threat.norm, self._split.images.shape[1:])
+        radius = min(experiment.radius * self._radius, largest)
+
+        def learn(arrays, _, ids, success):
+            arrays[name][ids] = ~success
+
+        return _Part(
+            name=experiment.name,
+            suite=suites.Suite(experiment.name, (experiment,)),
+            towards=False,
+            settings=self._settings(attack=experiment.name, members=[experiment.attack], radius=radius),
+            arrays={name: right.copy()},
+            rounds=1,
+            open=lambda arrays, _: np.flatnonzero(right),
+            ask=lambda arrays, _, ids: (self._split.labels[ids], np.full(len(ids), radius)),
             learn=learn,
         )
 

@@ -7,6 +7,8 @@
                   between which it was searched for, numbers of radii;
                   targets [N, T]: the classes that the example was pushed to, most likely ones first; reached [N, T]:
                   whether its prediction became that class, or was so without an attack.
+                  probe_<name> [N]: what masking.Probes says of the example; survives_<experiment> [N]: whether it is
+                  right and withstands the experiment, see masking.EXPERIMENTS.
                   Of each part NAME, also NAME_state: JSON with the settings, what it has cost, and what is left to do.
     audit.json    the figures of the last audit, see `figures`
 
@@ -25,6 +27,8 @@ import zlib
 import numpy as np
 
 from jaxrobust import classwise, console, files
+from jaxrobust.attacks import findings, masking
+from jaxrobust.attacks.masking import Probes
 from jaxrobust.classwise import curve, focus, matrix
 from jaxrobust.classwise.intervals import wilson_interval
 
@@ -99,7 +103,8 @@ def figures(arrays: dict, states: dict, about: dict, validation: dict | None) ->
         `about`, examples, count [C], and
         curve: see `curve_figures`;
         matrix: see `matrix_figures`;
-        focused: see `focused_figures`.
+        focused: see `focused_figures`;
+        masking: see `masking_figures`; None where nobody looked.
     """
     labels, names = arrays["labels"], about["classes"]
     count = classwise.class_counts(labels, len(names))
@@ -116,6 +121,25 @@ def figures(arrays: dict, states: dict, about: dict, validation: dict | None) ->
         "curve": of_curve | work["curve"],
         "matrix": of_matrix | {"missed_by_curve": int(turned_only.sum())} | work["matrix"],
         "focused": focused_figures(withstand, count, counts, names, validation, about["split"]),
+        "masking": masking_figures(arrays, names, work) if "probe_correct" in arrays else None,
+    }
+
+
+def masking_figures(arrays: dict, names, work: dict) -> dict:
+    """Signs of gradient masking.
+
+    Returns:
+        findings: check, where, value, threshold and message of each, see findings.Finding;
+        accuracy: the accuracy under each experiment, by name;
+        passes, seconds: what all experiments have cost.
+    """
+    probes = Probes(**{field: arrays[f"probe_{field}"] for field in Probes._fields})
+    survives = {e.name: arrays[f"survives_{e.name}"] for e in masking.EXPERIMENTS}
+    return {
+        "findings": [f._asdict() for f in findings.findings(arrays["labels"], names, probes, survives)],
+        "accuracy": {name: float(flags.mean()) for name, flags in survives.items()},
+        "passes": sum(work[name]["passes"] for name in survives),
+        "seconds": sum(work[name]["seconds"] for name in survives),
     }
 
 

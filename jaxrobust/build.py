@@ -207,6 +207,13 @@ def ranking_step(config, num_classes: int, mesh, count: int):
     return parallel.spmd(step, mesh, in_specs=in_specs, out_specs=out_specs)
 
 
+def probe_step(config, num_classes: int, mesh):
+    """The compiled look for signs of gradient masking: (weights, images, labels) -> see steps.make_probe_step."""
+    whole, share = parallel.REPLICATED, parallel.SHARDED
+    step = steps.make_probe_step(model(config, num_classes, mesh))
+    return parallel.spmd(step, mesh, in_specs=(whole, share, share), out_specs=share)
+
+
 def attack(config, num_classes: int, spec, towards: bool = False):
     """An attack of an evaluation, as its name in `eval.attacks` says; towards a class it is one on two classes."""
     return spec.build(config.threat.norm, 2 if towards else num_classes, config_lib.relative_step(config))

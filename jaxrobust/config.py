@@ -134,6 +134,7 @@ def default() -> ml_collections.ConfigDict:
     # Of the class-to-class matrix. It is run towards each target, on a model of two classes: that one, and any other.
     c.audit.matrix_attack = "apgd_dlr"
     c.audit.targets = 0  # how many of an example's most likely wrong classes; 0: all, or of more than 20 classes 9
+    c.audit.masking = True  # look for signs of gradient masking: what to do for it is in attacks/masking.py
     c.audit.examples = 0  # audit a stratified subset of this many; 0: every example
 
     c.checkpoint = ml_collections.ConfigDict()

@@ -36,6 +36,7 @@ def page(workdir) -> dict | None:
         "most_exposed": _first(matrix["most_exposed"], matrix["exposure"], content["classes"]),
         "pairs": matrix["pairs"][:LISTED_PAIRS],
         "asymmetric": matrix["asymmetric"],
+        "masking": content.get("masking"),
     }
 
 

@@ -14,7 +14,7 @@ import optax
 from jax import lax
 
 from jaxrobust import train_state
-from jaxrobust.attacks import threats
+from jaxrobust.attacks import masking, threats
 from jaxrobust.attacks.attack import Attack, Victims, one_against_rest
 from jaxrobust.attacks.pgd import LOOP, Pgd
 from jaxrobust.data.augment import to_float
@@ -157,6 +157,20 @@ def make_ranking_step(judge_model, count: int) -> Callable:
         }
 
     return ranking_step
+
+
+def make_probe_step(attack_model) -> Callable:
+    """The function that looks for signs of gradient masking: (weights, images [B, H, W, C], labels [B]) -> Probes.
+
+    Args:
+        attack_model: the model that attacks see, in the run's dtype.
+    """
+
+    def probe_step(weights: Weights, images, labels):
+        images = to_float(images)
+        return masking.probe(prepared_logits_fn(attack_model, weights, images, train=False), images, labels)
+
+    return probe_step
 
 
 def make_attack_steps(

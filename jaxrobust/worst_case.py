@@ -96,6 +96,26 @@ class Judge:
             yield rows, self._step(weights, batch, batch, radius)
 
 
+def of_each(step, weights, arrays, mesh, batch_size: int):
+    """What a compiled step says of each example. Of several processes each brings its own.
+
+    Args:
+        step: (weights, *arrays) -> a pytree of arrays [B, ...].
+        arrays: of the examples, [n, ...] each, at least one example.
+        batch_size: over all devices.
+    """
+
+    def launched():
+        for rows, size in _chunks(len(arrays[0]), batch_sizes(batch_size, mesh.size)):
+            yield rows, step(weights, *_batch(tuple(array[rows] for array in arrays), size, mesh))
+
+    kept = [
+        jax.tree.map(lambda array, rows=rows: array[: len(rows)], parallel.local(found))
+        for rows, found in parallel.one_behind(launched())
+    ]
+    return jax.tree.map(lambda *chunks: np.concatenate(chunks), *kept)
+
+
 class Ranker:
     """Ranks classes for images.
 

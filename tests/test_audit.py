@@ -8,8 +8,9 @@ import pytest
 import tiny_config
 from scipy.optimize import linprog
 
-from jaxrobust import audit, audit_results, build, files, parallel, train
+from jaxrobust import audit, audit_results, build, files, parallel, steps, train
 from jaxrobust import config as config_lib
+from jaxrobust.attacks import masking
 from jaxrobust.data.dataset import DataSet, Split
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted, StopRequest
@@ -17,6 +18,14 @@ from jaxrobust.interruption import Interrupted, StopRequest
 NAMES = ("a", "b", "c")
 QUICK = {"audit.attack": "cw3", "audit.matrix_attack": "cw3"}
 CHECKPOINT = {"step": 3, "epoch": 1, "weights": "raw"}
+
+
+# Enough to tell a model without gradients.
+EXPERIMENTS = (
+    masking.Experiment("pgd20"),
+    masking.Experiment("square40"),
+    masking.Experiment("pgd20", radius=float("inf")),
+)
 
 
 def dataset(low=0, high=256, classes=3):
@@ -32,6 +41,7 @@ def dataset(low=0, high=256, classes=3):
 
 def config_of(**overrides):
     config = tiny_config.get_config()
+    config.audit.masking = False  # the experiments take longer than all the rest; see the test of them
     config.model.name, config.threat.eps_255 = "linear", 10.0
     config.eval.batch_size = 8  # on as many devices, so that there is one size of batches, and little to compile
     config.audit.attack, config.audit.matrix_attack = "cw20", "cw20"
@@ -238,3 +248,26 @@ def test_command_from_end_to_end(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert 'id="matrix"' in page and 'id="curve"' in page and "subset of 100" in page
     assert "nan" not in page.split('id="curve"')[1].split('id="definitions"')[0].replace("dominant", "")
+
+
+def test_masking_is_looked_for_and_found(tmp_path, monkeypatch):
+    """An honest linear model, and one whose gradient is killed, audited alike."""
+    monkeypatch.setattr(masking, "EXPERIMENTS", EXPERIMENTS)
+    settings = QUICK | {"audit.masking": True, "audit.radii": (1.0,)}
+    content, arrays, kernel, bias = run(tmp_path / "honest", **settings)
+    logits = dataset().test.images.reshape(37, -1) / 255 @ kernel + bias
+    np.testing.assert_array_equal(arrays["probe_correct"], logits.argmax(1) == arrays["labels"])
+    assert content["masking"]["accuracy"].keys() == {"pgd20", "square40", "pgd20@inf"}
+    assert [f["check"] for f in content["masking"]["findings"]] == []
+    assert 0 < content["masking"]["accuracy"]["pgd20"] < arrays["probe_correct"].mean()
+
+    prepared = steps.prepared_logits_fn
+
+    def killed(*args, **kwargs):
+        logits_fn = prepared(*args, **kwargs)
+        return lambda images: logits_fn(jax.lax.stop_gradient(images))
+
+    monkeypatch.setattr(steps, "prepared_logits_fn", killed)
+    content, *_ = run(tmp_path / "killed", **settings)
+    found = {f["check"] for f in content["masking"]["findings"]}
+    assert {"zero_gradient", "black_box", "huge_radius"} <= found

@@ -149,6 +149,7 @@ def test_two_processes_score_as_one_and_pass_over_a_damaged_checkpoint(tmp_path,
 
 def test_two_processes_audit_as_one(tmp_path, one_process):
     audited = ("--mode=audit", *ARGUMENTS, "--config.audit.attack=cw3", "--config.audit.matrix_attack=cw3")
+    audited += ("--config.audit.masking=False",)
     # One image on each device: one size of batches, and little to compile.
     small = ("--config.audit.examples=31", "--config.audit.targets=2", "--config.eval.batch_size=4")
     for name in ("one", "two"):

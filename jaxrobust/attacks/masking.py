@@ -24,6 +24,8 @@ from jaxrobust.attacks.attack import Attack
 REPEATS = 5  # evaluations of the same images
 PROBABILITY_TOLERANCE = 1e-5  # of outputs outside [0, 1], and of a sum that is not 1
 
+VERSION = 1  # of the probes: those kept by an earlier one are made again
+
 TINY = 1e-6  # a perturbation 4,000 times smaller than a grey level, which nothing continuous answers
 
 
