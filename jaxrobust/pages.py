@@ -19,7 +19,7 @@ def render(template: str, page: dict) -> str:
     )
     environment.filters.update(
         (filter_.__name__, filter_)
-        for filter_ in (percent, points, interval, ratio, probability, p_value, radius, norm, known)
+        for filter_ in (percent, points, interval, ratio, probability, p_value, radius, norm, known, rounded)
     )
     return environment.get_template(template).render(page)
 
@@ -69,3 +69,8 @@ def norm(norm) -> str:
 
 def known(value) -> str:
     return NOTHING if value is None else str(value)
+
+
+def rounded(value: float | None) -> str:
+    """A large number, rounded."""
+    return NOTHING if value is None else f"{value:,.0f}"

@@ -10,6 +10,8 @@ import markupsafe
 import numpy as np
 
 from jaxrobust import classwise, figures, figures_suites, results, runs
+from jaxrobust.attacks import suites
+from jaxrobust.errors import FieldError
 
 _PGD = re.compile(r"(?:.*/)?pgd([1-9]\d*)")
 
@@ -92,11 +94,12 @@ def stages(scores: dict[str, runs.Score], suite: str) -> list[dict]:
         worst_class_accuracy
         broken       number of examples that withstood the members before it and not it; null without a clean result
         passes, idle, seconds    its cost, see `results.make_record`
+        passes_in_full    if all that it is given were attacked to the end, in all runs, as far as that is known
 
     A member whose result is not there is left out.
     """
-    before = scores.get("clean")
-    rows = []
+    before, rows = scores.get("clean"), []
+    in_full = _passes_in_full(suite, scores[suite].record)
     for member in scores[suite].record["members"]:
         score = scores.get(f"{suite}/{member}")
         if score is None:
@@ -112,12 +115,22 @@ def stages(scores: dict[str, runs.Score], suite: str) -> list[dict]:
                 "worst_class_accuracy": worst.accuracy,
                 "broken": None if before is None else sum(before.record["correct"]) - sum(record["correct"]),
                 "passes": record["passes"],
+                "passes_in_full": before and in_full.get(member) and before.summary.accuracy * in_full[member],
                 "idle": record["idle"],
                 "seconds": record["seconds"],
             }
         )
         before = score
     return rows
+
+
+def _passes_in_full(suite: str, record: dict) -> dict[str, float]:
+    """Passes of each member for an example that withstands it; empty for a suite that goes by another name here."""
+    try:
+        members = suites.parse(suite, record["norm"]).members
+    except FieldError:
+        return {}
+    return {spec.name: spec.passes(record["norm"], len(record["classes"])) for spec in members}
 
 
 def in_words(attack: str, record: dict) -> str:
@@ -197,15 +210,16 @@ def plain(value):
 def page(truth: dict) -> dict:
     """What the template `suites.html` shows: `class_truth`, rows in order, and figures as SVG."""
     of = truth["attacks"][truth["strongest"]]
-    suites = {}
+    shown = {}
     for suite, content in truth["suites"].items():
-        suites[suite] = content | {
+        shown[suite] = content | {
             "total": results.total_work(content["stages"]),
             "broken": _sum(content["stages"], "broken"),
+            "passes_in_full": _sum(content["stages"], "passes_in_full"),
             "rows": _rows(truth, content["loss"]),
             "figure": _loss_figure(truth["classes"], content["loss"], suite),
         }
-    return truth | {"worst": of["worst"], "worst_figure": _worst_figure(truth, of), "suites": suites}
+    return truth | {"worst": of["worst"], "worst_figure": _worst_figure(truth, of), "suites": shown}
 
 
 def _rows(truth: dict, loss: dict | None) -> list[dict]:

@@ -38,6 +38,7 @@ def _scores(*left_out, **settings):
             prediction=np.where(survives, LABELS, (LABELS + 1) % 3),
             clean_prediction=clean,
             **COST,
+            norm="linf",
             **(settings | {"members": ["apgd_ce", "square"]} if attack == "standard" else settings),
         )
         scores[attack] = runs.Score.of(record)
@@ -76,8 +77,12 @@ def test_stages_by_hand(truth):
     assert (first["attack"], first["accuracy"], first["worst"], first["broken"]) == ("apgd_ce", 0.4, ["c"], 36)
     assert (second["attack"], second["worst_class_accuracy"], second["broken"]) == ("square", 0.2, 3)
     assert {name: second[name] for name in COST} == COST
+    # Auto-PGD: a gradient, two passes, to start and one a step, on all 60; Square: 5,001 passes on 24 of them.
+    assert first["passes_in_full"] == pytest.approx(202)
+    assert second["passes_in_full"] == pytest.approx(5001 * 24 / 60)
     without_clean = report_suites.stages(_scores("clean"), "standard")
     assert [stage["broken"] for stage in without_clean] == [None, 3]
+    assert without_clean[0]["passes_in_full"] is None
 
 
 def test_loss_by_hand(truth):
