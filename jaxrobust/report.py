@@ -269,14 +269,16 @@ def _figures(run: Run, selected: Checkpoint, attack: str, confusions: dict[str, 
     """SVG by name: bars, learning, classes_<attack>, confusion_<attack>."""
     scores = headline(run.scores[selected])
     names = scores[attack].class_names
-    bars = {a: (_floats(s.summary.class_accuracy), *np.array(s.class_interval).T) for a, s in scores.items()}
+    bars = {
+        a: (report_suites.floats(s.summary.class_accuracy), *np.array(s.class_interval).T) for a, s in scores.items()
+    }
     drawn = {"bars": figures.class_bars(names, bars)}
     if len({c.step for c in run.scores}) > 1:
         marked = run.epoch(selected) if run.best_checkpoint() else None
         drawn["learning"] = figures.learning_curves(_learning_curves(run), selected_epoch=marked)
         for a in _tracked(run, selected):
             history = run.over_training(a, selected.weights)
-            accuracy = np.array([_floats(s.summary.class_accuracy) for s in history])
+            accuracy = np.array([report_suites.floats(s.summary.class_accuracy) for s in history])
             epochs = [s.record["epoch"] for s in history]
             drawn[f"classes_{a}"] = figures.class_curves(epochs, accuracy, names, a, marked)
     for a, matrix in confusions.items():
@@ -303,17 +305,12 @@ def _learning_curves(run: Run) -> dict[str, dict[str, figures.Curve]]:
                     average=[s.summary.accuracy for s in history],
                     worst=[s.summary.worst_class_accuracy for s in history],
                 )
-    logged = [(line["epoch"], _floats(line.get("train_class_accuracy") or [])) for line in run.training]
+    logged = [(line["epoch"], report_suites.floats(line.get("train_class_accuracy") or [])) for line in run.training]
     logged = [(epoch, accuracy[~np.isnan(accuracy)]) for epoch, accuracy in logged]
     logged = [(epoch, accuracy.mean(), accuracy.min()) for epoch, accuracy in logged if accuracy.size]
     if logged:
         curves["training attack"] = {"training": figures.Curve(*zip(*logged, strict=True))}
     return curves
-
-
-def _floats(values) -> np.ndarray:
-    """An array with nan for None."""
-    return np.array([np.nan if value is None else value for value in values], float)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -207,6 +207,11 @@ def plain(value):
     return None if value != value else value
 
 
+def floats(values) -> np.ndarray:
+    """An array with nan for None: the way back from `plain`."""
+    return np.array([np.nan if value is None else value for value in values], float)
+
+
 def page(truth: dict) -> dict:
     """What the template `suites.html` shows: `class_truth`, rows in order, and figures as SVG."""
     of = truth["attacks"][truth["strongest"]]
@@ -243,7 +248,7 @@ def _worst_figure(truth: dict, of: dict) -> markupsafe.Markup | None:
         return None
     figure = figures_suites.worst_class(
         truth["classes"],
-        _floats(of["class_accuracy"]),
+        floats(of["class_accuracy"]),
         *np.array(of["class_interval"]).T,
         of["worst"]["interval"],
         of["worst"]["probability"],
@@ -256,11 +261,6 @@ def _loss_figure(names, loss: dict | None, suite: str) -> markupsafe.Markup | No
     if loss is None or not loss["worst_after"]:
         return None
     columns = loss["classes"]
-    values = [_floats(columns[name]) for name in ("before", "after", "loss")]
+    values = [floats(columns[name]) for name in ("before", "after", "loss")]
     losses = figures_suites.Losses(*values, *np.array(columns["interval"]).T)
     return markupsafe.Markup(figures.to_svg(figures_suites.attack_losses(names, losses, loss["before"], suite)))
-
-
-def _floats(values) -> np.ndarray:
-    """An array with nan for None."""
-    return np.array([np.nan if value is None else value for value in values], float)
