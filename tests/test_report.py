@@ -338,11 +338,11 @@ def test_a_suite_is_reported_stage_by_stage_and_against_pgd(suite_page):
     deer = next(row for row in page.rows if row[0] == "deer" and len(row) == 7)
     assert deer[:4] == ["deer", "1,000", "22.4", "8.0"] and deer[4].startswith("14.4 [12.") and deer[5:] == ["144", "0"]
     first, second, total = (row for row in page.rows if len(row) == 9 and row[2] == "deer")
-    assert first[:5] == ["apgd_ce20 steps", "38.9", "deer", "8.0", "4523"]
+    assert first[:5] == ["apgd_ce20 steps", "38.9", "deer", "8.0", "4,523"]
     assert second[:5] == ["apgd_t20 steps", "38.9", "deer", "8.0", "0"]
     # Nine targets of 203 passes on what Auto-PGD left, after 202 on the 84.13 % right to begin with.
     assert first[5:] == ["1", "170", "0.0 %", "1"] and second[6] == f"{0.389 * 1827:.0f}"
-    assert total == ["together", "38.9", "deer", "8.0", "4523", "2", "881", "0.0 %", "2"]
+    assert total == ["together", "38.9", "deer", "8.0", "4,523", "2", "881", "0.0 %", "2"]
 
 
 def test_members_of_suites_are_no_columns(suite_run, suite_page):
