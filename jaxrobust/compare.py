@@ -15,8 +15,9 @@ import sys
 
 import numpy as np
 
-from jaxrobust import classwise, compare_pages, console, files, report, results
+from jaxrobust import classwise, compare_pages, console, files, report_suites, results
 from jaxrobust.errors import FieldError, UserError
+from jaxrobust.runs import Checkpoint, Run, Score, facts, field
 
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of the tests, after Holm's correction
@@ -37,13 +38,13 @@ class Side:
     """
 
     letter: str
-    run: report.Run
-    checkpoint: report.Checkpoint
+    run: Run
+    checkpoint: Checkpoint
     why: str
     examples: dict
 
     @property
-    def scores(self) -> dict[str, report.Score]:
+    def scores(self) -> dict[str, Score]:
         return self.run.scores[self.checkpoint]
 
     @property
@@ -66,9 +67,9 @@ def compare(
     Raises:
         UserError: a workdir or its files cannot be read, or the two were not scored on the same images or attacks.
     """
-    runs = report.Run(run_a, split), report.Run(run_b, split)
+    runs = Run(run_a, split), Run(run_b, split)
     if runs[0].split != runs[1].split:
-        runs = report.Run(run_a, "validation"), report.Run(run_b, "validation")
+        runs = Run(run_a, "validation"), Run(run_b, "validation")
     a = _side("A", runs[0], weights, step_a)
     b = _side("B", runs[1], weights, step_b)
     if a.run.workdir.resolve() == b.run.workdir.resolve() and a.checkpoint == b.checkpoint:
@@ -85,7 +86,7 @@ def compare(
             notes.append(
                 f"Of the {total:,} images that {side.letter} was scored on, {labels.size:,} are common to both."
             )
-    data = [report.field(side.run.config, "data.name") for side in (a, b)]
+    data = [field(side.run.config, "data.name") for side in (a, b)]
     if None not in data and data[0] != data[1]:
         notes.append(f"The data sets go by different names, {data[0]} and {data[1]}; their labels and classes agree.")
     return {
@@ -101,7 +102,7 @@ def compare(
     }
 
 
-def _side(letter: str, run: report.Run, weights: str, step: int | None) -> Side:
+def _side(letter: str, run: Run, weights: str, step: int | None) -> Side:
     checkpoint, why = _checkpoint(letter, run, weights, step)
     examples = results.read_examples(run.workdir, checkpoint.step, checkpoint.weights, run.split)
     if "labels" not in examples:
@@ -110,7 +111,7 @@ def _side(letter: str, run: report.Run, weights: str, step: int | None) -> Side:
     return Side(letter, run, checkpoint, why, examples)
 
 
-def _checkpoint(letter: str, run: report.Run, weights: str, step: int | None) -> tuple[report.Checkpoint, str]:
+def _checkpoint(letter: str, run: Run, weights: str, step: int | None) -> tuple[Checkpoint, str]:
     """The checkpoint to compare, and what it is called."""
     selected = run.selected()
     candidates = [c for c in run.scores if weights in ("best", c.weights)]
@@ -170,8 +171,8 @@ def _common_attacks(a: Side, b: Side, asked) -> tuple[list[str], list[str]]:
             problem = f"not scored, or without verdicts, in {' and '.join(str(s.run.workdir) for s in lacking)}"
         else:
             records = [side.scores[name].record for side in (a, b)]
-            settings = [[record.get(field) for field in SETTINGS] for record in records]
-            differ = [f"{field} {x} and {y}" for field, x, y in zip(SETTINGS, *settings, strict=True) if x != y]
+            settings = [[record.get(setting) for setting in SETTINGS] for record in records]
+            differ = [f"{setting} {x} and {y}" for setting, x, y in zip(SETTINGS, *settings, strict=True) if x != y]
             problem = f"another attack in either run, with {', '.join(differ)}" if differ else ""
         if problem and asked:
             raise FieldError("--attack", name, problem, "evaluate both runs alike, or name another")
@@ -203,15 +204,15 @@ def _compare_verdicts(labels, survives_a, survives_b, class_names) -> dict:
         "significant": corrected <= LEVEL,
     }
     rows = [
-        {name: _plain(value) for name, value in zip(columns, row, strict=True)}
+        {name: report_suites.plain(value) for name, value in zip(columns, row, strict=True)}
         for row in zip(*columns.values(), strict=True)
     ]
     worst = classwise.worst_difference(pairs, CONFIDENCE)
     return {
         "average": _average(pairs.total()),
         "worst": {
-            "a": _worst(pairs.correct_a, pairs.count, class_names),
-            "b": _worst(pairs.correct_b, pairs.count, class_names),
+            "a": report_suites.worst_of(pairs.correct_a, pairs.count, class_names),
+            "b": report_suites.worst_of(pairs.correct_b, pairs.count, class_names),
             "difference": worst.difference,
             "interval": [worst.low, worst.high],
             "significant": not worst.low <= 0 <= worst.high,
@@ -235,26 +236,6 @@ def _average(total: classwise.PairedCounts) -> dict:
     }
 
 
-def _worst(correct, count, class_names) -> dict:
-    """The worst class of one run."""
-    worst = classwise.worst_class(correct, count, CONFIDENCE)
-    probability = classwise.probability_worst(correct, count)
-    return {
-        "classes": [class_names[c] for c in worst.classes],
-        "accuracy": worst.accuracy,
-        "interval": [worst.low, worst.high],
-        "candidates": [
-            {"name": class_names[c], "probability": round(float(probability[c]), 4)} for c in worst.candidates
-        ],
-    }
-
-
-def _plain(value):
-    """A number, or a list of them, as JSON has it; None for nan."""
-    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-    return None if value != value else value
-
-
 def _headline(compared: dict) -> str:
     """The attack that the two survive least. Of several alike the shortest name: a suite comes before its members."""
     return min(compared, key=lambda name: (sum(compared[name]["average"][side] for side in "ab"), len(name)))
@@ -268,7 +249,7 @@ def _description(side: Side) -> dict:
         "epoch": side.run.epoch(side.checkpoint),
         "weights": side.checkpoint.weights,
         "checkpoint": side.why,
-        "facts": dict(report.facts(side.run.config, side.run.origin)),
+        "facts": dict(facts(side.run.config, side.run.origin)),
     }
 
 

@@ -39,6 +39,11 @@ def show(renderable) -> None:
         _console.print(renderable)
 
 
+def width() -> int:
+    """Characters of a line."""
+    return _console.width
+
+
 def restore() -> None:
     """Leave the terminal as a process that is about to end in the middle of a progress bar should."""
     if _console.is_terminal:

@@ -460,7 +460,7 @@ def finish(workdir) -> None:
         console.say(f"nothing is evaluated yet: python -m jaxrobust.main --mode evaluate --workdir {workdir}")
         return
     path = report.write_report(workdir)
-    title, table = report.class_table(workdir)
+    title, table = report.class_table(workdir, console.width())
     console.say(title)
     console.show(table)
     console.say(f"report: {path}")

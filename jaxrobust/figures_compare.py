@@ -75,7 +75,7 @@ def class_differences(class_names: Sequence[str], classes: Differences, overall:
         names = [class_names[c] for c in order] + list(overall_names)
         _draw_accuracies(accuracy, rows, position)
         _draw_differences(difference, rows, position)
-        _name_rows(accuracy, names, position)
+        name_rows(accuracy, names, position)
         difference.tick_params(axis="y", length=0)
         for axes in (accuracy, difference):
             axes.axhline(order.size - 0.25, color=MUTED, linewidth=0.6)
@@ -93,7 +93,7 @@ def class_differences(class_names: Sequence[str], classes: Differences, overall:
             axes = figure.add_subplot(cells)
             position = np.arange(len(names))
             _draw_differences(axes, rows, position)
-            _name_rows(axes, names, position)
+            name_rows(axes, names, position)
             if heading:
                 axes.set_title(f"{heading} {len(names)}")
                 axes.set_xlabel("")
@@ -142,7 +142,7 @@ def _draw_differences(axes, rows: Differences, position):
         axes.hlines(y, low, high, color=colour, linewidth=1.4)
         axes.plot(difference, y, "o", color=colour, markerfacecolor=colour if significant else PAPER, markersize=5)
     axes.set_xlabel("B minus A, percentage points")
-    _points(axes.xaxis)
+    points_axis(axes.xaxis)
     axes.grid(axis="x")
 
 
@@ -166,11 +166,12 @@ def _draw_ranks(axes, rows: Differences):
     )
     axes.set(xlim=(0, ranks.size + 1), xlabel=f"all {ranks.size} classes, by difference")
     axes.set_ylabel("B minus A, percentage points")
-    _points(axes.yaxis)
+    points_axis(axes.yaxis)
     axes.grid(axis="y")
 
 
-def _name_rows(axes, names, position):
+def name_rows(axes, names, position):
+    """Names at the left of rows at `position`, the first on top."""
     axes.set_yticks(position, [shorten(name) for name in names], fontsize=8)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(position[-1] + 0.6, -0.6)
@@ -182,6 +183,7 @@ def _colour(difference: float, significant: bool) -> str:
     return BETTER if difference > 0 else WORSE
 
 
-def _points(axis):
+def points_axis(axis):
+    """Shows differences of fractions as percentage points with their sign."""
     axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}" if value else "0"))

@@ -18,7 +18,8 @@ def render(template: str, page: dict) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        (filter_.__name__, filter_) for filter_ in (percent, points, interval, ratio, p_value, radius, norm, known)
+        (filter_.__name__, filter_)
+        for filter_ in (percent, points, interval, ratio, probability, p_value, radius, norm, known, rounded)
     )
     return environment.get_template(template).render(page)
 
@@ -43,6 +44,11 @@ def ratio(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
 
 
+def probability(value: float) -> str:
+    """Two decimals; small ones are not called impossible."""
+    return f"{value:.2f}" if value >= 0.005 else "<0.01"
+
+
 def p_value(value: float | None) -> str:
     """Three decimals; two digits of small ones."""
     if value is None:
@@ -63,3 +69,8 @@ def norm(norm) -> str:
 
 def known(value) -> str:
     return NOTHING if value is None else str(value)
+
+
+def rounded(value: float | None) -> str:
+    """A large number, rounded."""
+    return NOTHING if value is None else f"{value:,.0f}"

@@ -4,6 +4,7 @@
     training.jsonl    one line per epoch of training
     best.json         the best checkpoint so far by validation score
     weights.json      of a run of imported weights: name and SHA-256 of the `file`
+    classes.json      what the results say of the classes of the selected checkpoint, see `report_suites.class_truth`
     examples/<step>-<weights>-<split>.npz
                       labels [N], index [N] of each example in the split, and for each attack `<attack>` bool [N], true
                       where the example survives it, and `<attack>_prediction` [N]
@@ -26,6 +27,7 @@ RESULTS = "results.jsonl"
 TRAINING = "training.jsonl"
 BEST = "best.json"
 ORIGIN = "weights.json"
+CLASSES = "classes.json"
 EXAMPLES = "examples"
 KEY = ("step", "weights", "split", "attack")
 # A confusion matrix of more classes than this would make a line of megabytes; it can be had from the examples file.
@@ -100,6 +102,11 @@ def make_record(
     if num_classes <= CONFUSION_CLASSES:
         record["confusion"] = classwise.confusion(labels, prediction, num_classes).tolist()
     return record | {"passes": round(passes, 3), "idle": round(idle, 4), "seconds": round(seconds, 3)}
+
+
+def is_member(attack: str) -> bool:
+    """Whether the result of that name is of a suite's member, SUITE/MEMBER."""
+    return "/" in attack
 
 
 def total_work(records: list[dict]) -> dict:

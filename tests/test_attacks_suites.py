@@ -72,3 +72,11 @@ def test_the_costliest_member_is_that_of_most_iterations():
     assert suites.costliest(("clean", "fgsm+pgd5x10", "cw20")).name == "pgd5x10"
     assert suites.costliest(("standard",)).kind == "square"
     assert suites.costliest(("clean",)) is None
+
+
+def test_passes_of_an_example_that_withstands_everything():
+    passes = {spec.name: spec.passes("linf", 10) for spec in suites.parse("standard").members}
+    # A gradient is two passes, one to start Auto-PGD with and one a step; Square asks once a query.
+    assert passes["apgd_ce"] == 2 + 100 * 2 and passes["square"] == 1 + 5000
+    assert only("pgd20x10").passes("linf", 10) == 10 * only("pgd20").passes("linf", 10)
+    assert only("fab_t").passes("linf", 3) == pytest.approx(passes["fab_t"] * 2 / 9)

@@ -11,8 +11,8 @@ def test_a_log_file_gets_share_rate_and_time_left(monkeypatch, capsys):
             advance(100)
     first, second = capsys.readouterr().err.splitlines()
     # 200 images in 31 s, 600 left; then 400 in 62 s, 400 left.
-    assert first == "training: 40%, 6 images/s, 1:33 left"
-    assert second == "training: 60%, 6 images/s, 1:02 left"
+    assert first == "training: 40%, 6.5 images/s, 1:33 left"
+    assert second == "training: 60%, 6.5 images/s, 1:02 left"
 
 
 @pytest.mark.parametrize("seconds, text", [(5, "0:05"), (65.4, "1:05"), (3600, "1:00:00"), (36061, "10:01:01")])

@@ -7,7 +7,16 @@ from jaxrobust import pages
 
 
 def test_what_is_not_defined_is_a_dash():
-    for write in (pages.percent, pages.points, pages.ratio, pages.p_value, pages.radius, pages.norm, pages.known):
+    for write in (
+        pages.percent,
+        pages.points,
+        pages.ratio,
+        pages.p_value,
+        pages.radius,
+        pages.norm,
+        pages.known,
+        pages.rounded,
+    ):
         assert write(None) == pages.NOTHING
 
 
@@ -19,6 +28,9 @@ def test_what_is_not_defined_is_a_dash():
         (pages.points, -0.0004, "0.0"),
         (pages.points, -0.0006, "-0.1"),
         (pages.interval, (-0.01, 0.2), "[-1.0, 20.0]"),
+        (pages.probability, 0.123, "0.12"),
+        (pages.probability, 0.0049, "<0.01"),
+        (pages.rounded, 8101.96, "8,102"),
         (pages.p_value, 0.0346, "0.035"),
         (pages.p_value, 0.000346, "0.00035"),
         (pages.p_value, 1.24e-9, "1.2e-09"),

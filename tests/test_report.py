@@ -1,6 +1,7 @@
 """The report of whole, partial and broken runs: complete, self-contained, and plain about what is missing."""
 
 import html.parser
+import io
 import json
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from jaxrobust import report, results
 from jaxrobust.errors import UserError
@@ -38,22 +40,34 @@ def write_run(
     splits=("validation", "test"),
     attacks=("clean", "pgd20"),
     best=True,
+    **more,
 ):
-    """A workdir as training and evaluation leave it; mistakes go to the next class."""
+    """A workdir as training and evaluation leave it; mistakes go to the next class.
+
+    Args:
+        more: further attacks and suites, with the accuracy of each class under them. A suite has two members, of which
+            the second breaks nothing more.
+    """
     counts = np.broadcast_to(per_class, len(names))
     labels = np.repeat(np.arange(len(names)), counts)
     rank = np.concatenate([np.arange(n) for n in counts])
     predictions = {
         attack: np.where(rank < np.round(np.asarray(accuracy)[labels] * counts[labels]), labels, labels + 1)
         % len(names)
-        for attack, accuracy in (("clean", clean), ("pgd20", robust))
+        for attack, accuracy in {"clean": clean, "pgd20": robust, **more}.items()
     }
+    suites = {attack: ("apgd_ce", "apgd_t") for attack in more if attack in ("standard", "plus")}
+    stages = {f"{suite}/{member}": suite for suite, members in suites.items() for member in members}
+    predictions |= {stage: predictions[suite] for stage, suite in stages.items()}
+    attacks = (*attacks, *stages, *more)
     for step in steps:
         for kind in weights:
             for split in splits:
                 arrays = {"labels": labels}
                 for attack in attacks:
                     settings = dict.fromkeys(PGD_SETTINGS) if attack == "clean" else PGD_SETTINGS
+                    if attack in suites:
+                        settings = settings | {"members": list(suites[attack])}
                     prediction = predictions[attack]
                     record = results.make_record(
                         step=step,
@@ -142,7 +156,8 @@ def test_report_of_a_whole_run(tmp_path):
     page = read_page(write_run(tmp_path))
     assert "the best checkpoint classifies 43.7 % [42.7, 44.7] of the 10,000 test images" in page.text
     assert "worst class, cat, reaches 16.2 % [14.0, 18.6]" in page.text
-    assert "No other class's interval overlaps that of cat" in page.text
+    assert "No other class can be the worst, with 95 % confidence" in page.text
+    assert "cat is the worst class with probability 1.00" in page.text
     assert "Missing from this run" not in page.text
     for fact in ("tfds:cifar10", "preact_resnet18", "L∞ ball of radius 8/255", "pgd_at", "seed 7"):
         assert fact in page.text
@@ -299,3 +314,101 @@ def test_module_runs_as_a_command(tmp_path):
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     assert outcome.returncode == 2
     assert len(outcome.stderr.splitlines()) == 1 and "no such folder" in outcome.stderr
+
+
+SUITE = np.array([0.5, 0.62, 0.25, 0.10, 0.08, 0.30, 0.42, 0.52, 0.56, 0.54])  # deer is the worst, not cat
+
+
+@pytest.fixture(scope="module")
+def suite_run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("suite"), steps=(100,), weights=("raw",), standard=SUITE)
+
+
+@pytest.fixture(scope="module")
+def suite_page(suite_run):
+    return read_page(suite_run)
+
+
+def test_a_suite_is_reported_stage_by_stage_and_against_pgd(suite_page):
+    page = suite_page
+    assert "Under standard, the best and last checkpoint classifies 38.9 %" in page.text
+    assert "The worst class changes, from cat to deer." in page.text
+    assert "deer loses most, 14.4" in page.text
+    assert "No attack here searches without gradients" in page.text
+    deer = next(row for row in page.rows if row[0] == "deer" and len(row) == 7)
+    assert deer[:4] == ["deer", "1,000", "22.4", "8.0"] and deer[4].startswith("14.4 [12.") and deer[5:] == ["144", "0"]
+    first, second, total = (row for row in page.rows if len(row) == 9 and row[2] == "deer")
+    assert first[:5] == ["apgd_ce20 steps", "38.9", "deer", "8.0", "4,523"]
+    assert second[:5] == ["apgd_t20 steps", "38.9", "deer", "8.0", "0"]
+    # Nine targets of 203 passes on what Auto-PGD left, after 202 on the 84.13 % right to begin with.
+    assert first[5:] == ["1", "170", "0.0 %", "1"] and second[6] == f"{0.389 * 1827:.0f}"
+    assert total == ["together", "38.9", "deer", "8.0", "4,523", "2", "881", "0.0 %", "2"]
+
+
+def test_members_of_suites_are_no_columns(suite_run, suite_page):
+    page = suite_page
+    assert ["class", "examples", "clean", "pgd20", "standard", "boundary error"] in page.rows
+    shown = [row[0] for row in page.rows if "/" in row[0]]
+    assert sorted(shown) == ["standard/apgd_ce", "standard/apgd_t"]  # among the settings alone
+    texts = set(re.findall(r"<text[^>]*>([^<]*)</text>", page.source))
+    assert "standard" in texts and not any("apgd" in text for text in texts)
+    _, table = report.class_table(suite_run)
+    assert [str(column.header) for column in table.columns] == ["class", "images", "clean", "pgd20", "standard"]
+
+
+def test_a_suite_that_is_not_finished_is_missing(tmp_path):
+    write_run(tmp_path, steps=(100,), standard=SUITE)
+    path = tmp_path / results.RESULTS
+    path.write_text("".join(line for line in path.open() if '"attack": "standard",' not in line))
+    page = read_page(tmp_path)
+    assert "Under pgd20, the best and last checkpoint" in page.text
+    assert "The suite standard is not finished: apgd_ce, apgd_t so far" in page.text
+
+
+def test_classes_json_holds_what_the_page_shows(suite_run, suite_page):
+    truth = json.loads((suite_run / results.CLASSES).read_text())
+    assert {name: truth[name] for name in ("step", "epoch", "weights", "split", "strongest", "confidence")} == {
+        "step": 100,
+        "epoch": 1,
+        "weights": "raw",
+        "split": "test",
+        "strongest": "standard",
+        "confidence": 0.95,
+    }
+    assert list(truth["attacks"]) == ["clean", "pgd20", "standard"]
+    assert truth["attacks"]["standard"]["worst"]["classes"] == ["deer"]
+    assert truth["suites"]["standard"]["loss"]["worst_changed"]
+
+
+def test_lost_verdicts_leave_no_loss_and_say_so(tmp_path):
+    for path in (write_run(tmp_path, steps=(100,), standard=SUITE) / results.EXAMPLES).iterdir():
+        path.unlink()
+    page = read_page(tmp_path)
+    assert "No loss from PGD to standard" in page.text and "From pgd20 to standard" not in page.text
+
+
+def test_classes_over_training_are_those_of_attacks_scored_more_than_once(tmp_path):
+    write_run(tmp_path)
+    write_run(tmp_path, steps=(200,), standard=SUITE)
+    (tmp_path / results.BEST).unlink()
+    page = read_page(tmp_path)
+    assert "Under standard, the last checkpoint" in page.text
+    assert "Each class under pgd20, averaged weights" in page.text
+    assert "Each class under standard, averaged weights" not in page.text
+
+
+@pytest.mark.parametrize("width, columns", [(200, 6), (100, 4), (80, 3), (62, 2), (20, 1)])
+def test_terminal_table_fits_and_breaks_no_interval(tmp_path, width, columns):
+    more = {"fgsm": 0.9 * CLEAN, "cw20": 0.95 * PGD, "square": 0.99 * PGD, "standard": SUITE}
+    _, table = report.class_table(write_run(tmp_path, steps=(100,), **more), width)
+    output = io.StringIO()
+    Console(file=output, width=width).print(table)
+    lines = output.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    headers = [str(column.header) for column in table.columns][2:]
+    assert len(headers) == columns
+    if columns > 1:
+        (deer,) = (line for line in lines if "deer" in line)
+        assert deer.count("]") == columns and "clean" in headers
+        assert f"{6 - columns} more attack" in " ".join(output.getvalue().split()) or columns == 6
+    assert "standard" in headers

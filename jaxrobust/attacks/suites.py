@@ -101,6 +101,11 @@ class AttackSpec:
         name = _LOSS.get(self.kind)
         return name and losses.name_in_use(name, num_classes, targeted=self.targets > 0)
 
+    def passes(self, norm: str, num_classes: int) -> float:
+        """Arithmetic of all its runs on an example that withstands them, in forward passes; judging is not counted."""
+        attack = self.build(norm, num_classes)
+        return attack.runs * (attack.start_passes + attack.iterations * attack.step_passes)
+
     def build(self, norm: str, num_classes: int, relative_step: float = 0.25) -> Attack:
         """The attack.
 

@@ -1,0 +1,209 @@
+"""A run as its files tell it: its checkpoints, and what each scored under each attack."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrobust import classwise, files, pages, results
+from jaxrobust.errors import UserError
+
+CONFIDENCE = 0.95
+
+
+class Checkpoint(NamedTuple):
+    """One set of weights of a run."""
+
+    step: int
+    weights: str  # "raw" or "averaged"
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One attack on one checkpoint: a line of results.jsonl, and what follows from its counts.
+
+    Intervals are (low, high) fractions.
+    """
+
+    record: dict
+    summary: classwise.Summary
+    interval: tuple[float, float]  # of the example-weighted accuracy
+    class_interval: tuple[tuple[float, float], ...]  # [C]
+
+    @classmethod
+    def of(cls, record: dict) -> "Score":
+        correct, count = np.array(record["correct"]), np.array(record["count"])
+        low, high = classwise.wilson_interval(correct, count, CONFIDENCE)
+        total_low, total_high = classwise.wilson_interval([correct.sum()], [count.sum()], CONFIDENCE)
+        return cls(
+            record=record,
+            summary=classwise.summary(correct, count),
+            interval=(float(total_low[0]), float(total_high[0])),
+            class_interval=tuple(zip(low.tolist(), high.tolist(), strict=True)),
+        )
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.record["classes"]
+
+    @property
+    def worst_interval(self) -> tuple[float, float] | None:
+        worst = self.summary.worst_class
+        return None if worst is None else self.class_interval[worst]
+
+    @property
+    def worst_name(self) -> str | None:
+        worst = self.summary.worst_class
+        return None if worst is None else self.class_names[worst]
+
+    @property
+    def best_name(self) -> str | None:
+        best = self.summary.best_class
+        return None if best is None else self.class_names[best]
+
+
+class Run:
+    """The files of a workdir, read once.
+
+    Attributes:
+        scores: {(step, weights): {attack: Score}} of `split`, in order of step.
+        split: the split asked for, or else test where it was scored, and validation where not.
+        config: content of config.json; {} where there is none.
+        best: content of best.json; None where there is none.
+        origin: content of weights.json; None but for imported weights.
+        training: lines of training.jsonl.
+        validation_examples: size of the scored validation split; 0 without one.
+
+    Raises:
+        UserError: the folder is no workdir, holds no results (of the split), or a file in it cannot be read.
+    """
+
+    def __init__(self, workdir, split: str | None = None):
+        self.workdir = pathlib.Path(workdir)
+        if not self.workdir.is_dir():
+            raise UserError(f"{workdir}: no such folder; give the workdir of a run")
+        records = results.read(self.workdir)
+        self.training = files.read_records(self.workdir / results.TRAINING)
+        self.config = files.read_json(self.workdir / "config.json") or {}
+        self.best = files.read_json(self.workdir / results.BEST)
+        self.origin = files.read_json(self.workdir / results.ORIGIN)
+        if not records:
+            raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run --mode evaluate first")
+        scored = {record["split"] for record in records}
+        self.split = split or ("test" if "test" in scored else "validation")
+        if self.split not in scored:
+            raise UserError(
+                f"{workdir}: no results of the {split} split, only of {', '.join(sorted(scored))}; name one of those"
+            )
+        self.scores = _scores(record for record in records if record["split"] == self.split)
+        validation = [record for record in records if record["split"] == "validation"]
+        self.validation_examples = sum(validation[-1]["count"]) if validation else 0
+
+    @property
+    def last_step(self) -> int:
+        return max(step for step, _ in self.scores)
+
+    def best_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint that best.json names, if it is scored."""
+        best = Checkpoint(self.best["step"], self.best["weights"]) if self.best else None
+        return best if best in self.scores else None
+
+    def selected(self) -> Checkpoint:
+        """The best checkpoint, else the last one; averaged weights before raw ones."""
+        return self.best_checkpoint() or max(self.scores, key=lambda c: (c.step, c.weights == "averaged"))
+
+    def compared(self) -> dict[Checkpoint, str]:
+        """The checkpoints of the headline and what they are called: the best, and the last with all its weights."""
+        best = self.best_checkpoint()
+        names = {best: ["best"]} if best else {}
+        for checkpoint in self.scores:
+            if checkpoint.step == self.last_step:
+                names.setdefault(checkpoint, []).append("last")
+        return {checkpoint: " and ".join(name) for checkpoint, name in names.items()}
+
+    def epoch(self, checkpoint: Checkpoint):
+        """Epochs of training completed at a checkpoint."""
+        return next(iter(self.scores[checkpoint].values())).record["epoch"]
+
+    def over_training(self, attack: str, weights: str) -> list[Score]:
+        """The scores under one attack of all checkpoints with these weights, in order of step."""
+        return [scores[attack] for c, scores in self.scores.items() if c.weights == weights and attack in scores]
+
+    def confusion(self, checkpoint: Checkpoint, attack: str) -> np.ndarray | None:
+        """Counts [C, C] of predictions under an attack, from the results or else from the examples file."""
+        record = self.scores[checkpoint][attack].record
+        if record.get("confusion") is not None:
+            return np.array(record["confusion"])
+        examples = results.read_examples(self.workdir, checkpoint.step, checkpoint.weights, self.split)
+        prediction = examples.get(f"{attack}_prediction")
+        if prediction is None:
+            return None
+        return classwise.confusion(examples["labels"], prediction, len(record["classes"]))
+
+
+def headline(scores: dict[str, Score]) -> dict[str, Score]:
+    """The scores without those of the members of suites, which are steps on the way to the suite's own."""
+    return {attack: score for attack, score in scores.items() if not results.is_member(attack)}
+
+
+def strongest(scores: dict[str, Score]) -> str:
+    """The attack with the lowest accuracy, members of suites left out; "clean" if there is no other.
+
+    Of several alike it is a suite, or else the first.
+    """
+    candidates = headline(scores) or scores
+    attacked = [attack for attack in candidates if attack != "clean"] or list(candidates)
+    return min(attacked, key=lambda a: (scores[a].summary.accuracy or 0, "members" not in scores[a].record))
+
+
+def _scores(records: Iterable[dict]) -> dict[Checkpoint, dict[str, Score]]:
+    """By checkpoint in order of step, raw weights before averaged ones, then by attack in the order of the file."""
+    by_checkpoint = {}
+    for record in records:
+        checkpoint = Checkpoint(record["step"], record["weights"])
+        by_checkpoint.setdefault(checkpoint, {})[record["attack"]] = Score.of(record)
+    return {c: by_checkpoint[c] for c in sorted(by_checkpoint, key=lambda c: (c.step, c.weights != "raw"))}
+
+
+def facts(config: dict, origin: dict | None) -> list[tuple[str, str]]:
+    """What the run is, in a few words each; facts that the config does not hold are left out."""
+    if not config:
+        return []
+    facts = {
+        "data": field(config, "data.name"),
+        "model": field(config, "model.name"),
+        "threat": _threat(field(config, "threat", {})),
+    }
+    if origin:
+        facts["weights"] = f"imported from {origin['file']} (SHA-256 {origin['sha256'][:12]})"
+    else:
+        facts |= {
+            "objective": field(config, "objective.name"),
+            "remedy": field(config, "remedy.name"),
+            "training": f"{field(config, 'train.epochs')} epochs, seed {field(config, 'train.seed')}",
+        }
+    return [(name, fact) for name, fact in facts.items() if fact]
+
+
+def _threat(threat: dict) -> str | None:
+    if not threat:
+        return None
+    eps = threat.get("eps") if threat.get("eps") is not None else threat.get("eps_255", 0) / 255
+    return f"{pages.norm(threat.get('norm'))} ball of radius {pages.radius(eps, threat.get('norm'))}"
+
+
+def classes_of(scores: dict[str, Score]) -> tuple[list[str], list[int]]:
+    """Names of the classes, and how many examples each has."""
+    record = next(iter(scores.values())).record
+    return record["classes"], record["count"]
+
+
+def field(config: dict, dotted: str, default=None):
+    """A field of nested dicts by its dotted name."""
+    for name in dotted.split("."):
+        if not isinstance(config, dict) or name not in config:
+            return default
+        config = config[name]
+    return config
