@@ -21,9 +21,11 @@ from jaxrobust.worst_case import Work
 from jaxrobust.writers import Writer
 
 EXAMPLE_IMAGES = 8
-# Examples are attacked, and their verdicts kept, in blocks of so many batches, if their images take no more than this.
-BLOCK_BATCHES = 8
-BLOCK_BYTES = 2**28
+# Examples are attacked, and their verdicts kept, in blocks of so many batches, of fewer in a long attack, if the states
+# of their attack, some six images of float32 each, take no more than this.
+BLOCK_BATCHES, LONG_BLOCK_BATCHES = 8, 2
+LONG = 1000  # forward passes for an example that withstands
+BLOCK_BYTES = 2**30
 # What an evaluation of a finished or running training may set otherwise than the training did.
 OWN_FIELDS = (
     "data.data_dir",
@@ -61,6 +63,11 @@ class Evaluator:
             index = splits.stratified_subset(split.labels, config.eval.examples, dataset.num_classes, rng)
             if index.size and name in config.eval.splits:
                 self._splits[name] = split.take(index), index
+        if not self._splits and (len(dataset.validation) or len(dataset.test)):
+            chosen = tuple(config.eval.splits)
+            raise FieldError(
+                "eval.splits", chosen, "the run has no such images", "name the other of validation and test"
+            )
         # Clean predictions are part of every verdict, so they come first whether or not they are asked for.
         self._suites = [
             suites.parse(name, config.threat.norm) for name in dict.fromkeys(("clean", *config.eval.attacks))
@@ -104,9 +111,10 @@ class Evaluator:
     def _is_done(self, step, names):
         done = {results.key_of(record) for record in results.read(self._workdir)}
         return all(
-            (step, weights, split, suite.name) in done
+            (step, weights, split, suite.name) in done and f"{suite.name}_prediction" in kept
             for weights in names
             for split in self._splits
+            for kept in [results.example_names(self._workdir, step, weights, split)]
             for suite in self._suites
         )
 
@@ -169,6 +177,9 @@ class Evaluator:
         records, predictions, news = verdicts.records(), {}, False
 
         def write(attack, work, **settings):
+            verdicts.add(attack, split.labels, index, predictions[attack])
+            if attack in records:  # its verdicts were lost
+                return
             records[attack] = results.make_record(
                 step=step,
                 epoch=epoch,
@@ -184,7 +195,6 @@ class Evaluator:
             )
             # The line comes last: where there is one, there is everything else.
             self._writer.evaluation(records[attack])
-            verdicts.add(attack, split.labels, index, predictions[attack])
             results.append(self._workdir, records[attack])
 
         for suite in self._suites:
@@ -205,7 +215,7 @@ class Evaluator:
                 if parallel.is_writer():
                     write(attack, work.of_each(len(split)), **self._settings(spec))
             predictions[suite.name] = prediction
-            if hosts.decide(lambda name=suite.name: name not in records):
+            if not hosts.decide(partial(verdicts.is_finished, suite.name)):
                 news = True
                 if parallel.is_writer():
                     work = results.total_work([records[attack] for attack in suite.stages])
@@ -266,7 +276,7 @@ class Evaluator:
                 advance(parts / attacker.parts)
                 self._check_stop(stage.title)
 
-            for block, mine, images in blocks(split, todo, self._config.eval.batch_size):
+            for block, mine, images in blocks(split, todo, self._config.eval.batch_size, attacker.passes):
                 started = time.monotonic()
                 outcome = attacker(
                     weights,
@@ -281,6 +291,9 @@ class Evaluator:
                 if shown is not None:
                     shown[mine[: len(outcome.adversarial)]] = outcome.adversarial
                 merge(prediction, mine, outcome.prediction)
+                # A model that is no number has not classified the image. A result names a class all the same.
+                lost = prediction == -1
+                prediction[lost] = (split.labels[lost] + 1) % len(self._class_names)
                 passes, idle = np.sum(hosts.gather([outcome.passes, outcome.idle]), axis=0).tolist()
                 work += Work(passes, idle, time.monotonic() - started)
                 todo = todo[len(block) :]
@@ -324,13 +337,17 @@ class _Stage(NamedTuple):
     before: np.ndarray
 
 
-def blocks(split, ids, batch_size: int):
+def blocks(split, ids, batch_size: int, passes: float = 0.0):
     """The examples `ids` of a split in blocks: (ids of the block, this process's part of them, their images).
 
     Images are decoded one block ahead.
+
+    Args:
+        passes: that the attack takes for an example that withstands.
     """
-    bytes_of_one = split.images.dtype.itemsize * int(np.prod(split.images.shape[1:]))
-    size = batch_size * max(1, min(BLOCK_BATCHES, BLOCK_BYTES // (batch_size * bytes_of_one)))
+    bytes_of_one = 6 * 4 * int(np.prod(split.images.shape[1:]))
+    most = BLOCK_BATCHES if passes < LONG else LONG_BLOCK_BATCHES
+    size = batch_size * max(1, min(most, BLOCK_BYTES // (batch_size * bytes_of_one)))
 
     def each():
         for start in range(0, len(ids), size):
@@ -371,6 +388,8 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
             while time.monotonic() < until and not stop.is_near():
                 time.sleep(min(0.2, FOLLOW_SECONDS))
 
+        if follow and (choice := (overrides or {}).get("eval.checkpoints", "all")) != "all":
+            raise FieldError("eval.checkpoints", choice, "is known when the training has ended", "leave out --follow")
         if follow:
             console.say(f"waiting for checkpoints in {workdir}, to the end of the training")
         while (stored := hosts.decide(lambda: files.read_json(workdir / "config.json"))) is None:

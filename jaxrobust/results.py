@@ -58,7 +58,7 @@ def make_record(
         split: "validation" or "test".
         attack: its name in `eval.attacks`; of a suite's member "SUITE/MEMBER", with the worst case up to that one.
         labels, clean_prediction: [N] ints.
-        prediction: [N] ints; that of the clean image where only that is wrong, since an attacker may leave it alone.
+        prediction: [N] ints; that of the clean image where it is wrong, since an attacker may leave it alone.
         passes: arithmetic per example, in forward passes.
         idle: the share of them spent on examples already broken, and on filling up batches.
         seconds: that the attack took.
@@ -158,6 +158,15 @@ def read_examples(workdir, step: int, weights: str, split: str) -> dict:
         return {}
 
 
+def example_names(workdir, step: int, weights: str, split: str) -> list[str]:
+    """The names of the arrays of an examples file, which are not read; none where it cannot be read."""
+    try:
+        with np.load(examples_path(workdir, step, weights, split), allow_pickle=False) as arrays:
+            return arrays.files
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return []
+
+
 def add_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> None:
     """Add arrays to an examples file, beside those that it holds, and replace it as a whole."""
     path = examples_path(workdir, step, weights, split)
@@ -182,8 +191,12 @@ class Verdicts:
         key = (self.step, self.weights, self.split)
         return {record["attack"]: record for record in read(self.workdir) if key_of(record)[:3] == key}
 
+    def is_finished(self, attack: str) -> bool:
+        """Whether there are the line and the predictions of an attack. Lost ones have to be made again."""
+        return self.finished(attack) is not None
+
     def finished(self, attack: str) -> list[int] | None:
-        """The predictions under an attack, if its line is there and they are. Lost ones have to be made again."""
+        """The predictions under an attack, if its line is there and they are."""
         if attack not in self.records():
             return None
         prediction = read_examples(self.workdir, self.step, self.weights, self.split).get(f"{attack}_prediction")
@@ -198,22 +211,21 @@ class Verdicts:
             f"{attack}_prediction": prediction.astype(np.int32),
         }
         add_examples(self.workdir, self.step, self.weights, self.split, arrays)
-        self._unfinished.unlink(missing_ok=True)
+        self._unfinished(attack).unlink(missing_ok=True)
 
     def keep_unfinished(self, attack: str, prediction, todo, **work) -> None:
         """Keep what is known in the middle of an attack: predictions [N], of which those at `todo` are not made."""
-        state = {"attack": attack, "prediction": prediction.tolist(), "todo": todo.tolist(), "work": work}
-        self._unfinished.parent.mkdir(exist_ok=True)
-        files.write_atomically(self._unfinished, json.dumps(state))
+        state = {"prediction": prediction.tolist(), "todo": todo.tolist(), "work": work}
+        self._unfinished(attack).parent.mkdir(exist_ok=True)
+        files.write_atomically(self._unfinished(attack), json.dumps(state))
 
     def unfinished(self, attack: str) -> dict | None:
         """What `keep_unfinished` has kept of that attack, as the dict of its arguments."""
-        state = files.read_json(self._unfinished)
-        return state if state and state["attack"] == attack else None
+        return files.read_json(self._unfinished(attack))
 
-    @property
-    def _unfinished(self) -> pathlib.Path:
-        return examples_path(self.workdir, self.step, self.weights, self.split).with_suffix(".unfinished.json")
+    def _unfinished(self, attack: str) -> pathlib.Path:
+        path = examples_path(self.workdir, self.step, self.weights, self.split)
+        return path.with_suffix(f".{attack.replace('/', '~')}.unfinished.json")
 
 
 def find_best(records: list[dict], *, attack: str, criterion: str) -> dict | None:

@@ -1,4 +1,4 @@
-"""The train step and the evaluation step: pure functions of one device's share of a batch.
+"""The train step and the steps of an evaluation: pure functions of one device's share of a batch.
 
 Both use the named axis `parallel.AXIS` for their collectives and run the same under `parallel.spmd` and `jax.pmap`.
 Random numbers come from one key per example, (seed, step, position in the global batch) in training and (seed, index in
@@ -120,8 +120,9 @@ def make_judge_step(judge_model, norm: threats.Norm) -> Callable:
 
     Returns:
         judge_step(weights, images [B, H, W, C], adversarial [B, H, W, C], radius [B]) -> dict of
-            prediction [B]: the judge's, on the adversarial images;
-            excess []: the most by which a perturbation leaves the ball or the box, 0 up to rounding;
+            prediction [B]: the judge's, on the adversarial images; -1, which is no class, where a logit is no number;
+            excess []: the most by which a perturbation leaves the ball or the box, 0 up to rounding, which grows with
+                a radius above 1;
             finite []: whether all logits are finite numbers.
     """
 
@@ -130,10 +131,12 @@ def make_judge_step(judge_model, norm: threats.Norm) -> Callable:
         with jax.default_matmul_precision("highest"):
             logits, _ = apply(judge_model, weights, adversarial, train=False)
         outside_box = jnp.maximum(adversarial - 1.0, -adversarial).max(axis=(1, 2, 3))
+        outside_ball = (norm.size(adversarial - images) - radius) / jnp.maximum(radius, 1.0)
+        finite = jnp.isfinite(logits).all(-1)
         return {
-            "prediction": logits.argmax(-1),
-            "excess": lax.pmax(jnp.maximum(norm.size(adversarial - images) - radius, outside_box).max(), AXIS),
-            "finite": lax.pmin(jnp.isfinite(logits).all().astype(jnp.int32), AXIS),
+            "prediction": jnp.where(finite, logits.argmax(-1), -1),
+            "excess": lax.pmax(jnp.maximum(outside_ball, outside_box).max(), AXIS),
+            "finite": lax.pmin(finite.all().astype(jnp.int32), AXIS),
         }
 
     return judge_step

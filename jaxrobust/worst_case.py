@@ -51,7 +51,7 @@ class Outcome:
 
     Attributes:
         prediction: [n] int64 classes; another than the label where the attack succeeded, or, where it goes towards
-            a class, that one. In that case it is -1 as long as no attack was made.
+            a class, that one. -1 is no class: the model is no number there, or no attack towards a class was made.
         adversarial: [k, H, W, C] the images of these verdicts, of the first `k` examples.
         passes, idle: as of `Work`.
     """
@@ -81,7 +81,7 @@ class Judge:
         """
         prediction = np.zeros(len(images), np.int64)
         for rows, verdict in parallel.one_behind(self._verdicts(weights, images)):
-            check(verdict, title)
+            check_finite(verdict, title)
             prediction[rows] = parallel.local(verdict["prediction"])[: len(rows)]
         return prediction
 
@@ -141,7 +141,7 @@ class Ranker:
 
         ranking = np.zeros((len(images), self._count), np.int64)
         for rows, verdict in parallel.one_behind(launched()):
-            check(verdict | {"excess": 0.0}, title)
+            check_finite(verdict, title)
             ranking[rows] = parallel.local(verdict["ranking"])[: len(rows)]
         return ranking
 
@@ -165,6 +165,11 @@ class Attacker:
         self._firsts = np.cumsum([0, *self._lengths[:-1]]).tolist()
 
     @property
+    def passes(self) -> float:
+        """Forward passes for an example that withstands, without those of the judge."""
+        return self._attack.runs * (self._attack.start_passes + self._attack.iterations * self._attack.step_passes)
+
+    @property
     def parts(self) -> int:
         """How many parts an example goes through that withstands them all."""
         return self._attack.runs * len(self._lengths)
@@ -180,9 +185,6 @@ class Attacker:
             title: for messages.
             keep: return the images of so many, the first.
             advance: called with the number of parts done, and to stop by raising.
-
-        Raises:
-            UserError: the model's output is not a number.
         """
         advance = advance or (lambda parts: None)
         before = np.full(len(labels), -1) if self._towards else np.array(labels, np.int64)
@@ -219,7 +221,7 @@ class Attacker:
 
         broken, kept = np.zeros(left.size, bool), []
         for rows, size, (state, verdict) in parallel.one_behind(launched()):
-            check(verdict, title)
+            check_allowed(verdict, title)
             here = slice(0, len(rows))
             prediction, idle = (array[here] for array in parallel.local((verdict["prediction"], verdict["idle"])))
             shown = left[rows] < len(outcome.adversarial)
@@ -244,14 +246,18 @@ class _Part(NamedTuple):
     is_last: bool
 
 
-def check(verdict: dict, title: str) -> None:
-    """Refuse a verdict that says nothing.
+def check_finite(verdict: dict, title: str) -> None:
+    """Refuse a model that is no number on the images as they are.
 
     Raises:
-        UserError: the model's output is not a number.
+        UserError: so it is.
     """
     if not verdict["finite"]:
         raise UserError(f"{title}: the model's logits are not finite numbers, so nothing can be scored")
+
+
+def check_allowed(verdict: dict, title: str) -> None:
+    """Refuse the verdict on an image that no attack may make."""
     excess = float(verdict["excess"])
     if not excess <= LARGEST_EXCESS:  # true for NaN too
         raise AssertionError(f"{title} left the allowed perturbations by {excess}: a defect, report it")

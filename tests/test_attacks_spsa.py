@@ -123,7 +123,7 @@ def test_ball_box_and_margin(norm):
         np.testing.assert_allclose(losses.margin(logits_fn(adversarial), victims.labels), margin, atol=1e-5)
     rise = np.diff(states.margin, axis=0)
     assert (rise >= 0).all() and (rise > 0).any()
-    assert (rise[states.margin[:-1] > 0] == 0).all(), "what is broken stays as it is"
+    assert (rise[states.margin[:-1] > 0] > 0).any(), "what is broken goes on: a judge of more digits may not agree"
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

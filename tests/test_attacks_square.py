@@ -144,7 +144,7 @@ def test_ball_box_and_margin(norm, shape):
     assert (rise >= 0).all() and (rise > 0).any()
     broken = states.margin[:-1] > 0
     unchanged = (states.adversarial[1:] == states.adversarial[:-1]).all((2, 3, 4))
-    assert broken.any() and unchanged[broken].all(), "what is broken stays as it is"
+    assert not unchanged[broken].all(), "what is broken goes on: a judge of more digits may not agree"
 
 
 @pytest.mark.parametrize("norm, factor", [("linf", 1.1), ("l2", 2.0), ("l1", 4.0)])

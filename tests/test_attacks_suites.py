@@ -61,7 +61,8 @@ def test_what_a_norm_has_no_form_of_is_refused():
 
 
 @pytest.mark.parametrize(
-    "name", ["", "pgd", "pgd0", "pgd10x0", "PGD20", "pgd-20", "autoattack", "pgd20+", "pgd20+clean", "fgsm+fgsm"]
+    "name",
+    ["", "pgd", "pgd0", "pgd10x0", "PGD20", "pgd-20", "autoattack", "pgd20+", "pgd20+clean", "fgsm+fgsm", "fab+fab100"],
 )
 def test_unknown_names_are_refused(name):
     with pytest.raises(FieldError, match=r"eval\.attacks"):

@@ -1,5 +1,6 @@
 """Every example is scored once, whatever the sizes."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_config
@@ -87,6 +88,38 @@ def test_lost_verdicts_are_made_again(tmp_path):
     assert {"clean", "pgd3", "fgsm", "clean_prediction"} <= arrays.keys()
     (fgsm,) = (record for record in after if (record["attack"], record["weights"]) == ("fgsm", "raw"))
     assert max(fgsm["boundary_error"]) > 0
+
+
+def test_a_lost_suite_is_made_again(tmp_path):
+    """Its lines and members are there, its own verdicts are not."""
+    settings = {"eval.attacks": ("fgsm+cw3",), "train.average_decay": 0.0}
+    before = run(tmp_path, **settings)
+    path = results.examples_path(tmp_path, 3, "raw", "test")
+    kept = results.read_examples(tmp_path, 3, "raw", "test")
+    path.unlink()
+    assert run(tmp_path, **settings) == before
+    again = results.read_examples(tmp_path, 3, "raw", "test")
+    assert kept.keys() == again.keys()
+    for name in kept:
+        np.testing.assert_array_equal(again[name], kept[name])
+
+
+def test_where_the_model_is_no_number_under_attack_the_example_is_broken(tmp_path, monkeypatch):
+    """Clean images have logits, every other one has none: nothing withstands, and every prediction is a class."""
+    from jaxrobust import steps
+
+    apply, images = steps.apply, dataset().test.images / np.float32(255)
+
+    def fragile(model, weights, batch, *, train):
+        logits, statistics = apply(model, weights, batch, train=train)
+        clean = (jnp.abs(batch[:, None] - images[None]).max((2, 3, 4)) < 1e-6).any(1)
+        return jnp.where(clean[:, None], logits, jnp.nan), statistics
+
+    monkeypatch.setattr(steps, "apply", fragile)
+    records = run(tmp_path, **{"train.average_decay": 0.0})
+    clean, attacked = records
+    assert clean["accuracy"] > 0 and attacked["accuracy"] == 0
+    assert np.sum(attacked["confusion"]) == 37 and np.trace(attacked["confusion"]) == 0
 
 
 def test_logits_that_are_no_numbers_are_no_robustness(tmp_path, monkeypatch):

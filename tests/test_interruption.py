@@ -25,6 +25,7 @@ def test_asked_again_by_hand_it_dies():
 import os, signal, time
 from jaxrobust import interruption
 interruption.PATIENCE_SECONDS = 0.05
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
 with interruption.StopRequest():
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.1)

@@ -4,7 +4,7 @@ An attack sees the model as `logits_fn(images [B, H, W, C]) -> logits [B, C]` an
 example is in a state whose arrays have the example as their leading dimension. So broken examples can leave between any
 two steps, and the others be put together anew, without a change to any verdict:
 
-    attack = Pgd(norm=threats.NORMS["linf"], loss=losses.cross_entropy, iterations=20)
+    attack = PgdAttack(norm=threats.NORMS["linf"], loss=losses.cross_entropy, iterations=20)
     state = attack.start(logits_fn, victims, run)
     state = attack.step(logits_fn, victims, state, iteration)   # iteration = 0, 1, ... attack.iterations - 1
     state.adversarial                                           # the best so far, in the ball and in the box

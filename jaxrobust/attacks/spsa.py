@@ -85,7 +85,7 @@ class Spsa:
         return SpsaState(iterate, _margin(logits_fn, iterate, victims.labels), iterate, zeros, zeros)
 
     def step(self, logits_fn, victims, state, iteration) -> SpsaState:
-        """One step of Adam. An adversarial image that is found stays as it is."""
+        """One step of Adam."""
         keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, iteration + 1)
         gradient = self.gradient(logits_fn, victims.labels, keys, state.iterate)
         mean, square = (
@@ -100,7 +100,7 @@ class Spsa:
         moved = state.iterate + self.learning_rate * unbiased_mean / (jnp.sqrt(unbiased_square) + _TINY)
         iterate = threats.project(threats.NORMS[self.norm], victims.images, moved, victims.radius)
         margin = _margin(logits_fn, iterate, victims.labels)
-        better = (state.margin <= 0) & (margin > state.margin)
+        better = margin > state.margin
         return SpsaState(
             jnp.where(threats.per_example(better, iterate), iterate, state.adversarial),
             jnp.where(better, margin, state.margin),

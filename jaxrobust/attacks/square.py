@@ -92,7 +92,7 @@ class Square:
         return SquareState(adversarial, _margin(logits_fn, adversarial, victims.labels))
 
     def step(self, logits_fn, victims, state, iteration) -> SquareState:
-        """One proposal, kept where the margin grows. What is broken stays as it is."""
+        """One proposal, kept where the margin grows: also of what is broken, until a judge of more digits agrees."""
         level = self.level(iteration)
         sides = self.sides(*victims.images.shape[1:3])
         keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, iteration + 1)
@@ -101,7 +101,7 @@ class Square:
         else:
             proposal = _mass_transfer(_BALLS[self.norm], keys, victims, state.adversarial, sides, level)
         margin = _margin(logits_fn, proposal, victims.labels)
-        better = (state.margin <= 0) & (margin > state.margin)
+        better = margin > state.margin
         return SquareState(
             jnp.where(threats.per_example(better, proposal), proposal, state.adversarial),
             jnp.where(better, margin, state.margin),

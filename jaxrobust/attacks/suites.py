@@ -171,7 +171,8 @@ def parse(name: str, norm: str = "linf", field: str = "eval.attacks") -> Suite:
     is_l1_suite = norm == "l1" and name == "standard"
     parts = _L1_STANDARD if is_l1_suite else _SUITES.get(name) or name.split("+")
     members = tuple(_parse_attack(part, name, norm, field) for part in parts)
-    twice = [member.name for i, member in enumerate(members) if member in members[:i]]
+    plain = [dataclasses.replace(member, name="") for member in members]  # one attack may have two names
+    twice = [member.name for i, member in enumerate(members) if plain[i] in plain[:i]]
     if twice:
         raise FieldError(field, name, f"names {twice[0]} twice", "name each attack of a suite once")
     if is_l1_suite:
@@ -188,6 +189,10 @@ def _parse_attack(name: str, whole: str, norm: str, field: str) -> AttackSpec:
     match = _NAME.fullmatch(name)
     kind, iterations, restarts = match.groups() if match else ("", None, None)
     steps = int(iterations or _ITERATIONS.get(kind, 0))
+    if name == "clean":
+        raise FieldError(
+            field, whole, "has clean for a member", "name it by itself: no suite attacks what is wrong clean"
+        )
     if not steps:
         known = ", ".join(kind if steps else f"{kind}K" for kind, steps in _ITERATIONS.items())
         remedy = f"use clean, fgsm, {known}, {', '.join(_SUITES)}, or several joined by +"
