@@ -23,6 +23,22 @@ jax.config.update("jax_num_cpu_devices", 8)
 # Broadcasts between ranks are written out, so that a wrong shape is an error and not a larger array.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Of two processes that share the files, neither should be left with one of these at the end.
+LONGEST_FILES = (
+    "test_hosts",
+    "test_train",
+    "test_main",
+    "test_models_layers",
+    "test_steps",
+    "test_feeds",
+    "test_audit",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST_FILES)
+
 
 @pytest.fixture(scope="session")
 def prepared_sets(tmp_path_factory):
