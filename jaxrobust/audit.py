@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxrobust import (
     audit_results,
+    blocks,
     build,
     console,
     data,
@@ -206,8 +207,8 @@ class Auditor:
         labels, ranking = self._split.labels, np.zeros((len(self._split), count), np.int64)
         title, started = f"{self._title}, clean", time.monotonic()
         with console.progress(title, len(labels), "images") as advance:
-            for block, mine, images in evaluate.blocks(self._split, np.arange(len(labels)), size):
-                evaluate.merge(ranking, mine, ranker(weights(), images, title))
+            for block, mine, images in blocks.each(self._split, np.arange(len(labels)), size):
+                blocks.merge(ranking, mine, ranker(weights(), images, title))
                 advance(len(block))
                 self._check_stop(title)
         # The label goes from wherever it is, or else the least likely class.
@@ -277,11 +278,11 @@ class Auditor:
         step = build.probe_step(self._config, self._num_classes, self._mesh)
         arrays, started = {}, time.monotonic()
         with console.progress(f"{self._title}, gradients", len(labels), "images") as advance:
-            for block, mine, images in evaluate.blocks(self._split, np.arange(len(labels)), size):
+            for block, mine, images in blocks.each(self._split, np.arange(len(labels)), size):
                 found = worst_case.of_each(step, weights(), (images, labels[mine]), self._mesh, size)
                 for name, values in zip(names, found, strict=True):
                     whole = arrays.setdefault(name, np.zeros(len(labels), values.dtype))
-                    evaluate.merge(whole, mine, values)
+                    blocks.merge(whole, mine, values)
                 advance(len(block))
                 self._check_stop(self._title)
         if parallel.is_writer():
@@ -325,11 +326,11 @@ class Auditor:
             every = part.open(arrays, turn) if state["todo"] is None else np.array(state["todo"], np.int64)
             done = 0
             with console.progress(title, max(len(every), 1), "images") as advance:
-                for block, mine, images in evaluate.blocks(self._split, every, self._config.eval.batch_size):
+                for block, mine, images in blocks.each(self._split, every, self._config.eval.batch_size):
                     started = time.monotonic()
                     success, work = attack(weights(), images, mine, *part.ask(arrays, turn, mine), title, advance)
                     verdicts = np.zeros(len(self._split), bool)
-                    evaluate.merge(verdicts, mine, success)
+                    blocks.merge(verdicts, mine, success)
                     part.learn(arrays, turn, block, verdicts[block])
                     done += len(block)
                     state["passes"] += work[0]

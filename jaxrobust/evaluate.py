@@ -8,11 +8,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxrobust import build, console, data, files, hosts, parallel, report, results, worst_case
+from jaxrobust import blocks, build, console, data, files, hosts, parallel, report, results, worst_case
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
-from jaxrobust.data import batches, randomness, splits, streaming
+from jaxrobust.data import batches, randomness, splits
 from jaxrobust.data.augment import to_float
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted, StopRequest
@@ -21,11 +21,6 @@ from jaxrobust.worst_case import Work
 from jaxrobust.writers import Writer
 
 EXAMPLE_IMAGES = 8
-# Examples are attacked, and their verdicts kept, in blocks of so many batches, of fewer in a long attack, if the states
-# of their attack, some six images of float32 each, take no more than this.
-BLOCK_BATCHES, LONG_BLOCK_BATCHES = 8, 2
-LONG = 1000  # forward passes for an example that withstands
-BLOCK_BYTES = 2**30
 # What an evaluation of a finished or running training may set otherwise than the training did.
 OWN_FIELDS = (
     "data.data_dir",
@@ -248,8 +243,8 @@ class Evaluator:
         """Predictions [N] for the images as they are."""
         started, prediction = time.monotonic(), np.zeros(len(split), np.int64)
         with console.progress(title, len(split), "images") as advance:
-            for ids, mine, images in blocks(split, np.arange(len(split)), self._config.eval.batch_size):
-                merge(prediction, mine, self._judge(weights, images, title))
+            for ids, mine, images in blocks.each(split, np.arange(len(split)), self._config.eval.batch_size):
+                blocks.merge(prediction, mine, self._judge(weights, images, title))
                 advance(len(ids))
                 self._check_stop(title)
         return prediction, Work(passes=len(split), seconds=time.monotonic() - started)
@@ -276,7 +271,7 @@ class Evaluator:
                 advance(parts / attacker.parts)
                 self._check_stop(stage.title)
 
-            for block, mine, images in blocks(split, todo, self._config.eval.batch_size, attacker.passes):
+            for block, mine, images in blocks.each(split, todo, self._config.eval.batch_size, attacker.passes):
                 started = time.monotonic()
                 outcome = attacker(
                     weights,
@@ -290,7 +285,7 @@ class Evaluator:
                 )
                 if shown is not None:
                     shown[mine[: len(outcome.adversarial)]] = outcome.adversarial
-                merge(prediction, mine, outcome.prediction)
+                blocks.merge(prediction, mine, outcome.prediction)
                 # A model that is no number has not classified the image. A result names a class all the same.
                 lost = prediction == -1
                 prediction[lost] = (split.labels[lost] + 1) % len(self._class_names)
@@ -335,34 +330,6 @@ class _Stage(NamedTuple):
     split: data.Split
     index: np.ndarray
     before: np.ndarray
-
-
-def blocks(split, ids, batch_size: int, passes: float = 0.0):
-    """The examples `ids` of a split in blocks: (ids of the block, this process's part of them, their images).
-
-    Images are decoded one block ahead.
-
-    Args:
-        passes: that the attack takes for an example that withstands.
-    """
-    bytes_of_one = 6 * 4 * int(np.prod(split.images.shape[1:]))
-    most = BLOCK_BATCHES if passes < LONG else LONG_BLOCK_BATCHES
-    size = batch_size * max(1, min(most, BLOCK_BYTES // (batch_size * bytes_of_one)))
-
-    def each():
-        for start in range(0, len(ids), size):
-            block = ids[start : start + size]
-            mine = np.array_split(block, jax.process_count())[jax.process_index()]
-            yield block, mine, np.asarray(split.images[mine])
-
-    return streaming.prefetch(each(), 1)
-
-
-def merge(everything, mine, found) -> None:
-    """Put what all processes have found, each for its own examples, into the array [N, ...] of all."""
-    for ids, values in hosts.gather([np.asarray(mine).tolist(), np.asarray(found).tolist()]):
-        if ids:
-            everything[ids] = values
 
 
 def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool = False) -> None:
