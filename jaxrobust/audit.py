@@ -33,6 +33,7 @@ from jaxrobust import (
     parallel,
     report_audit,
     results,
+    workdirs,
     worst_case,
 )
 from jaxrobust import config as config_lib
@@ -59,7 +60,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
     stored = hosts.decide(lambda: files.read_json(workdir / "config.json"))
     if stored is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
-    run = evaluate.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
+    run = workdirs.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
     if config_lib.radius(run.config) == 0:
         raise UserError("threat.eps_255 = 0: an audit needs a radius to measure in; the run was trained against none")
     config_lib.check_radius(run.config, run.dataset.image_shape)

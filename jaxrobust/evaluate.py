@@ -8,11 +8,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxrobust import blocks, build, console, data, files, hosts, parallel, report, results, worst_case
+from jaxrobust import blocks, build, console, data, files, hosts, parallel, report, results, workdirs, worst_case
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
-from jaxrobust.data import batches, randomness, splits
+from jaxrobust.data import randomness, splits
 from jaxrobust.data.augment import to_float
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted, StopRequest
@@ -363,7 +363,7 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
             if not follow:
                 raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
             wait()
-        config, mesh, dataset, like, checkpoints, steps_per_epoch = open_run(
+        config, mesh, dataset, like, checkpoints, steps_per_epoch = workdirs.open_run(
             workdir, stored, overrides or {}, may_differ=OWN_FIELDS
         )
 
@@ -380,62 +380,6 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
     if last is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint to score yet; --follow waits for one")
     finish(workdir)
-
-
-class OpenRun(NamedTuple):
-    """A run in a workdir: its config with what was set otherwise, its data, and its checkpoints to read.
-
-    Attributes:
-        like: shapes and types of its train states.
-    """
-
-    config: object
-    mesh: object
-    dataset: data.DataSet
-    like: TrainState
-    checkpoints: checkpoints_lib.Checkpoints
-    steps_per_epoch: int
-
-
-def open_run(workdir: pathlib.Path, stored: dict, overrides: dict, may_differ: tuple[str, ...]) -> OpenRun:
-    """Open what a training has left, or is making.
-
-    Args:
-        stored: the run's config.json.
-        overrides: fields to set otherwise, by dotted name, of those that `may_differ`.
-
-    Raises:
-        UserError: another field is overridden, or a value is wrong.
-    """
-    hosts.check_shared(workdir)
-    config = config_lib.from_dict(stored)
-    config.update_from_flattened_dict(overrides)
-    check_same_config(workdir, config, stored, may_differ=may_differ)
-    mesh = parallel.make_mesh()
-    config_lib.validate(config, mesh.size, training=False)
-    dataset = build.dataset(config)
-    hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
-    steps_per_epoch = batches.steps_per_epoch(len(dataset.train), config.train.batch_size)
-    like = build.abstract_state(config, dataset, mesh, steps_per_epoch * config.train.epochs)
-    checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
-    return OpenRun(config, mesh, dataset, like, checkpoints, steps_per_epoch)
-
-
-def check_same_config(workdir, config, stored: dict, may_differ: tuple[str, ...]) -> None:
-    """Refuse a workdir that holds a run of another config.
-
-    Raises:
-        UserError: names the fields that differ.
-    """
-    # A field that came into being after the run was made has the default there.
-    stored = config_lib.to_dict(config_lib.from_dict(stored))
-    differences = config_lib.differences(stored, config_lib.to_dict(config))
-    wrong = [f"{name} = {new!r}, there {old!r}" for name, (old, new) in differences.items() if name not in may_differ]
-    if wrong:
-        raise UserError(
-            f"workdir = {str(workdir)!r}: holds a run of another config ({'; '.join(wrong)}); "
-            "give another --workdir, or the same config"
-        )
 
 
 def finish(workdir) -> None:

@@ -22,6 +22,7 @@ from jaxrobust import (
     remedies,
     results,
     train_state,
+    workdirs,
 )
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
@@ -208,7 +209,7 @@ def _check_workdir(workdir, config) -> None:
         ) from error
     stored = files.read_json(workdir / "config.json")
     if stored is not None:
-        evaluate.check_same_config(workdir, config, stored, MAY_DIFFER)
+        workdirs.check_same_config(workdir, config, stored, MAY_DIFFER)
 
 
 @contextlib.contextmanager

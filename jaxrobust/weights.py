@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from jaxrobust import build, command_line, console, evaluate, files, parallel, results
+from jaxrobust import build, command_line, console, files, parallel, results, workdirs
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust import data as data_lib
@@ -144,7 +144,7 @@ def export_weights(
         raise FieldError("--export", str(path), "there is no such folder", "make it first")
     config = config_lib.from_dict(stored)
     config.update_from_flattened_dict(overrides or {})
-    evaluate.check_same_config(workdir, config, stored, may_differ=("data.data_dir",))
+    workdirs.check_same_config(workdir, config, stored, may_differ=("data.data_dir",))
     mesh = parallel.make_mesh()
     config_lib.validate(config, mesh.size, training=False)
     description = build.description(config)

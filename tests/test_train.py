@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import build, checkpoints, evaluate, files, parallel, results, train
+from jaxrobust import build, checkpoints, evaluate, files, parallel, results, train, workdirs
 from jaxrobust.errors import UserError
 
 TESTS = pathlib.Path(__file__).parent
@@ -200,7 +200,7 @@ def test_a_field_younger_than_the_run_has_its_default_there(uninterrupted, tmp_p
     stored = json.loads((uninterrupted / "config.json").read_text())
     del stored["eval"]["examples"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
-    evaluate.check_same_config(tmp_path, tiny_config.get_config(), stored, ())
+    workdirs.check_same_config(tmp_path, tiny_config.get_config(), stored, ())
     evaluate.evaluate_checkpoints(tmp_path / "run")
 
 

@@ -1,0 +1,67 @@
+"""A run's workdir, opened by a command that comes after the training, or beside it: config, data and checkpoints."""
+
+import pathlib
+from typing import NamedTuple
+
+from jaxrobust import build, data, hosts, parallel
+from jaxrobust import checkpoints as checkpoints_lib
+from jaxrobust import config as config_lib
+from jaxrobust.data import batches
+from jaxrobust.errors import UserError
+from jaxrobust.train_state import TrainState
+
+
+class OpenRun(NamedTuple):
+    """A run in a workdir: its config with what was set otherwise, its data, and its checkpoints to read.
+
+    Attributes:
+        like: shapes and types of its train states.
+    """
+
+    config: object
+    mesh: object
+    dataset: data.DataSet
+    like: TrainState
+    checkpoints: checkpoints_lib.Checkpoints
+    steps_per_epoch: int
+
+
+def open_run(workdir: pathlib.Path, stored: dict, overrides: dict, may_differ: tuple[str, ...]) -> OpenRun:
+    """Open what a training has left, or is making.
+
+    Args:
+        stored: the run's config.json.
+        overrides: fields to set otherwise, by dotted name, of those that `may_differ`.
+
+    Raises:
+        UserError: another field is overridden, or a value is wrong.
+    """
+    hosts.check_shared(workdir)
+    config = config_lib.from_dict(stored)
+    config.update_from_flattened_dict(overrides)
+    check_same_config(workdir, config, stored, may_differ=may_differ)
+    mesh = parallel.make_mesh()
+    config_lib.validate(config, mesh.size, training=False)
+    dataset = build.dataset(config)
+    hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
+    steps_per_epoch = batches.steps_per_epoch(len(dataset.train), config.train.batch_size)
+    like = build.abstract_state(config, dataset, mesh, steps_per_epoch * config.train.epochs)
+    checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
+    return OpenRun(config, mesh, dataset, like, checkpoints, steps_per_epoch)
+
+
+def check_same_config(workdir, config, stored: dict, may_differ: tuple[str, ...]) -> None:
+    """Refuse a workdir that holds a run of another config.
+
+    Raises:
+        UserError: names the fields that differ.
+    """
+    # A field that came into being after the run was made has the default there.
+    stored = config_lib.to_dict(config_lib.from_dict(stored))
+    differences = config_lib.differences(stored, config_lib.to_dict(config))
+    wrong = [f"{name} = {new!r}, there {old!r}" for name, (old, new) in differences.items() if name not in may_differ]
+    if wrong:
+        raise UserError(
+            f"workdir = {str(workdir)!r}: holds a run of another config ({'; '.join(wrong)}); "
+            "give another --workdir, or the same config"
+        )
