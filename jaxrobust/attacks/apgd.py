@@ -73,7 +73,7 @@ class State(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Apgd:
+class Apgd(ascent.Runs):
     """An attack as attack.py defines it.
 
     Attributes:
@@ -96,16 +96,6 @@ class Apgd:
             raise ValueError("the steps of this attack are not made for L1; use ApgdL1")
         if self.iterations < 1 or self.restarts < 1 or self.targets < 0:
             raise ValueError(f"{self}: iterations and restarts are at least 1, targets at least 0")
-
-    @property
-    def runs(self) -> int:
-        return self.restarts * max(self.targets, 1)
-
-    @property
-    def start_passes(self) -> float:
-        return 3.0 if self.targets else 2.0
-
-    step_passes = 2.0
 
     def start(self, logits_fn, victims: Victims, run) -> State:
         images, labels, keys, radius = victims

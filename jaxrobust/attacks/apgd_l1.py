@@ -81,7 +81,7 @@ class State(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ApgdL1:
+class ApgdL1(ascent.Runs):
     """An attack as attack.py defines it.
 
     Attributes:
@@ -102,18 +102,8 @@ class ApgdL1:
             raise ValueError(f"{self}: steps are at least 5, restarts at least 1, targets at least 0")
 
     @property
-    def runs(self) -> int:
-        return self.restarts * max(self.targets, 1)
-
-    @property
     def iterations(self) -> int:
         return self.steps + 2
-
-    @property
-    def start_passes(self) -> float:
-        return 3.0 if self.targets else 2.0
-
-    step_passes = 2.0
 
     def start(self, logits_fn, victims: Victims, run) -> State:
         images, labels, keys, radius = victims

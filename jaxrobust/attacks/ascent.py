@@ -21,6 +21,22 @@ class Point(NamedTuple):
     margin: jax.Array
 
 
+class Runs:
+    """What attacks by gradients with `restarts` and `targets` share: their number of runs, and their cost."""
+
+    restarts: int
+    targets: int
+    step_passes = 2.0
+
+    @property
+    def runs(self) -> int:
+        return self.restarts * max(self.targets, 1)
+
+    @property
+    def start_passes(self) -> float:
+        return 3.0 if self.targets else 2.0
+
+
 def evaluate(logits_fn, loss, images, labels, targets=None) -> Point:
     """One forward and one backward pass; `loss` takes the targets [B] too where there are any."""
 
@@ -36,6 +52,11 @@ def evaluate(logits_fn, loss, images, labels, targets=None) -> Point:
         jnp.nan_to_num(gradient),
         jnp.where(jnp.isnan(margin), jnp.inf, margin),
     )
+
+
+def margin(logits_fn, images, labels):
+    """The margin loss [B]; infinite where the model is no number and has not classified the image."""
+    return jnp.nan_to_num(losses.margin(logits_fn(images), labels), nan=jnp.inf)
 
 
 def likely_wrong(logits, labels, rank, count):

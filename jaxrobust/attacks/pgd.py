@@ -128,7 +128,7 @@ class PgdState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class PgdAttack:
+class PgdAttack(ascent.Runs):
     """PGD as an attack of an evaluation, see attack.Attack; the iterate with the largest margin loss counts.
 
     Attributes:
@@ -149,15 +149,6 @@ class PgdAttack:
     targets: int = 0
     random_start: bool = True
     relative_step: float = 0.25
-    step_passes = 2.0
-
-    @property
-    def runs(self) -> int:
-        return self.restarts * max(self.targets, 1)
-
-    @property
-    def start_passes(self) -> float:
-        return 3.0 if self.targets else 2.0
 
     def start(self, logits_fn, victims: Victims, run) -> PgdState:
         """The starting point."""

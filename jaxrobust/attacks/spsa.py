@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.attacks import losses, threats
+from jaxrobust.attacks import ascent, losses, threats
 
 _DECAY = (0.9, 0.999)  # of Adam's two moments
 _TINY = 1e-8
@@ -82,7 +82,7 @@ class Spsa:
         keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, 0)
         iterate = threats.random_start(threats.NORMS[self.norm], keys, victims.images, victims.radius)
         zeros = jnp.zeros_like(iterate)
-        return SpsaState(iterate, _margin(logits_fn, iterate, victims.labels), iterate, zeros, zeros)
+        return SpsaState(iterate, ascent.margin(logits_fn, iterate, victims.labels), iterate, zeros, zeros)
 
     def step(self, logits_fn, victims, state, iteration) -> SpsaState:
         """One step of Adam."""
@@ -99,7 +99,7 @@ class Spsa:
         )
         moved = state.iterate + self.learning_rate * unbiased_mean / (jnp.sqrt(unbiased_square) + _TINY)
         iterate = threats.project(threats.NORMS[self.norm], victims.images, moved, victims.radius)
-        margin = _margin(logits_fn, iterate, victims.labels)
+        margin = ascent.margin(logits_fn, iterate, victims.labels)
         better = margin > state.margin
         return SpsaState(
             jnp.where(threats.per_example(better, iterate), iterate, state.adversarial),
@@ -135,8 +135,3 @@ class Spsa:
             return total + (slope[..., None, None, None] * v).sum(1), None
 
         return jax.lax.scan(add, jnp.zeros_like(images), groups)[0] / directions
-
-
-def _margin(logits_fn, images, labels):
-    # A model that is not a number there has not classified the image.
-    return jnp.nan_to_num(losses.margin(logits_fn(images), labels), nan=jnp.inf)

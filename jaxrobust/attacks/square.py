@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.attacks import losses, threats
+from jaxrobust.attacks import ascent, threats
 
 NORMS = ("linf", "l2", "l1")
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # iterations, of 10,000
@@ -89,7 +89,7 @@ class Square:
             adversarial = _stripes(keys, victims)
         else:
             adversarial = _BALLS[self.norm].into(victims, _grid_of_patterns(keys, victims.images.shape))
-        return SquareState(adversarial, _margin(logits_fn, adversarial, victims.labels))
+        return SquareState(adversarial, ascent.margin(logits_fn, adversarial, victims.labels))
 
     def step(self, logits_fn, victims, state, iteration) -> SquareState:
         """One proposal, kept where the margin grows: also of what is broken, until a judge of more digits agrees."""
@@ -100,7 +100,7 @@ class Square:
             proposal = _edge_of_the_ball(keys, victims, state.adversarial, jnp.asarray(sides)[level])
         else:
             proposal = _mass_transfer(_BALLS[self.norm], keys, victims, state.adversarial, sides, level)
-        margin = _margin(logits_fn, proposal, victims.labels)
+        margin = ascent.margin(logits_fn, proposal, victims.labels)
         better = margin > state.margin
         return SquareState(
             jnp.where(threats.per_example(better, proposal), proposal, state.adversarial),
@@ -122,11 +122,6 @@ class Square:
             side = max(side, 1) if self.norm == "linf" else max(side, 3) // 2 * 2 + 1
             sides.append(min(side, height, width))
         return tuple(sides)
-
-
-def _margin(logits_fn, images, labels):
-    # A model that is not a number there has not classified the image.
-    return jnp.nan_to_num(losses.margin(logits_fn(images), labels), nan=jnp.inf)
 
 
 def _uniforms(keys, count: int):
