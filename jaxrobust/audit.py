@@ -204,12 +204,12 @@ class Auditor:
             return {name: np.array(known[1][name]) for name in names}
         count, size = self._targets + 1, self._config.eval.batch_size
         step = build.ranking_step(self._config, self._num_classes, self._mesh, count)
-        ranker = worst_case.Ranker(step, count, self._mesh, size)
         labels, ranking = self._split.labels, np.zeros((len(self._split), count), np.int64)
         title, started = f"{self._title}, clean", time.monotonic()
         with console.progress(title, len(labels), "images") as advance:
             for block, mine, images in blocks.each(self._split, np.arange(len(labels)), size):
-                blocks.merge(ranking, mine, ranker(weights(), images, title))
+                found = worst_case.rank(step, weights(), images, self._mesh, size, title)
+                blocks.merge(ranking, mine, found)
                 advance(len(block))
                 self._check_stop(title)
         # The label goes from wherever it is, or else the least likely class.

@@ -26,8 +26,8 @@ import zlib
 
 import numpy as np
 
-from jaxrobust import classwise, console, files
-from jaxrobust.attacks import findings, masking
+from jaxrobust import classwise, console, files, findings
+from jaxrobust.attacks import masking
 from jaxrobust.attacks.masking import Probes
 from jaxrobust.classwise import curve, focus, matrix
 from jaxrobust.classwise.intervals import wilson_interval

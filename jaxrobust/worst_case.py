@@ -71,7 +71,7 @@ class Judge:
     """
 
     def __init__(self, step, mesh, batch_size: int):
-        self._step, self._mesh, self._sizes = step, mesh, batch_sizes(batch_size, mesh.size)
+        self._step, self._mesh, self._batch_size = step, mesh, batch_size
 
     def __call__(self, weights, images, title: str) -> np.ndarray:
         """Predictions [n] of images [n, H, W, C]. Of several processes each brings its own.
@@ -80,7 +80,7 @@ class Judge:
             UserError: the model's output is not a number.
         """
         prediction = np.zeros(len(images), np.int64)
-        for rows, verdict in parallel.one_behind(self._verdicts(weights, images)):
+        for rows, verdict in self._verdicts(weights, images):
             check_finite(verdict, title)
             prediction[rows] = parallel.local(verdict["prediction"])[: len(rows)]
         return prediction
@@ -90,10 +90,28 @@ class Judge:
         return all(bool(verdict["finite"]) for _, verdict in self._verdicts(weights, images))
 
     def _verdicts(self, weights, images):
-        for rows, size in _chunks(len(images), self._sizes):
-            (batch,) = _batch((images[rows],), size, self._mesh)
-            radius = parallel.join(np.zeros(size, np.float32), self._mesh, size * jax.process_count())
-            yield rows, self._step(weights, batch, batch, radius)
+        def judge(weights, images, radius):
+            return self._step(weights, images, images, radius)
+
+        radius = np.zeros(len(images), np.float32)
+        return _in_batches(judge, weights, (images, radius), self._mesh, self._batch_size)
+
+
+def rank(step, weights, images, mesh, batch_size: int, title: str) -> np.ndarray:
+    """Classes [n, count] of images [n, H, W, C], most likely first. Of several processes each brings its own.
+
+    Args:
+        step: the compiled ranking of `count` classes, see steps.make_ranking_step.
+        batch_size: over all devices.
+
+    Raises:
+        UserError: the model's output is not a number.
+    """
+    ranking = []
+    for rows, verdict in _in_batches(step, weights, (images,), mesh, batch_size):
+        check_finite(verdict, title)
+        ranking.append(parallel.local(verdict["ranking"])[: len(rows)])
+    return np.concatenate(ranking)
 
 
 def of_each(step, weights, arrays, mesh, batch_size: int):
@@ -104,46 +122,11 @@ def of_each(step, weights, arrays, mesh, batch_size: int):
         arrays: of the examples, [n, ...] each, at least one example.
         batch_size: over all devices.
     """
-
-    def launched():
-        for rows, size in _chunks(len(arrays[0]), batch_sizes(batch_size, mesh.size)):
-            yield rows, step(weights, *_batch(tuple(array[rows] for array in arrays), size, mesh))
-
     kept = [
         jax.tree.map(lambda array, rows=rows: array[: len(rows)], parallel.local(found))
-        for rows, found in parallel.one_behind(launched())
+        for rows, found in _in_batches(step, weights, arrays, mesh, batch_size)
     ]
     return jax.tree.map(lambda *chunks: np.concatenate(chunks), *kept)
-
-
-class Ranker:
-    """Ranks classes for images.
-
-    Args:
-        step: the compiled ranking of `count` classes, see steps.make_ranking_step.
-        batch_size: over all devices.
-    """
-
-    def __init__(self, step, count: int, mesh, batch_size: int):
-        self._step, self._count, self._mesh = step, count, mesh
-        self._sizes = batch_sizes(batch_size, mesh.size)
-
-    def __call__(self, weights, images, title: str) -> np.ndarray:
-        """[n, count] classes of images [n, H, W, C], most likely first. Of several processes each brings its own.
-
-        Raises:
-            UserError: the model's output is not a number.
-        """
-
-        def launched():
-            for rows, size in _chunks(len(images), self._sizes):
-                yield rows, self._step(weights, *_batch((images[rows],), size, self._mesh))
-
-        ranking = np.zeros((len(images), self._count), np.int64)
-        for rows, verdict in parallel.one_behind(launched()):
-            check_finite(verdict, title)
-            ranking[rows] = parallel.local(verdict["ranking"])[: len(rows)]
-        return ranking
 
 
 class Attacker:
@@ -292,6 +275,16 @@ def _chunks(count: int, sizes) -> Iterator[tuple[np.ndarray, int]]:
     """
     for start, size in pack(max(hosts.gather(count)), *(size // jax.process_count() for size in sizes)):
         yield np.arange(start, min(start + size, count)), size
+
+
+def _in_batches(step, weights, arrays, mesh, batch_size: int):
+    """What a compiled step gives for each batch of the examples: (their rows, the result on the devices)."""
+
+    def launched():
+        for rows, size in _chunks(len(arrays[0]), batch_sizes(batch_size, mesh.size)):
+            yield rows, step(weights, *_batch(tuple(array[rows] for array in arrays), size, mesh))
+
+    return parallel.one_behind(launched())
 
 
 def _batch(tree, size: int, mesh):

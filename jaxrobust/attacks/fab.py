@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.attacks import hyperplane, losses, threats
+from jaxrobust.attacks import ascent, hyperplane, losses, threats
 from jaxrobust.attacks.attack import Victims
 
 _SEARCH_STEPS = 3  # forward passes of the search at the end, as published
@@ -168,9 +168,7 @@ class Fab:
     def _target(self, logits, labels, run):
         if not self.targets:
             return labels
-        wrong = jnp.where(labels[:, None] == jnp.arange(self.classes)[None], -jnp.inf, logits)
-        ranking = jnp.argsort(-wrong, axis=-1).astype(labels.dtype)
-        return jnp.take(ranking, run % self.targets, axis=-1)
+        return ascent.likely_wrong(logits, labels, run % self.targets, self.targets).astype(labels.dtype)
 
     def _nearest_boundary(self, logits_fn, victims, state):
         """Normal [B, H, W, C] and value [B] of the nearest linearised boundary at the iterate.
@@ -189,7 +187,7 @@ class Fab:
 
         def nearer(best, other):
             best_distance, best_normal, best_value = best
-            value = _logit(logits, other) - _logit(logits, victims.labels)
+            value = losses.targeted_margin(logits, victims.labels, other)
             difference = jax.nn.one_hot(other, self.classes) - jax.nn.one_hot(victims.labels, self.classes)
             (normal,) = pull_back(difference.astype(logits.dtype))
             distance = hyperplane.distance(self.norm, normal, value)
@@ -228,7 +226,7 @@ class Fab:
             # Of one class, and not the margin: on a linear model, the secant of a maximum would stay short of its root.
             adversarial_class = state.nearest_logits.argmax(-1)
             below, above = (
-                _logit(logits, adversarial_class) - _logit(logits, victims.labels)
+                losses.targeted_margin(logits, victims.labels, adversarial_class)
                 for logits in (low_logits, state.nearest_logits)
             )
             share = below / (below - above)
@@ -246,10 +244,6 @@ class Fab:
 
 def _symmetric_uniform(key, shape):
     return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
-
-
-def _logit(logits, classes):
-    return jnp.take_along_axis(logits, classes[:, None], axis=-1)[:, 0]
 
 
 def _inner(first, second):

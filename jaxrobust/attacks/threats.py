@@ -100,21 +100,22 @@ def l1_shrink(perturbation, radius, most=jnp.inf):
         radius: [B].
         most: a number or [B, ...], at least 0.
     """
-    magnitude = jnp.abs(perturbation)
+    flat = jnp.abs(perturbation).reshape(len(perturbation), -1)  # sums are many times slower over three short axes
+    room = jnp.broadcast_to(most, perturbation.shape).reshape(flat.shape)
 
     def shrunk(multiplier):
-        return jnp.clip(magnitude - per_example(multiplier, magnitude), 0.0, most)
+        return jnp.clip(flat - multiplier[:, None], 0.0, room)
 
     def halve(_, bracket):
         low, high = bracket
         middle = (low + high) / 2
-        fits = _l1_size(shrunk(middle)) <= radius
+        fits = shrunk(middle).sum(1) <= radius
         return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
 
     low = jnp.zeros_like(radius)
-    _, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (low, _linf_size(magnitude).astype(low.dtype)))
-    multiplier = jnp.where(_l1_size(shrunk(low)) <= radius, low, high)
-    return jnp.sign(perturbation) * shrunk(multiplier)
+    _, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (low, flat.max(1).astype(low.dtype)))
+    multiplier = jnp.where(shrunk(low).sum(1) <= radius, low, high)
+    return jnp.sign(perturbation) * shrunk(multiplier).reshape(perturbation.shape)
 
 
 def _l1_size(perturbation):
