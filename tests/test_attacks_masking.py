@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.attacks import attack, losses, masking
+from jaxrobust.attacks import attack, losses, masking, suites
 from jaxrobust.attacks.attack import Victims
 from jaxrobust.findings import ALL, CHECKS, FEWEST_EXAMPLES, findings
 
@@ -65,6 +65,16 @@ def survival(logits_fn, images, labels, experiments):
     return survives
 
 
+def worst_case(logits_fn, images, labels):
+    """Who survives the attacks of the suite `standard`, one shortened run of each."""
+    survives = np.asarray(logits_fn(images).argmax(-1) == labels)
+    victims = Victims(images, labels, KEYS[0], np.full(len(labels), RADIUS, np.float32))
+    for member in suites.parse("apgd_ce20+apgd_t20+fab_t10+square1000").members:
+        state = jax.jit(partial(attack.run, member.build("linf", CLASSES), logits_fn))(victims)
+        survives = survives & np.asarray(logits_fn(state.adversarial).argmax(-1) == labels)
+    return survives
+
+
 PLAIN, MARGIN, _, _, SCALE_FREE, _, _, HUGE, SQUARE = masking.EXPERIMENTS
 
 
@@ -102,7 +112,7 @@ def test_quantised_input(honest):
 
 
 def test_logits_times_100(honest):
-    """PGD on the cross-entropy is blind to most images; on the margin or on scaled logits it is as good as ever."""
+    """PGD on the cross-entropy is blind to many images; on scaled logits it is as good as ever. The suite is not."""
     logits_fn, (images, labels) = honest
     survives = survival(lambda x: 100 * logits_fn(x), images, labels, [PLAIN, MARGIN, SCALE_FREE])
     found = findings(labels, NAMES, probed(lambda x: 100 * logits_fn(x), images, labels), survives)
@@ -111,6 +121,7 @@ def test_logits_times_100(honest):
     before = survival(logits_fn, images, labels, [PLAIN, SCALE_FREE])
     assert survives["pgd20"].mean() > before["pgd20"].mean() + 0.05
     assert abs(survives["pgd20_scale_free"].mean() - before["pgd20_scale_free"].mean()) <= 0.01
+    assert worst_case(lambda x: 100 * logits_fn(x), images, labels).mean() < survives["pgd20"].mean() - 0.05
 
 
 def test_offset(honest):
@@ -118,6 +129,8 @@ def test_offset(honest):
     found = findings(labels, NAMES, probed(lambda x: logits_fn(x) + 1e6, images, labels))
     assert "resolution" in everywhere(found)
     assert everywhere(found) <= {"resolution", "discontinuous"}  # the steps that float32 leaves are jumps
+    plain = survival(lambda x: logits_fn(x) + 1e6, images, labels, [PLAIN])["pgd20"]
+    assert worst_case(lambda x: logits_fn(x) + 1e6, images, labels).mean() < plain.mean() - 0.03
 
 
 def test_noise_that_depends_on_the_pixels(honest):
@@ -132,6 +145,8 @@ def test_noise_that_depends_on_the_pixels(honest):
 
     probes = probed(noisy, images, labels)
     assert everywhere(findings(labels, NAMES, probes)) == {"discontinuous"} and not probes.change.any()
+    plain = survival(noisy, images, labels, [PLAIN])["pgd20"]
+    assert worst_case(noisy, images, labels).mean() < plain.mean() - 0.01
 
 
 def test_noise_from_outside(honest):
