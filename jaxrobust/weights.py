@@ -134,7 +134,8 @@ def export_weights(
         names: whose, of `torch_names.SCHEMES`; None is torchvision for ResNets with its stem, else the first.
 
     Raises:
-        UserError: there is no such run, checkpoint or file format, or it has no such weights or names.
+        UserError: there is no such run, checkpoint or file format, it has no such weights or names, or the file cannot
+            be written.
     """
     path, workdir = pathlib.Path(path), pathlib.Path(workdir)
     stored = files.read_json(workdir / "config.json")
@@ -162,7 +163,12 @@ def export_weights(
         names = "torchvision"
     arrays = torch_weights.from_variables(name, jax.device_get(chosen.variables), description.image_shape, names)
     normalisation = {"mean": tuple(config.model.mean), "std": tuple(config.model.std)}
-    files.write_atomically(path, torch_weights.encode(path.suffix, arrays, **normalisation))
+    content = torch_weights.encode(path.suffix, arrays, **normalisation)
+    try:
+        files.write_atomically(path, content)
+    except OSError as error:
+        remedy = "name a file in a folder to write to"
+        raise FieldError("--export", str(path), f"cannot be written ({error.strerror})", remedy) from error
     console.say(f"{path}: {len(arrays)} arrays, {weights} weights of step {step}")
     console.say(f"pixels in [0, 1] are to be normalised by {normalisation}")
 

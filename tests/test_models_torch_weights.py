@@ -197,6 +197,9 @@ def test_wrapped_weights_in_half_precision_with_their_normalisation():
         assert leaf.dtype == np.float32
         np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-4)
     assert torch_weights.normalisation("cnn", wrapped) == {"mean": (0.5, 0.5), "std": (0.25, 0.25)}
+    for wrong in (np.array(["a"]), np.array([np.inf]), np.zeros(0)):
+        with pytest.raises(FieldError, match=r"'module.normalize.mean': holds no finite numbers"):
+            torch_weights.normalisation("cnn", wrapped | {"module.normalize.mean": wrong})
 
 
 def test_wrong_weights_are_named():
@@ -210,6 +213,7 @@ def test_wrong_weights_are_named():
         (unknown, "'conv3.bias, conv4.bias, conv5.bias and 3 more': unknown"),
         (misshapen, "'conv1.weight': its shape is"),
         (integers, "'conv1.bias': holds int64"),
+        ({**weights, "conv1.bias": np.full(32, 1e300)}, "'conv1.bias': holds values that are no finite float32"),
     ]:
         with pytest.raises(FieldError, match=f"^model.weights = {message}"):
             torch_weights.to_variables("lenet5", wrong, SHAPE)
@@ -300,9 +304,14 @@ def test_pytorchs_own_files(tmp_path):
     torch.save({"a": Payload(tmp_path / "executed")}, tmp_path / "malicious.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     for name in ("malicious.pt", "list.pt"):
-        with pytest.raises(FieldError, match=f"{name}': is no .pt of plain arrays"):
+        with pytest.raises(FieldError, match=f"{name}': is no .pt of plain arrays") as raised:
             torch_weights.load(tmp_path / name)
+        assert "weights_only" not in str(raised.value)  # PyTorch's message says how to execute the file
     assert not (tmp_path / "executed").exists()
+    itself = {7: torch.zeros(2)}
+    itself["model"] = itself
+    torch.save(itself, tmp_path / "itself.pt")
+    assert set(torch_weights.load(tmp_path / "itself.pt")) == {"7"}
 
 
 def test_pytorchs_files_without_pytorch(tmp_path, monkeypatch):

@@ -101,6 +101,9 @@ def test_the_best_checkpoint_is_exported_unless_another_is_named(tmp_path, confi
         exported(overrides={"train.epochs": 9})
     with pytest.raises(UserError, match="holds no run"):
         weights.export_weights(tmp_path / "out.npz", tmp_path)
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(FieldError, match=r"^--export = .*folder.npz': cannot be written"):
+        weights.export_weights(tmp_path / "folder.npz", tmp_path / "run")
 
 
 def test_what_does_not_fit_is_refused_and_leaves_no_run(tmp_path, config, file):
@@ -119,10 +122,13 @@ def test_what_does_not_fit_is_refused_and_leaves_no_run(tmp_path, config, file):
     refused(r'^model.mean = \(0.0,\): is not what .* give "--config.model.mean=\(0.1307,\)"', shifted)
     broken = state_dict()
     broken["linear.bias"][:] = np.nan
+    refused(r"^model.weights = 'linear.bias': holds values that are no finite", written("broken.safetensors", broken))
+    large = {name: array * np.float32(1e30) for name, array in state_dict().items()}
     refused(
-        r"^model.weights = 'broken.safetensors': gives logits that are not finite",
-        written("broken.safetensors", broken),
+        r"^model.weights = 'large.safetensors': gives logits that are not finite", written("large.safetensors", large)
     )
+    nowhere = written("nowhere.safetensors", state_dict(), mean=(np.nan,), std=(1.0,))
+    refused(r"^model.weights = 'mean': holds no finite numbers", nowhere)
     config.model.mean = (0.1307,)
     weights.import_weights(shifted, config, tmp_path / "run")
 

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import pathlib
+import pickle
 import zipfile
 from collections.abc import Mapping
 
@@ -98,14 +99,16 @@ def _read_torch(path):
     except ImportError:
         remedy = "install torch, or convert the file to .safetensors where it is"
         raise FieldError(_FIELD, os.fspath(path), "needs PyTorch to be read", remedy) from None
-    entries = torch.load(path, map_location="cpu", weights_only=True)
-    while isinstance(entries, Mapping) and (
-        nest := next((n for n in _NESTS if isinstance(entries.get(n), Mapping)), 0)
-    ):
-        entries = entries[nest]
+    try:
+        entries = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # whose own message advises to run what is in the file
+        raise ValueError("it is torn, or holds objects of Python beside tensors") from error
+    for _ in _NESTS:  # a dict may hold itself
+        nest = isinstance(entries, Mapping) and next((n for n in _NESTS if isinstance(entries.get(n), Mapping)), None)
+        entries = entries[nest] if nest else entries
     if not isinstance(entries, Mapping):
         raise ValueError(f"it holds a {type(entries).__name__}, not a state dict")
-    tensors = {name: value.detach() for name, value in entries.items() if isinstance(value, torch.Tensor)}
+    tensors = {str(name): value.detach() for name, value in entries.items() if isinstance(value, torch.Tensor)}
     # NumPy has no bfloat16.
     return {name: (t.float() if t.is_floating_point() else t).numpy() for name, t in tensors.items()}
 
@@ -130,10 +133,19 @@ def encode(suffix: str, arrays: dict[str, np.ndarray], mean=None, std=None) -> b
 
 
 def normalisation(name: str, arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, ...]]:
-    """`mean` and `std` of the pixels in [0, 1] that the weights of an architecture came with, as far as they did."""
+    """`mean` and `std` of the pixels in [0, 1] that the weights of an architecture came with, as far as they did.
+
+    Raises:
+        FieldError: they are no numbers.
+    """
     bare = _unwrapped(name, arrays)
-    found = torch_names.normalisation(bare)
-    return {field: tuple(map(float, arrays[bare[entry]].ravel())) for field, entry in found.items()}
+    found = {field: bare[entry] for field, entry in torch_names.normalisation(bare).items()}
+    for entry in found.values():
+        array = arrays[entry]
+        if not (array.size and jnp.issubdtype(array.dtype, jnp.number) and np.isfinite(array).all()):
+            remedy = "write the pixels' mean and std, or leave both out and give model.mean and model.std"
+            raise FieldError(_FIELD, entry, "holds no finite numbers", remedy)
+    return {field: tuple(map(float, arrays[entry].ravel())) for field, entry in found.items()}
 
 
 def to_variables(name: str, arrays: dict[str, np.ndarray], image_shape: tuple[int, int, int], **options) -> dict:
@@ -153,7 +165,7 @@ def to_variables(name: str, arrays: dict[str, np.ndarray], image_shape: tuple[in
 
     Raises:
         FieldError: the weights are of an architecture that computes something else; or an array is missing, unknown,
-            not of floats or has another shape.
+            not of finite floats or has another shape.
     """
     bare = _unwrapped(name, arrays)
     if reason := torch_names.problem(bare):
@@ -184,7 +196,10 @@ def to_variables(name: str, arrays: dict[str, np.ndarray], image_shape: tuple[in
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise FieldError(_FIELD, bare[entry], f"holds {array.dtype}, not floats", remedy)
         array = _reorder(name, path, array, image_shape, to_ours=True)
-        variables[path] = np.ascontiguousarray(array.transpose(axes), dtype=np.float32)
+        with np.errstate(over="ignore"):
+            variables[path] = np.ascontiguousarray(array.transpose(axes), dtype=np.float32)
+        if not np.isfinite(variables[path]).all():
+            raise FieldError(_FIELD, bare[entry], "holds values that are no finite float32", "mend the weights")
     return unflatten_dict(variables, sep="/")
 
 
