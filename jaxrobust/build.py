@@ -105,6 +105,12 @@ def optimizer(config, total_steps: int):
     )
 
 
+def remedy(config) -> remedies.Remedy:
+    """The controller of the class knobs."""
+    fields = config.remedy.to_dict()
+    return remedies.create(fields.pop("name"), remedies.Settings(**fields, epochs=config.train.epochs))
+
+
 def initial_state(config, dataset: data.DataSet, mesh, total_steps: int) -> train_state.TrainState:
     """The state before the first step, on every device of the mesh."""
 
@@ -128,7 +134,7 @@ def _create_state(config, class_counts, image_shape, mesh, total_steps: int, key
     return train_state.create(
         model(config, len(class_counts), mesh),
         optimizer(config, total_steps),
-        remedies.create(config.remedy.name),
+        remedy(config),
         class_counts,
         image_shape,
         key,

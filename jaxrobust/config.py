@@ -90,7 +90,17 @@ def default() -> ml_collections.ConfigDict:
     c.objective.label_smoothing = 0.0
 
     c.remedy = ml_collections.ConfigDict()
-    c.remedy.name = "none"
+    c.remedy.name = "none"  # see remedies/__init__.py; several joined by +, for example ldam+reweight
+    c.remedy.counts = "true"  # what stands for the examples of a class: true | robust_accuracy, see remedies/counts.py
+    c.remedy.counts_decay = 0.5  # of robust_accuracy: the weight of the epochs before in its average
+    c.remedy.begin = 0.0  # fraction of the training until which all is neutral; deferred re-weighting: 0.8
+    c.remedy.weighting = "effective_number"  # reweight: inverse | effective_number
+    c.remedy.weighting_beta = 0.9999  # of effective_number
+    c.remedy.sampling = "balanced"  # resample: balanced | square_root | progressive
+    c.remedy.largest_margin = 0.5  # ldam: of the rarest class, in units of the logits
+    c.remedy.tau = 1.0  # logit_adjustment: factor on the log of the prior; 1 is balanced_softmax
+    c.remedy.radius_strength = 0.3  # robust_lt: the share of the radius that goes by rarity
+    c.remedy.radius_warmup = 0.8  # robust_lt: fraction of the training in which the radius rises from 0; 0: at once
 
     c.optimizer = ml_collections.ConfigDict()
     c.optimizer.name = "sgd"  # sgd | adamw
@@ -225,7 +235,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
 
     _one_of("objective.name", config.objective.name, objectives.NAMES)
     _in_range("objective.label_smoothing", config.objective.label_smoothing, 0, 1)
-    _one_of("remedy.name", config.remedy.name, remedies.NAMES)
+    _validate_remedy(config.remedy)
 
     _one_of("optimizer.name", config.optimizer.name, optimizers.NAMES)
     _one_of("optimizer.schedule", config.optimizer.schedule, optimizers.SCHEDULES)
@@ -331,6 +341,20 @@ def _validate_threat(threat) -> None:
             "looks like a fraction of [0, 1], the unit here is 1/255",
             f"write {threat.eps_255 * 255:.3g}, or --config.threat.eps={threat.eps_255:g} in pixel units",
         )
+
+
+def _validate_remedy(remedy) -> None:
+    remedies.parse(remedy.name)
+    _one_of("remedy.counts", remedy.counts, remedies.COUNTS)
+    _one_of("remedy.weighting", remedy.weighting, remedies.WEIGHTINGS)
+    _one_of("remedy.sampling", remedy.sampling, remedies.SAMPLINGS)
+    for name in ("counts_decay", "begin", "weighting_beta"):
+        _in_range(f"remedy.{name}", remedy[name], 0, 1)
+    for name in ("largest_margin", "tau", "radius_warmup", "radius_strength"):
+        _at_least(f"remedy.{name}", remedy[name], 0)
+    for name in ("radius_warmup", "radius_strength"):
+        if remedy[name] > 1:
+            raise FieldError(f"remedy.{name}", remedy[name], "is a fraction", "use 0 to 1")
 
 
 def _validate_audit(audit, norm: str) -> None:

@@ -80,7 +80,7 @@ def _train_and_evaluate(config, workdir, mesh):
 
     # Everything is compiled when it is first called.
     train_steps, inputs = feeds.create(config, dataset, mesh, total_steps)
-    end_epoch = _make_end_epoch(remedies.create(config.remedy.name), dataset.num_classes, mesh)
+    end_epoch = _make_end_epoch(build.remedy(config), dataset.num_classes, mesh)
     overfitting_check = build.overfitting_check(config, dataset, mesh)
     learning_rate = build.schedule(config, total_steps)
     key = jax.random.fold_in(jax.random.key(config.train.seed), 1)  # 0 is that of the initial weights
