@@ -1,12 +1,16 @@
 """Rules against published numbers and invariants; and what they make of counts in the course of a training."""
 
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_config
 
-from jaxrobust import remedies
+from jaxrobust import build, checkpoints, parallel, remedies, train, writers
 from jaxrobust.errors import FieldError
+from jaxrobust.interruption import Interrupted
 from jaxrobust.remedies import Settings, counts, knobs, long_tail
 from jaxrobust.train_state import ClassSums
 
@@ -167,3 +171,39 @@ def test_neutral_values():
 def test_names_that_cannot_act(names, message):
     with pytest.raises(FieldError, match=message):
         remedies.create(names)
+
+
+def test_a_training_with_remedies_resumes_where_it_was(tmp_path, monkeypatch):
+    """Interrupted in the middle of the second epoch, it ends with the same bits; and the knobs have moved by then."""
+
+    def config(name):
+        config = tiny_config.get_config()
+        config.remedy.name, config.remedy.counts = name, "robust_accuracy"
+        config.train.epochs, config.eval.every_epochs = 3, 0
+        return config
+
+    def final_state(workdir):
+        mesh = parallel.make_mesh()
+        like = build.abstract_state(config(name), build.dataset(config(name)), mesh, 54)
+        return jax.device_get(checkpoints.Checkpoints(workdir, read_only=True).restore(54, like))
+
+    name = "reweight+resample+ldam+logit_adjustment+robust_lt"
+    train.train_and_evaluate(config(name), tmp_path / "whole")
+    scalars = writers.Writer.scalars
+
+    def scalars_and_signal(self, step, values):
+        scalars(self, step, values)
+        if step == 25:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(writers.Writer, "scalars", scalars_and_signal)
+        train.train_and_evaluate(config(name), tmp_path / "parts")
+    train.train_and_evaluate(config(name), tmp_path / "parts")
+
+    whole = final_state(tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, whole, final_state(tmp_path / "parts"))
+    for knob in ("weight_robust", "sampling", "margin", "log_prior", "radius_scale"):
+        assert np.ptp(getattr(whole.knobs, knob)) > 0, knob
+    hardest = whole.memory["counts"].argmin()
+    assert whole.knobs.weight_robust.argmax() == whole.knobs.radius_scale.argmax() == hardest
