@@ -52,12 +52,12 @@ class Evaluator:
         self._writer, self._stop = writer, stop
         self._unreadable = set()  # steps of damaged checkpoints, reported once
         self._class_names = dataset.class_names
-        self._splits = {}  # name -> (the examples to score, their indices in the whole split)
+        self._splits = {}  # name -> (the examples to score, their indices in the whole split, its size)
         for name, split in (("validation", dataset.validation), ("test", dataset.test)):
             rng = randomness.generator(config.eval.seed, "subset")
             index = splits.stratified_subset(split.labels, config.eval.examples, dataset.num_classes, rng)
             if index.size and name in config.eval.splits:
-                self._splits[name] = split.take(index), index
+                self._splits[name] = split.take(index), index, len(split)
         if not self._splits and (len(dataset.validation) or len(dataset.test)):
             chosen = tuple(config.eval.splits)
             raise FieldError(
@@ -166,7 +166,7 @@ class Evaluator:
             self._mark_best()
 
     def _evaluate_split(self, weights, weights_name, split_name, step, epoch):
-        split, index = self._splits[split_name]
+        split, index, split_examples = self._splits[split_name]
         title = f"epoch {epoch} {weights_name} {split_name}"
         verdicts = results.Verdicts(self._workdir, step, weights_name, split_name)
         records, predictions, news = verdicts.records(), {}, False
@@ -180,6 +180,7 @@ class Evaluator:
                 epoch=epoch,
                 weights=weights_name,
                 split=split_name,
+                split_examples=split_examples,
                 attack=attack,
                 class_names=self._class_names,
                 labels=split.labels,

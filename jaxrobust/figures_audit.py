@@ -164,6 +164,7 @@ def _inline_names(axes, radii, accuracy, named, colours, class_names):
         return
     heights = np.linspace(0.88, 0.12, max(len(named), 2))
     for height, c in zip(heights, named, strict=False):
+        height = np.clip(height, accuracy[-1, c], accuracy[0, c])  # a line that is nowhere so high is named at its end
         # Accuracy falls with the radius; np.interp wants what rises.
         radius = np.interp(height, accuracy[::-1, c], radii[::-1])
         colour = colours.get(int(c), MUTED)

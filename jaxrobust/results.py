@@ -58,6 +58,7 @@ def make_record(
         split: "validation" or "test".
         attack: its name in `eval.attacks`; of a suite's member "SUITE/MEMBER", with the worst case up to that one.
         labels, clean_prediction: [N] ints.
+        split_examples: in the settings, how many examples the split has, of which these N may be a subset.
         prediction: [N] ints; that of the clean image where it is wrong, since an attacker may leave it alone.
         passes: arithmetic per example, in forward passes.
         idle: the share of them spent on examples already broken, and on filling up batches.

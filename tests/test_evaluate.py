@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import build, evaluate, files, parallel, results
+from jaxrobust import build, evaluate, files, parallel, report, results
 from jaxrobust import config as config_lib
 from jaxrobust.data.dataset import DataSet, Split
 from jaxrobust.errors import UserError
@@ -65,7 +65,9 @@ def test_verdicts_do_not_depend_on_batch_or_devices(tmp_path, devices, batch):
 def test_a_subset_is_stratified_and_gives_the_verdicts_of_the_whole(tmp_path):
     run(tmp_path / "whole")
     (record, *_) = run(tmp_path / "part", **{"eval.examples": 20})
-    assert record["examples"] == 20
+    assert (record["examples"], record["split_examples"]) == (20, 37)
+    page = " ".join(report.write_report(tmp_path / "part").read_text().split())
+    assert "of the 20 test images, a stratified subset of 37," in page
     whole, part = (results.read_examples(tmp_path / name, 3, "raw", "test") for name in ("whole", "part"))
     np.testing.assert_array_equal(part["labels"], whole["labels"][part["index"]])
     np.testing.assert_array_equal(part["pgd3"], whole["pgd3"][part["index"]])
