@@ -235,7 +235,6 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
 
     _one_of("objective.name", config.objective.name, objectives.NAMES)
     _in_range("objective.label_smoothing", config.objective.label_smoothing, 0, 1)
-    _validate_remedy(config.remedy)
 
     _one_of("optimizer.name", config.optimizer.name, optimizers.NAMES)
     _one_of("optimizer.schedule", config.optimizer.schedule, optimizers.SCHEDULES)
@@ -258,6 +257,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
         )
 
     _at_least("train.epochs", config.train.epochs, 1)
+    _validate_remedy(config.remedy, config.train.epochs)
     _at_least("train.log_every_steps", config.train.log_every_steps, 1)
     _at_least("train.steps_per_dispatch", config.train.steps_per_dispatch, 0)
     _in_range("train.average_decay", config.train.average_decay, 0, 1)
@@ -343,7 +343,7 @@ def _validate_threat(threat) -> None:
         )
 
 
-def _validate_remedy(remedy) -> None:
+def _validate_remedy(remedy, epochs: int) -> None:
     remedies.parse(remedy.name)
     _one_of("remedy.counts", remedy.counts, remedies.COUNTS)
     _one_of("remedy.weighting", remedy.weighting, remedies.WEIGHTINGS)
@@ -355,6 +355,8 @@ def _validate_remedy(remedy) -> None:
     for name in ("radius_warmup", "radius_strength"):
         if remedy[name] > 1:
             raise FieldError(f"remedy.{name}", remedy[name], "is a fraction", "use 0 to 1")
+    if remedies.first_epoch(remedy.begin, epochs) >= epochs:
+        raise FieldError("remedy.begin", remedy.begin, f"is after the last of {epochs} epochs", "lower it")
 
 
 def _validate_audit(audit, norm: str) -> None:

@@ -110,7 +110,7 @@ def class_table(workdir, width: int = 160) -> tuple[str, Table]:
     why = run.compared()[selected]
     # Not the table's own title, which is folded at its width.
     title = (
-        f"accuracy by class on {scores[attack].images.rstrip(',')}; "
+        f"accuracy by class on {scores[attack].images}; "
         f"{why} checkpoint (epoch {run.epoch(selected)}, {selected.weights} weights)"
     )
     by_rank = sorted(scores, key=lambda a: (a != attack, a != "clean", scores[a].summary.accuracy or 0))

@@ -53,7 +53,7 @@ class Score:
         """Which images the figures are of: `10,000 test images`, or of how many these are a subset."""
         number, split = sum(self.record["count"]), self.record["split"]
         whole = self.record.get("split_examples", number)
-        return f"{number:,} {split} images" + (f", a stratified subset of {whole:,}," if number < whole else "")
+        return f"{number:,} {split} images" + (f" (a stratified subset of {whole:,})" if number < whole else "")
 
     @property
     def worst_interval(self) -> tuple[float, float] | None:

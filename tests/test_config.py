@@ -76,7 +76,7 @@ WRONG = {
     "remedy.name": ["magic", "", "none+ldam", "ldam+ldam"],
     "remedy.counts": ["guess"],
     "remedy.counts_decay": [1.0, -0.1],
-    "remedy.begin": [1.0, -0.1],
+    "remedy.begin": [1.0, -0.1, 0.999],
     "remedy.weighting": ["magic"],
     "remedy.weighting_beta": [1.0],
     "remedy.sampling": ["magic"],

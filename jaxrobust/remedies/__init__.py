@@ -125,8 +125,7 @@ def create(name: str, settings: Settings = _DEFAULTS) -> Remedy:
         progress = epoch / settings.epochs
         neutral = knobs_lib.neutral(len(counts))
         turned = {knob: value for rule in rules for knob, value in rule(counts, progress).items()}
-        # Compared in whole epochs, as it is rounded: 0.8 of 10 is 8.
-        begun = epoch >= round(settings.begin * settings.epochs)
+        begun = epoch >= first_epoch(settings.begin, settings.epochs)
         return neutral.replace(
             **{knob: jnp.where(begun, value, getattr(neutral, knob)) for knob, value in turned.items()}
         )
@@ -141,6 +140,11 @@ def create(name: str, settings: Settings = _DEFAULTS) -> Remedy:
         return knobs_at(counts, epoch), {"counts": counts, "epoch": epoch}
 
     return Remedy(start, observe)
+
+
+def first_epoch(begin: float, epochs: int) -> int:
+    """The epoch, counted from 0, in which a remedy begins at that fraction of the training."""
+    return round(begin * epochs)
 
 
 def parse(name: str) -> tuple[str, ...]:
