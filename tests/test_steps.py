@@ -35,7 +35,7 @@ def make(attack_batch_norm="train", objective="pgd_at"):
     state = train_state.create(
         model,
         optimizer,
-        remedies.create("none"),
+        remedies.none(),
         np.bincount(LABELS, minlength=CLASSES),
         SHAPE,
         jax.random.key(0),
@@ -198,7 +198,7 @@ def evaluate(devices, batch):
     # Not an untrained network, which says one class whatever it is shown.
     model = models.create("linear", num_classes=CLASSES)
     state = train_state.create(
-        model, optax.sgd(0.1), remedies.create("none"), np.ones(CLASSES), SHAPE, jax.random.key(0), averaged=False
+        model, optax.sgd(0.1), remedies.none(), np.ones(CLASSES), SHAPE, jax.random.key(0), averaged=False
     )
     attack = PgdAttack(threats.NORMS["linf"], losses.cross_entropy, iterations=5)
     judge = steps.make_judge_step(model, threats.NORMS["linf"])

@@ -43,20 +43,17 @@ class Remedy(NamedTuple):
 class Settings(NamedTuple):
     """Of all remedies; the fields are those of `config.remedy`, which documents them, and `epochs`."""
 
-    counts: str = "true"
-    counts_decay: float = 0.5
-    begin: float = 0.0
-    weighting: str = "effective_number"
-    weighting_beta: float = 0.9999
-    sampling: str = "balanced"
-    largest_margin: float = 0.5
-    tau: float = 1.0
-    radius_strength: float = 0.3
-    radius_warmup: float = 0.8
-    epochs: int = 1
-
-
-_DEFAULTS = Settings()
+    counts: str
+    counts_decay: float
+    begin: float
+    weighting: str
+    weighting_beta: float
+    sampling: str
+    largest_margin: float
+    tau: float
+    radius_strength: float
+    radius_warmup: float
+    epochs: int
 
 
 def _reweight(settings, counts, progress):
@@ -90,14 +87,20 @@ def _robust_lt(settings, counts, progress):
     return {"radius_scale": warmth * long_tail.radius_by_rarity(counts, settings.radius_strength)}
 
 
-# name -> (settings, counts [C], progress through the training in [0, 1]) -> the knobs that it turns.
+class _Rule(NamedTuple):
+    """The knobs that it turns, and (settings, counts [C], progress through the training in [0, 1]) -> their values."""
+
+    knobs: tuple[str, ...]
+    values: Callable
+
+
 _RULES = {
-    "reweight": _reweight,
-    "resample": _resample,
-    "ldam": _ldam,
-    "balanced_softmax": _balanced_softmax,
-    "logit_adjustment": _logit_adjustment,
-    "robust_lt": _robust_lt,
+    "reweight": _Rule(("weight_natural", "weight_robust"), _reweight),
+    "resample": _Rule(("sampling",), _resample),
+    "ldam": _Rule(("margin",), _ldam),
+    "balanced_softmax": _Rule(("log_prior",), _balanced_softmax),
+    "logit_adjustment": _Rule(("log_prior",), _logit_adjustment),
+    "robust_lt": _Rule(("radius_scale",), _robust_lt),
 }
 NAMES = ("none", *_RULES)
 
@@ -110,7 +113,7 @@ def none() -> Remedy:
     )
 
 
-def create(name: str, settings: Settings = _DEFAULTS) -> Remedy:
+def create(name: str, settings: Settings) -> Remedy:
     """The remedy of that name, one of `NAMES`, or several of them joined by +.
 
     Raises:
@@ -119,7 +122,7 @@ def create(name: str, settings: Settings = _DEFAULTS) -> Remedy:
     names = parse(name)
     if names == ("none",):
         return none()
-    rules = [partial(_RULES[name], settings) for name in names]
+    rules = [partial(_RULES[part].values, settings) for part in names]
 
     def knobs_at(counts, epoch):
         progress = epoch / settings.epochs
@@ -161,7 +164,7 @@ def parse(name: str) -> tuple[str, ...]:
         raise FieldError("remedy.name", name, "is no choice", "name remedies, or none alone")
     turned = {}
     for part in names:
-        for knob in _RULES[part](_DEFAULTS, jnp.ones(2), 0.0) if part != "none" else ():
+        for knob in _RULES[part].knobs if part != "none" else ():
             if knob in turned:
                 problem = f"{turned[knob]} and {part} both set {knob}, and one would undo the other"
                 raise FieldError("remedy.name", name, problem, f"leave out {turned[knob]} or {part}")
