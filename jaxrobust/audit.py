@@ -33,6 +33,7 @@ from jaxrobust import (
     parallel,
     report_audit,
     results,
+    validation,
     workdirs,
     worst_case,
 )
@@ -63,7 +64,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
     run = workdirs.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
     if config_lib.radius(run.config) == 0:
         raise UserError("threat.eps_255 = 0: an audit needs a radius to measure in; the run was trained against none")
-    config_lib.check_radius(run.config, run.dataset.image_shape)
+    validation.check_radius(run.config, run.dataset.image_shape)
     checkpoint = _selected(workdir, run)
     if checkpoint is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint to audit yet")

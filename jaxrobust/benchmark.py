@@ -35,6 +35,7 @@ from jaxrobust import (
     models,
     parallel,
     train,
+    validation,
     worst_case,
 )
 from jaxrobust import config as config_lib
@@ -93,8 +94,8 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     """
     _check_alone()
     mesh = parallel.make_mesh()
-    config_lib.validate(config, mesh.size)
-    config_lib.check_radius(config, description.image_shape)
+    validation.validate(config, mesh.size)
+    validation.check_radius(config, description.image_shape)
     _check_profile(profile)
     batch, local_batch = config.train.batch_size, config.train.batch_size // mesh.size
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, batch)

@@ -21,8 +21,7 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from jaxrobust import build, command_line, console, hlo, machines, models, parallel, preflight_tables
-from jaxrobust import config as config_lib
+from jaxrobust import build, command_line, console, hlo, machines, models, parallel, preflight_tables, validation
 from jaxrobust.attacks import suites
 from jaxrobust.data import batches
 from jaxrobust.errors import UserError
@@ -90,8 +89,8 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
         UserError: the config or the topology is wrong, or its compiler is not installed.
     """
     machine, count = machines.parse(topology)
-    config_lib.validate(config, count)
-    config_lib.check_radius(config, description.image_shape)
+    validation.validate(config, count)
+    validation.check_radius(config, description.image_shape)
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, config.train.batch_size)
     mesh = parallel.make_mesh(machines.devices(topology))
     capacity = machine.capacity or math.inf

@@ -22,6 +22,7 @@ from jaxrobust import (
     remedies,
     results,
     train_state,
+    validation,
     workdirs,
 )
 from jaxrobust import checkpoints as checkpoints_lib
@@ -57,7 +58,7 @@ def train_and_evaluate(config, workdir) -> None:
         Interrupted: by SIGTERM or Ctrl-C, after saving. The same command continues.
     """
     mesh = parallel.make_mesh()
-    config_lib.validate(config, mesh.size)
+    validation.validate(config, mesh.size)
     workdir = pathlib.Path(workdir)
     if parallel.is_writer():
         _check_workdir(workdir, config)
@@ -70,7 +71,7 @@ def _train_and_evaluate(config, workdir, mesh):
     # Load.
     dataset = build.dataset(config)
     hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
-    config_lib.check_radius(config, dataset.image_shape)
+    validation.check_radius(config, dataset.image_shape)
     num_train, batch_size, epochs = len(dataset.train), config.train.batch_size, config.train.epochs
     steps_per_epoch = batches.steps_per_epoch(num_train, batch_size)
     total_steps = steps_per_epoch * epochs

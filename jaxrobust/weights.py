@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from jaxrobust import build, command_line, console, files, parallel, results, workdirs
+from jaxrobust import build, command_line, console, files, parallel, results, validation, workdirs
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust import data as data_lib
@@ -75,10 +75,10 @@ def import_weights(path, config, workdir) -> None:
     config.train.average_decay = 0.0
     config.data.validation_per_class = 0
     mesh = parallel.make_mesh()
-    config_lib.validate(config, mesh.size, training=False)
+    validation.validate(config, mesh.size, training=False)
 
     description = build.description(config)
-    config_lib.check_radius(config, description.image_shape)
+    validation.check_radius(config, description.image_shape)
     arrays = torch_weights.load(path)
     normalisation = torch_weights.normalisation(config.model.name, arrays)
     _check_normalisation(config.model, normalisation)
@@ -147,7 +147,7 @@ def export_weights(
     config.update_from_flattened_dict(overrides or {})
     workdirs.check_same_config(workdir, config, stored, may_differ=("data.data_dir",))
     mesh = parallel.make_mesh()
-    config_lib.validate(config, mesh.size, training=False)
+    validation.validate(config, mesh.size, training=False)
     description = build.description(config)
 
     checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)

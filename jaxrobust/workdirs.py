@@ -3,7 +3,7 @@
 import pathlib
 from typing import NamedTuple
 
-from jaxrobust import build, data, hosts, parallel
+from jaxrobust import build, data, hosts, parallel, validation
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.data import batches
@@ -41,7 +41,7 @@ def open_run(workdir: pathlib.Path, stored: dict, overrides: dict, may_differ: t
     config.update_from_flattened_dict(overrides)
     check_same_config(workdir, config, stored, may_differ=may_differ)
     mesh = parallel.make_mesh()
-    config_lib.validate(config, mesh.size, training=False)
+    validation.validate(config, mesh.size, training=False)
     dataset = build.dataset(config)
     hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
     steps_per_epoch = batches.steps_per_epoch(len(dataset.train), config.train.batch_size)

@@ -8,7 +8,7 @@ import pytest
 import tiny_config
 from scipy.optimize import linprog
 
-from jaxrobust import audit, audit_results, build, files, parallel, steps, train
+from jaxrobust import audit, audit_results, build, files, parallel, steps, train, validation
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import masking
 from jaxrobust.data.dataset import DataSet, Split
@@ -46,7 +46,7 @@ def config_of(**overrides):
     config.eval.batch_size = 8  # on as many devices, so that there is one size of batches, and little to compile
     config.audit.attack, config.audit.matrix_attack = "cw20", "cw20"
     config.update_from_flattened_dict(overrides)
-    config_lib.validate(config, 1)
+    validation.validate(config, 1)
     return config
 
 

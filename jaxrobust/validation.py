@@ -1,0 +1,239 @@
+"""Checks of a config: each error names the field, its value and the remedy."""
+
+import math
+
+from jaxrobust import config as config_lib
+from jaxrobust import data, models, objectives, optimizers, remedies
+from jaxrobust.attacks import suites, threats
+from jaxrobust.data import augment
+from jaxrobust.errors import FieldError
+
+# An Linf radius below this many 255ths is nearly always a fraction of [0, 1] in the wrong field (8/255 = 0.031).
+SMALLEST_EPS_255 = 0.1
+# An L2 or L1 radius below this is an Linf radius with the norm changed and the radius forgotten.
+SMALLEST_EPS_255_OF = {"l2": 12.0, "l1": 120.0}
+USUAL_EPS_255_OF = {"l2": "128 (0.5)", "l1": "3060 (12)"}
+
+
+def validate(config, device_count: int, *, training: bool = True) -> None:
+    """Check every field that can be checked before data are loaded.
+
+    Args:
+        device_count: that batches are divided among.
+        training: whether the run is to be trained; an evaluation may leave out the attack that chooses the best.
+
+    Raises:
+        FieldError: names the first field that is wrong, its value and the remedy.
+    """
+    data.check_streaming(config.data.name, config.data.streaming, config.data.image_size)
+    for section in ("data", "train", "eval"):
+        _in_range(f"{section}.seed", config[section].seed, 0, 2**32)
+    _at_least("data.validation_per_class", config.data.validation_per_class, 0)
+    augment.check_arguments(tuple(config.data.augment), config.data.pad, config.data.pad_mode)
+    _all("data.crop_scale", config.data.crop_scale, lambda share: 0 < share <= 1, "two rising numbers in (0, 1]")
+    augment.check_streaming(tuple(config.data.augment), config.data.streaming, tuple(config.data.crop_scale))
+
+    fields = config.model
+    models.check(fields.name, dtype=fields.dtype, depth=fields.depth, stem=fields.stem, shortcut=fields.shortcut)
+    _one_of("model.batch_norm", config.model.batch_norm, ("local", "synchronised"))
+    _all("model.mean", config.model.mean, math.isfinite, "finite numbers, one value or one per channel")
+    _all("model.std", config.model.std, lambda s: 0 < s < math.inf, "positive numbers, one value or one per channel")
+    _all("model.hidden", config.model.hidden, lambda n: n >= 1, "one number of units or more")
+    _at_least("model.width", config.model.width, 0)
+
+    _validate_threat(config.threat)
+    _at_least("attack.steps", config.attack.steps, 1)
+    _at_least("attack.restarts", config.attack.restarts, 1)
+    _one_of("attack.batch_norm", config.attack.batch_norm, ("train", "eval"))
+    for section in ("attack", "eval"):
+        _validate_step_size(config, section)
+
+    _one_of("objective.name", config.objective.name, objectives.NAMES)
+    _in_range("objective.label_smoothing", config.objective.label_smoothing, 0, 1)
+
+    _one_of("optimizer.name", config.optimizer.name, optimizers.NAMES)
+    _one_of("optimizer.schedule", config.optimizer.schedule, optimizers.SCHEDULES)
+    _at_least("optimizer.learning_rate", config.optimizer.learning_rate, 0)
+    _at_least("optimizer.decay_factor", config.optimizer.decay_factor, 0)
+    _at_least("optimizer.weight_decay", config.optimizer.weight_decay, 0)
+    _at_least("optimizer.clip_norm", config.optimizer.clip_norm, 0)
+    _in_range("optimizer.momentum", config.optimizer.momentum, 0, 1)
+    _in_range("optimizer.warmup", config.optimizer.warmup, 0, 1)
+    if config.optimizer.nesterov and config.optimizer.momentum == 0:
+        raise FieldError("optimizer.nesterov", True, "needs momentum", "set optimizer.momentum above 0")
+    milestones = tuple(config.optimizer.milestones)
+    rising = "fractions of the training that rise, for example (0.5, 0.75)"
+    _all("optimizer.milestones", milestones, lambda m: 0 < m < 1, rising)
+    if list(milestones) != sorted(set(milestones)):
+        raise FieldError("optimizer.milestones", milestones, "does not rise", f"give {rising}")
+    if config.optimizer.schedule == "piecewise" and any(m < config.optimizer.warmup for m in milestones):
+        raise FieldError(
+            "optimizer.warmup", config.optimizer.warmup, f"lasts beyond the milestones {milestones}", "shorten it"
+        )
+
+    _at_least("train.epochs", config.train.epochs, 1)
+    _validate_remedy(config.remedy, config.train.epochs)
+    _at_least("train.log_every_steps", config.train.log_every_steps, 1)
+    _at_least("train.steps_per_dispatch", config.train.steps_per_dispatch, 0)
+    _in_range("train.average_decay", config.train.average_decay, 0, 1)
+    for section in ("train", "eval"):
+        size = config[section].batch_size
+        _at_least(f"{section}.batch_size", size, 1)
+        if size % device_count:
+            raise FieldError(
+                f"{section}.batch_size",
+                size,
+                f"does not divide among the {device_count} devices",
+                f"use a multiple of {device_count}",
+            )
+
+    if not config.eval.attacks:
+        raise FieldError("eval.attacks", (), "is empty", "name at least one, for example ('clean', 'pgd20')")
+    for name in config.eval.attacks:
+        suites.parse(str(name), config.threat.norm)
+    _one_of("eval.checkpoints", config.eval.checkpoints, ("all", "best", "last"))
+    if training and config.eval.checkpoints != "all":
+        raise FieldError(
+            "eval.checkpoints",
+            config.eval.checkpoints,
+            "is not known before the training ends",
+            "use it with --mode evaluate",
+        )
+    if not config.eval.splits:
+        raise FieldError("eval.splits", (), "is empty", "name validation, test, or both")
+    for split in config.eval.splits:
+        _one_of("eval.splits", split, ("validation", "test"))
+    _at_least("eval.every_epochs", config.eval.every_epochs, 0)
+    _at_least("eval.examples", config.eval.examples, 0)
+
+    _validate_audit(config.audit, config.threat.norm)
+
+    _at_least("checkpoint.every_epochs", config.checkpoint.every_epochs, 1)
+    if config.eval.every_epochs % config.checkpoint.every_epochs:
+        raise FieldError(
+            "eval.every_epochs",
+            config.eval.every_epochs,
+            f"is no multiple of checkpoint.every_epochs = {config.checkpoint.every_epochs}",
+            "only checkpoints are evaluated",
+        )
+    _at_least("checkpoint.keep", config.checkpoint.keep, 0)
+    _one_of("checkpoint.best", config.checkpoint.best, ("average", "worst", "sum"))
+    if training:
+        _one_of("checkpoint.best_attack", config_lib.best_attack(config), config.eval.attacks)
+
+
+def _validate_threat(threat) -> None:
+    _one_of("threat.norm", threat.norm, threats.NAMES)
+    if threat.eps is not None:
+        _at_least("threat.eps", threat.eps, 0)
+        if threat.norm == "linf" and threat.eps > 1:
+            raise FieldError(
+                "threat.eps",
+                threat.eps,
+                "is an Linf radius larger than the pixel range [0, 1]",
+                f"in 1/255 it is --config.threat.eps_255={threat.eps:g}",
+            )
+        return
+    _at_least("threat.eps_255", threat.eps_255, 0)
+    if threat.norm == "linf" and threat.eps_255 > 255:
+        raise FieldError(
+            "threat.eps_255",
+            threat.eps_255,
+            "is an Linf radius larger than the pixel range, 255/255",
+            "write the radius in 1/255, for example 8",
+        )
+    if 0 < threat.eps_255 < SMALLEST_EPS_255_OF.get(threat.norm, 0):
+        raise FieldError(
+            "threat.eps_255",
+            threat.eps_255,
+            f"is hardly anything as an {threat.norm.upper()} radius",
+            f"usual is {USUAL_EPS_255_OF[threat.norm]}; if it is meant, give --config.threat.eps in pixel units",
+        )
+    if 0 < threat.eps_255 < SMALLEST_EPS_255:
+        raise FieldError(
+            "threat.eps_255",
+            threat.eps_255,
+            "looks like a fraction of [0, 1], the unit here is 1/255",
+            f"write {threat.eps_255 * 255:.3g}, or --config.threat.eps={threat.eps_255:g} in pixel units",
+        )
+
+
+def _validate_remedy(remedy, epochs: int) -> None:
+    remedies.parse(remedy.name)
+    _one_of("remedy.counts", remedy.counts, remedies.COUNTS)
+    _one_of("remedy.weighting", remedy.weighting, remedies.WEIGHTINGS)
+    _one_of("remedy.sampling", remedy.sampling, remedies.SAMPLINGS)
+    for name in ("counts_decay", "begin", "weighting_beta"):
+        _in_range(f"remedy.{name}", remedy[name], 0, 1)
+    for name in ("largest_margin", "tau", "radius_warmup", "radius_strength"):
+        _at_least(f"remedy.{name}", remedy[name], 0)
+    for name in ("radius_warmup", "radius_strength"):
+        if remedy[name] > 1:
+            raise FieldError(f"remedy.{name}", remedy[name], "is a fraction", "use 0 to 1")
+    if remedies.first_epoch(remedy.begin, epochs) >= epochs:
+        raise FieldError("remedy.begin", remedy.begin, f"is after the last of {epochs} epochs", "lower it")
+
+
+def _validate_audit(audit, norm: str) -> None:
+    for name in ("attack", "matrix_attack"):
+        if not suites.parse(audit[name], norm, f"audit.{name}").members:
+            raise FieldError(f"audit.{name}", audit[name], "is no attack", "name one, or a suite, of attacks/suites.py")
+    for name in ("radii", "radii_255"):
+        if audit[name] or name == "radii":
+            _all(f"audit.{name}", audit[name], lambda r: 0 < r < math.inf, "positive numbers")
+    for name in ("targets", "examples"):
+        _at_least(f"audit.{name}", audit[name], 0)
+
+
+def _validate_step_size(config, section: str) -> None:
+    fields = config[section]
+    name = "step_size" if fields.step_size is not None else "step_size_255"
+    if fields[name] is None:
+        return
+    size = config_lib.step_size(config, section)
+    # A step beyond the ball's diameter only ever hits its surface, and one a 255th of the usual gets nowhere: another
+    # unit is meant.
+    if not config_lib.radius(config) / 200 <= size <= 2 * (config_lib.radius(config) or math.inf):
+        raise FieldError(
+            f"{section}.{name}",
+            fields[name],
+            f"is no sensible step for the radius {config_lib.radius(config) * 255:.4g}/255",
+            "use a quarter of the radius, in 1/255 (step_size_255) or in pixel units (step_size)",
+        )
+
+
+def check_radius(config, image_shape: tuple[int, int, int]) -> None:
+    """Check what needs the images' shape: an L2 radius beyond the diagonal of the pixel cube is in another unit.
+
+    Raises:
+        FieldError: names the field, its value and the remedy.
+    """
+    diagonal = math.sqrt(math.prod(image_shape))
+    if config.threat.norm == "l2" and config_lib.radius(config) > diagonal:
+        name = "eps" if config.threat.eps is not None else "eps_255"
+        raise FieldError(
+            f"threat.{name}",
+            config.threat[name],
+            f"is an L2 radius beyond the largest distance of two images, {diagonal:.3g} in pixel units",
+            "the usual one is threat.eps_255 = 128, which is 0.5",
+        )
+
+
+def _all(field, values, holds, what) -> None:
+    if not len(values) or not all(isinstance(value, int | float) and holds(value) for value in values):
+        raise FieldError(field, tuple(values), "does not fit", f"give {what}")
+
+
+def _one_of(field, value, choices) -> None:
+    if value not in choices:
+        raise FieldError(field, value, "is unknown", f"choose one of {', '.join(choices)}")
+
+
+def _at_least(field, value, least) -> None:
+    if not (math.isfinite(value) and value >= least):
+        raise FieldError(field, value, f"must be {least} or more", "correct the value")
+
+
+def _in_range(field, value, low, high) -> None:
+    if not low <= value < high:
+        raise FieldError(field, value, f"must be at least {low} and below {high}", "correct the value")
