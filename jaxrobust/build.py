@@ -14,6 +14,7 @@ from jaxrobust import (
     flops,
     models,
     objectives,
+    observation,
     optimizers,
     overfitting,
     parallel,
@@ -22,6 +23,7 @@ from jaxrobust import (
     train_state,
     worst_case,
 )
+from jaxrobust import train_steps as train_steps_lib
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import Pgd, PgdAttack
 from jaxrobust.data.augment import augment
@@ -93,8 +95,9 @@ def schedule(config, total_steps: int):
 
 
 def optimizer(config, total_steps: int):
-    """The optimizer with its schedule."""
+    """The optimizer with its schedule, which counts updates: `total_steps` is of batches."""
     fields = config.optimizer
+    total_steps *= updates_per_batch(config)
     return optimizers.create(
         fields.name,
         schedule(config, total_steps),
@@ -105,10 +108,32 @@ def optimizer(config, total_steps: int):
     )
 
 
+def objective(config) -> objectives.Objective:
+    """The loss of the training, and how it attacks."""
+    fields = config.objective
+    return objectives.create(
+        fields.name, objectives.Settings(**{name: fields[name] for name in objectives.Settings._fields})
+    )
+
+
+def updates_per_batch(config) -> int:
+    """How many updates a batch serves."""
+    return objective(config).replays or 1
+
+
 def remedy(config) -> remedies.Remedy:
     """The controller of the class knobs."""
-    fields = config.remedy.to_dict()
-    return remedies.create(fields.pop("name"), remedies.Settings(**fields, epochs=config.train.epochs))
+    fields, of = config.remedy, objective(config)
+    run = remedies.Run(
+        num_epochs=config.train.epochs, natural_loss=of.natural, beta=config.objective.beta if of.natural else 0.0
+    )
+    settings = remedies.Settings(
+        counts=fields.counts,
+        counts_decay=fields.counts_decay,
+        begin=fields.begin,
+        of={name: fields[name].to_dict() for name in remedies.NAMES if name in fields},
+    )
+    return remedies.create(fields.name, settings, run)
 
 
 def initial_state(config, dataset: data.DataSet, mesh, total_steps: int) -> train_state.TrainState:
@@ -139,14 +164,15 @@ def _create_state(config, class_counts, image_shape, mesh, total_steps: int, key
         image_shape,
         key,
         averaged=config.train.average_decay > 0,
+        observed=_observed_in_training(config),
     )
 
 
 def train_steps(config, data: data.DataSet | data.Description, mesh, total_steps: int):
-    """The compiled updates, with the training set on the devices; see steps.over_resident. The state is donated."""
+    """The compiled updates, the training set on the devices; see train_steps.over_resident. The state is donated."""
     whole, batches = parallel.REPLICATED, parallel.SHARDED_STEPS
     return parallel.spmd(
-        steps.over_resident(_train_step(config, data.num_classes, mesh, total_steps), data.image_shape),
+        train_steps_lib.over_resident(_train_step(config, data.num_classes, mesh, total_steps), data.image_shape),
         mesh,
         in_specs=(whole, whole, whole, batches, whole),
         out_specs=(whole, whole),
@@ -155,7 +181,7 @@ def train_steps(config, data: data.DataSet | data.Description, mesh, total_steps
 
 
 def streamed_train_step(config, num_classes: int, mesh, total_steps: int):
-    """The compiled update by a batch that the host brings; see steps.make_train_step. The state is donated."""
+    """The compiled update by a batch that the host brings; see train_steps.make_train_step. The state is donated."""
     whole, share = parallel.REPLICATED, parallel.SHARDED
     return parallel.spmd(
         _train_step(config, num_classes, mesh, total_steps),
@@ -172,8 +198,28 @@ def steps_per_dispatch(config, mesh) -> int:
 
 
 def _train_step(config, num_classes: int, mesh, total_steps: int):
+    fields, controller = config.objective, remedy(config)
+    weight_perturbation = train_steps_lib.WeightPerturbation(
+        gamma=fields.awp_gamma, first_step=round(fields.awp_begin * total_steps)
+    )
+    return train_steps_lib.make_train_step(
+        model(config, num_classes, mesh),
+        objective(config),
+        optimizer(config, total_steps),
+        _train_attack(config, total_steps),
+        augment=partial(
+            augment, operations=tuple(config.data.augment), pad=config.data.pad, pad_mode=config.data.pad_mode
+        ),
+        average_decay=None if controller.average else config.train.average_decay,
+        in_batch=controller.in_batch,
+        observed=_observed_in_training(config),
+        weight_perturbation=weight_perturbation if fields.awp_gamma else None,
+    )
+
+
+def _train_attack(config, total_steps: int) -> train_steps_lib.TrainAttack:
     fields = config.attack
-    attack = steps.TrainAttack(
+    return train_steps_lib.TrainAttack(
         pgd=Pgd(
             norm=threats.NORMS[config.threat.norm],
             steps=fields.steps,
@@ -184,16 +230,33 @@ def _train_step(config, num_classes: int, mesh, total_steps: int):
         radius=config_lib.radius(config),
         step_size=config_lib.step_size(config, "attack"),
         batch_norm=fields.batch_norm,
+        warmup_steps=round(fields.radius_warmup * total_steps),
     )
-    return steps.make_train_step(
-        model(config, num_classes, mesh),
-        objectives.create(config.objective.name, label_smoothing=config.objective.label_smoothing),
-        optimizer(config, total_steps),
-        attack,
-        augment=partial(
-            augment, operations=tuple(config.data.augment), pad=config.data.pad, pad_mode=config.data.pad_mode
-        ),
-        average_decay=config.train.average_decay,
+
+
+def _observed_in_training(config) -> tuple[str, ...]:
+    """The statistics that the remedy wants of the training batches."""
+    return remedy(config).statistics if config.remedy.observe == "training" else ()
+
+
+def looks_at_validation(config) -> bool:
+    """Whether the remedy looks at the validation split at the end of each epoch."""
+    return config.remedy.name != "none" and (config.remedy.observe == "validation" or bool(remedy(config).average))
+
+
+def observer(config, dataset: data.DataSet, mesh) -> observation.Observer:
+    """What gathers the statistics of the validation split that remedies look at."""
+    step = train_steps_lib.make_observe_step(
+        model(config, dataset.num_classes, mesh), objective(config), _train_attack(config, 0), remedy(config).statistics
+    )
+    whole, share = parallel.REPLICATED, parallel.SHARDED
+    return observation.Observer(
+        parallel.spmd(step, mesh, in_specs=(whole, share, share, share, whole), out_specs=whole),
+        dataset.validation,
+        dataset.num_classes,
+        batch_size=config.eval.batch_size,
+        seed=config.train.seed,
+        mesh=mesh,
     )
 
 
@@ -342,10 +405,11 @@ def forward_flops(config, description: data.Description, mesh) -> float:
     return flops.forward(lambda v, x: classifier.apply(v, x, train=False), variables, image)
 
 
-def floor_passes(config) -> int | None:
-    """The least arithmetic of a training image, in forward passes; None for an objective this does not know.
+def floor_passes(config) -> int:
+    """The least arithmetic of a training image, in forward passes.
 
     An attack step is a forward pass and a gradient with respect to the image, the update has that of the weights too.
     """
-    attack = 2 * config.attack.steps * config.attack.restarts
-    return {"standard": 3, "pgd_at": attack + 3}.get(config.objective.name)
+    of = objective(config)
+    attack = 2 * config.attack.steps * config.attack.restarts if of.attacks else 0
+    return attack + of.passes * (2 if config.objective.awp_gamma else 1)

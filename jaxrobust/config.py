@@ -19,7 +19,7 @@ import math
 import ml_collections
 from ml_collections import config_dict
 
-from jaxrobust import files
+from jaxrobust import files, objectives
 from jaxrobust.errors import FieldError
 
 # An audit pushes every example to every other class, if there are no more than this.
@@ -72,28 +72,78 @@ def default() -> ml_collections.ConfigDict:
 
     c.attack = ml_collections.ConfigDict()  # PGD in training
     c.attack.steps = 10
-    c.attack.step_size_255 = config_dict.placeholder(float)  # neither given: a quarter of the radius,
-    c.attack.step_size = config_dict.placeholder(float)  # which is the usual 2/255 at 8/255
+    c.attack.step_size_255 = config_dict.placeholder(float)  # neither given: a quarter of the radius, the usual
+    c.attack.step_size = config_dict.placeholder(float)  # 2/255 at 8/255; 1.25 radii for fgsm_rs, 1 for free and n_fgsm
     c.attack.restarts = 1
     c.attack.random_start = True
+    c.attack.radius_warmup = 0.0  # fraction of the training in which the radius, and the step, rises from 0
     c.attack.batch_norm = "train"  # batch norm during the attack: statistics of the batch (train), running ones (eval)
 
     c.objective = ml_collections.ConfigDict()
-    c.objective.name = "pgd_at"  # standard | pgd_at
+    c.objective.name = "pgd_at"  # standard | pgd_at | trades | mart | fgsm_rs | n_fgsm | free | bat | variance_penalty
     c.objective.label_smoothing = 0.0
+    c.objective.beta = 6.0  # trades, mart, bat: weight of the divergence
+    c.objective.noise = 2.0  # n_fgsm: how far away it starts, in radii
+    c.objective.replays = 8  # free: updates on each batch
+    c.objective.variance = 0.1  # variance_penalty: weight of the variance of the classes' losses
+    c.objective.awp_gamma = 0.0  # adversarial weight perturbation, a share of each kernel's norm (0.01, trades 0.005)
+    c.objective.awp_begin = 0.0  # fraction of the training at which it begins
 
     c.remedy = ml_collections.ConfigDict()
     c.remedy.name = "none"  # see remedies/__init__.py; several joined by +, for example ldam+reweight
-    c.remedy.counts = "true"  # what stands for the examples of a class: true | robust_accuracy, see remedies/counts.py
-    c.remedy.counts_decay = 0.5  # of robust_accuracy: the weight of the epochs before in its average
+    c.remedy.observe = "training"  # where it sees how classes do: training batches, or the validation split
     c.remedy.begin = 0.0  # fraction of the training until which all is neutral; deferred re-weighting: 0.8
-    c.remedy.weighting = "effective_number"  # reweight: inverse | effective_number
-    c.remedy.weighting_beta = 0.9999  # of effective_number
-    c.remedy.sampling = "balanced"  # resample: balanced | square_root | progressive
-    c.remedy.largest_margin = 0.5  # ldam: of the rarest class, in units of the logits
-    c.remedy.tau = 1.0  # logit_adjustment: factor on the log of the prior; 1 is balanced_softmax
-    c.remedy.radius_strength = 0.3  # robust_lt: the share of the radius that goes by rarity
-    c.remedy.radius_warmup = 0.8  # robust_lt: fraction of the training in which the radius rises from 0; 0: at once
+    c.remedy.counts = "true"  # what stands for the examples of a class: true | robust_accuracy | predicted | margin
+    c.remedy.counts_decay = 0.5  # of the last three: the weight of the epochs before in their average
+    c.remedy.reweight = ml_collections.ConfigDict()
+    c.remedy.reweight.weighting = "effective_number"  # inverse | effective_number
+    c.remedy.reweight.beta = 0.9999  # of effective_number
+    c.remedy.resample = ml_collections.ConfigDict()
+    c.remedy.resample.sampling = "balanced"  # balanced | square_root | progressive
+    c.remedy.focal = ml_collections.ConfigDict()
+    c.remedy.focal.gamma = 2.0
+    c.remedy.ldam = ml_collections.ConfigDict()
+    c.remedy.ldam.largest_margin = 0.5  # of the rarest class, in units of the logits
+    c.remedy.logit_adjustment = ml_collections.ConfigDict()
+    c.remedy.logit_adjustment.tau = 1.0  # factor on the log of the prior; 1 is balanced_softmax
+    c.remedy.cdt = ml_collections.ConfigDict()
+    c.remedy.cdt.tau = 0.3
+    c.remedy.vs = ml_collections.ConfigDict()
+    c.remedy.vs.gamma = 0.15  # exponent of the factor on the logits
+    c.remedy.vs.tau = 1.0  # factor on the log of the prior
+    c.remedy.robust_lt = ml_collections.ConfigDict()
+    c.remedy.robust_lt.strength = 0.3  # the share of the radius that goes by rarity; published with radius_warmup 0.8
+    c.remedy.robal = ml_collections.ConfigDict()  # for model.head = cosine
+    c.remedy.robal.margin = 0.1  # in units of the cosine
+    c.remedy.robal.margin_tau = 0.0  # of the margin by rarity, in units of the logits; RoBal-R: 0.3
+    c.remedy.robal.prior_tau = 1.2  # factor on the log of the prior; RoBal-R: 1.5
+    c.remedy.robal.head_scale = 10.0
+    c.remedy.frl = ml_collections.ConfigDict()
+    c.remedy.frl.variant = "both"  # reweight | remargin | both
+    c.remedy.frl.natural_tolerance = 0.1  # how much a class's natural error may exceed the average
+    c.remedy.frl.boundary_tolerance = 0.1  # the same of its boundary error; both published at 0.07 for `both`
+    c.remedy.frl.weight_rate = 0.05
+    c.remedy.frl.radius_rate = 0.2
+    c.remedy.frl.limit = 0.5  # of the sum of the multipliers, below 1 so that no weight is negative
+    c.remedy.cfa = ml_collections.ConfigDict()
+    c.remedy.cfa.radius_base = 0.5  # the radius is this plus the class's robust accuracy; published 0.3 for trades
+    c.remedy.cfa.beta_base = 0.5  # the same of the trade-off
+    c.remedy.cfa.average = False  # average the weights once an epoch, if no class of the validation split is too weak
+    c.remedy.cfa.average_threshold = 0.2  # robust accuracy of the weakest class
+    c.remedy.cfa.average_decay = 0.85
+    c.remedy.wat = ml_collections.ConfigDict()
+    c.remedy.wat.eta = 0.1
+    c.remedy.dafa = ml_collections.ConfigDict()
+    c.remedy.dafa.strength = 1.0  # published 1.5 for CIFAR-100
+    c.remedy.faal = ml_collections.ConfigDict()
+    c.remedy.faal.divergence = 0.5  # of the weights from equal ones, at most
+    c.remedy.cfol = ml_collections.ConfigDict()
+    c.remedy.cfol.gamma = 0.5  # share of the draws that is by class alone
+    c.remedy.cfol.eta = 5e-6  # published for 50,000 images an epoch; more for fewer
+    c.remedy.spectral = ml_collections.ConfigDict()
+    c.remedy.spectral.weight = 0.3
+    c.remedy.fair_tat = ml_collections.ConfigDict()
+    c.remedy.fair_tat.radius_base = 0.5
 
     c.optimizer = ml_collections.ConfigDict()
     c.optimizer.name = "sgd"  # sgd | adamw
@@ -156,13 +206,17 @@ def radius(config) -> float:
 
 
 def step_size(config, section: str) -> float:
-    """The attack step of `attack` or `eval` in pixel units: as given, else a quarter of the radius."""
+    """The attack step of `attack` or `eval` in pixel units: as given, else a quarter of the radius.
+
+    In training with an objective of one step it is what that was published with.
+    """
     fields = config[section]
     if fields.step_size is not None:
         return fields.step_size
     if fields.step_size_255 is not None:
         return fields.step_size_255 / 255
-    return radius(config) / 4
+    radii = objectives.SINGLE_STEPS.get(config.objective.name, 0.25) if section == "attack" else 0.25
+    return radii * radius(config)
 
 
 def audit_radii(config) -> tuple[float, ...]:

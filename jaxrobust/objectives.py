@@ -1,75 +1,287 @@
 """Objectives of adversarial training, as per-example losses.
 
-An objective has two parts. `perturb` makes what the loss needs beside the images (for PGD adversarial training the
-adversarial images); nothing is differentiated with respect to the parameters there. `loss` is what is differentiated.
+An objective has two parts. `perturb` makes what the loss needs beside the images; nothing is differentiated with
+respect to the parameters there. `loss` is what is differentiated.
 
-    perturb(attack, logits_fn, images, labels) -> perturbed
-        attack(loss, images, labels) -> adversarial images; loss(logits, labels) -> [B] is what it climbs
-    loss(forward, batch_stats, images, perturbed, labels, knobs) -> LossOutput
-        forward(batch_stats, images) -> (logits, new batch_stats), batch norm in train mode
+    perturb(attack, logits_fn, images, labels) -> Attacked, or None where nothing is attacked
+        attack(loss, images, labels, *, start, reach, watch) -> Attacked; loss(logits, labels) -> [B] is what it climbs,
+        the rest is optional: start(images, radius [B], keys [B], norm) -> its starting points, `reach` a factor on the
+        radius that it may go to, `watch` as in pgd.Pgd
+    loss(forward, batch_stats, images, attacked, labels, knobs) -> LossOutput
+        forward(batch_stats, images) -> (logits, new batch_stats)
 
-Class knobs act here and on the radius of `attack` (steps.py): with neutral knobs they change nothing.
+Class knobs act here and on the radius of `attack` (steps.py): with neutral knobs they change nothing. They act on the
+cross-entropies of the training loss; attacks climb plain losses.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from jaxrobust.attacks import losses
+from jaxrobust.attacks import losses, threats
+from jaxrobust.remedies import in_batch
+from jaxrobust.remedies.knobs import ClassKnobs
+
+_SMALL_NOISE = 0.001  # where attacks on a divergence start, whose gradient is 0 at the image itself (TRADES)
+_SMALLEST = 1e-12  # probability that a logarithm is taken of
+
+
+class Attacked(NamedTuple):
+    """What an attack has found.
+
+    Attributes:
+        images: [B, H, W, C], adversarial.
+        withstood: [B], iterates classified correctly, the starting point included, the last iterate not.
+        watched: what the objective's `watch` gathered.
+    """
+
+    images: jax.Array
+    withstood: jax.Array
+    watched: Any = ()
 
 
 class LossOutput(NamedTuple):
-    """Losses [B] after class weights, logits [B, C] of the images trained on, and batch statistics after the step."""
+    """Of a batch.
+
+    Attributes:
+        losses: [B], after class weights: what is minimised.
+        unweighted: [B], before them.
+        logits: [B, C] of the images trained on, adversarial where there are such.
+        natural_logits: [B, C] of the images as they are; None where the objective does not look at them.
+        batch_stats: after the step.
+    """
 
     losses: jax.Array
+    unweighted: jax.Array
     logits: jax.Array
+    natural_logits: jax.Array | None
     batch_stats: dict
 
 
 class Objective(NamedTuple):
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Attributes:
+        natural: whether there is a loss of the images as they are.
+        passes: arithmetic of the loss and its gradient, in forward passes, the attack aside.
+        attacks: whether it attacks before each update.
+        in_batch: class weights from the batch itself, see remedies/in_batch.py; None for none.
+        replays: 0, or the number of updates that share each batch, with gradients that move the images as well.
+    """
 
     perturb: Callable
     loss: Callable
+    natural: bool
+    passes: int
+    attacks: bool = True
+    in_batch: Callable | None = None
+    replays: int = 0
 
 
-def cross_entropy(logits, labels, knobs, label_smoothing):
-    """Cross-entropy [B] of the logits after the knobs `log_prior` and `margin`, against smoothed labels."""
+def cross_entropy(logits, labels, knobs: ClassKnobs, label_smoothing: float):
+    """Cross-entropy [B] against smoothed labels, of the logits after `logit_scale`, `log_prior` and `margin`.
+
+    Times (1 - p_true)^g, the factor of the focal loss (Lin et al. 2017) in its softmax form, with g of `focusing`.
+    """
     true = jax.nn.one_hot(labels, logits.shape[-1])
-    adjusted = logits + knobs.log_prior[None] - knobs.margin[None] * true
-    return optax.softmax_cross_entropy(adjusted, optax.smooth_labels(true, label_smoothing))
+    scaled = logits if knobs.logit_scale is None else knobs.logit_scale[None] * logits
+    adjusted = scaled + knobs.log_prior[None] - knobs.margin[None] * true
+    plain = optax.softmax_cross_entropy(adjusted, optax.smooth_labels(true, label_smoothing))
+    if knobs.focusing is None:
+        return plain
+    # log(1 - p) from the other logits, since 1 - p is 0 to rounding where p is near 1.
+    others = jax.nn.logsumexp(jnp.where(true > 0, -jnp.inf, adjusted), axis=-1)
+    log_wrong = others - jax.nn.logsumexp(adjusted, axis=-1)
+    return jnp.exp(knobs.focusing[labels] * log_wrong) * plain
 
 
 def standard(label_smoothing: float) -> Objective:
     """Training on the images as they are."""
 
-    def loss(forward, batch_stats, images, perturbed, labels, knobs):
+    def loss(forward, batch_stats, images, attacked, labels, knobs):
         logits, batch_stats = forward(batch_stats, images)
-        weights = knobs.weight_natural[labels]
-        return LossOutput(weights * cross_entropy(logits, labels, knobs, label_smoothing), logits, batch_stats)
+        plain = cross_entropy(logits, labels, knobs, label_smoothing)
+        return LossOutput(knobs.weight_natural[labels] * plain, plain, logits, logits, batch_stats)
 
-    return Objective(perturb=lambda attack, logits_fn, images, labels: (), loss=loss)
+    return Objective(_perturb_nothing, loss, natural=True, passes=3, attacks=False)
 
 
 def pgd_at(label_smoothing: float) -> Objective:
-    """Training on adversarial images alone (Madry et al. 2018). The attack climbs the plain cross-entropy."""
+    """Training on adversarial images alone (Madry et al. 2018)."""
 
-    def loss(forward, batch_stats, images, adversarial, labels, knobs):
-        logits, batch_stats = forward(batch_stats, adversarial)
-        weights = knobs.weight_robust[labels]
-        return LossOutput(weights * cross_entropy(logits, labels, knobs, label_smoothing), logits, batch_stats)
+    def loss(forward, batch_stats, images, attacked, labels, knobs):
+        logits, batch_stats = forward(batch_stats, attacked.images)
+        plain = cross_entropy(logits, labels, knobs, label_smoothing)
+        weighted = knobs.weight_robust[labels] * plain + _confused(plain, logits, labels, knobs)
+        return LossOutput(weighted, plain, logits, None, batch_stats)
 
-    return Objective(
-        perturb=lambda attack, logits_fn, images, labels: attack(losses.cross_entropy, images, labels), loss=loss
-    )
+    return Objective(_climb_cross_entropy, loss, natural=False, passes=3)
 
 
-_OBJECTIVES = {"standard": standard, "pgd_at": pgd_at}
+def trades(label_smoothing: float, beta: float) -> Objective:
+    """CE(x) + beta KL(p(x) || p(x')), where x' maximises the divergence (Zhang et al. 2019)."""
+
+    def loss(forward, batch_stats, images, attacked, labels, knobs):
+        natural_logits, batch_stats = forward(batch_stats, images)
+        logits, batch_stats = forward(batch_stats, attacked.images)
+        natural = cross_entropy(natural_logits, labels, knobs, label_smoothing)
+        divergence = beta * losses.kl_from(natural_logits)(logits, labels)
+        weighted = knobs.weight_natural[labels] * natural
+        weighted += knobs.weight_robust[labels] * knobs.beta_scale[labels] * divergence
+        weighted += _confused(cross_entropy(logits, labels, knobs, label_smoothing), logits, labels, knobs)
+        return LossOutput(weighted, natural + divergence, logits, natural_logits, batch_stats)
+
+    return Objective(_climb_divergence, loss, natural=True, passes=7)
+
+
+def mart(label_smoothing: float, beta: float) -> Objective:
+    """Misclassification-aware adversarial training (Wang et al. 2020).
+
+    -log p_y(x') - log(1 - max_{j != y} p_j(x')) + beta KL(p(x) || p(x')) (1 - p_y(x)), where x' maximises the
+    cross-entropy. `weight_natural` has no loss to act on.
+    """
+
+    def loss(forward, batch_stats, images, attacked, labels, knobs):
+        natural_logits, batch_stats = forward(batch_stats, images)
+        logits, batch_stats = forward(batch_stats, attacked.images)
+        true = losses.is_class(logits, labels)
+        rival = jnp.where(true, 0.0, jax.nn.softmax(logits)).max(-1)
+        boosted = cross_entropy(logits, labels, knobs, label_smoothing) - jnp.log(jnp.maximum(1 - rival, _SMALLEST))
+        doubt = 1 - jnp.where(true, jax.nn.softmax(natural_logits), 0.0).sum(-1)
+        divergence = beta * losses.kl_from(natural_logits)(logits, labels) * doubt
+        weighted = knobs.weight_robust[labels] * (boosted + knobs.beta_scale[labels] * divergence)
+        weighted += _confused(boosted, logits, labels, knobs)
+        return LossOutput(weighted, boosted + divergence, logits, natural_logits, batch_stats)
+
+    def perturb(attack, logits_fn, images, labels):
+        return attack(losses.cross_entropy, images, labels, start=_near)
+
+    return Objective(perturb, loss, natural=False, passes=6)
+
+
+def n_fgsm(label_smoothing: float, noise: float) -> Objective:
+    """One step from a point up to `noise` radii away, not brought back to the ball (N-FGSM, de Jorge et al. 2022)."""
+
+    def far(images, radius, keys, norm):
+        return threats.random_start(norm, keys, images, noise * radius)
+
+    def perturb(attack, logits_fn, images, labels):
+        return attack(losses.cross_entropy, images, labels, start=far, reach=1.0 + noise)
+
+    return pgd_at(label_smoothing)._replace(perturb=perturb)
+
+
+def free(label_smoothing: float, replays: int) -> Objective:
+    """`replays` updates on each batch, each of whose gradients also takes the images a step on (Shafahi et al. 2019).
+
+    The perturbation starts anew with every batch. The images climb the training loss, knobs included.
+    """
+    plain = pgd_at(label_smoothing)
+    return plain._replace(perturb=_perturb_nothing, passes=3 * replays, attacks=False, replays=replays)
+
+
+def bat(label_smoothing: float, beta: float) -> Objective:
+    """Between two points of the attack's path on either side of the decision boundary (BAT, Sun et al. 2023).
+
+    CE(x_last) + beta KL(p(x) || p(x_first)) + KL(p(x_last) || u) + KL(p(x_first) || u), u uniform: x_last is the last
+    iterate classified correctly, x_first the one a step after the first that is not.
+    """
+
+    def watch(watched, points, logits, labels):
+        last, first, stopped, wrong = watched
+        # A step after the first mistake: `wrong` is of the points before.
+        first = jnp.where(threats.per_example(stopped, points), first, points)
+        stopped |= wrong
+        correct = logits.argmax(-1) == labels
+        last = jnp.where(threats.per_example(correct, points), points, last)
+        return last, first, stopped, wrong | ~correct
+
+    def perturb(attack, logits_fn, images, labels):
+        nowhere = jnp.zeros(len(labels), bool)
+        watching = (images, images, nowhere, nowhere), lambda *seen: watch(*seen, labels)
+        found = attack(losses.kl_from(logits_fn(images)), images, labels, start=_near, watch=watching)
+        last, first, stopped, _ = found.watched
+        first = jnp.where(threats.per_example(stopped, images), first, found.images)
+        return found._replace(images=first, watched=last)
+
+    def loss(forward, batch_stats, images, attacked, labels, knobs):
+        natural_logits, batch_stats = forward(batch_stats, images)
+        last_logits, batch_stats = forward(batch_stats, attacked.watched)
+        logits, batch_stats = forward(batch_stats, attacked.images)
+        inner = cross_entropy(last_logits, labels, knobs, label_smoothing) + _certainty(last_logits)
+        outer = beta * losses.kl_from(natural_logits)(logits, labels)
+        weighted = knobs.weight_natural[labels] * inner
+        weighted += knobs.weight_robust[labels] * (knobs.beta_scale[labels] * outer + _certainty(logits))
+        return LossOutput(weighted, inner + outer + _certainty(logits), logits, natural_logits, batch_stats)
+
+    return Objective(perturb, loss, natural=True, passes=10)
+
+
+def variance_penalty(label_smoothing: float, strength: float) -> Objective:
+    """`pgd_at` plus `strength` times the variance of the classes' mean losses in the batch (Ma et al. 2022)."""
+    return pgd_at(label_smoothing)._replace(in_batch=in_batch.variance_penalty(strength))
+
+
+def _perturb_nothing(attack, logits_fn, images, labels):
+    return None
+
+
+def _climb_cross_entropy(attack, logits_fn, images, labels):
+    return attack(losses.cross_entropy, images, labels)
+
+
+def _climb_divergence(attack, logits_fn, images, labels):
+    return attack(losses.kl_from(logits_fn(images)), images, labels, start=_near)
+
+
+def _near(images, radius, keys, norm):
+    """A starting point so near that no radius matters."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
+    return images + jnp.where(threats.per_example(radius, images) > 0, _SMALL_NOISE * noise, 0.0)
+
+
+def _certainty(logits):
+    """KL(softmax(logits) || uniform) [B]: log C minus the entropy."""
+    return losses.kl_from(logits)(jnp.zeros_like(logits), None)
+
+
+def _confused(values, logits, labels, knobs):
+    """The losses [B] times the knob `confusion_weight`'s entry of the prediction, which is not differentiated."""
+    if knobs.confusion_weight is None:
+        return 0.0
+    return knobs.confusion_weight[logits.argmax(-1), labels] * values
+
+
+class Settings(NamedTuple):
+    """Of all objectives; the fields are those of `config.objective`, which documents them."""
+
+    label_smoothing: float = 0.0
+    beta: float = 6.0
+    noise: float = 2.0
+    replays: int = 8
+    variance: float = 0.1
+
+
+_OBJECTIVES = {
+    "standard": lambda of: standard(of.label_smoothing),
+    "pgd_at": lambda of: pgd_at(of.label_smoothing),
+    "trades": lambda of: trades(of.label_smoothing, of.beta),
+    "mart": lambda of: mart(of.label_smoothing, of.beta),
+    # pgd_at with one step from a random start (Wong et al. 2020): how long the step is, is the attack's.
+    "fgsm_rs": lambda of: pgd_at(of.label_smoothing),
+    "n_fgsm": lambda of: n_fgsm(of.label_smoothing, of.noise),
+    "free": lambda of: free(of.label_smoothing, of.replays),
+    "bat": lambda of: bat(of.label_smoothing, of.beta),
+    "variance_penalty": lambda of: variance_penalty(of.label_smoothing, of.variance),
+}
 NAMES = tuple(_OBJECTIVES)
+# Those whose attack is one step, and the step that they were published with, in radii.
+SINGLE_STEPS = {"fgsm_rs": 1.25, "n_fgsm": 1.0, "free": 1.0}
 
 
-def create(name: str, *, label_smoothing: float = 0.0) -> Objective:
+def create(name: str, settings: Settings) -> Objective:
     """The objective of that name, one of `NAMES`."""
-    return _OBJECTIVES[name](label_smoothing)
+    return _OBJECTIVES[name](settings)

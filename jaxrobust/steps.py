@@ -1,115 +1,22 @@
-"""The train step and the steps of an evaluation: pure functions of one device's share of a batch.
+"""The steps of an evaluation: pure functions of one device's share of a batch. Those of training: train_steps.py.
 
-Both use the named axis `parallel.AXIS` for their collectives and run the same under `parallel.spmd` and `jax.pmap`.
-Random numbers come from one key per example, (seed, step, position in the global batch) in training and (seed, index in
-the split) in evaluation, so that results do not depend on the number of devices.
+They use the named axis `parallel.AXIS` for their collectives and run the same under `parallel.spmd` and `jax.pmap`.
+Random numbers come from one key per example, (seed, index in the split), so that results do not depend on the number of
+devices.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from jaxrobust import train_state
 from jaxrobust.attacks import masking, threats
 from jaxrobust.attacks.attack import Attack, Victims, one_against_rest
-from jaxrobust.attacks.pgd import LOOP, Pgd
+from jaxrobust.attacks.pgd import LOOP
 from jaxrobust.data.augment import to_float
-from jaxrobust.objectives import Objective
 from jaxrobust.parallel import AXIS
-from jaxrobust.train_state import ClassSums, TrainState, Weights
-
-
-class TrainAttack(NamedTuple):
-    """The attack in training: its loop, radius and step in pixel units, and the mode of batch norm during it."""
-
-    pgd: Pgd
-    radius: float
-    step_size: float
-    batch_norm: str  # "train" | "eval"
-
-
-def make_train_step(
-    model,
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    attack: TrainAttack,
-    *,
-    augment: Callable,
-    average_decay: float,
-) -> Callable:
-    """The function that makes one update.
-
-    Args:
-        augment: (keys [B], images [B, H, W, C]) -> images.
-        average_decay: of the averaged weights; unused where the state keeps none.
-
-    Returns:
-        train_step(state, images [B, H, W, C], labels [B], key) -> (state, mean loss): the state is replicated, the
-        batch is this device's share.
-    """
-
-    def train_step(state: TrainState, images, labels, key):
-        augment_keys, attack_keys = example_keys(jax.random.fold_in(key, state.step), len(labels))
-        images = augment(augment_keys, to_float(images))
-        radius_scale = state.knobs.radius_scale[labels]
-
-        logits_fn = prepared_logits_fn(model, state.weights, images, train=attack.batch_norm == "train")
-
-        def perturb(loss, images, labels):
-            radius, step_size = attack.radius * radius_scale, attack.step_size * radius_scale
-            return attack.pgd(logits_fn, loss, images, labels, attack_keys, radius, step_size)
-
-        perturbed = objective.perturb(perturb, logits_fn, images, labels)
-
-        def loss_fn(params):
-            def forward(batch_stats, images):
-                return apply(model, Weights(params, batch_stats), images, train=True)
-
-            output = objective.loss(forward, state.weights.batch_stats, images, perturbed, labels, state.knobs)
-            return output.losses.mean(), output
-
-        (loss, output), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.weights.params)
-        # One collective for everything that is added up over devices.
-        means, sums = lax.psum(((gradients, output.batch_stats, loss), class_sums(labels, output)), AXIS)
-        gradients, batch_stats, loss = jax.tree.map(lambda total: total / lax.axis_size(AXIS), means)
-
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.weights.params)
-        weights = Weights(optax.apply_updates(state.weights.params, updates), batch_stats)
-        averaged = state.averaged
-        if averaged is not None:
-            averaged = train_state.average(averaged, weights, state.step, average_decay)
-        state = state.replace(
-            step=state.step + 1,
-            weights=weights,
-            averaged=averaged,
-            opt_state=opt_state,
-            class_sums=jax.tree.map(lambda old, new: old + new.astype(old.dtype), state.class_sums, sums),
-        )
-        return state, loss
-
-    return train_step
-
-
-def over_resident(train_step: Callable, image_shape: tuple[int, int, int]) -> Callable:
-    """The function that makes several updates in one program, with the training set on the device.
-
-    Returns:
-        train_steps(state, rows [N, H * W * C], labels [N], indices [S, B], key) -> (state, losses [S]): the training
-        set is replicated, one image a row, because a TPU would copy a set [N, H, W, C] to a padded layout to take
-        images out of it. The indices are this device's share of S batches.
-    """
-
-    def train_steps(state: TrainState, rows, labels, indices, key):
-        def update(state, index):
-            return train_step(state, rows[index].reshape(-1, *image_shape), labels[index], key)
-
-        return lax.scan(update, state, indices)
-
-    return train_steps
+from jaxrobust.train_state import Weights
 
 
 def make_judge_step(judge_model, norm: threats.Norm) -> Callable:
@@ -266,25 +173,3 @@ def prepared_logits_fn(model, weights: Weights, images, *, train: bool) -> Calla
     # Of this pass the weights' part alone is kept, so that the compiler drops the rest.
     _, prepared = model.apply(weights.variables, images[:1], train=train, mutable=["prepared"])
     return lambda images: model.apply(weights.variables | prepared, images, train=train)
-
-
-def example_keys(step_key, batch_size: int):
-    """Two keys [B] per example of this device's share of the batch, by its position in the global batch."""
-    positions = lax.axis_index(AXIS) * batch_size + jnp.arange(batch_size)
-    keys = jax.vmap(lambda position: jax.random.split(jax.random.fold_in(step_key, position)))(positions)
-    return keys[:, 0], keys[:, 1]
-
-
-def class_sums(labels, output) -> ClassSums:
-    """Count, hits and loss of each class in this device's share of the batch.
-
-    All are float32, to travel with the gradients, and exact as long as a batch has less than 2^24 examples.
-    """
-    # A sum and not a scatter-add, whose order, and so whose rounding, is not fixed on a GPU.
-    member = labels[:, None] == jnp.arange(output.logits.shape[-1])[None]
-    correct = output.logits.argmax(-1) == labels
-    return ClassSums(
-        count=member.sum(0, dtype=jnp.float32),
-        correct=(member & correct[:, None]).sum(0, dtype=jnp.float32),
-        loss=jnp.where(member, output.losses[:, None], 0.0).sum(0),
-    )

@@ -81,7 +81,9 @@ def _train_and_evaluate(config, workdir, mesh):
 
     # Everything is compiled when it is first called.
     train_steps, inputs = feeds.create(config, dataset, mesh, total_steps)
-    end_epoch = _make_end_epoch(build.remedy(config), dataset.num_classes, mesh)
+    remedy = build.remedy(config)
+    end_epoch = _make_end_epoch(remedy, config.remedy.observe, mesh)
+    observer = build.observer(config, dataset, mesh) if build.looks_at_validation(config) else None
     overfitting_check = build.overfitting_check(config, dataset, mesh)
     learning_rate = build.schedule(config, total_steps)
     key = jax.random.fold_in(jax.random.key(config.train.seed), 1)  # 0 is that of the initial weights
@@ -152,7 +154,7 @@ def _train_and_evaluate(config, workdir, mesh):
 
             # Close it: what the classes did goes to the log and to the remedy.
             sums = jax.device_get(state.class_sums)
-            state = end_epoch(state)
+            state = end_epoch(state, observer(state.weights) if observer else None)
             record = _training_record(epoch + 1, step, sums, float(learning_rate(step - 1)), images_per_second)
             if overfitting_check is not None:
                 single_step, pgd = overfitting_check(state)
@@ -248,14 +250,25 @@ def _preserve(config, workdir, steps_per_epoch):
     return preserve
 
 
-def _make_end_epoch(remedy: remedies.Remedy, num_classes: int, mesh):
-    """The compiled function that lets the remedy observe the epoch's class sums, and starts new ones."""
+def _make_end_epoch(remedy: remedies.Remedy, observe: str, mesh):
+    """The compiled function that lets the remedy see how the classes did, and starts new sums.
 
-    def end_epoch(state):
-        knobs, memory = remedy.observe(state.knobs, state.memory, state.class_sums)
-        return state.replace(knobs=knobs, memory=memory, class_sums=train_state.zero_sums(num_classes))
+    (state, statistics of the validation split, None where nobody looks at them) -> state
+    """
 
-    return parallel.spmd(end_epoch, mesh, in_specs=parallel.REPLICATED, out_specs=parallel.REPLICATED)
+    def end_epoch(state, validation):
+        observed = validation if observe == "validation" and validation is not None else state.class_sums
+        knobs, memory = remedy.observe(state.knobs, state.memory, observed)
+        averaged = state.averaged
+        if remedy.average:
+            decay, memory = remedy.average(memory, validation)
+            averaged = train_state.blend(averaged, state.weights, decay)
+        return state.replace(
+            knobs=knobs, memory=memory, averaged=averaged, class_sums=jax.tree.map(jnp.zeros_like, state.class_sums)
+        )
+
+    whole = parallel.REPLICATED
+    return parallel.spmd(end_epoch, mesh, in_specs=(whole, whole), out_specs=whole)
 
 
 @jax.jit
@@ -273,16 +286,16 @@ def _diverged(what: str, step: int) -> Diverged:
 
 def _training_record(epoch, step, sums, learning_rate, images_per_second) -> dict:
     """An epoch's line in training.jsonl. Accuracy is on the images trained on: adversarial ones, where there are."""
-    seen = np.maximum(sums.count, 1)
+    seen = np.maximum(sums["count"], 1)
     return {
         "epoch": epoch,
         "step": step,
-        "loss": float(sums.loss.sum() / sums.count.sum()),
+        "loss": float(sums["loss"].sum() / sums["count"].sum()),
         "learning_rate": learning_rate,
-        "accuracy": float(sums.correct.sum() / sums.count.sum()),
-        "train_class_accuracy": (sums.correct / seen).tolist(),
-        "train_class_loss": (sums.loss / seen).tolist(),
-        "train_class_count": sums.count.tolist(),
+        "accuracy": float(sums["correct"].sum() / sums["count"].sum()),
+        "train_class_accuracy": (sums["correct"] / seen).tolist(),
+        "train_class_loss": (sums["loss"] / seen).tolist(),
+        "train_class_count": sums["count"].tolist(),
         "images_per_second": images_per_second,
     }
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrobust import statistics
 from jaxrobust.remedies.knobs import ClassKnobs
 
 
@@ -24,25 +25,16 @@ class Weights:
 
 
 @flax.struct.dataclass
-class ClassSums:
-    """Sums [C] over the training examples of the epoch so far."""
-
-    count: jax.Array
-    correct: jax.Array
-    loss: jax.Array
-
-
-@flax.struct.dataclass
 class TrainState:
     """The state of a training run. There is no random state: randomness is a function of (seed, step).
 
     Attributes:
-        step: number of updates made.
+        step: number of batches trained on.
         weights: the weights being trained, and batch statistics.
         averaged: their exponential average, None where none is kept.
         opt_state: the optimizer's.
         knobs, memory: the remedy's.
-        class_sums: of the current epoch.
+        class_sums: class statistics of the current epoch, see statistics.py.
     """
 
     step: jax.Array
@@ -51,20 +43,17 @@ class TrainState:
     opt_state: optax.OptState
     knobs: ClassKnobs
     memory: Any
-    class_sums: ClassSums
+    class_sums: dict
 
 
-def zero_sums(num_classes: int) -> ClassSums:
-    """Sums over no example."""
-    return ClassSums(
-        count=jnp.zeros(num_classes, jnp.int32),
-        correct=jnp.zeros(num_classes, jnp.int32),
-        loss=jnp.zeros(num_classes),
-    )
+def create(model, optimizer, remedy, class_counts, image_shape, key, *, averaged: bool, observed=()) -> TrainState:
+    """The state before the first step.
 
-
-def create(model, optimizer, remedy, class_counts, image_shape, key, *, averaged: bool) -> TrainState:
-    """The state before the first step; `key` draws the weights, `averaged` says whether to keep an average of them."""
+    Args:
+        key: draws the weights.
+        averaged: whether to keep an average of them.
+        observed: statistics to sum up beside those that always are, see statistics.py.
+    """
     images = jnp.zeros((1, *image_shape))
     variables = model.init(key, images, train=False)
     weights = Weights(variables["params"], variables.get("batch_stats", {}))
@@ -76,7 +65,7 @@ def create(model, optimizer, remedy, class_counts, image_shape, key, *, averaged
         opt_state=optimizer.init(weights.params),
         knobs=knobs,
         memory=memory,
-        class_sums=zero_sums(len(class_counts)),
+        class_sums=statistics.zeros(observed, len(class_counts)),
     )
 
 
@@ -86,4 +75,9 @@ def average(averaged: Weights, weights: Weights, step, decay: float) -> Weights:
     Early on the decay is smaller, (1 + step) / (10 + step), so that the random initial weights are soon forgotten.
     """
     decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return blend(averaged, weights, decay)
+
+
+def blend(averaged: Weights, weights: Weights, decay) -> Weights:
+    """decay * averaged + (1 - decay) * weights."""
     return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, averaged, weights)

@@ -2,16 +2,22 @@
 
 import math
 
+from jaxrobust import build, data, files, models, objectives, optimizers, remedies
 from jaxrobust import config as config_lib
-from jaxrobust import data, models, objectives, optimizers, remedies
 from jaxrobust.attacks import suites, threats
 from jaxrobust.data import augment
 from jaxrobust.errors import FieldError
+from jaxrobust.remedies import difficulty, long_tail
 
 # An Linf radius below this many 255ths is nearly always a fraction of [0, 1] in the wrong field (8/255 = 0.031).
 SMALLEST_EPS_255 = 0.1
 # An L2 or L1 radius below this is an Linf radius with the norm changed and the radius forgotten.
 SMALLEST_EPS_255_OF = {"l2": 12.0, "l1": 120.0}
+# Settings of remedies that are at least 0 and below 1; all other numbers are at least 0.
+_REMEDY_FRACTIONS = (
+    *("begin", "counts_decay", "reweight.beta", "frl.limit"),
+    *("cfa.average_threshold", "cfa.average_decay", "spectral.weight"),
+)
 USUAL_EPS_255_OF = {"l2": "128 (0.5)", "l1": "3060 (12)"}
 
 
@@ -48,8 +54,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     for section in ("attack", "eval"):
         _validate_step_size(config, section)
 
-    _one_of("objective.name", config.objective.name, objectives.NAMES)
-    _in_range("objective.label_smoothing", config.objective.label_smoothing, 0, 1)
+    _validate_objective(config)
 
     _one_of("optimizer.name", config.optimizer.name, optimizers.NAMES)
     _one_of("optimizer.schedule", config.optimizer.schedule, optimizers.SCHEDULES)
@@ -72,7 +77,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
         )
 
     _at_least("train.epochs", config.train.epochs, 1)
-    _validate_remedy(config.remedy, config.train.epochs)
+    _validate_remedy(config)
     _at_least("train.log_every_steps", config.train.log_every_steps, 1)
     _at_least("train.steps_per_dispatch", config.train.steps_per_dispatch, 0)
     _in_range("train.average_decay", config.train.average_decay, 0, 1)
@@ -158,20 +163,65 @@ def _validate_threat(threat) -> None:
         )
 
 
-def _validate_remedy(remedy, epochs: int) -> None:
-    remedies.parse(remedy.name)
+def _validate_objective(config) -> None:
+    fields = config.objective
+    _one_of("objective.name", fields.name, objectives.NAMES)
+    for name in ("label_smoothing", "awp_begin"):
+        _in_range(f"objective.{name}", fields[name], 0, 1)
+    for name in ("beta", "noise", "variance", "awp_gamma"):
+        _at_least(f"objective.{name}", fields[name], 0)
+    _at_least("objective.replays", fields.replays, 1)
+    if fields.name in objectives.SINGLE_STEPS and fields.name != "free" and config.attack.steps != 1:
+        problem = f"{fields.name} takes one step"
+        raise FieldError("attack.steps", config.attack.steps, problem, "set --config.attack.steps=1")
+    if fields.awp_gamma and fields.name == "free":
+        problem = "does not go with free, whose gradients move the weights at once"
+        raise FieldError("objective.awp_gamma", fields.awp_gamma, problem, "set it to 0")
+    _in_range("attack.radius_warmup", config.attack.radius_warmup, 0, 1)
+
+
+def _validate_remedy(config) -> None:
+    remedy = config.remedy
+    names, epochs = remedies.parse(remedy.name), config.train.epochs
+    _one_of("remedy.observe", remedy.observe, ("training", "validation"))
     _one_of("remedy.counts", remedy.counts, remedies.COUNTS)
-    _one_of("remedy.weighting", remedy.weighting, remedies.WEIGHTINGS)
-    _one_of("remedy.sampling", remedy.sampling, remedies.SAMPLINGS)
-    for name in ("counts_decay", "begin", "weighting_beta"):
-        _in_range(f"remedy.{name}", remedy[name], 0, 1)
-    for name in ("largest_margin", "tau", "radius_warmup", "radius_strength"):
-        _at_least(f"remedy.{name}", remedy[name], 0)
-    for name in ("radius_warmup", "radius_strength"):
-        if remedy[name] > 1:
-            raise FieldError(f"remedy.{name}", remedy[name], "is a fraction", "use 0 to 1")
+    _one_of("remedy.reweight.weighting", remedy.reweight.weighting, long_tail.WEIGHTINGS)
+    _one_of("remedy.resample.sampling", remedy.resample.sampling, long_tail.SAMPLINGS)
+    _one_of("remedy.frl.variant", remedy.frl.variant, difficulty.FRL_VARIANTS)
+    for name in _REMEDY_FRACTIONS:
+        _in_range(f"remedy.{name}", files.flatten(remedy.to_dict())[name], 0, 1)
+    for name, value in files.flatten(remedy.to_dict()).items():
+        if isinstance(value, float) and name not in _REMEDY_FRACTIONS:
+            _at_least(f"remedy.{name}", value, 0)
+    if remedy.robust_lt.strength > 1:
+        raise FieldError("remedy.robust_lt.strength", remedy.robust_lt.strength, "is a share", "use 0 to 1")
     if remedies.first_epoch(remedy.begin, epochs) >= epochs:
         raise FieldError("remedy.begin", remedy.begin, f"is after the last of {epochs} epochs", "lower it")
+    if "dafa" in names and remedies.first_epoch(remedy.begin, epochs) == 0:
+        problem = "leaves dafa no epoch to see which classes are confused"
+        raise FieldError("remedy.begin", remedy.begin, problem, "raise it, 0.64 is published")
+    _validate_observation(config, build.remedy(config), names)
+
+
+def _validate_observation(config, remedy, names) -> None:
+    """What a remedy wants to see is there to be seen."""
+    objective, validation = build.objective(config), config.data.validation_per_class > 0
+    from_validation = config.remedy.observe == "validation" and names != ("none",)
+    if (from_validation or remedy.average) and not validation:
+        wanted = "remedy.observe=validation" if from_validation else "remedy.cfa.average"
+        problem = f"leaves no validation split, which {wanted} looks at"
+        remedy_ = "hold some images of each class out, for example --config.data.validation_per_class=50"
+        raise FieldError("data.validation_per_class", config.data.validation_per_class, problem, remedy_)
+    if remedy.average and config.train.average_decay == 0:
+        problem = "keeps no averaged weights, which remedy.cfa.average is about"
+        raise FieldError("train.average_decay", 0.0, problem, "set it above 0")
+    if "natural_correct" in remedy.statistics and not (objective.natural or from_validation):
+        problem = f"{config.remedy.name} asks how images do without attack, and {config.objective.name} trains on none"
+        remedy_ = "set --config.remedy.observe=validation with --config.data.validation_per_class, or objective trades"
+        raise FieldError("remedy.observe", config.remedy.observe, problem, remedy_)
+    if not objective.attacks and ("fair_tat" in names or "steps_withstood" in remedy.statistics):
+        problem = f"goes by the attack of the training, and {config.objective.name} has none before its updates"
+        raise FieldError("remedy.name", config.remedy.name, problem, "choose another objective, such as pgd_at")
 
 
 def _validate_audit(audit, norm: str) -> None:

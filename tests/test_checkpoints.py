@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrobust import checkpoints, parallel, train_state
+from jaxrobust import checkpoints, parallel, statistics, train_state
 from jaxrobust.errors import UserError
 from jaxrobust.remedies import knobs
 
@@ -20,7 +20,7 @@ def state(value, averaged=True):
         opt_state=optax.sgd(optax.constant_schedule(0.1), momentum=0.9).init(params),
         knobs=knobs.neutral(3),
         memory={},
-        class_sums=train_state.zero_sums(3),
+        class_sums=statistics.zeros((), 3),
     )
     return parallel.replicate(made, parallel.make_mesh(jax.devices()[:2]))
 

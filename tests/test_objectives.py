@@ -14,55 +14,176 @@ LABELS = np.array([0, 1, 2, 3, 1, 1])
 NEUTRAL = knobs_lib.neutral(CLASSES)
 
 
+SETTINGS = objectives.Settings()
+ROWS = np.arange(6)
+
+
 def forward(batch_stats, images):
     """Images stand for their own logits."""
     return images, {"passes": batch_stats["passes"] + 1}
 
 
-def losses_of(objective, knobs=NEUTRAL, perturbed=()):
-    return objective.loss(forward, {"passes": 0}, LOGITS, perturbed, LABELS, knobs)
+def losses_of(objective, knobs=NEUTRAL, adversarial=None, watched=()):
+    attacked = None if adversarial is None else objectives.Attacked(adversarial, None, watched)
+    return objective.loss(forward, {"passes": 0}, LOGITS, attacked, LABELS, knobs)
+
+
+def create(name, **settings):
+    return objectives.create(name, SETTINGS._replace(**settings))
+
+
+def kl(p, q):
+    return (p * np.log(p / q)).sum(1)
+
+
+ADVERSARIAL = np.random.default_rng(1).normal(size=LOGITS.shape).astype(np.float32)
+P, Q = softmax(LOGITS, 1), softmax(ADVERSARIAL, 1)
 
 
 def test_standard_is_cross_entropy_of_the_images():
-    output = losses_of(objectives.create("standard"))
-    np.testing.assert_allclose(output.losses, -log_softmax(LOGITS, 1)[np.arange(6), LABELS], rtol=1e-5)
+    output = losses_of(create("standard"))
+    np.testing.assert_allclose(output.losses, -log_softmax(LOGITS, 1)[ROWS, LABELS], rtol=1e-5)
     assert output.batch_stats == {"passes": 1}
+    np.testing.assert_array_equal(output.natural_logits, LOGITS)
 
 
-def test_pgd_at_is_cross_entropy_of_the_adversarial_images_alone():
-    adversarial = LOGITS[::-1]
-    output = losses_of(objectives.create("pgd_at"), perturbed=adversarial)
-    np.testing.assert_allclose(output.losses, losses.cross_entropy(adversarial, LABELS), rtol=1e-5)
-    np.testing.assert_array_equal(output.logits, adversarial)
-    assert output.batch_stats == {"passes": 1}
+@pytest.mark.parametrize("name", ["pgd_at", "fgsm_rs", "n_fgsm", "free", "variance_penalty"])
+def test_training_on_adversarial_images_alone(name):
+    output = losses_of(create(name), adversarial=ADVERSARIAL)
+    np.testing.assert_allclose(output.losses, losses.cross_entropy(ADVERSARIAL, LABELS), rtol=1e-5)
+    np.testing.assert_array_equal(output.logits, ADVERSARIAL)
+    assert output.batch_stats == {"passes": 1} and output.natural_logits is None
 
 
-def test_pgd_at_attacks_the_plain_cross_entropy():
+def test_trades_by_hand():
+    """Also that of the published formula with the knobs of CFA: [CE + beta_y KL] / (1 + beta_y)."""
+    output = losses_of(create("trades", beta=4.0), adversarial=ADVERSARIAL)
+    natural = -np.log(P)[ROWS, LABELS]
+    np.testing.assert_allclose(output.losses, natural + 4 * kl(P, Q), rtol=1e-5)
+    np.testing.assert_allclose(output.unweighted, output.losses, rtol=1e-6)
+    scale = jnp.array([0.5, 0.7, 0.9, 1.1])
+    weight = 1 / (1 + 4 * scale)
+    knobs = NEUTRAL.replace(beta_scale=scale, weight_natural=weight, weight_robust=weight)
+    of_cfa = (natural + 4 * scale[LABELS] * kl(P, Q)) / (1 + 4 * scale[LABELS])
+    output = losses_of(create("trades", beta=4.0), knobs, ADVERSARIAL)
+    np.testing.assert_allclose(output.losses, of_cfa, rtol=1e-5)
+    np.testing.assert_allclose(output.unweighted, natural + 4 * kl(P, Q), rtol=1e-5)
+
+
+def test_mart_by_hand():
+    rival = np.where(np.eye(CLASSES)[LABELS] > 0, 0, Q).max(1)
+    expected = -np.log(Q)[ROWS, LABELS] - np.log(1 - rival) + 5 * kl(P, Q) * (1 - P[ROWS, LABELS])
+    np.testing.assert_allclose(losses_of(create("mart", beta=5.0), adversarial=ADVERSARIAL).losses, expected, rtol=1e-5)
+
+
+def test_bat_by_hand():
+    last = np.random.default_rng(2).normal(size=LOGITS.shape).astype(np.float32)
+    uniform, r = np.full_like(P, 1 / CLASSES), softmax(last, 1)
+    expected = -np.log(r)[ROWS, LABELS] + 6 * kl(P, Q) + kl(r, uniform) + kl(Q, uniform)
+    output = losses_of(create("bat"), adversarial=ADVERSARIAL, watched=last)
+    np.testing.assert_allclose(output.losses, expected, rtol=1e-5)
+
+
+def attack_along(path):
+    """An attack that visits given points, logits for themselves, of which the last is its result."""
+
+    def attack(loss, images, labels, *, start=None, reach=1.0, watch=None):
+        watched, look = watch
+        for points in path[:-1]:
+            watched = look(watched, points, points[:, 0, 0, :])
+        return objectives.Attacked(path[-1], None, watched)
+
+    return attack
+
+
+def test_bat_finds_the_points_on_either_side_of_the_boundary():
+    """Three images along a path of five points: never wrong; wrong from the third point on; wrong at once."""
+    right, wrong = [1.0, 0.0], [0.0, 1.0]
+    steps = [[right, right, wrong], [right, right, wrong], [right, wrong, wrong], [right, wrong, wrong]]
+    # A second, larger digit tells the points of a path apart.
+    path = [jnp.array(point)[:, None, None, :] * (number + 1) for number, point in enumerate([*steps, steps[-1]])]
+    found = create("bat").perturb(
+        attack_along(path), lambda images: images[:, 0, 0, :], path[0], jnp.zeros(3, jnp.int32)
+    )
+    number = lambda points: np.asarray(points).max(axis=(1, 2, 3))  # noqa: E731
+    # Right to the end: the last looked at, and the result. Wrong at the third: the second, and the fourth, a step on.
+    np.testing.assert_array_equal(number(found.watched)[:2], [4, 2])
+    np.testing.assert_array_equal(number(found.images), [5, 4, 2])
+    np.testing.assert_array_equal(found.watched[2], path[0][2])  # the image itself, where no point is right
+
+
+@pytest.mark.parametrize(
+    "name, climbed",
+    [("pgd_at", "cross_entropy"), ("mart", "cross_entropy"), ("n_fgsm", "cross_entropy"), ("trades", "divergence")],
+)
+def test_what_attacks_climb_is_plain(name, climbed):
     asked = []
-    objectives.create("pgd_at", label_smoothing=0.3).perturb(lambda *args: asked.append(args), None, LOGITS, LABELS)
-    ((loss, images, labels),) = asked
-    assert loss is losses.cross_entropy and images is LOGITS and labels is LABELS
+    create(name, label_smoothing=0.3).perturb(
+        lambda *args, **options: asked.append((args, options)), lambda images: P, LOGITS, LABELS
+    )
+    (((loss, images, labels), options),) = asked
+    expected = losses.cross_entropy(ADVERSARIAL, LABELS) if climbed == "cross_entropy" else kl(softmax(P, 1), Q)
+    np.testing.assert_allclose(loss(ADVERSARIAL, LABELS), expected, rtol=1e-5, atol=1e-6)
+    assert images is LOGITS and labels is LABELS
+    assert options.get("reach", 1.0) == (3.0 if name == "n_fgsm" else 1.0)
 
 
-def test_standard_attacks_nothing():
-    assert objectives.create("standard").perturb(None, None, LOGITS, LABELS) == ()
+@pytest.mark.parametrize("name", ["standard", "free"])
+def test_attack_nothing_before_the_update(name):
+    assert create(name).perturb(None, None, LOGITS, LABELS) is None
 
 
 def test_label_smoothing_by_hand():
     """(1 - s) of the true class's surprise plus s of the mean over all classes."""
     surprise = -log_softmax(LOGITS, 1)
-    expected = 0.9 * surprise[np.arange(6), LABELS] + 0.1 * surprise.mean(1)
-    output = losses_of(objectives.create("standard", label_smoothing=0.1))
-    np.testing.assert_allclose(output.losses, expected, rtol=1e-5)
+    expected = 0.9 * surprise[ROWS, LABELS] + 0.1 * surprise.mean(1)
+    np.testing.assert_allclose(losses_of(create("standard", label_smoothing=0.1)).losses, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name, knob", [("standard", "weight_natural"), ("pgd_at", "weight_robust")])
 def test_weights_multiply_the_loss_of_their_class(name, knob):
     weights = jnp.array([0.5, 1.0, 2.0, 3.0])
-    perturbed = LOGITS if name == "pgd_at" else ()
-    plain = losses_of(objectives.create(name), perturbed=perturbed).losses
-    weighted = losses_of(objectives.create(name), NEUTRAL.replace(**{knob: weights}), perturbed).losses
-    np.testing.assert_allclose(weighted, weights[LABELS] * plain, rtol=1e-6)
+    adversarial = LOGITS if name == "pgd_at" else None
+    plain = losses_of(create(name), adversarial=adversarial).losses
+    output = losses_of(create(name), NEUTRAL.replace(**{knob: weights}), adversarial)
+    np.testing.assert_allclose(output.losses, weights[LABELS] * plain, rtol=1e-6)
+    np.testing.assert_array_equal(output.unweighted, plain)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+def test_focusing_is_the_focal_loss_in_value_and_gradient(gamma):
+    """Against -(1 - p)^g log p, differentiated by hand; also where p is 1 to rounding."""
+    knobs = NEUTRAL.replace(focusing=jnp.full(CLASSES, gamma))
+    logits = np.concatenate([LOGITS, 200 * np.eye(CLASSES, dtype=np.float32)[:1]])
+    labels = np.append(LABELS, 0)
+    actual = objectives.cross_entropy(logits, labels, knobs, 0.0)
+    p = softmax(logits.astype(float), 1)[np.arange(7), labels]
+    np.testing.assert_allclose(actual, -((1 - p) ** gamma) * np.log(p), rtol=1e-5, atol=1e-30)
+    gradient = jax.grad(lambda z: objectives.cross_entropy(z, labels, knobs, 0.0).sum())(logits)
+    by_p = -((1 - p) ** gamma) / p + (gamma * (1 - p) ** (gamma - 1) * np.log(p) if gamma else 0.0)
+    by_z = p[:, None] * (np.eye(CLASSES)[labels] - softmax(logits.astype(float), 1))
+    np.testing.assert_allclose(gradient[:6], (by_p[:, None] * by_z)[:6], rtol=1e-4, atol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_logit_scale_and_prior_are_the_vs_loss():
+    scale, prior = jnp.array([1.0, 0.9, 0.7, 0.5]), jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
+    actual = objectives.cross_entropy(LOGITS, LABELS, NEUTRAL.replace(logit_scale=scale, log_prior=prior), 0.0)
+    expected = -log_softmax(LOGITS * np.asarray(scale) + np.asarray(prior), 1)[ROWS, LABELS]
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pgd_at", "trades", "mart"])
+def test_confusions_weigh_by_prediction_and_class(name):
+    """KLDiv(log p(x'), G[predicted, y] onehot(y)) is, but for a constant, G times the cross-entropy."""
+    matrix = np.random.default_rng(3).uniform(size=(CLASSES, CLASSES)).astype(np.float32)
+    plain = losses_of(create(name), adversarial=ADVERSARIAL).losses
+    actual = losses_of(create(name), NEUTRAL.replace(confusion_weight=matrix), ADVERSARIAL).losses
+    weight = matrix[ADVERSARIAL.argmax(1), LABELS]
+    confused = -np.log(Q)[ROWS, LABELS]
+    if name == "mart":
+        confused -= np.log(1 - np.where(np.eye(CLASSES)[LABELS] > 0, 0, Q).max(1))
+    np.testing.assert_allclose(actual - plain, weight * confused, rtol=1e-4)
 
 
 def test_log_prior_is_the_balanced_softmax():

@@ -1,4 +1,4 @@
-"""Rules against published numbers and invariants; and what they make of counts in the course of a training."""
+"""What remedies make of counts and statistics in the course of a training, together and one by one."""
 
 import signal
 
@@ -8,92 +8,55 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import build, checkpoints, parallel, remedies, train, writers
+from jaxrobust import build, checkpoints, parallel, remedies, statistics, train, writers
 from jaxrobust.config import default
 from jaxrobust.errors import FieldError
 from jaxrobust.interruption import Interrupted
-from jaxrobust.remedies import Settings, counts, knobs, long_tail
-from jaxrobust.train_state import ClassSums
+from jaxrobust.remedies import counts, knobs
 
-
-def settings_with(**changes):
-    """The defaults of the config, with changes."""
-    fields = default().remedy.to_dict() | {"epochs": 10} | changes
-    return Settings(**{name: fields[name] for name in Settings._fields})
-
-
-# Of CIFAR-10 with an exponential imbalance of 0.01 and of 0.02.
-HUNDREDTH = jnp.array([5000.0, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50])
 FIFTIETH = jnp.array([5000.0, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100])
 EQUAL = jnp.full(10, 400.0)
 
 
-def test_effective_number_against_the_published_code():
-    weights = long_tail.effective_number(HUNDREDTH, 0.9999)
-    expected = [0.05061, 0.0769, 0.12113, 0.19504, 0.31881, 0.52459, 0.86835, 1.44263, 2.40922, 3.99272]
-    np.testing.assert_allclose(weights, expected, rtol=2e-4)
+def create(name, epochs=10, objective="pgd_at", **changes):
+    """A remedy by the defaults of the config, with changes to `remedy.` by dotted name, _ for the dot."""
+    config = default()
+    config.remedy.name, config.train.epochs, config.objective.name = name, epochs, objective
+    config.update_from_flattened_dict({f"remedy.{field.replace('__', '.')}": v for field, v in changes.items()})
+    return build.remedy(config)
 
 
-def test_effective_number_lies_between_no_weighting_and_inverse_frequency():
-    np.testing.assert_allclose(long_tail.effective_number(HUNDREDTH, 0.0), np.ones(10), rtol=1e-6)
-    almost_one = long_tail.effective_number(HUNDREDTH, 1 - 1e-7)
-    np.testing.assert_allclose(almost_one, long_tail.inverse_frequency(HUNDREDTH), rtol=1e-3)
-
-
-def test_ldam_margins_against_the_published_code():
-    expected = [0.15811, 0.1797, 0.20424, 0.23209, 0.26383, 0.29977, 0.34068, 0.38722, 0.4405, 0.5]
-    np.testing.assert_allclose(long_tail.ldam_margin(HUNDREDTH, 0.5), expected, atol=1e-5)
-
-
-def test_radius_by_rarity_against_the_published_code():
-    expected = [0.7, 1.0033, 1.1289, 1.2253, 1.3066, 1.3783, 1.4429, 1.5026, 1.558, 1.6097]
-    scale = long_tail.radius_by_rarity(FIFTIETH, 0.3)
-    np.testing.assert_allclose(scale, expected, atol=1e-4)
-    np.testing.assert_allclose((scale * FIFTIETH).sum() / FIFTIETH.sum(), 1.0, rtol=1e-6)
-
-
-@pytest.mark.parametrize("power, shares", [(1.0, FIFTIETH / FIFTIETH.sum()), (0.0, jnp.full(10, 0.1))])
-def test_sampling_draws_classes_in_proportion_to_a_power(power, shares):
-    drawn = FIFTIETH * long_tail.sampling(FIFTIETH, power)
-    np.testing.assert_allclose(drawn / drawn.sum(), shares, rtol=1e-5)
-
-
-def test_progressive_sampling_mixes_the_shares_of_classes():
-    drawn = FIFTIETH * long_tail.progressive_sampling(FIFTIETH, 0.25)
-    expected = 0.75 * FIFTIETH / FIFTIETH.sum() + 0.25 / 10
-    np.testing.assert_allclose(drawn / drawn.sum(), expected, rtol=1e-5)
-
-
+COUNTING = ("reweight", "resample", "ldam", "balanced_softmax", "logit_adjustment", "cdt", "vs", "robust_lt", "robal")
 RULES = [name for name in remedies.NAMES if name != "none"]
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if name != "ldam"] + ["reweight+resample"])
+@pytest.mark.parametrize("name", [name for name in COUNTING if name not in ("ldam", "robal")] + ["reweight+resample"])
 def test_equal_counts_change_nothing(name):
     """The question that the kinds of counts answer: on balanced data, true counts are no remedy."""
-    settings = settings_with(radius_warmup=0.0)
-    after, _ = remedies.create(name, settings).start(EQUAL)
+    after, _ = create(name).start(EQUAL)
     # A prior that is the same for all classes leaves the softmax as it is.
     centred = after.replace(log_prior=after.log_prior - after.log_prior.mean())
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), centred, knobs.neutral(10))
+    neutral = knobs.neutral(10, ("logit_scale",) if after.logit_scale is not None else ())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), centred, neutral)
 
 
 def test_equal_counts_give_all_classes_the_margin_of_ldam():
-    after, _ = remedies.create("ldam", settings_with()).start(EQUAL)
+    after, _ = create("ldam").start(EQUAL)
     np.testing.assert_allclose(after.margin, np.full(10, 0.5), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", COUNTING)
 def test_only_ratios_of_counts_matter(name):
     """But for the effective number, whose point it is that they do not."""
-    settings = settings_with(weighting="inverse", radius_warmup=0.0)
-    one, another = (remedies.create(name, settings).start(n)[0] for n in (FIFTIETH, 3 * FIFTIETH))
+    one, another = (create(name, reweight__weighting="inverse").start(n)[0] for n in (FIFTIETH, 3 * FIFTIETH))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, another)
 
 
-def epoch(correct, count=None):
-    correct = jnp.asarray(correct)
-    count = jnp.full(len(correct), 100) if count is None else jnp.asarray(count)
-    return ClassSums(count=count, correct=correct, loss=jnp.zeros(len(correct)))
+def epoch(correct, count=None, **others):
+    """Statistics of an epoch, with those that are not given at 0."""
+    given = {"correct": correct, "count": np.full(len(correct), 100) if count is None else count} | others
+    sums = statistics.zeros(statistics.NAMES, len(correct))
+    return sums | {name: jnp.asarray(value, sums[name].dtype) for name, value in given.items()}
 
 
 def test_counts_follow_robust_accuracy():
@@ -116,9 +79,23 @@ def test_counts_of_classes_without_images_or_hits():
     assert counts.observe("true", before, epoch([90, 90, 0]), 0.0) is before
 
 
+def test_counts_by_predictions_and_by_margins():
+    before = jnp.array([100.0, 100.0])
+    confused = epoch([70, 40], confusion=[[70, 30], [60, 40]])
+    np.testing.assert_allclose(counts.observe("predicted", before, confused, 0.0), [130.0, 70.0], rtol=1e-6)
+    # Mean margins 0.5 and -0.5: (1 + m) / 2 is 3/4 and 1/4.
+    np.testing.assert_allclose(
+        counts.observe("margin", before, epoch([90, 40], margin=[50.0, -50.0]), 0.0), [150.0, 50.0], rtol=1e-6
+    )
+
+
 def test_the_hard_class_gets_the_help():
-    settings = settings_with(counts="robust_accuracy", counts_decay=0.0, weighting="inverse", radius_warmup=0.0)
-    remedy = remedies.create("reweight+resample+ldam+logit_adjustment+robust_lt", settings)
+    remedy = create(
+        "reweight+resample+ldam+logit_adjustment+robust_lt",
+        counts="robust_accuracy",
+        counts_decay=0.0,
+        reweight__weighting="inverse",
+    )
     start, memory = remedy.start(EQUAL[:3])
     after, _ = jax.jit(remedy.observe)(start, memory, epoch([80, 40, 20]))
     for knob in ("weight_natural", "weight_robust", "sampling", "margin", "radius_scale"):
@@ -129,7 +106,7 @@ def test_the_hard_class_gets_the_help():
 
 def test_deferred():
     """Neutral until the epoch has come, whatever is observed meanwhile (deferred re-weighting, Cao et al. 2019)."""
-    remedy = remedies.create("reweight", settings_with(begin=0.8, epochs=10))
+    remedy = create("reweight", begin=0.8, epochs=10)
     at, memory = remedy.start(FIFTIETH)
     weights = [at.weight_robust]
     for _ in range(10):
@@ -139,18 +116,8 @@ def test_deferred():
     assert all((w != 1).any() for w in weights[8:])
 
 
-def test_warm_up_of_the_radius():
-    remedy = remedies.create("robust_lt", settings_with(epochs=10, radius_warmup=0.5))
-    at, memory = remedy.start(FIFTIETH)
-    means = []
-    for _ in range(7):
-        means.append(float((at.radius_scale * FIFTIETH).sum() / FIFTIETH.sum()))
-        at, memory = remedy.observe(at, memory, epoch(np.full(10, 50)))
-    np.testing.assert_allclose(means, [0, 0.2, 0.4, 0.6, 0.8, 1, 1], atol=1e-6)
-
-
 def test_none_starts_neutral_and_never_moves():
-    remedy = remedies.create("none", settings_with())
+    remedy = create("none")
     start, memory = remedy.start(np.array([5, 50, 500]))
     jax.tree.map(np.testing.assert_array_equal, start, knobs.neutral(3))
     after, memory = remedy.observe(start, memory, statistics=None)
@@ -163,6 +130,7 @@ def test_neutral_values():
         np.testing.assert_array_equal(getattr(neutral, name), np.ones(4))
     for name in ("margin", "log_prior"):
         np.testing.assert_array_equal(getattr(neutral, name), np.zeros(4))
+    assert all(getattr(neutral, name) is None for name in knobs.OPTIONAL)
 
 
 @pytest.mark.parametrize(
@@ -172,30 +140,75 @@ def test_neutral_values():
         ("none+ldam", "none alone"),
         ("", "is no choice"),
         ("balanced_softmax+logit_adjustment", "both set log_prior"),
-        ("('ldam', 'ldam')", "both set margin"),
+        ("('ldam', 'ldam')", "names one twice"),
+        ("('cfa', 'dafa')", "cfa and dafa both set radius_scale"),
     ],
 )
 def test_names_that_cannot_act(names, message):
     with pytest.raises(FieldError, match=message):
-        remedies.create(names, settings_with())
+        create(names)
 
 
-def test_a_training_with_remedies_resumes_where_it_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", RULES)
+def test_every_remedy_keeps_the_shapes_of_its_state(name):
+    """What a checkpoint before the first epoch holds is what one after it holds; numbers stay finite."""
+    remedy = create(name, objective="trades", begin=0.2)
+    hits = [80, 40, 20]
+    matrix = np.array([[80, 15, 5], [30, 40, 30], [20, 60, 20]])
+    seen = epoch(
+        hits,
+        natural_correct=[95, 70, 60],
+        loss=[30.0, 90.0, 120.0],
+        margin=[50.0, -10.0, -40.0],
+        confusion=matrix,
+        shrunk_confusion=matrix,
+        probability=matrix,
+        steps_withstood=[900, 500, 300],
+    )
+    state = remedy.start(jnp.array([300, 200, 100]))
+    for _ in range(4):
+        after = jax.jit(remedy.observe)(*state, seen)
+        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+        state = after
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def config_of(name):
+    config = tiny_config.get_config()
+    config.model.name, config.model.hidden = "mlp", (16,)
+    config.remedy.name, config.remedy.counts, config.remedy.begin = name, "margin", 0.34
+    config.remedy.cfa.average, config.remedy.cfa.average_threshold = "cfa" in name, 0.0
+    config.remedy.observe = "validation" if "frl" in name else "training"
+    config.train.epochs, config.eval.every_epochs = 3, 0
+    return config
+
+
+# Every remedy, in as few trainings as their knobs allow.
+TOGETHER = (
+    "reweight+resample+ldam+logit_adjustment+robust_lt",
+    "cfa+wat+cdt+focal+faal",
+    "frl+cfol+vs",
+    "fair_ard+fair_tat",
+    "dafa+balanced_softmax",
+    "spectral+robal",
+    "reat",
+)
+
+
+def test_none_is_missing_from_those_that_are_resumed():
+    assert {part for name in TOGETHER for part in remedies.parse(name)} == set(RULES)
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_training_with_remedies_resumes_where_it_was(name, tmp_path, monkeypatch):
     """Interrupted in the middle of the second epoch, it ends with the same bits; and the knobs have moved by then."""
-
-    def config(name):
-        config = tiny_config.get_config()
-        config.remedy.name, config.remedy.counts = name, "robust_accuracy"
-        config.train.epochs, config.eval.every_epochs = 3, 0
-        return config
 
     def final_state(workdir):
         mesh = parallel.make_mesh()
-        like = build.abstract_state(config(name), build.dataset(config(name)), mesh, 54)
+        like = build.abstract_state(config_of(name), build.dataset(config_of(name)), mesh, 54)
         return jax.device_get(checkpoints.Checkpoints(workdir, read_only=True).restore(54, like))
 
-    name = "reweight+resample+ldam+logit_adjustment+robust_lt"
-    train.train_and_evaluate(config(name), tmp_path / "whole")
+    train.train_and_evaluate(config_of(name), tmp_path / "whole")
     scalars = writers.Writer.scalars
 
     def scalars_and_signal(self, step, values):
@@ -205,12 +218,10 @@ def test_a_training_with_remedies_resumes_where_it_was(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(writers.Writer, "scalars", scalars_and_signal)
-        train.train_and_evaluate(config(name), tmp_path / "parts")
-    train.train_and_evaluate(config(name), tmp_path / "parts")
+        train.train_and_evaluate(config_of(name), tmp_path / "parts")
+    train.train_and_evaluate(config_of(name), tmp_path / "parts")
 
     whole = final_state(tmp_path / "whole")
     jax.tree.map(np.testing.assert_array_equal, whole, final_state(tmp_path / "parts"))
-    for knob in ("weight_robust", "sampling", "margin", "log_prior", "radius_scale"):
-        assert np.ptp(getattr(whole.knobs, knob)) > 0, knob
-    hardest = whole.memory["counts"].argmin()
-    assert whole.knobs.weight_robust.argmax() == whole.knobs.radius_scale.argmax() == hardest
+    moved = [name for name, knob in vars(whole.knobs).items() if knob is not None and np.ptp(knob) > 0]
+    assert moved and whole.memory["epoch"] == 3

@@ -21,6 +21,22 @@ def margin(logits, labels):
     return jnp.where(true, -jnp.inf, logits).max(-1) - jnp.where(true, logits, -jnp.inf).max(-1)
 
 
+def softmax_margin(logits, labels):
+    """Largest wrong probability minus the true one, in [-1, 1]."""
+    return margin(jax.nn.softmax(logits, axis=-1), labels)
+
+
+def kl_from(reference):
+    """The loss KL(softmax(reference) || softmax(logits)) [B], whatever the labels; `reference` is logits [B, C]."""
+
+    def kl(logits, labels):
+        del labels
+        log_p, log_q = jax.nn.log_softmax(reference, axis=-1), jax.nn.log_softmax(logits, axis=-1)
+        return (jnp.exp(log_p) * (log_p - log_q)).sum(-1)
+
+    return kl
+
+
 def dlr(logits, labels):
     """Difference of logits ratio (Croce & Hein 2020): -(z_y - max_{j != y} z_j) / (z_pi1 - z_pi3).
 

@@ -47,8 +47,8 @@ class Pgd:
         if self.restarts > 1 and not self.keep_worst:
             raise ValueError("several restarts need keep_worst, else all but the last are wasted")
 
-    def __call__(self, logits_fn, loss, images, labels, keys, radius, step_size):
-        """Adversarial images.
+    def __call__(self, logits_fn, loss, images, labels, keys, radius, step_size, *, start=None, watch=None):
+        """Adversarial images [B, H, W, C].
 
         Args:
             logits_fn: images -> logits [B, C].
@@ -57,7 +57,11 @@ class Pgd:
             labels: [B] int.
             keys: [B] PRNG keys, one per example, so that a result does not depend on the batch it was computed in.
             radius, step_size: [B] in pixel units.
+            start: starting points [B, H, W, C] of all restarts, in place of what `random_start` says.
+            watch: (what to begin with, function) to look at each point whose gradient is taken; the function is
+                (watched, points [B, H, W, C], logits [B, C]) -> watched. The result is then (images, watched).
         """
+        watched, look = watch or ((), lambda watched, points, logits: watched)
 
         def step(adversarial):
             """One ascent step; also the logits at the point it started from."""
@@ -70,7 +74,9 @@ class Pgd:
             moved = adversarial + threats.per_example(step_size, images) * self.norm.direction(gradient)
             return threats.project(self.norm, images, moved, radius), logits
 
-        def start(restart):
+        def starting_point(restart):
+            if start is not None:
+                return start
             if not self.random_start:
                 return images
             restart_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, restart)
@@ -89,23 +95,29 @@ class Pgd:
             return jax.lax.scan(body, carry, length=self.steps)[0]
 
         def last_iterate():
-            return loop(lambda x, _: (step(x)[0], None), start(0))
+            def ascend(carry, _):
+                adversarial, watched = carry
+                moved, logits = step(adversarial)
+                return (moved, look(watched, adversarial, logits)), None
+
+            return loop(ascend, (starting_point(0), watched))
 
         def worst_iterate():
             def ascend(carry, _):
-                adversarial, worst = carry
+                adversarial, worst, watched = carry
                 moved, logits = step(adversarial)
-                return (moved, worse(worst, adversarial, logits)), None
+                return (moved, worse(worst, adversarial, logits), look(watched, adversarial, logits)), None
 
-            def run(worst, restart):
-                adversarial, worst = loop(ascend, (start(restart), worst))
-                return worse(worst, adversarial, logits_fn(adversarial)), None
+            def run(carry, restart):
+                adversarial, worst, watched = loop(ascend, (starting_point(restart), *carry))
+                return (worse(worst, adversarial, logits_fn(adversarial)), watched), None
 
             unharmed = images, losses.margin(logits_fn(images), labels)
-            (adversarial, _), _ = jax.lax.scan(run, unharmed, jnp.arange(self.restarts))
-            return adversarial
+            ((adversarial, _), seen), _ = jax.lax.scan(run, (unharmed, watched), jnp.arange(self.restarts))
+            return adversarial, seen
 
-        return jax.lax.stop_gradient(worst_iterate() if self.keep_worst else last_iterate())
+        found = jax.lax.stop_gradient(worst_iterate() if self.keep_worst else last_iterate())
+        return found if watch else found[0]
 
 
 class PgdState(NamedTuple):

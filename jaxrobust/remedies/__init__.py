@@ -1,108 +1,85 @@
 """Remedies: controllers from observed class statistics to class knobs.
 
-A remedy is a pair of pure, jittable functions. `start(class_counts [C]) -> (knobs, memory)` is called before training,
-`observe(knobs, memory, statistics) -> (knobs, memory)` at the end of every epoch. Knobs and memory (any pytree) are
-part of the train state and of its checkpoints.
+    remedy = create("cfa+resample", settings, run)
+    knobs, memory = remedy.start(class_counts)
+    knobs, memory = remedy.observe(knobs, memory, statistics)    # at the end of every epoch
 
-Those here make up for rare classes: what is rare is said by counts.py, the rules are in long_tail.py.
+Both are pure and jittable. Knobs and memory (any pytree) are part of the train state and of its checkpoints.
 
-    none              plain training
-    reweight          weights on the loss
-    resample          how often an image is drawn
-    ldam              a margin on the true logit
-    balanced_softmax  a prior added to the logits, and logit_adjustment, the same times `tau`
-    robust_lt         the radius of the attack, with a warm-up
-
-Several of them, `ldam+reweight`, act together; each knob is turned by one of them at most.
+A remedy is made of rules. Those of long_tail.py make up for rare classes: what is rare is said by counts.py. Those of
+difficulty.py and confusion.py look at how classes do, and at which is taken for which. Several act together,
+`ldam+reweight`; each knob is turned by one of them at most.
 """
 
 import re
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxrobust.errors import FieldError
+from jaxrobust.remedies import confusion, difficulty, long_tail
 from jaxrobust.remedies import counts as counts_lib
 from jaxrobust.remedies import knobs as knobs_lib
-from jaxrobust.remedies import long_tail
+from jaxrobust.remedies.rule import Rule, Run
 
 COUNTS = counts_lib.KINDS
-WEIGHTINGS = ("inverse", "effective_number")
-SAMPLINGS = ("balanced", "square_root", "progressive")
-
-
-class Remedy(NamedTuple):
-    """See the module's docstring."""
-
-    start: Callable
-    observe: Callable
+_RULES = {
+    "reweight": long_tail.reweight,
+    "resample": long_tail.resample,
+    "focal": long_tail.focal,
+    "ldam": long_tail.ldam,
+    "balanced_softmax": long_tail.balanced_softmax,
+    "logit_adjustment": long_tail.logit_adjustment,
+    "cdt": long_tail.cdt,
+    "vs": long_tail.vs,
+    "robust_lt": long_tail.robust_lt,
+    "robal": long_tail.robal,
+    "frl": difficulty.frl,
+    "cfa": difficulty.cfa,
+    "wat": difficulty.wat,
+    "faal": difficulty.faal,
+    "fair_ard": difficulty.fair_ard,
+    "cfol": difficulty.cfol,
+    "dafa": confusion.dafa,
+    "spectral": confusion.spectral,
+    "fair_tat": confusion.fair_tat,
+    "reat": confusion.reat,
+}
+NAMES = ("none", *_RULES)
 
 
 class Settings(NamedTuple):
-    """Of all remedies; the fields are those of `config.remedy`, which documents them, and `epochs`."""
+    """Of all remedies; the fields are those of `config.remedy`, which documents them.
+
+    Attributes:
+        of: name of a remedy -> its own settings, by name; of those that have any.
+    """
 
     counts: str
     counts_decay: float
     begin: float
-    weighting: str
-    weighting_beta: float
-    sampling: str
-    largest_margin: float
-    tau: float
-    radius_strength: float
-    radius_warmup: float
-    epochs: int
+    of: Mapping[str, Mapping]
 
 
-def _reweight(settings, counts, progress):
-    if settings.weighting == "inverse":
-        weights = long_tail.inverse_frequency(counts)
-    else:
-        weights = long_tail.effective_number(counts, settings.weighting_beta)
-    return {"weight_natural": weights, "weight_robust": weights}
+class Remedy(NamedTuple):
+    """See the module's docstring.
 
+    Attributes:
+        start: class counts [C] -> (knobs, memory), before training.
+        observe: (knobs, memory, statistics of an epoch) -> (knobs, memory).
+        statistics: that `observe` needs beside statistics.ALWAYS.
+        in_batch: class weights from the batch itself, see in_batch.py.
+        average: None, or (memory, statistics of the validation split) -> (decay of the averaged weights for this epoch,
+            memory), in place of an average over steps.
+    """
 
-def _resample(settings, counts, progress):
-    if settings.sampling == "progressive":
-        return {"sampling": long_tail.progressive_sampling(counts, progress)}
-    return {"sampling": long_tail.sampling(counts, {"balanced": 0.0, "square_root": 0.5}[settings.sampling])}
-
-
-def _ldam(settings, counts, progress):
-    return {"margin": long_tail.ldam_margin(counts, settings.largest_margin)}
-
-
-def _balanced_softmax(settings, counts, progress):
-    return {"log_prior": long_tail.log_prior(counts, 1.0)}
-
-
-def _logit_adjustment(settings, counts, progress):
-    return {"log_prior": long_tail.log_prior(counts, settings.tau)}
-
-
-def _robust_lt(settings, counts, progress):
-    warmth = jnp.minimum(progress / settings.radius_warmup, 1.0) if settings.radius_warmup else 1.0
-    return {"radius_scale": warmth * long_tail.radius_by_rarity(counts, settings.radius_strength)}
-
-
-class _Rule(NamedTuple):
-    """The knobs that it turns, and (settings, counts [C], progress through the training in [0, 1]) -> their values."""
-
-    knobs: tuple[str, ...]
-    values: Callable
-
-
-_RULES = {
-    "reweight": _Rule(("weight_natural", "weight_robust"), _reweight),
-    "resample": _Rule(("sampling",), _resample),
-    "ldam": _Rule(("margin",), _ldam),
-    "balanced_softmax": _Rule(("log_prior",), _balanced_softmax),
-    "logit_adjustment": _Rule(("log_prior",), _logit_adjustment),
-    "robust_lt": _Rule(("radius_scale",), _robust_lt),
-}
-NAMES = ("none", *_RULES)
+    start: Callable
+    observe: Callable
+    statistics: tuple[str, ...] = ()
+    in_batch: tuple[Callable, ...] = ()
+    average: Callable | None = None
 
 
 def none() -> Remedy:
@@ -113,36 +90,66 @@ def none() -> Remedy:
     )
 
 
-def create(name: str, settings: Settings) -> Remedy:
+def create(name: str, settings: Settings, run: Run) -> Remedy:
     """The remedy of that name, one of `NAMES`, or several of them joined by +.
 
     Raises:
-        FieldError: see `parse`.
+        FieldError: see `parse`, or two rules turn the same knob.
     """
     names = parse(name)
     if names == ("none",):
         return none()
-    rules = [partial(_RULES[part].values, settings) for part in names]
+    rules = {part: _RULES[part](run, **settings.of.get(part, {})) for part in names}
+    _check_knobs(name, rules)
+    first = first_epoch(settings.begin, run.num_epochs)
 
-    def knobs_at(counts, epoch):
-        progress = epoch / settings.epochs
-        neutral = knobs_lib.neutral(len(counts))
-        turned = {knob: value for rule in rules for knob, value in rule(counts, progress).items()}
-        begun = epoch >= first_epoch(settings.begin, settings.epochs)
+    def knobs_at(memory):
+        counts, epoch = memory["counts"], memory["epoch"]
+        turned = {}
+        for part, rule in rules.items():
+            turned |= rule.turn(memory["rules"][part], counts, epoch / run.num_epochs)
+        neutral = knobs_lib.neutral(len(counts), turned)
         return neutral.replace(
-            **{knob: jnp.where(begun, value, getattr(neutral, knob)) for knob, value in turned.items()}
+            **{knob: jnp.where(epoch >= first, value, getattr(neutral, knob)) for knob, value in turned.items()}
         )
 
     def start(class_counts):
-        counts = counts_lib.start(class_counts)
-        return knobs_at(counts, 0), {"counts": counts, "epoch": jnp.zeros((), jnp.int32)}
+        memory = {
+            "counts": counts_lib.start(class_counts),
+            "epoch": jnp.zeros((), jnp.int32),
+            "rules": {part: rule.start(class_counts) for part, rule in rules.items()},
+        }
+        return knobs_at(memory), memory
 
     def observe(knobs, memory, statistics):
         epoch = memory["epoch"] + 1
-        counts = counts_lib.observe(settings.counts, memory["counts"], statistics, settings.counts_decay)
-        return knobs_at(counts, epoch), {"counts": counts, "epoch": epoch}
+        memory = {
+            "counts": counts_lib.observe(settings.counts, memory["counts"], statistics, settings.counts_decay),
+            "epoch": epoch,
+            "rules": {
+                part: rule.observe(memory["rules"][part], statistics, epoch == first) for part, rule in rules.items()
+            },
+        }
+        return knobs_at(memory), memory
 
-    return Remedy(start, observe)
+    def averaging(part):
+        def average(memory, validation):
+            before = memory["rules"][part]
+            decay, after = rules[part].average(before, validation)
+            begun = memory["epoch"] >= first
+            after = jax.tree.map(lambda old, new: jnp.where(begun, new, old), before, after)
+            return jnp.where(begun, decay, 0.0), memory | {"rules": memory["rules"] | {part: after}}
+
+        return average
+
+    needed = counts_lib.statistics(settings.counts) + sum((rule.statistics for rule in rules.values()), ())
+    return Remedy(
+        start,
+        observe,
+        statistics=tuple(dict.fromkeys(needed)),
+        in_batch=tuple(rule.in_batch for rule in rules.values() if rule.in_batch),
+        average=next((averaging(part) for part, rule in rules.items() if rule.average), None),
+    )
 
 
 def first_epoch(begin: float, epochs: int) -> int:
@@ -154,7 +161,7 @@ def parse(name: str) -> tuple[str, ...]:
     """The remedies of a name such as `ldam+reweight`, or `('ldam', 'reweight')`.
 
     Raises:
-        FieldError: one is unknown, or two turn the same knob.
+        FieldError: one is unknown or named twice.
     """
     names = tuple(re.findall(r"[^\s,+()'\"]+", name))
     for part in names:
@@ -162,11 +169,16 @@ def parse(name: str) -> tuple[str, ...]:
             raise FieldError("remedy.name", name, f"{part!r} is unknown", f"choose of {', '.join(NAMES)}")
     if not names or ("none" in names and len(names) > 1):
         raise FieldError("remedy.name", name, "is no choice", "name remedies, or none alone")
+    if len(set(names)) < len(names):
+        raise FieldError("remedy.name", name, "names one twice", "name each once")
+    return names
+
+
+def _check_knobs(name: str, rules: dict[str, Rule]) -> None:
     turned = {}
-    for part in names:
-        for knob in _RULES[part].knobs if part != "none" else ():
+    for part, rule in rules.items():
+        for knob in rule.knobs:
             if knob in turned:
                 problem = f"{turned[knob]} and {part} both set {knob}, and one would undo the other"
                 raise FieldError("remedy.name", name, problem, f"leave out {turned[knob]} or {part}")
             turned[knob] = part
-    return names

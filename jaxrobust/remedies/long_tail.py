@@ -1,14 +1,95 @@
-"""Rules for long-tailed data: from counts of examples to the knobs that make up for them.
+"""Remedies of long-tailed learning: from counts of examples to the knobs that make up for them.
 
-Each takes counts [C], floats above 0, and gives one knob [C]. What the counts are is the business of counts.py.
+Counts [C] are floats above 0. What stands for them is the business of counts.py.
 """
 
 import jax.numpy as jnp
 
+from jaxrobust.remedies.rule import Rule, Run, by_counts, mean_one
+
+WEIGHTINGS = ("inverse", "effective_number")
+SAMPLINGS = ("balanced", "square_root", "progressive")
+
+
+def reweight(run: Run, *, weighting: str, beta: float) -> Rule:
+    """Weights on the losses: `inverse_frequency` or `effective_number`."""
+
+    def values(counts, progress):
+        weights = inverse_frequency(counts) if weighting == "inverse" else effective_number(counts, beta)
+        return {"weight_natural": weights, "weight_robust": weights}
+
+    return by_counts(("weight_natural", "weight_robust"), values)
+
+
+def resample(run: Run, *, sampling: str) -> Rule:
+    """How often images are drawn: `sampling_by_power` or `progressive_sampling` (Kang et al. 2020)."""
+
+    def values(counts, progress):
+        if sampling == "progressive":
+            return {"sampling": progressive_sampling(counts, progress)}
+        return {"sampling": sampling_by_power(counts, {"balanced": 0.0, "square_root": 0.5}[sampling])}
+
+    return by_counts(("sampling",), values)
+
+
+def focal(run: Run, *, gamma: float) -> Rule:
+    """The loss times (1 - p_true)^gamma (Lin et al. 2017), whatever the counts."""
+    return by_counts(("focusing",), lambda counts, progress: {"focusing": jnp.full(len(counts), gamma)})
+
+
+def ldam(run: Run, *, largest_margin: float) -> Rule:
+    """See `ldam_margin`."""
+    return by_counts(("margin",), lambda counts, progress: {"margin": ldam_margin(counts, largest_margin)})
+
+
+def balanced_softmax(run: Run) -> Rule:
+    """Log counts added to the logits (Ren et al. 2020): `logit_adjustment` with tau = 1."""
+    return logit_adjustment(run, tau=1.0)
+
+
+def logit_adjustment(run: Run, *, tau: float) -> Rule:
+    """tau times the log prior added to the logits (Menon et al. 2021)."""
+    return by_counts(("log_prior",), lambda counts, progress: {"log_prior": log_prior(counts, tau)})
+
+
+def cdt(run: Run, *, tau: float) -> Rule:
+    """Logits divided by (n_max / n_c)^tau in training alone (Ye et al. 2020)."""
+    return by_counts(("logit_scale",), lambda counts, progress: {"logit_scale": relative_size(counts, tau)})
+
+
+def vs(run: Run, *, gamma: float, tau: float) -> Rule:
+    """Logits times (n_c / n_max)^gamma, plus tau times the log prior (VS loss, Kini et al. 2021)."""
+
+    def values(counts, progress):
+        return {"logit_scale": relative_size(counts, gamma), "log_prior": log_prior(counts, tau)}
+
+    return by_counts(("logit_scale", "log_prior"), values)
+
+
+def robust_lt(run: Run, *, strength: float) -> Rule:
+    """See `radius_by_rarity`. Published with a warm-up of the radius, which is `attack.radius_warmup`."""
+    return by_counts(("radius_scale",), lambda counts, progress: {"radius_scale": radius_by_rarity(counts, strength)})
+
+
+def robal(run: Run, *, margin: float, margin_tau: float, prior_tau: float, head_scale: float) -> Rule:
+    """Margins and a log prior for a cosine head (RoBal, Wu et al. 2021).
+
+    The cosine of the true class is lowered by margin_tau / s * log(n_c / n_min) + margin before it is multiplied by the
+    scale s of the head, which takes s times that from the logit.
+    """
+
+    def values(counts, progress):
+        return {
+            "margin": margin_tau * jnp.log(counts / counts.min()) + head_scale * margin,
+            "log_prior": log_prior(counts, prior_tau),
+        }
+
+    return by_counts(("margin", "log_prior"), values)
+
 
 def inverse_frequency(counts):
     """Weights proportional to 1 / n_c, 1 on average over the classes."""
-    return _mean_one(1.0 / counts)
+    return mean_one(1.0 / counts)
 
 
 def effective_number(counts, beta: float):
@@ -17,7 +98,7 @@ def effective_number(counts, beta: float):
     1 on average over the classes. beta = 0 weights all alike; beta -> 1 by inverse frequency.
     """
     # expm1, since 1 - beta^n is lost to rounding where beta^n is near 1. At beta = 0 the logarithm is -inf, and E_c 1.
-    return _mean_one(-1.0 / jnp.expm1(counts * jnp.log(jnp.float32(beta))))
+    return mean_one(-1.0 / jnp.expm1(counts * jnp.log(jnp.float32(beta))))
 
 
 def ldam_margin(counts, largest: float):
@@ -27,17 +108,22 @@ def ldam_margin(counts, largest: float):
 
 
 def log_prior(counts, tau: float):
-    """tau * log(n_c / N) (logit adjustment, Menon et al. 2021); tau = 1 is balanced softmax (Ren et al. 2020)."""
+    """tau * log(n_c / N)."""
     return tau * jnp.log(counts / counts.sum())
 
 
-def sampling(counts, power: float):
+def relative_size(counts, power: float):
+    """(n_c / n_max)^power."""
+    return (counts / counts.max()) ** power
+
+
+def sampling_by_power(counts, power: float):
     """How often to draw an image of the class, relative to the others: n_c^(power - 1).
 
     A class is then drawn in proportion to n_c^power (Kang et al. 2020): 1 draws every image alike, 0 every class, and
     1/2 is square-root sampling.
     """
-    return _mean_one(counts ** (power - 1.0))
+    return mean_one(counts ** (power - 1.0))
 
 
 def progressive_sampling(counts, progress):
@@ -53,7 +139,3 @@ def radius_by_rarity(counts, strength: float):
     rarity = jnp.sqrt(jnp.log(counts.max() / counts))
     mean = (counts * rarity).sum() / counts.sum()
     return jnp.where(mean > 0, (1.0 - strength) + strength * rarity / jnp.where(mean > 0, mean, 1.0), 1.0)
-
-
-def _mean_one(values):
-    return values * (len(values) / values.sum())

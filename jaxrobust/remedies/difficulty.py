@@ -1,0 +1,214 @@
+"""Remedies for hard classes: from how the classes do to weights, radii and sampling.
+
+t_c is the accuracy of class c on adversarial images.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.remedies import in_batch
+from jaxrobust.remedies.rule import Rule, Run, accuracy, by_last_epoch, mean_one
+
+FRL_VARIANTS = ("reweight", "remargin", "both")
+_FRL_RADII = (0.98, 2.5)  # smallest and largest factor on the radius
+_FAIR_ARD_WEIGHTS = (5 / 6, 5 / 2)
+_FAIR_ARD_EXPONENT = 2.0
+
+
+def cfa(
+    run: Run,
+    *,
+    radius_base: float,
+    beta_base: float,
+    average: bool,
+    average_threshold: float,
+    average_decay: float,
+) -> Rule:
+    """Radius and trade-off by class (CFA, Wei et al. 2023).
+
+    The radius is (radius_base + t_c) times the threat's. Where the objective has a trade-off beta, class c has
+    beta_c = (beta_base + t_c) beta, and its loss is [CE + beta_c KL] / (1 + beta_c). With `average`, weights are
+    averaged once an epoch, and only when no class of the validation split is below `average_threshold`.
+    """
+    trade_off = run.natural_loss and run.beta > 0
+
+    def neutral(num_classes):
+        ones = jnp.ones(num_classes)
+        values = {"radius_scale": ones}
+        return values | ({"beta_scale": ones, "weight_natural": ones, "weight_robust": ones} if trade_off else {})
+
+    def values(statistics):
+        robust = accuracy(statistics)
+        values = {"radius_scale": radius_base + robust}
+        if trade_off:
+            weight = 1.0 / (1.0 + (beta_base + robust) * run.beta)
+            values |= {"beta_scale": beta_base + robust, "weight_natural": weight, "weight_robust": weight}
+        return values
+
+    rule = by_last_epoch(neutral, values)
+    if not average:
+        return rule
+
+    def start(counts):
+        return {"knobs": neutral(len(counts)), "averaged": jnp.zeros((), bool)}
+
+    def decay(memory, validation):
+        fair = accuracy(validation, unseen=1.0).min() >= average_threshold
+        # The first average is the weights themselves.
+        decay = jnp.where(fair, jnp.where(memory["averaged"], average_decay, 0.0), 1.0)
+        return decay, memory | {"averaged": memory["averaged"] | fair}
+
+    return rule._replace(
+        start=start,
+        observe=lambda memory, statistics, begins: memory | {"knobs": values(statistics)},
+        turn=lambda memory, counts, progress: memory["knobs"],
+        average=decay,
+    )
+
+
+def wat(run: Run, *, eta: float) -> Rule:
+    """Weights by no-regret dynamics (Hedge) on the class losses and their mean (WAT, Li & Liu 2023).
+
+    w_i = C exp(eta sum_t v_ti) / sum_j exp(eta sum_t v_tj) over C + 1 arms, of which the last is the mean over all
+    images; the loss of an image of class c weighs w_c + w_{C+1}.
+    """
+
+    def observe(memory, statistics, begins):
+        count, loss = statistics["count"], statistics["loss"]
+        of_class = jnp.where(count > 0, loss / jnp.maximum(count, 1), 0.0)
+        return {"loss": memory["loss"] + jnp.append(of_class, loss.sum() / count.sum())}
+
+    def turn(memory, counts, progress):
+        arms = hedge(memory["loss"], eta)
+        weights = arms[:-1] + arms[-1]
+        return {"weight_natural": weights, "weight_robust": weights}
+
+    return Rule(
+        ("weight_natural", "weight_robust"),
+        start=lambda counts: {"loss": jnp.zeros(len(counts) + 1)},
+        observe=observe,
+        turn=turn,
+    )
+
+
+def hedge(total_losses, eta: float):
+    """Weights [C + 1] of the arms, which add up to C."""
+    return (len(total_losses) - 1) * jax.nn.softmax(eta * total_losses)
+
+
+def frl(
+    run: Run,
+    *,
+    variant: str,
+    natural_tolerance: float,
+    boundary_tolerance: float,
+    weight_rate: float,
+    radius_rate: float,
+    limit: float,
+) -> Rule:
+    """Weights and radii by Lagrange multipliers of two constraints on each class (FRL, Xu et al. 2021).
+
+    The natural error of a class may exceed the average by `natural_tolerance`, and its boundary error, natural minus
+    robust accuracy, by `boundary_tolerance`. Weights are 1 on average over the classes, in place of the published
+    division by the sum of the weights in the batch. An objective without a loss of natural images takes the mean of the
+    two weights for its one loss. Statistics are best taken on the validation split.
+    """
+
+    def start(counts):
+        zeros = jnp.zeros(len(counts))
+        return {"natural": zeros, "boundary": zeros, "log_radius": zeros}
+
+    def observe(memory, statistics, begins):
+        natural, boundary = frl_violations(statistics, natural_tolerance, boundary_tolerance)
+        if variant == "remargin":
+            return memory | {"log_radius": memory["log_radius"] + radius_rate * boundary}
+        return {
+            "natural": frl_multipliers(memory["natural"] + weight_rate * natural, limit),
+            "boundary": frl_multipliers(memory["boundary"] + 2 * weight_rate * boundary, limit),
+            "log_radius": memory["log_radius"] + (radius_rate * boundary if variant == "both" else 0.0),
+        }
+
+    def turn(memory, counts, progress):
+        natural, boundary = frl_weights(memory["natural"]), frl_weights(memory["boundary"])
+        if not run.natural_loss:
+            natural = boundary = (natural + boundary) / 2
+        values = {"weight_natural": natural, "weight_robust": boundary}
+        if variant != "reweight":
+            values["radius_scale"] = jnp.clip(jnp.exp(2 * memory["log_radius"]), *_FRL_RADII)
+        return values
+
+    radius = () if variant == "reweight" else ("radius_scale",)
+    return Rule(("weight_natural", "weight_robust", *radius), turn, start, observe, statistics=("natural_correct",))
+
+
+def frl_violations(statistics, natural_tolerance: float, boundary_tolerance: float):
+    """By how much natural and boundary errors [C] exceed what they may; averages are over all images."""
+    count = statistics["count"]
+    natural, robust = accuracy(statistics, "natural_correct"), accuracy(statistics)
+    natural_average = statistics["natural_correct"].sum() / count.sum()
+    robust_average = statistics["correct"].sum() / count.sum()
+    boundary, boundary_average = natural - robust, natural_average - robust_average
+    return natural_average - natural - natural_tolerance, boundary - boundary_average - boundary_tolerance
+
+
+def frl_multipliers(values, limit: float):
+    """At least 0, and scaled to add up to `limit` where they add up to more."""
+    positive = jnp.maximum(values, 0.0)
+    return positive * jnp.minimum(1.0, limit / jnp.maximum(positive.sum(), 1e-12))
+
+
+def frl_weights(multipliers):
+    """C times 1/C + l_c - mean l: 1 on average, and above 0 for multipliers that add up to less than 1."""
+    return 1.0 + len(multipliers) * (multipliers - multipliers.mean())
+
+
+def fair_ard(run: Run) -> Rule:
+    """Weights by how many steps of the attack the images of a class withstand (Fair-ARD, Yue et al. 2023)."""
+
+    def neutral(num_classes):
+        return {"weight_natural": jnp.ones(num_classes), "weight_robust": jnp.ones(num_classes)}
+
+    def values(statistics):
+        weights = fair_ard_weights(accuracy(statistics, "steps_withstood"))
+        return {"weight_natural": weights, "weight_robust": weights}
+
+    return by_last_epoch(neutral, values, ("steps_withstood",))
+
+
+def fair_ard_weights(steps):
+    """(1 / steps)^2 scaled to 1 on average, then clipped to [5/6, 5/2]."""
+    return jnp.clip(mean_one((1.0 / (steps + 1e-5)) ** _FAIR_ARD_EXPONENT), *_FAIR_ARD_WEIGHTS)
+
+
+def cfol(run: Run, *, gamma: float, eta: float) -> Rule:
+    """Classes drawn by the bandit Exp3 on their adversarial errors (CFOL, Pethick et al. 2023).
+
+    A class is drawn with probability p_c = gamma / C + (1 - gamma) softmax(w)_c. Each image drawn that the attack
+    breaks adds eta / p_c to w_c: here at the end of the epoch, and not after each batch.
+    """
+
+    def observe(memory, statistics, begins):
+        # Whatever draws them now: before the remedy begins, that is every image alike.
+        drawn = statistics["count"] / statistics["count"].sum()
+        errors = statistics["count"] - statistics["correct"]
+        return memory | {"score": memory["score"] + eta * errors / jnp.maximum(drawn, 1e-6)}
+
+    def turn(memory, counts, progress):
+        return {"sampling": mean_one(cfol_probabilities(memory["score"], gamma) / memory["images"])}
+
+    return Rule(
+        ("sampling",),
+        turn,
+        start=lambda counts: {"score": jnp.zeros(len(counts)), "images": jnp.asarray(counts, jnp.float32)},
+        observe=observe,
+    )
+
+
+def cfol_probabilities(scores, gamma: float):
+    """p [C] of drawing each class."""
+    return gamma / len(scores) + (1 - gamma) * jax.nn.softmax(scores)
+
+
+def faal(run: Run, *, divergence: float) -> Rule:
+    """Weights within each batch, see `in_batch.faal`."""
+    return Rule((), turn=lambda memory, counts, progress: {}, in_batch=in_batch.faal(divergence))

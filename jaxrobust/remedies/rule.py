@@ -1,0 +1,75 @@
+"""What a remedy is made of."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+
+class Run(NamedTuple):
+    """What a remedy may know of the training.
+
+    Attributes:
+        num_epochs: of the training.
+        natural_loss: whether the objective has a loss of the images as they are.
+        beta: its trade-off between the two losses; 0 where there is none.
+    """
+
+    num_epochs: int
+    natural_loss: bool
+    beta: float
+
+
+class Rule(NamedTuple):
+    """From statistics to the values of some knobs.
+
+    Attributes:
+        knobs: names of those that it turns.
+        turn: (memory, counts [C], progress through the training in [0, 1]) -> their values, by name.
+        start: counts of training examples [C] -> memory, any pytree.
+        observe: (memory, statistics of an epoch, whether the remedy begins with the next epoch) -> memory.
+        statistics: that it needs beside statistics.ALWAYS.
+        in_batch: class weights from the batch itself, see in_batch.py; None for none.
+        average: None, or (memory, statistics of the validation split) -> (decay of the averaged weights for this epoch,
+            memory), in place of an average over steps; decay 1 leaves them as they are.
+    """
+
+    knobs: tuple[str, ...]
+    turn: Callable
+    start: Callable = lambda counts: {}
+    observe: Callable = lambda memory, statistics, begins: memory
+    statistics: tuple[str, ...] = ()
+    in_batch: Callable | None = None
+    average: Callable | None = None
+
+
+def by_counts(knobs: tuple[str, ...], values: Callable) -> Rule:
+    """A rule without memory: values(counts, progress) -> values of the knobs, by name."""
+    return Rule(knobs, turn=lambda memory, counts, progress: values(counts, progress))
+
+
+def by_last_epoch(neutral: Callable, values: Callable, statistics: tuple[str, ...] = ()) -> Rule:
+    """A rule that looks at the last epoch alone.
+
+    Args:
+        neutral: number of classes -> the knobs' values before there was one, by name.
+        values: statistics -> their values after it.
+    """
+    return Rule(
+        knobs=tuple(neutral(1)),
+        start=lambda counts: neutral(len(counts)),
+        observe=lambda memory, statistics, begins: values(statistics),
+        turn=lambda memory, counts, progress: memory,
+        statistics=statistics,
+    )
+
+
+def accuracy(statistics, correct: str = "correct", unseen=0.0):
+    """Accuracy [C] of each class; `unseen` for a class without images."""
+    count = statistics["count"]
+    return jnp.where(count > 0, statistics[correct] / jnp.maximum(count, 1), unseen)
+
+
+def mean_one(values):
+    """The values scaled to 1 on average."""
+    return values * (len(values) / values.sum())
