@@ -5,7 +5,7 @@ import math
 from jaxrobust import config as config_lib
 from jaxrobust import data, models, objectives, optimizers, remedies
 from jaxrobust.attacks import suites, threats
-from jaxrobust.data import augment
+from jaxrobust.data import augment, imbalance
 from jaxrobust.errors import FieldError
 
 # An Linf radius below this many 255ths is nearly always a fraction of [0, 1] in the wrong field (8/255 = 0.031).
@@ -29,6 +29,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     for section in ("data", "train", "eval"):
         _in_range(f"{section}.seed", config[section].seed, 0, 2**32)
     _at_least("data.validation_per_class", config.data.validation_per_class, 0)
+    imbalance.check_arguments(config.data.imbalance, config.data.imbalance_ratio)
     augment.check_arguments(tuple(config.data.augment), config.data.pad, config.data.pad_mode)
     _all("data.crop_scale", config.data.crop_scale, lambda share: 0 < share <= 1, "two rising numbers in (0, 1]")
     augment.check_streaming(tuple(config.data.augment), config.data.streaming, tuple(config.data.crop_scale))
