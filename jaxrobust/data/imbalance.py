@@ -83,7 +83,8 @@ def checked_sizes(counts: np.ndarray, profile: str, ratio: float, class_names: S
     if kept.min() < 1:
         label, largest = int(kept.argmin()), int(np.max(counts))
         problem = f"leaves no training example of class {class_names[label]!r}: the largest class has {largest}"
-        raise FieldError("data.imbalance_ratio", ratio, problem, f"use at least 1/{largest}, {1 / largest:.3g}")
+        # A hundredth more than 1 / largest, so that what is advised suffices when rounded to three digits.
+        raise FieldError("data.imbalance_ratio", ratio, problem, f"use at least {1.01 / largest:.3g}")
     return kept
 
 
