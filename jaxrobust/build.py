@@ -40,6 +40,8 @@ def dataset(config) -> data.DataSet:
         gaussians=_gaussians(config),
         streaming=config.data.streaming,
         image_size=config.data.image_size,
+        imbalance_profile=config.data.imbalance,
+        imbalance_ratio=config.data.imbalance_ratio,
         progress=console.progress,
     )
 
@@ -50,8 +52,13 @@ def description(config, images=None, num_classes: int | None = None) -> data.Des
         config.data.name,
         data_dir=config.data.data_dir,
         validation_per_class=config.data.validation_per_class,
+        seed=config.data.seed,
         gaussians=_gaussians(config),
+        streaming=config.data.streaming,
         image_size=config.data.image_size,
+        imbalance_profile=config.data.imbalance,
+        imbalance_ratio=config.data.imbalance_ratio,
+        progress=console.progress,
         images=images,
         num_classes=num_classes,
     )

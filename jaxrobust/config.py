@@ -34,7 +34,9 @@ def default() -> ml_collections.ConfigDict:
     c.data.name = "digits"  # digits | tfds:NAME | arrays:FILE.npz | folder:DIR | gaussians
     c.data.data_dir = ""  # tfds only: folder of prepared data sets; empty: $TFDS_DATA_DIR, else the TFDS default
     c.data.validation_per_class = 0  # images per class held out of the training set; 0: no validation split
-    c.data.seed = 0  # draws the validation split (and the Gaussian mixtures), not the training
+    c.data.seed = 0  # draws the validation split, the long-tailed subset and the Gaussian mixtures, not the training
+    c.data.imbalance = "none"  # long-tailed subset of the training set, label 0 largest: none | exponential | step
+    c.data.imbalance_ratio = 0.1  # its smallest class over its largest, in (0, 1]; see data/imbalance.py
     c.data.streaming = False  # tfds only: leave images in their files until needed, for sets that do not fit in memory
     c.data.image_size = 0  # streamed only: side to resize to, centre crop included; 0: the one size that the files hold
     c.data.augment = ()  # of "crop", "flip", and "resized_crop" (streamed only, first); applied in the order given

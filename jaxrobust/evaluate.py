@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxrobust import blocks, build, console, data, files, hosts, parallel, report, results, workdirs, worst_case
+from jaxrobust import blocks, build, console, data, files, hosts, parallel, report, results, runs, workdirs, worst_case
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
@@ -399,8 +399,9 @@ def finish(workdir) -> None:
 
 def _one_line(title, records, attacks) -> str:
     parts = [
-        f"{name} {100 * records[name]['accuracy']:.1f} (worst: {records[name]['worst_class']} "
-        f"{100 * records[name]['worst_class_accuracy']:.1f})"
-        for name in attacks
+        f"{name} {100 * record['accuracy']:.1f} ("
+        + (f"balanced: {100 * record['balanced_accuracy']:.1f}, " if runs.unequal(record["count"]) else "")
+        + f"worst: {record['worst_class']} {100 * record['worst_class_accuracy']:.1f})"
+        for name, record in ((name, records[name]) for name in attacks)
     ]
     return f"{title}: {', '.join(parts)}"

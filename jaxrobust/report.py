@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import classwise, figures, files, pages, report_audit, report_suites, results
+from jaxrobust import classwise, figures, files, pages, report_audit, report_suites, results, runs
 from jaxrobust.errors import UserError
-from jaxrobust.runs import CONFIDENCE, Checkpoint, Run, Score, classes_of, facts, field, headline, strongest
+from jaxrobust.runs import CONFIDENCE, Checkpoint, Run, Score, facts, field, headline, strongest, unequal
 
 REPORT = "report.html"
 MEASURED_WIDTH = 10_000  # characters: more than any table takes
@@ -62,6 +62,7 @@ def _page(run: Run, truth: dict) -> dict:
         "facts": facts(run.config, run.origin),
         "split": run.split,
         "strongest": attack,
+        "unequal": unequal(scores[attack].record["count"]),
         "selected": selected,
         "selected_name": compared[selected],
         "selected_epoch": run.epoch(selected),
@@ -135,7 +136,10 @@ def _table(scores: dict[str, Score], attack: str, left_out: int) -> Table:
         # Text and not str: a class may be called [b].
         table.add_row(Text(figures.shorten(row["name"])), str(row["count"]), *map(Text, cells))
     table.add_section()
-    for label, figure in (("average", "accuracy"), ("worst", "worst_class_accuracy"), ("gap", "gap")):
+    rows = [("average", "accuracy"), ("worst", "worst_class_accuracy"), ("gap", "gap")]
+    if any(unequal(score.record["count"]) for score in scores.values()):
+        rows.insert(1, ("balanced", "balanced_accuracy"))
+    for label, figure in rows:
         values = [getattr(score.summary, figure) for score in scores.values()]
         table.add_row(
             label, "", *(pages.NOTHING if value is None else f"{100 * value:.1f}{' ' * 10}" for value in values)
@@ -199,7 +203,7 @@ def missing(run: Run, truth: dict) -> list[str]:
     """
     selected, best = run.selected(), run.best
     scores = run.scores[selected]
-    absent = [name for name, n in zip(*classes_of(scores), strict=True) if n == 0]
+    absent = [name for name, n in zip(*runs.classes_of(scores), strict=True) if n == 0]
     some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
     epochs = field(run.config, "train.epochs")
     last_epoch = max(run.epoch(c) for c in run.scores)

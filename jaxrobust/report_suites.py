@@ -23,8 +23,8 @@ def class_truth(scores: dict[str, runs.Score], examples: dict) -> dict:
         strongest    name of the attack that leaves the lowest accuracy
         classes      names, [C]
         count        examples of each, [C]
-        attacks      by name, without members of suites: accuracy, interval, correct [C], class_accuracy [C],
-                     class_interval [C][2], and worst, see `worst_of`
+        attacks      by name, without members of suites: accuracy, interval, balanced_accuracy, balanced_interval,
+                     correct [C], class_accuracy [C], class_interval [C][2], and worst, see `worst_of`
         suites       by name: stages, see `stages`, and loss, see `loss`, or null where there is none
 
     Accuracies, losses and intervals are fractions; null for a class without examples.
@@ -52,6 +52,8 @@ def _attack(score: runs.Score) -> dict:
     return {
         "accuracy": score.summary.accuracy,
         "interval": list(score.interval),
+        "balanced_accuracy": score.summary.balanced_accuracy,
+        "balanced_interval": score.balanced_interval and list(score.balanced_interval),
         "correct": score.record["correct"],
         "class_accuracy": list(score.summary.class_accuracy),
         "class_interval": [list(interval) for interval in score.class_interval],
@@ -90,6 +92,7 @@ def stages(scores: dict[str, runs.Score], suite: str) -> list[dict]:
         attack       its name
         settings     what it does, in words
         accuracy     after it
+        balanced_accuracy    likewise
         worst        names of the classes with the lowest accuracy after it
         worst_class_accuracy
         broken       number of examples that withstood the members before it and not it; null without a clean result
@@ -111,6 +114,7 @@ def stages(scores: dict[str, runs.Score], suite: str) -> list[dict]:
                 "attack": member,
                 "settings": in_words(member, record),
                 "accuracy": score.summary.accuracy,
+                "balanced_accuracy": score.summary.balanced_accuracy,
                 "worst": [score.class_names[c] for c in worst.classes],
                 "worst_class_accuracy": worst.accuracy,
                 "broken": None if before is None else sum(before.record["correct"]) - sum(record["correct"]),

@@ -30,6 +30,7 @@ class Score:
     record: dict
     summary: classwise.Summary
     interval: tuple[float, float]  # of the example-weighted accuracy
+    balanced_interval: tuple[float, float] | None
     class_interval: tuple[tuple[float, float], ...]  # [C]
 
     @classmethod
@@ -41,6 +42,7 @@ class Score:
             record=record,
             summary=classwise.summary(correct, count),
             interval=(float(total_low[0]), float(total_high[0])),
+            balanced_interval=classwise.balanced_interval(correct, count, CONFIDENCE),
             class_interval=tuple(zip(low.tolist(), high.tolist(), strict=True)),
         )
 
@@ -179,7 +181,7 @@ def facts(config: dict, origin: dict | None) -> list[tuple[str, str]]:
     if not config:
         return []
     facts = {
-        "data": field(config, "data.name"),
+        "data": _data(config),
         "model": field(config, "model.name"),
         "threat": _threat(field(config, "threat", {})),
     }
@@ -194,11 +196,23 @@ def facts(config: dict, origin: dict | None) -> list[tuple[str, str]]:
     return [(name, fact) for name, fact in facts.items() if fact]
 
 
+def _data(config: dict) -> str | None:
+    name, profile = field(config, "data.name"), field(config, "data.imbalance", "none")
+    if profile == "none":
+        return name
+    return f"{name}, {profile} imbalance of ratio {field(config, 'data.imbalance_ratio'):g} in training"
+
+
 def _threat(threat: dict) -> str | None:
     if not threat:
         return None
     eps = threat.get("eps") if threat.get("eps") is not None else threat.get("eps_255", 0) / 255
     return f"{pages.norm(threat.get('norm'))} ball of radius {pages.radius(eps, threat.get('norm'))}"
+
+
+def unequal(count: Iterable[int]) -> bool:
+    """Whether classes have unequal numbers of examples, so that the balanced accuracy says something of its own."""
+    return len(set(count) - {0}) > 1
 
 
 def classes_of(scores: dict[str, Score]) -> tuple[list[str], list[int]]:

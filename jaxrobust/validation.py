@@ -5,7 +5,7 @@ import math
 from jaxrobust import build, data, files, models, objectives, optimizers, remedies
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites, threats
-from jaxrobust.data import augment
+from jaxrobust.data import augment, imbalance
 from jaxrobust.errors import FieldError
 from jaxrobust.remedies import difficulty, long_tail
 
@@ -35,6 +35,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     for section in ("data", "train", "eval"):
         _in_range(f"{section}.seed", config[section].seed, 0, 2**32)
     _at_least("data.validation_per_class", config.data.validation_per_class, 0)
+    imbalance.check_arguments(config.data.imbalance, config.data.imbalance_ratio)
     augment.check_arguments(tuple(config.data.augment), config.data.pad, config.data.pad_mode)
     _all("data.crop_scale", config.data.crop_scale, lambda share: 0 < share <= 1, "two rising numbers in (0, 1]")
     augment.check_streaming(tuple(config.data.augment), config.data.streaming, tuple(config.data.crop_scale))

@@ -148,3 +148,26 @@ def test_wilson_interval_of_nothing_is_everything():
     low, high = classwise.wilson_interval([0, 4], [0, 8])
     assert (low[0], high[0]) == (0, 1)
     assert 0 < low[1] < 0.5 < high[1] < 1
+
+
+def test_balanced_interval():
+    """Of one class it is Wilson's; a rare class makes it wider; it is around the mean of the class accuracies."""
+    one = binomtest(7, 9).proportion_ci(method="wilson")
+    assert classwise.balanced_interval([7, 0], [9, 0]) == pytest.approx((one.low, one.high))
+    a, b = binomtest(18, 90).proportion_ci(method="wilson"), binomtest(1, 10).proportion_ci(method="wilson")
+    below, above = np.hypot(0.2 - a.low, 0.1 - b.low) / 2, np.hypot(a.high - 0.2, b.high - 0.1) / 2
+    assert classwise.balanced_interval([18, 1], [90, 10]) == pytest.approx((0.15 - below, 0.15 + above))
+    low, high = classwise.balanced_interval([50, 500], [100, 1000])
+    assert low < 0.5 < high
+    wider = classwise.balanced_interval([5, 500], [10, 1000])
+    assert wider[0] < low and high < wider[1]
+    assert classwise.balanced_interval([0, 0], [3, 4])[0] == 0 and classwise.balanced_interval([3, 4], [3, 4])[1] == 1
+    assert classwise.balanced_interval([0], [0]) is None
+
+
+def test_balanced_interval_covers_the_mean_over_classes():
+    rng = np.random.default_rng(0)
+    count, rate = np.array([1000, 200, 40, 10]), np.array([0.9, 0.6, 0.3, 0.1])
+    intervals = [classwise.balanced_interval(correct, count) for correct in rng.binomial(count, rate, (4000, 4))]
+    low, high = np.array(intervals).T
+    assert 0.94 < np.mean((low <= rate.mean()) & (rate.mean() <= high)) < 0.99

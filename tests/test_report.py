@@ -257,6 +257,43 @@ def test_many_unbalanced_classes(tmp_path, num_classes):
     assert f"bottom-{num_classes // 10}" in page.text
 
 
+def test_unequal_classes_are_weighed_both_ways(tmp_path):
+    """90 and 10 images: 0.9 * 30 + 0.1 * 40 = 31 % of the images under PGD, 35 % if the classes weigh the same."""
+    run = SMALL | {"per_class": np.array([90, 10])}
+    page = read_page(write_run(tmp_path, **run, standard=[0.2, 0.1]))
+    of = "19.0 % [12.5, 27.8] of the 100 test images correctly, and 15.0 % [9.6, 30.9] if every class weighs the same"
+    assert of in page.text
+    headers = [row for row in page.rows if "balanced" in row]
+    assert len(headers) == 4  # the checkpoints, the worst classes, the stages, every figure
+    assert {row[2].split()[0] for row in page.rows if row[0] in ("apgd_t20 steps", "together", "standard")} >= {"15.0"}
+    assert all(len(row) == len(headers[2]) for row in page.rows if row[0] in ("apgd_t20 steps", "together"))
+    rows = terminal_rows(tmp_path)
+    assert rows["average"] == ["89.0", "31.0", "19.0"]
+    assert rows["balanced"] == ["85.0", "35.0", "15.0"]
+
+
+def test_equal_classes_show_one_average(tmp_path):
+    """Both averages are the same; a class without examples takes no part in either."""
+    page = read_page(
+        write_run(
+            tmp_path,
+            **SMALL
+            | {"per_class": np.array([50, 50, 0]), "names": ["a", "b", "c"]}
+            | {"clean": [0.9, 0.8, 0], "robust": [0.3, 0.4, 0]},
+        )
+    )
+    assert "weighs the same" not in page.text.partition("Definitions")[0]
+    assert len([row for row in page.rows if "balanced" in row]) == 1  # every figure
+    assert "balanced" not in terminal_rows(tmp_path)
+
+
+def terminal_rows(workdir) -> dict[str, list[str]]:
+    """The cells of the terminal's table by the first of their row."""
+    _, table = report.class_table(workdir)
+    columns = [[str(cell).strip() for cell in column.cells] for column in table.columns]
+    return {row[0]: list(row[2:]) for row in zip(*columns, strict=True)}
+
+
 def test_hostile_names_are_text(tmp_path):
     hostile = '<b>&"x'
     write_run(tmp_path, names=[hostile, "<script>alert(1)</script>"], clean=[0.9, 0.8], robust=[0.3, 0.4], per_class=50)

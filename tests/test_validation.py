@@ -57,6 +57,8 @@ WRONG = {
     "threat.eps_255": [-1.0, 0.031, 2000.0, float("nan"), float("inf")],
     "threat.eps": [-0.1, 8.0, float("nan")],
     "attack.steps": [0],
+    "data.imbalance": ["exp"],
+    "data.imbalance_ratio": [0.0, 1.5, -0.1, float("nan")],
     "attack.restarts": [0],
     "attack.batch_norm": ["both"],
     "attack.step_size_255": [0.0, 0.007, -2.0, 100.0],

@@ -20,7 +20,7 @@ Rates are fractions in [0, 1]. A class without examples has no accuracy: nan in 
 
 from jaxrobust.classwise.counts import class_counts, confusion, correct_counts
 from jaxrobust.classwise.discrepancy import Summary, boundary_error, class_accuracy, summary
-from jaxrobust.classwise.intervals import wilson_interval
+from jaxrobust.classwise.intervals import balanced_interval, wilson_interval
 from jaxrobust.classwise.paired import (
     AttackLoss,
     PairedCounts,
@@ -42,6 +42,7 @@ __all__ = [
     "WorstClass",
     "WorstDifference",
     "attack_loss",
+    "balanced_interval",
     "boundary_error",
     "class_accuracy",
     "class_counts",

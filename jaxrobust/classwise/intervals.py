@@ -1,4 +1,4 @@
-"""How sure a class accuracy is: confidence intervals for a proportion."""
+"""How sure a class accuracy is, or the mean of several: confidence intervals for proportions."""
 
 import numpy as np
 from scipy.special import ndtri
@@ -32,6 +32,27 @@ def wilson_interval(correct, count, confidence: float = 0.95) -> tuple[np.ndarra
     low = np.where(correct == 0, 0.0, centre - half_width)
     high = np.where(correct == count, 1.0, centre + half_width)
     return low, high
+
+
+def balanced_interval(correct, count, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Interval of the mean of the class accuracies; None if no class has examples.
+
+    That of Zou, Huang & Zhang (2009) for a linear function of independent proportions: each end lies as far from the
+    mean as the root of the summed squares, over C, of the distances from each class's accuracy to its Wilson limit.
+
+    Args:
+        correct, count, confidence: as for `wilson_interval`; classes without examples take no part.
+
+    Raises:
+        ValueError: as for `wilson_interval`.
+    """
+    low, high = wilson_interval(correct, count, confidence)
+    present = np.asarray(count) > 0
+    if not present.any():
+        return None
+    accuracy = np.asarray(correct)[present] / np.asarray(count)[present]
+    below, above = (np.linalg.norm(limit[present] - accuracy) / accuracy.size for limit in (low, high))
+    return float(max(accuracy.mean() - below, 0.0)), float(min(accuracy.mean() + above, 1.0))
 
 
 def checked_confidence(confidence: float) -> float:

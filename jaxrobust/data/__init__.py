@@ -12,7 +12,7 @@ TensorFlow is imported by the `tfds:` source alone, and only when it reads.
 
 from collections.abc import Callable
 
-from jaxrobust.data import checks, randomness, sources, splits
+from jaxrobust.data import checks, imbalance, randomness, sources, splits
 from jaxrobust.data.dataset import DataSet, Split
 from jaxrobust.data.describe import Description, describe, is_there, random_dataset
 from jaxrobust.data.sources import Gaussians, check_name, check_streaming
@@ -40,18 +40,22 @@ def load(
     gaussians: Gaussians | None = None,
     streaming: bool = False,
     image_size: int = 0,
+    imbalance_profile: str = "none",
+    imbalance_ratio: float = 1.0,
     progress: Callable = sources.no_progress,
 ) -> DataSet:
-    """Reads and checks a data set, and takes the validation split from its training set.
+    """Reads and checks a data set, takes the validation split from its training set, and makes the rest long-tailed.
 
     Args:
         name: `digits`, `tfds:NAME`, `arrays:FILE.npz`, `folder:DIR` or `gaussians`; see `sources`.
         data_dir: folder of prepared TFDS data sets; empty: `TFDS_DATA_DIR`, else TFDS's own default.
         validation_per_class: examples of every class to move from train to validation.
-        seed: selects the validation examples and, for `gaussians`, the draw. The test split of `digits` is fixed.
+        seed: selects the validation examples, those of a long-tailed set, and, for `gaussians`, the draw. The test
+            split of `digits` is fixed.
         gaussians: the mixture that the name `gaussians` stands for.
         streaming: leave the images in their files until they are needed; `tfds:` sets alone.
         image_size: side that streamed images are resized to; 0 leaves them as they are.
+        imbalance_profile, imbalance_ratio: of the training set that is left, see `imbalance`.
         progress: (title, total, unit) -> context that gives advance(amount): shows the indexing of files to stream.
 
     Raises:
@@ -65,5 +69,12 @@ def load(
     class_names, train, test = checks.checked(raw, name)
     train, validation = splits.hold_out(
         train, validation_per_class, class_names, randomness.generator(seed, "validation")
+    )
+    train = imbalance.subset(
+        train,
+        class_names,
+        profile=imbalance_profile,
+        ratio=imbalance_ratio,
+        rng=randomness.generator(seed, "imbalance"),
     )
     return DataSet(name, class_names, train, validation, test)

@@ -5,10 +5,11 @@ For measuring and for planning, on machines that have no data: `random_dataset` 
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
-from jaxrobust.data import sources
+from jaxrobust.data import checks, imbalance, sources
 from jaxrobust.data.dataset import DataSet, Split
 from jaxrobust.data.sources import Gaussians, check_name
 from jaxrobust.errors import FieldError
@@ -24,7 +25,7 @@ class Description:
         name: as the user wrote it, for example `tfds:cifar10`.
         image_shape: (height, width, channels).
         num_classes: of the labels.
-        train_examples: after the validation split is taken out.
+        train_examples: after the validation split is taken out, and of a long-tailed subset what it keeps.
         pixel_type: "uint8" (0..255) or "float32" (in [0, 1]).
     """
 
@@ -47,6 +48,11 @@ _KNOWN = {
     "mnist": ((28, 28, 1), 10, 60_000),
     "svhn_cropped": ((32, 32, 3), 10, 73_257),
 }
+# Training examples of each class, of those whose classes are not of one size, or nearly so.
+_KNOWN_COUNTS = {
+    "mnist": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+    "svhn_cropped": (4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659),
+}
 
 
 def describe(
@@ -54,15 +60,24 @@ def describe(
     *,
     data_dir: str = "",
     validation_per_class: int = 0,
+    seed: int = 0,
     gaussians: Gaussians | None = None,
+    streaming: bool = False,
     image_size: int | None = None,
+    imbalance_profile: str = "none",
+    imbalance_ratio: float = 1.0,
     images: tuple[int, int, int, int] | None = None,
     num_classes: int | None = None,
+    progress: Callable = sources.no_progress,
 ) -> Description:
     """Find out a data set's shape, classes and size, without reading its images where that can be had.
 
+    The size of a long-tailed subset depends on the labels, so a prepared set is read for them. Of one that is not there
+    the classes are taken to be of one size, unless it is known better.
+
     Args:
-        name, data_dir, validation_per_class, gaussians: as for `jaxrobust.data.load`.
+        name, data_dir, validation_per_class, seed, gaussians, streaming, progress: as for `jaxrobust.data.load`.
+        imbalance_profile, imbalance_ratio: likewise.
         image_size: height and width that images are brought to, for sets whose images vary in size.
         images: (training examples, height, width, channels), used instead of what the source says.
         num_classes: likewise.
@@ -71,19 +86,25 @@ def describe(
         FieldError: the name is none, or nothing is known of the set; it says how to describe it.
     """
     form, argument = check_name(name)
-    pixel_type = "uint8"
+    pixel_type, counts = "uint8", None
     if images is not None and num_classes is not None:
         examples, *shape = images
         classes = num_classes
     elif form == "tfds":
         shape, classes, examples = _of_tfds(argument, data_dir)
+        if imbalance_profile != "none":
+            counts = _counts_of_tfds(argument, data_dir, classes, streaming, progress)
     elif form == "gaussians" and gaussians is not None:
         shape, classes, examples = (1, gaussians.dimension, 1), len(gaussians.means), gaussians.train_examples
         pixel_type = "float32"
+        if imbalance_profile != "none":
+            counts = np.bincount(gaussians.train_labels(seed), minlength=classes)
     else:
-        raw = sources.read(name, data_dir=data_dir, seed=0, gaussians=gaussians)
+        raw = sources.read(name, data_dir=data_dir, seed=seed, gaussians=gaussians)
         shape, classes, examples = raw.train_images.shape[1:], len(raw.class_names), len(raw.train_images)
         pixel_type = "uint8" if raw.train_images.dtype == np.uint8 else "float32"
+        labels = checks.checked_labels(raw.train_labels, classes, name, "training")
+        counts = np.bincount(labels, minlength=classes)
     if images is not None:
         examples, *shape = images
     classes = num_classes or classes
@@ -94,11 +115,15 @@ def describe(
         raise FieldError("data.name", name, "has images of different sizes", _REMEDY)
     if examples is None:
         raise FieldError("data.name", name, "its number of examples is known only when it is prepared", _REMEDY)
-    left = examples - validation_per_class * classes
-    if left < classes:
+    if counts is None or (len(counts), counts.sum()) != (classes, examples):
+        counts = (np.arange(classes) + examples) // classes
+    left = counts - validation_per_class
+    if left.min() < 1:
         problem = f"leaves no example of some class: {examples} training examples in {classes} classes"
         raise FieldError("data.validation_per_class", validation_per_class, problem, "hold out fewer")
-    return Description(name, (height, width, channels), classes, left, pixel_type)
+    if imbalance_profile != "none":
+        left = imbalance.checked_sizes(left, imbalance_profile, imbalance_ratio, range(classes))
+    return Description(name, (height, width, channels), classes, int(left.sum()), pixel_type)
 
 
 def is_there(name: str, data_dir: str = "") -> bool:
@@ -141,3 +166,16 @@ def _of_tfds(tfds_name: str, data_dir: str):
         problem = "is unknown without TensorFlow Datasets, which is not installed here"
         raise FieldError("data.name", f"tfds:{tfds_name}", problem, _REMEDY)
     return shape, classes, examples
+
+
+def _counts_of_tfds(tfds_name: str, data_dir: str, classes: int, streaming: bool, progress: Callable):
+    """Training examples of each class of a TFDS set, [classes] int; None for what nobody knows."""
+    with contextlib.suppress(ImportError):
+        from jaxrobust.data.sources import tfds
+
+        labels = tfds.train_labels(tfds_name, data_dir, streaming, progress)
+        if labels is not None:
+            labels = checks.checked_labels(labels, classes, f"tfds:{tfds_name}", "training")
+            return np.bincount(labels, minlength=classes)
+    known = _KNOWN_COUNTS.get(tfds_name.partition(":")[0])
+    return None if known is None else np.array(known)

@@ -51,6 +51,10 @@ class Gaussians:
             self._require(field, getattr(self, field) >= 1, "is too small", "use at least 1")
         self._require("pixels_per_unit", 0 < self.pixels_per_unit < math.inf, "is out of range", "use a number above 0")
 
+    def train_labels(self, seed: int) -> np.ndarray:
+        """[train_examples] int, those of the training set that `read` draws."""
+        return _draw_labels(self, self.train_examples, randomness.generator(seed, "gaussians train"))
+
     def _require(self, field: str, condition: bool, problem: str, remedy: str):
         if not condition:
             raise FieldError(f"data.gaussians.{field}", getattr(self, field), problem, remedy)
@@ -85,11 +89,15 @@ def read(mixture: Gaussians, seed: int) -> RawDataSet:
 
 def _draw(mixture: Gaussians, num_examples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """`num_examples` independent draws: values [N, d] float32 in units of the mixture, labels [N]."""
-    priors = np.asarray(mixture.priors, np.float64)
-    labels = rng.choice(len(priors), num_examples, p=priors / priors.sum())
+    labels = _draw_labels(mixture, num_examples, rng)
     means, stddevs = (np.asarray(v, np.float32)[labels, None] for v in (mixture.means, mixture.stddevs))
     noise = rng.standard_normal((num_examples, mixture.dimension), np.float32)
     return means + stddevs * noise, labels
+
+
+def _draw_labels(mixture: Gaussians, num_examples: int, rng: np.random.Generator) -> np.ndarray:
+    priors = np.asarray(mixture.priors, np.float64)
+    return rng.choice(len(priors), num_examples, p=priors / priors.sum())
 
 
 def _pixels(values: np.ndarray, pixels_per_unit: float) -> np.ndarray:

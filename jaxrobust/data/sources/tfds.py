@@ -114,6 +114,25 @@ def describe(tfds_name: str, data_dir: str) -> tuple[tuple[int | None, ...], int
     return features["image"].shape, features["label"].num_classes, examples or None
 
 
+def train_labels(tfds_name: str, data_dir: str, streaming: bool, progress: Callable) -> np.ndarray | None:
+    """Labels [N] of the training set, in the order of its files; None where it is not prepared.
+
+    Args:
+        tfds_name, data_dir, progress: as for `stream`.
+        streaming: whether its images are streamed: the labels then come from the files' index.
+
+    Raises:
+        FieldError: as for `read`.
+    """
+    with _quiet():
+        builder = _best_builder(tfds_name, data_dir)
+        if not builder.is_prepared() or "train" not in builder.info.splits:
+            return None
+        if streaming:
+            return _index(builder, "train", tfds_name, progress)[1].labels
+        return _read_split(builder, "train", tfds_name)[1]
+
+
 def _test_split(builder: tfds.core.DatasetBuilder, tfds_name: str) -> str:
     """`test`, or `validation` if there is no test split or its labels are kept back, which TFDS writes as -1."""
     splits = builder.info.splits
@@ -266,27 +285,33 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, tfds_name: str) -
 
 def _stream_split(builder, split: str, tfds_name: str, image_size: int, progress: Callable):
     """Images [N, H, W, C], still in their files, and labels [N] of a split, in the order of its files."""
-    name, info = f"tfds:{tfds_name}", builder.info
-    if info.file_format != tfds.core.FileFormat.TFRECORD:
-        raise _error(
-            tfds_name,
-            f"is stored as {info.file_format.value}, streamed are TFRecord files",
-            f"prepare it by `tfds build {tfds_name} --file_format=tfrecord`",
-        )
-    image = info.features["image"]
+    image = builder.info.features["image"]
     if image.dtype != np.uint8:
         raise _error(tfds_name, f"has images of type {np.dtype(image.dtype)}", "stream sets of 8-bit images")
-    files = [os.fspath(file) for file in info.splits[split].filepaths]
-    index = records.load_index(files, name, progress)
-    found, promised = len(index.labels), info.splits[split].num_examples
-    if found != promised:
-        raise _error(
-            tfds_name, f"split {split!r} holds {found} examples, not the promised {promised}", "prepare it anew"
-        )
-    images = records.RecordImages.of(name, files, index, image.shape, resized=image_size > 0)
+    files, index = _index(builder, split, tfds_name, progress)
+    images = records.RecordImages.of(f"tfds:{tfds_name}", files, index, image.shape, resized=image_size > 0)
     if image_size:
         return images.with_shape((image_size, image_size, image.shape[2])), index.labels
     if None in image.shape:
         # Not declared: that of the first image, and the first one of another size is an error.
         images = images.with_shape(images.first_shape())
     return images, index.labels
+
+
+def _index(builder, split: str, tfds_name: str, progress: Callable) -> tuple[list[str], records.Index]:
+    """The files of a split and their index."""
+    info = builder.info
+    if info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise _error(
+            tfds_name,
+            f"is stored as {info.file_format.value}, streamed are TFRecord files",
+            f"prepare it by `tfds build {tfds_name} --file_format=tfrecord`",
+        )
+    files = [os.fspath(file) for file in info.splits[split].filepaths]
+    index = records.load_index(files, f"tfds:{tfds_name}", progress)
+    found, promised = len(index.labels), info.splits[split].num_examples
+    if found != promised:
+        raise _error(
+            tfds_name, f"split {split!r} holds {found} examples, not the promised {promised}", "prepare it anew"
+        )
+    return files, index

@@ -1,0 +1,97 @@
+"""Long-tailed training sets: a random subset of any set, in which classes are the rarer the larger their label.
+
+    sizes(counts, "exponential", 0.02)        # CIFAR-10: 5000 3237 2096 1357 878 568 368 238 154 100
+    subset(train, class_names, profile="step", ratio=0.1, rng=rng)
+
+Validation and test stay as they are: the validation split is held out before, from the whole training set.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxrobust.data.dataset import Split
+from jaxrobust.errors import FieldError
+
+PROFILES = ("none", "exponential", "step")
+
+
+def sizes(counts: np.ndarray, profile: str, ratio: float) -> np.ndarray:
+    """How many examples of each class to keep (Cui et al. 2019; Cao et al. 2019).
+
+        exponential   floor(n_max * ratio^(c / (C - 1)))
+        step          n_max for the first half of the classes, the middle one included, and floor(n_max * ratio)
+
+    n_max is the size of the largest class there is, whichever that is. A class that has fewer examples than its share
+    keeps all it has: where classes are of unequal size, the ratio of the smallest to the largest may come out another.
+
+    Args:
+        counts: [C] examples of each class, at least 1.
+        profile: one of `PROFILES`; `none` keeps all.
+        ratio: of the smallest class to the largest, in (0, 1].
+
+    Returns:
+        [C] int64; never more than `counts`, never more for a smaller ratio, and 0 where a share is below one example.
+    """
+    counts = np.asarray(counts, np.int64)
+    place = np.arange(len(counts))
+    if profile == "exponential":
+        share = ratio ** (place / (len(counts) - 1))
+    elif profile == "step":
+        share = np.where(2 * place < len(counts), 1.0, ratio)
+    else:
+        return counts
+    # A whole number, such as 1000 * 0.001^(1/3), must not fall to the one below it by rounding.
+    wanted = np.floor(np.round(counts.max() * share, 6)).astype(np.int64)
+    return np.minimum(counts, wanted)
+
+
+def subset(train: Split, class_names: Sequence[str], *, profile: str, ratio: float, rng: np.random.Generator) -> Split:
+    """The long-tailed subset of a training split, in the original order; of profile `none`, the split itself.
+
+    Of the same draw, what a smaller ratio keeps is a subset of what a larger one keeps.
+
+    Args:
+        train: streamed or not; every class has examples.
+        class_names: C names.
+        profile, ratio: as for `sizes`.
+        rng: source of the draw.
+
+    Raises:
+        FieldError: a class would keep no example.
+    """
+    if profile == "none":
+        return train
+    counts = train.counts(len(class_names))
+    kept = checked_sizes(counts, profile, ratio, class_names)
+    # Class after class, each in random order, of which the first are kept whatever their number.
+    order = rng.permutation(len(train))
+    by_class = order[np.argsort(train.labels[order], kind="stable")]
+    rank = np.arange(len(train)) - np.repeat(np.cumsum(counts) - counts, counts)
+    mask = np.zeros(len(train), bool)
+    mask[by_class] = rank < np.repeat(kept, counts)
+    return train.take(mask)
+
+
+def checked_sizes(counts: np.ndarray, profile: str, ratio: float, class_names: Sequence[str]) -> np.ndarray:
+    """`sizes`, all of them at least 1.
+
+    Raises:
+        FieldError: a class would keep no example.
+    """
+    kept = sizes(counts, profile, ratio)
+    if kept.min() < 1:
+        label, largest = int(kept.argmin()), int(np.max(counts))
+        problem = f"leaves no training example of class {class_names[label]!r}: the largest class has {largest}"
+        # A hundredth more than 1 / largest, so that what is advised suffices when rounded to three digits.
+        raise FieldError("data.imbalance_ratio", ratio, problem, f"use at least {1.01 / largest:.3g}")
+    return kept
+
+
+def check_arguments(profile: str, ratio: float) -> None:
+    """Raises FieldError unless `subset` can use these arguments."""
+    if profile not in PROFILES:
+        raise FieldError("data.imbalance", profile, "is unknown", f"choose one of {', '.join(PROFILES)}")
+    if not 0 < ratio <= 1:
+        problem = "is no ratio of the smallest class to the largest"
+        raise FieldError("data.imbalance_ratio", ratio, problem, "use a number above 0, up to 1, for example 0.02")
