@@ -15,7 +15,7 @@ SMALLEST_EPS_255 = 0.1
 SMALLEST_EPS_255_OF = {"l2": 12.0, "l1": 120.0}
 # Settings of remedies that are at least 0 and below 1; all other numbers are at least 0.
 _REMEDY_FRACTIONS = (
-    *("begin", "counts_decay", "reweight.beta", "frl.limit"),
+    *("begin", "counts_decay", "reweight.beta", "frl.limit", "cfol.gamma"),
     *("cfa.average_threshold", "cfa.average_decay", "spectral.weight"),
 )
 USUAL_EPS_255_OF = {"l2": "128 (0.5)", "l1": "3060 (12)"}

@@ -8,10 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrobust import models, objectives, parallel, remedies, train_state, train_steps
+from jaxrobust import models, objectives, observation, parallel, remedies, train_state, train_steps
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.data.augment import augment
+from jaxrobust.data.dataset import Split
+from jaxrobust.errors import FieldError
+from jaxrobust.remedies import in_batch
 
 CLASSES, SHAPE, BATCH = 5, (8, 8, 3), 16
 RNG = np.random.default_rng(0)
@@ -20,17 +23,26 @@ LABELS = RNG.integers(0, CLASSES, 40).astype(np.int32)
 WHOLE, SHARE = parallel.REPLICATED, parallel.SHARDED
 
 
-def make(attack_batch_norm="train", objective="pgd_at"):
-    model = models.create("cnn", num_classes=CLASSES, width=4, batch_norm_axis=parallel.AXIS, canonical_gradients=True)
+def make(attack_batch_norm="train", objective="pgd_at", model="cnn", random_start=True, warmup_steps=0, **options):
+    model = models.create(
+        model, num_classes=CLASSES, width=4, hidden=(8,), batch_norm_axis=parallel.AXIS, canonical_gradients=True
+    )
     optimizer = optax.sgd(0.1, momentum=0.9)
-    attack = train_steps.TrainAttack(Pgd(threats.NORMS["linf"], steps=3), 8 / 255, 2 / 255, attack_batch_norm)
+    attack = train_steps.TrainAttack(
+        Pgd(threats.NORMS["linf"], steps=3, random_start=random_start),
+        8 / 255,
+        2 / 255,
+        attack_batch_norm,
+        warmup_steps,
+    )
     step = train_steps.make_train_step(
         model,
-        objectives.create(objective, objectives.Settings()),
+        objectives.create(objective, objectives.Settings(replays=3)),
         optimizer,
         attack,
         augment=partial(augment, operations=("crop", "flip"), pad=2, pad_mode="zero"),
         average_decay=0.9,
+        **options,
     )
     state = train_state.create(
         model,
@@ -193,3 +205,114 @@ def test_radius_scale_acts_on_its_class_alone():
     assert changed[2], "a larger radius must show in the loss of the class"
     # The others change only through the shared batch statistics.
     assert np.abs(robust.class_sums["loss"] - scaled.class_sums["loss"]).argmax() == 2
+
+
+MLP = {"model": "mlp"}
+CASES = {
+    "awp": {"objective": "trades", "weight_perturbation": train_steps.WeightPerturbation(0.01, 0)},
+    "weights in the batch": {"objective": "variance_penalty", "in_batch": (in_batch.faal(0.5),)},
+    "free": {"objective": "free"},
+    "bat": {"objective": "bat"},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_update_of_other_objectives_is_the_same_on_1_and_4_devices(case):
+    one, (loss,) = train(1, 1, **MLP, **CASES[case])
+    many, (loss_of_many,) = train(4, 1, **MLP, **CASES[case])
+    np.testing.assert_allclose(loss_of_many, loss, rtol=1e-5)
+    assert_trees_close(many.weights, one.weights, atol=2e-6, rtol=1e-4)
+    assert_trees_close(many.class_sums, one.class_sums, rtol=1e-5)
+
+
+def test_free_by_hand():
+    """Three updates, each at images moved by the gradient of the one before, which the same pass gave."""
+    model, _, state = make(objective="free", random_start=False, **MLP)
+    after, _ = train(1, 1, objective="free", random_start=False, **MLP)
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 0), i)))
+    batch = orders(1)[0]
+    images = augment(
+        keys(jnp.arange(BATCH))[:, 0],
+        IMAGES[batch] / np.float32(255),
+        operations=("crop", "flip"),
+        pad=2,
+        pad_mode="zero",
+    )
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    params, opt_state, adversarial = state.weights.params, state.opt_state, images
+    for _ in range(3):
+
+        def loss(params, adversarial):
+            logits = model.apply({"params": params, "batch_stats": {}}, adversarial, train=True)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[batch]).mean()
+
+        gradients, ascent = jax.grad(loss, argnums=(0, 1))(params, adversarial)
+        adversarial = jnp.clip(adversarial + 2 / 255 * jnp.sign(ascent), images - 8 / 255, images + 8 / 255).clip(0, 1)
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    assert_trees_close(after.weights.params, params, rtol=1e-4, atol=1e-6)
+    assert after.step == 1 and after.class_sums["count"].sum() == BATCH
+
+
+def test_weights_are_perturbed_uphill_by_their_share():
+    params = {"kernel": jnp.array([[3.0, 0.0], [0.0, 4.0]]), "bias": jnp.array([1.0, 2.0])}
+    gradients = {"kernel": jnp.array([[0.0, 6.0], [8.0, 0.0]]), "bias": jnp.array([1.0, 1.0])}
+    moved = train_steps.perturb_weights(params, gradients, 0.1)
+    np.testing.assert_allclose(moved["kernel"], params["kernel"] + 0.1 * 5 * gradients["kernel"] / 10, rtol=1e-6)
+    np.testing.assert_array_equal(moved["bias"], params["bias"])
+
+
+def test_weight_perturbation_begins_when_it_is_due_and_raises_the_loss():
+    _, (plain,) = train(1, 1, **MLP)
+    _, (later,) = train(1, 1, **MLP, weight_perturbation=train_steps.WeightPerturbation(0.1, 1))
+    _, (now,) = train(1, 1, **MLP, weight_perturbation=train_steps.WeightPerturbation(0.1, 0))
+    assert later == pytest.approx(plain, rel=1e-6) and now > 1.01 * plain
+
+
+def test_the_radius_warms_up_from_nothing():
+    warm, _ = train(1, 1, **MLP, warmup_steps=10)
+    clean, _ = train(1, 1, **MLP, objective="standard")
+    assert_trees_close(warm.weights, clean.weights, rtol=1e-4, atol=1e-6)
+
+
+def test_targets_are_wrong_classes_as_often_as_they_should_be():
+    logit = jnp.array([0.0, 1.0, 2.0])
+    labels = jnp.repeat(jnp.arange(3), 4000)
+    keys = jax.random.split(jax.random.key(0), 12000)
+    targets = np.asarray(train_steps.draw_targets(keys, logit, labels)).reshape(3, 4000)
+    for label in range(3):
+        weight = np.exp(np.asarray(logit)) * (np.arange(3) != label)
+        share = np.bincount(targets[label], minlength=3) / 4000
+        np.testing.assert_allclose(share, weight / weight.sum(), atol=0.03)  # four standard errors
+        assert share[label] == 0
+
+
+def test_an_observation_counts_every_image_once_on_any_number_of_devices():
+    """At a standard model, by hand; and what fills a batch up is no image."""
+    model, _, state = make(**MLP)
+    attack = train_steps.TrainAttack(Pgd(threats.NORMS["linf"], steps=3), 8 / 255, 2 / 255, "eval")
+    objective = objectives.create("pgd_at", objectives.Settings())
+    names = ("natural_correct", "confusion", "steps_withstood")
+    found = []
+    for devices in (1, 4):
+        mesh = parallel.make_mesh(jax.devices()[:devices])
+        observe = parallel.spmd(
+            train_steps.make_observe_step(model, objective, attack, names),
+            mesh,
+            in_specs=(WHOLE, SHARE, SHARE, SHARE, WHOLE),
+            out_specs=WHOLE,
+        )
+        observer = observation.Observer(observe, Split(IMAGES, LABELS), CLASSES, batch_size=16, seed=0, mesh=mesh)
+        found.append(jax.device_get(observer(parallel.replicate(state.weights, mesh))))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *found)
+    logits = model.apply(state.weights.variables, IMAGES / np.float32(255), train=False)
+    correct = np.bincount(LABELS[logits.argmax(1) == LABELS], minlength=CLASSES)
+    np.testing.assert_array_equal(found[0]["natural_correct"], correct)
+    np.testing.assert_array_equal(found[0]["count"], np.bincount(LABELS, minlength=CLASSES))
+    np.testing.assert_array_equal(found[0]["confusion"].sum(1), found[0]["count"])
+    assert (found[0]["steps_withstood"] <= 3 * found[0]["natural_correct"] + 3 * found[0]["count"]).all()
+
+
+def test_a_class_that_cannot_be_observed_is_named():
+    with pytest.raises(FieldError, match="leaves class 5 without a validation image"):
+        observation.Observer(None, Split(IMAGES, LABELS), CLASSES + 1, batch_size=16, seed=0, mesh=parallel.make_mesh())

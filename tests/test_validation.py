@@ -70,13 +70,24 @@ WRONG = {
     "remedy.counts": ["guess"],
     "remedy.counts_decay": [1.0, -0.1],
     "remedy.begin": [1.0, -0.1, 0.999],
-    "remedy.weighting": ["magic"],
-    "remedy.weighting_beta": [1.0],
-    "remedy.sampling": ["magic"],
-    "remedy.largest_margin": [-0.1],
-    "remedy.tau": [-1.0],
-    "remedy.radius_strength": [1.1, -0.1],
-    "remedy.radius_warmup": [1.1, -0.1],
+    "remedy.observe": ["test"],
+    "remedy.reweight.weighting": ["magic"],
+    "remedy.reweight.beta": [1.0],
+    "remedy.resample.sampling": ["magic"],
+    "remedy.ldam.largest_margin": [-0.1],
+    "remedy.logit_adjustment.tau": [-1.0],
+    "remedy.robust_lt.strength": [1.1, -0.1],
+    "remedy.frl.variant": ["none"],
+    "remedy.frl.limit": [1.0],
+    "remedy.cfa.average_threshold": [1.0],
+    "remedy.cfa.radius_base": [-0.5],
+    "remedy.wat.eta": [-1.0, float("nan")],
+    "remedy.faal.divergence": [-0.1],
+    "remedy.cfol.gamma": [-0.1],
+    "objective.beta": [-1.0],
+    "objective.replays": [0],
+    "objective.awp_gamma": [-0.01],
+    "attack.radius_warmup": [1.0, -0.1],
     "optimizer.name": ["lion"],
     "optimizer.schedule": ["step"],
     "optimizer.learning_rate": [-0.1, float("nan")],
@@ -158,3 +169,35 @@ def test_evaluation_only_of_checkpoints():
     config.checkpoint.every_epochs, config.eval.every_epochs = 2, 3
     with pytest.raises(FieldError, match=r"eval\.every_epochs = 3"):
         validation.validate(config, 1)
+
+
+@pytest.mark.parametrize(
+    "changes, field, hint",
+    [
+        ({"objective.name": "fgsm_rs"}, "attack.steps", "set --config.attack.steps=1"),
+        ({"objective.name": "free", "objective.awp_gamma": 0.01}, "objective.awp_gamma", "set it to 0"),
+        ({"remedy.name": "dafa"}, "remedy.begin", "0.64 is published"),
+        ({"remedy.name": "frl"}, "remedy.observe", "remedy.observe=validation"),
+        ({"remedy.name": "frl", "remedy.observe": "validation"}, "data.validation_per_class", "hold some images"),
+        ({"remedy.name": "cfa", "remedy.cfa.average": True}, "data.validation_per_class", "hold some images"),
+        (
+            {
+                "remedy.name": "cfa",
+                "remedy.cfa.average": True,
+                "data.validation_per_class": 5,
+                "train.average_decay": 0.0,
+            },
+            "train.average_decay",
+            "set it above 0",
+        ),
+        ({"remedy.name": "fair_ard", "objective.name": "free", "attack.steps": 1}, "remedy.name", "another objective"),
+        ({"remedy.name": "fair_tat", "objective.name": "standard"}, "remedy.name", "another objective"),
+        ({"remedy.name": "cfa+robust_lt"}, "remedy.name", "leave out"),
+    ],
+)
+def test_what_does_not_go_together_is_named(changes, field, hint):
+    config = config_lib.default()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(FieldError) as error:
+        validation.validate(config, 1)
+    assert str(error.value).startswith(field) and hint in str(error.value)
