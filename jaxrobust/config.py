@@ -13,8 +13,10 @@ Radii and step sizes are written twice: `eps_255` in 1/255, as the field writes 
 [0, 1]. `eps`, where it is given, replaces `eps_255`. `radius()` and `step_size()` resolve them.
 """
 
+import importlib.util
 import json
 import math
+import pathlib
 
 import ml_collections
 from ml_collections import config_dict
@@ -94,14 +96,16 @@ def default() -> ml_collections.ConfigDict:
     c.remedy = ml_collections.ConfigDict()
     c.remedy.name = "none"  # see remedies/__init__.py; several joined by +, for example ldam+reweight
     c.remedy.observe = "training"  # where it sees how classes do: training batches, or the validation split
-    c.remedy.begin = 0.0  # fraction of the training until which all is neutral; deferred re-weighting: 0.8
+    c.remedy.begin = 0.0  # fraction of the training until which all is neutral
     c.remedy.counts = "true"  # what stands for the examples of a class: true | robust_accuracy | predicted | margin
     c.remedy.counts_decay = 0.5  # of the last three: the weight of the epochs before in their average
     c.remedy.reweight = ml_collections.ConfigDict()
     c.remedy.reweight.weighting = "effective_number"  # inverse | effective_number
     c.remedy.reweight.beta = 0.9999  # of effective_number
+    c.remedy.reweight.begin = 0.0  # fraction of the training at which the weights begin; deferred: 0.8
     c.remedy.resample = ml_collections.ConfigDict()
     c.remedy.resample.sampling = "balanced"  # balanced | square_root | progressive
+    c.remedy.resample.begin = 0.0  # fraction of the training at which it begins; deferred: 0.8
     c.remedy.focal = ml_collections.ConfigDict()
     c.remedy.focal.gamma = 2.0
     c.remedy.ldam = ml_collections.ConfigDict()
@@ -199,6 +203,14 @@ def default() -> ml_collections.ConfigDict:
     c.checkpoint.best_attack = ""  # under this attack of eval.attacks; empty: under the last one listed
 
     return c.lock()
+
+
+def from_file(path) -> ml_collections.ConfigDict:
+    """The config of a file under configs/, for another one to build on."""
+    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
 
 
 def radius(config) -> float:

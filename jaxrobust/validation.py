@@ -15,7 +15,7 @@ SMALLEST_EPS_255 = 0.1
 SMALLEST_EPS_255_OF = {"l2": 12.0, "l1": 120.0}
 # Settings of remedies that are at least 0 and below 1; all other numbers are at least 0.
 _REMEDY_FRACTIONS = (
-    *("begin", "counts_decay", "reweight.beta", "frl.limit", "cfol.gamma"),
+    *("begin", "reweight.begin", "resample.begin", "counts_decay", "reweight.beta", "frl.limit", "cfol.gamma"),
     *("cfa.average_threshold", "cfa.average_decay", "spectral.weight"),
 )
 USUAL_EPS_255_OF = {"l2": "128 (0.5)", "l1": "3060 (12)"}
@@ -196,8 +196,13 @@ def _validate_remedy(config) -> None:
             _at_least(f"remedy.{name}", value, 0)
     if remedy.robust_lt.strength > 1:
         raise FieldError("remedy.robust_lt.strength", remedy.robust_lt.strength, "is a share", "use 0 to 1")
-    if remedies.first_epoch(remedy.begin, epochs) >= epochs:
-        raise FieldError("remedy.begin", remedy.begin, f"is after the last of {epochs} epochs", "lower it")
+    for field, begin in (
+        ("begin", remedy.begin),
+        ("reweight.begin", remedy.reweight.begin),
+        ("resample.begin", remedy.resample.begin),
+    ):
+        if remedies.first_epoch(begin, epochs) >= epochs:
+            raise FieldError(f"remedy.{field}", begin, f"is after the last of {epochs} epochs", "lower it")
     if "dafa" in names and remedies.first_epoch(remedy.begin, epochs) == 0:
         problem = "leaves dafa no epoch to see which classes are confused"
         raise FieldError("remedy.begin", remedy.begin, problem, "raise it, 0.64 is published")

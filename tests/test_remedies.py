@@ -104,9 +104,10 @@ def test_the_hard_class_gets_the_help():
     np.testing.assert_allclose(after.log_prior, np.log([4 / 7, 2 / 7, 1 / 7]), rtol=1e-5)
 
 
-def test_deferred():
+@pytest.mark.parametrize("deferral", [{"begin": 0.8}, {"reweight__begin": 0.8}])
+def test_deferred(deferral):
     """Neutral until the epoch has come, whatever is observed meanwhile (deferred re-weighting, Cao et al. 2019)."""
-    remedy = create("reweight", begin=0.8, epochs=10)
+    remedy = create("reweight", epochs=10, **deferral)
     at, memory = remedy.start(FIFTIETH)
     weights = [at.weight_robust]
     for _ in range(10):

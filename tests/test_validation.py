@@ -1,6 +1,5 @@
 """Good configs pass; wrong ones are named."""
 
-import importlib.util
 import pathlib
 
 import pytest
@@ -9,19 +8,12 @@ from jaxrobust import config as config_lib
 from jaxrobust import validation
 from jaxrobust.errors import FieldError
 
-CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
+CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").rglob("*.py"))
 
 
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_shipped_configs_are_valid(path):
-    validation.validate(load(path), device_count=1)
+    validation.validate(config_lib.from_file(path), device_count=1)
 
 
 def test_default_is_valid_and_locked():

@@ -22,7 +22,7 @@ from jaxrobust.errors import FieldError
 from jaxrobust.remedies import confusion, difficulty, long_tail
 from jaxrobust.remedies import counts as counts_lib
 from jaxrobust.remedies import knobs as knobs_lib
-from jaxrobust.remedies.rule import Rule, Run
+from jaxrobust.remedies.rule import Rule, Run, first_epoch
 
 COUNTS = counts_lib.KINDS
 _RULES = {
@@ -150,11 +150,6 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
         in_batch=tuple(rule.in_batch for rule in rules.values() if rule.in_batch),
         average=next((averaging(part) for part, rule in rules.items() if rule.average), None),
     )
-
-
-def first_epoch(begin: float, epochs: int) -> int:
-    """The epoch, counted from 0, in which a remedy begins at that fraction of the training."""
-    return round(begin * epochs)
 
 
 def parse(name: str) -> tuple[str, ...]:

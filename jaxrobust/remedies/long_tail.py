@@ -5,29 +5,38 @@ Counts [C] are floats above 0. What stands for them is the business of counts.py
 
 import jax.numpy as jnp
 
-from jaxrobust.remedies.rule import Rule, Run, by_counts, mean_one
+from jaxrobust.remedies.rule import Rule, Run, by_counts, has_come, mean_one
 
 WEIGHTINGS = ("inverse", "effective_number")
 SAMPLINGS = ("balanced", "square_root", "progressive")
 
 
-def reweight(run: Run, *, weighting: str, beta: float) -> Rule:
-    """Weights on the losses: `inverse_frequency` or `effective_number`."""
+def reweight(run: Run, *, weighting: str, beta: float, begin: float) -> Rule:
+    """Weights on the losses: `inverse_frequency` or `effective_number`.
+
+    From the fraction `begin` of the training on: deferred re-weighting (DRW, Cao et al. 2019).
+    """
 
     def values(counts, progress):
         weights = inverse_frequency(counts) if weighting == "inverse" else effective_number(counts, beta)
+        weights = jnp.where(has_come(begin, progress, run), weights, 1.0)
         return {"weight_natural": weights, "weight_robust": weights}
 
     return by_counts(("weight_natural", "weight_robust"), values)
 
 
-def resample(run: Run, *, sampling: str) -> Rule:
-    """How often images are drawn: `sampling_by_power` or `progressive_sampling` (Kang et al. 2020)."""
+def resample(run: Run, *, sampling: str, begin: float) -> Rule:
+    """How often images are drawn: `sampling_by_power` or `progressive_sampling` (Kang et al. 2020).
+
+    From the fraction `begin` of the training on: deferred re-sampling.
+    """
 
     def values(counts, progress):
         if sampling == "progressive":
-            return {"sampling": progressive_sampling(counts, progress)}
-        return {"sampling": sampling_by_power(counts, {"balanced": 0.0, "square_root": 0.5}[sampling])}
+            often = progressive_sampling(counts, progress)
+        else:
+            often = sampling_by_power(counts, {"balanced": 0.0, "square_root": 0.5}[sampling])
+        return {"sampling": jnp.where(has_come(begin, progress, run), often, 1.0)}
 
     return by_counts(("sampling",), values)
 

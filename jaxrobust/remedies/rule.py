@@ -64,6 +64,16 @@ def by_last_epoch(neutral: Callable, values: Callable, statistics: tuple[str, ..
     )
 
 
+def first_epoch(begin: float, num_epochs: int) -> int:
+    """The epoch, counted from 0, at that fraction of the training."""
+    return round(begin * num_epochs)
+
+
+def has_come(begin: float, progress, run: Run):
+    """Whether the epoch at the fraction `begin` has, at the fraction `progress`, which is of whole epochs."""
+    return jnp.round(progress * run.num_epochs) >= first_epoch(begin, run.num_epochs)
+
+
 def accuracy(statistics, correct: str = "correct", unseen=0.0):
     """Accuracy [C] of each class; `unseen` for a class without images."""
     count = statistics["count"]

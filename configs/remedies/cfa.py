@@ -1,0 +1,28 @@
+"""CFA on PGD adversarial training (Wei et al. 2023): radius by class, averaging that waits for the weakest class.
+
+The validation split gives that class's accuracy.
+
+    python -m jaxrobust.main --config configs/remedies/cfa.py
+"""
+
+import pathlib
+
+from jaxrobust.config import from_file
+
+BASE = pathlib.Path(__file__).parent.parent / "cifar10.py"
+
+
+def get_config():
+    config = from_file(BASE)
+    config.model.name = "preact_resnet18"
+    config.remedy.cfa.radius_base = 0.5
+
+    config.remedy.name = "cfa"
+    config.remedy.begin = 10 / 200
+    config.remedy.cfa.average = True
+    config.remedy.cfa.average_threshold = 0.2
+    config.remedy.cfa.average_decay = 0.85
+    config.data.pad_mode = "reflect"
+    config.train.epochs = 200
+    config.optimizer.milestones = (0.5, 0.75)
+    return config

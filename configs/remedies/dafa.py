@@ -1,0 +1,22 @@
+"""DAFA (Lee et al. 2024): TRADES, and from epoch 70 of 110 on weights and radii by the distances between classes.
+
+python -m jaxrobust.main --config configs/remedies/dafa.py
+"""
+
+import pathlib
+
+from jaxrobust.config import from_file
+
+BASE = pathlib.Path(__file__).parent.parent / "cifar10.py"
+
+
+def get_config():
+    config = from_file(BASE)
+    config.objective.name = "trades"
+    config.objective.beta = 6.0
+    config.attack.batch_norm = "eval"
+    config.remedy.name = "dafa"
+    config.remedy.begin = 70 / 110
+    config.remedy.dafa.strength = 1.0
+    config.optimizer.nesterov = True
+    return config

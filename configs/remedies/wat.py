@@ -1,0 +1,26 @@
+"""WAT (Li & Liu 2023): TRADES with weights by no-regret dynamics on the classes' validation losses, 300 images each.
+
+python -m jaxrobust.main --config configs/remedies/wat.py
+"""
+
+import pathlib
+
+from jaxrobust.config import from_file
+
+BASE = pathlib.Path(__file__).parent.parent / "cifar10.py"
+
+
+def get_config():
+    config = from_file(BASE)
+    config.objective.name = "trades"
+    config.objective.beta = 6.0
+    config.remedy.name = "wat"
+    config.remedy.observe = "validation"
+    config.remedy.wat.eta = 0.1
+    config.data.validation_per_class = 300
+
+    config.train.epochs = 100
+    config.optimizer.weight_decay = 2e-4
+    config.optimizer.milestones = (0.75, 0.9)
+    config.attack.batch_norm = "eval"
+    return config
