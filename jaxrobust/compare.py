@@ -1,55 +1,31 @@
-"""Two runs compared class by class on the same images: which classes differ, and does the worst.
+"""Two runs compared class by class on the same images: which classes differ, and does the worst; or many methods.
 
     python -m jaxrobust.compare RUN_A RUN_B [--split test|validation] [--attack NAME ...] [--weights best|raw|averaged]
         [--step_a STEP] [--step_b STEP] [--out DIR]
+    python -m jaxrobust.compare BASE RUN RUN ... [--split] [--attack] [--weights] [--out]
 
 Compared are the best checkpoint of each run (else its last), under every attack that both were scored under. Prints
 a table and what follows from it, and writes compare.html, compare.json and the figures to DIR, by default
 RUN_B/compare-<name of RUN_A>. Differences are B minus A.
+
+More than two runs make a price list: runs that differ in their training seed alone are one method, and each method is
+compared with that of BASE, see price_list.py. It writes price_list.html, .json and .csv and the figure to DIR, by
+default BASE/price-list.
 """
 
 import argparse
-import dataclasses
 import pathlib
 import sys
 
 import numpy as np
 
-from jaxrobust import classwise, compare_pages, console, files, report_suites, results
+from jaxrobust import classwise, compare_pages, console, files, price_list, price_list_pages, report_suites
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.runs import Checkpoint, Run, Score, facts, field
+from jaxrobust.paired_runs import SPLITS, WEIGHTS, Side, common_attacks, common_examples, open_runs, open_side
+from jaxrobust.runs import facts, field
 
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of the tests, after Holm's correction
-SPLITS = ("test", "validation")
-WEIGHTS = ("best", "raw", "averaged")
-# What makes two attacks of one name the same attack.
-SETTINGS = ("norm", "eps", "step_size", "steps", "restarts", "members")
-
-
-@dataclasses.dataclass(frozen=True)
-class Side:
-    """One of the two: a checkpoint of a run with its verdicts.
-
-    Attributes:
-        letter: "A" or "B".
-        why: what the checkpoint is called: "best", "last" or "given".
-        examples: the arrays of its examples file.
-    """
-
-    letter: str
-    run: Run
-    checkpoint: Checkpoint
-    why: str
-    examples: dict
-
-    @property
-    def scores(self) -> dict[str, Score]:
-        return self.run.scores[self.checkpoint]
-
-    @property
-    def class_names(self) -> list[str]:
-        return next(iter(self.scores.values())).class_names
 
 
 def compare(
@@ -67,15 +43,13 @@ def compare(
     Raises:
         UserError: a workdir or its files cannot be read, or the two were not scored on the same images or attacks.
     """
-    runs = Run(run_a, split), Run(run_b, split)
-    if runs[0].split != runs[1].split:
-        runs = Run(run_a, "validation"), Run(run_b, "validation")
-    a = _side("A", runs[0], weights, step_a)
-    b = _side("B", runs[1], weights, step_b)
+    runs = open_runs((run_a, run_b), split)
+    a = open_side("A", runs[0], weights, step_a)
+    b = open_side("B", runs[1], weights, step_b)
     if a.run.workdir.resolve() == b.run.workdir.resolve() and a.checkpoint == b.checkpoint:
         raise UserError(f"{run_a} and {run_b} are the same checkpoint of the same run; give --step_a, --step_b or two")
-    in_a, in_b = _common_examples(a, b)
-    names, notes = _common_attacks(a, b, attacks)
+    in_a, in_b = common_examples(a, b)
+    names, notes = common_attacks(a, b, attacks)
     labels = a.examples["labels"][in_a]
     compared = {
         name: _compare_verdicts(labels, a.examples[name][in_a], b.examples[name][in_b], a.class_names) for name in names
@@ -100,89 +74,6 @@ def compare(
         "attacks": compared,
         "notes": notes,
     }
-
-
-def _side(letter: str, run: Run, weights: str, step: int | None) -> Side:
-    checkpoint, why = _checkpoint(letter, run, weights, step)
-    examples = results.read_examples(run.workdir, checkpoint.step, checkpoint.weights, run.split)
-    if "labels" not in examples:
-        path = results.examples_path(run.workdir, checkpoint.step, checkpoint.weights, run.split)
-        raise UserError(f"{path}: no verdicts per image, so nothing can be paired; copy the folder with the run")
-    return Side(letter, run, checkpoint, why, examples)
-
-
-def _checkpoint(letter: str, run: Run, weights: str, step: int | None) -> tuple[Checkpoint, str]:
-    """The checkpoint to compare, and what it is called."""
-    selected = run.selected()
-    candidates = [c for c in run.scores if weights in ("best", c.weights)]
-    if not candidates:
-        remedy = f"scored are {', '.join(sorted({c.weights for c in run.scores}))} ones"
-        raise FieldError("--weights", weights, f"no such weights of {run.workdir} were scored on {run.split}", remedy)
-    if step is not None:
-        steps = sorted({c.step for c in candidates})
-        candidates = [c for c in candidates if c.step == step]
-        if not candidates:
-            remedy = f"scored are {', '.join(map(str, steps))}"
-            raise FieldError(f"--step_{letter.lower()}", step, f"not scored on {run.split} in {run.workdir}", remedy)
-    wanted = selected.step if step is None else step
-    checkpoint = max(candidates, key=lambda c: (c.step == wanted, c.step, c.weights == selected.weights))
-    if checkpoint == run.best_checkpoint():
-        return checkpoint, "best"
-    return checkpoint, "last" if step is None and checkpoint.step == run.last_step else "given"
-
-
-def _common_examples(a: Side, b: Side) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the same images in the arrays of A and of B.
-
-    Raises:
-        UserError: names what differs.
-    """
-    where = f"{a.run.workdir} and {b.run.workdir}"
-    remedy = "compare runs on the same data set"
-    if len(a.class_names) != len(b.class_names):
-        raise UserError(f"{where}: {len(a.class_names)} and {len(b.class_names)} classes; {remedy}")
-    for c, (name_a, name_b) in enumerate(zip(a.class_names, b.class_names, strict=True)):
-        if name_a != name_b:
-            raise UserError(f"{where}: class {c} is {name_a!r} and {name_b!r}; {remedy}")
-    labels_a, labels_b = a.examples["labels"], b.examples["labels"]
-    if "index" in a.examples and "index" in b.examples:
-        _, in_a, in_b = np.intersect1d(a.examples["index"], b.examples["index"], return_indices=True)
-        if not in_a.size:
-            raise UserError(f"{where}: no image of the {a.run.split} split was scored in both; score both on the same")
-    elif labels_a.size == labels_b.size:
-        in_a = in_b = np.arange(labels_a.size)
-    else:
-        raise UserError(f"{where}: {labels_a.size} and {labels_b.size} images of unknown index; score both on the same")
-    if (differ := labels_a[in_a] != labels_b[in_b]).any():
-        raise UserError(f"{where}: the labels of {differ.sum()} of {in_a.size} images differ; {remedy} and split")
-    return in_a, in_b
-
-
-def _common_attacks(a: Side, b: Side, asked) -> tuple[list[str], list[str]]:
-    """The attacks to compare, and sentences about those left out. What was asked for must be there.
-
-    Raises:
-        UserError: none is left, or one that was asked for is not there.
-    """
-    common, left_out = [], []
-    for name in asked or a.scores | b.scores:
-        lacking = [s for s in (a, b) if name not in s.scores or name not in s.examples]
-        if lacking:
-            problem = f"not scored, or without verdicts, in {' and '.join(str(s.run.workdir) for s in lacking)}"
-        else:
-            records = [side.scores[name].record for side in (a, b)]
-            settings = [[record.get(setting) for setting in SETTINGS] for record in records]
-            differ = [f"{setting} {x} and {y}" for setting, x, y in zip(SETTINGS, *settings, strict=True) if x != y]
-            problem = f"another attack in either run, with {', '.join(differ)}" if differ else ""
-        if problem and asked:
-            raise FieldError("--attack", name, problem, "evaluate both runs alike, or name another")
-        if problem:
-            left_out.append(f"{name} is left out: {problem}.")
-        else:
-            common.append(name)
-    if not common:
-        raise UserError(f"{a.run.workdir} and {b.run.workdir} share no attack; evaluate both alike. {left_out[0]}")
-    return common, left_out
 
 
 def _compare_verdicts(labels, survives_a, survives_b, class_names) -> dict:
@@ -262,33 +153,37 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = _Parser("python -m jaxrobust.compare", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("run_a", metavar="RUN_A", help="workdir of a run")
     parser.add_argument("run_b", metavar="RUN_B", help="workdir of the other")
+    parser.add_argument("more", metavar="RUN", nargs="*", help="more workdirs: a price list of all methods against A's")
     parser.add_argument("--split", choices=SPLITS, help="default: test where both were scored on it")
     parser.add_argument("--attack", action="append", default=[], help="may be given again; default: all in common")
     parser.add_argument("--weights", choices=WEIGHTS, default="best", help="default: those of the best checkpoint")
     parser.add_argument("--step_a", type=int, help="step of A's checkpoint; default: its best, else its last")
     parser.add_argument("--step_b", type=int, help="the same of B")
     parser.add_argument("--out", type=pathlib.Path, help="folder to write to; default: RUN_B/compare-<name of RUN_A>")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    for option in ("step_a", "step_b"):
+        if given.more and getattr(given, option) is not None:
+            raise FieldError(f"--{option}", getattr(given, option), "is of two runs alone", "leave it out")
+    return given
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: prints tables, sentences and the path of the page, or one line about what is wrong."""
     try:
         given = _arguments(arguments)
-        figures = compare(
-            given.run_a,
-            given.run_b,
-            split=given.split,
-            attacks=tuple(dict.fromkeys(given.attack)),
-            weights=given.weights,
-            step_a=given.step_a,
-            step_b=given.step_b,
-        )
-        folder = given.out or pathlib.Path(given.run_b) / f"compare-{figures['a']['name']}"
+        chosen = {"split": given.split, "attacks": tuple(dict.fromkeys(given.attack)), "weights": given.weights}
+        if given.more:
+            shown, name = price_list_pages, "price_list.json"
+            figures = price_list.price_list((given.run_a, given.run_b, *given.more), **chosen)
+            folder = given.out or pathlib.Path(given.run_a) / "price-list"
+        else:
+            shown, name = compare_pages, "compare.json"
+            figures = compare(given.run_a, given.run_b, step_a=given.step_a, step_b=given.step_b, **chosen)
+            folder = given.out or pathlib.Path(given.run_b) / f"compare-{figures['a']['name']}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            files.write_atomically(folder / "compare.json", files.to_json(figures))
-            path = compare_pages.write(folder, figures)
+            files.write_atomically(folder / name, files.to_json(figures))
+            path = shown.write(folder, figures)
         except OSError as error:
             raise FieldError("--out", str(folder), error.strerror or str(error), "give a folder to write to") from error
     except UserError as error:
@@ -296,10 +191,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     for line in figures["notes"]:
         console.warn(line)
-    for title, table in compare_pages.tables(figures):
+    for title, table in shown.tables(figures):
         console.say(title)
         console.show(table)
-    for sentence in compare_pages.conclusion(figures):
+    for sentence in shown.conclusion(figures):
         console.say(sentence)
     print(path)
     return 0

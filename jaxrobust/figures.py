@@ -313,7 +313,7 @@ def class_curves(
     font_size, names = 8, [shorten(class_names[c]) for c in named]
     width, height = 7.2, max(3.6, 0.16 * len(named) + 1.0)
     left, bottom, top, gap = 0.6, 0.5, 0.35, 0.35
-    right = gap + max((_text_inches(name, font_size) for name in names), default=0) + 0.1
+    right = gap + max((text_inches(name, font_size) for name in names), default=0) + 0.1
     figure = Figure(figsize=(width, height))
     axes_height = height - bottom - top
     axes = figure.add_axes(
@@ -491,6 +491,6 @@ def _mean(values) -> float:
     return values.mean() if values.size else np.inf
 
 
-def _text_inches(text: str, font_size: float) -> float:
+def text_inches(text: str, font_size: float) -> float:
     """Width of a line of text."""
     return TextPath((0, 0), text, size=font_size).get_extents().width / 72 if text else 0

@@ -1,0 +1,160 @@
+"""Which runs are seeds of one method, and what to call it."""
+
+import collections
+import dataclasses
+import json
+import re
+
+from jaxrobust import config as config_lib
+from jaxrobust import files
+from jaxrobust.errors import UserError
+from jaxrobust.runs import Run, field
+
+# Fields that do not say how a model is made: where files are, what is scored, kept and shown. The seed apart.
+NEUTRAL = (
+    "train.seed",
+    "train.log_every_steps",
+    "train.overfitting_check",
+    "train.steps_per_dispatch",
+    "data.data_dir",
+    "eval.",
+    "audit.",
+    "checkpoint.",
+)
+_NUMBERED = re.compile(r"(?i)(.*?)(?:[-_.]?seed[-_]?|[-_]s?)(\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """The runs of one config.
+
+    Attributes:
+        name: what it does otherwise than the base, or what the base is.
+        differs: fields in which its config is not the base's, and their values; all are JSON data.
+        seeds: of `runs`, ascending.
+    """
+
+    name: str
+    differs: dict
+    seeds: tuple[int, ...]
+    runs: tuple[Run, ...]
+
+
+def group(runs: list[Run]) -> list[Method]:
+    """The methods among the runs, in the order in which they are given; the first is the base.
+
+    Runs of imported or adjusted weights, whose config does not say what was done, are told apart by the names of
+    their folders without the number of the seed; so are runs of one config and seed.
+
+    Raises:
+        UserError: two runs are of one method and seed.
+    """
+    by_method = collections.defaultdict(list)
+    for run in runs:
+        by_method[_key(run)].append(run)
+    for key, members in list(by_method.items()):
+        if key[1] is None and len({_seed(run) for run in members}) < len(members):
+            del by_method[key]
+            for run in members:
+                by_method[key[0], stem_and_seed(run)[0]].append(run)
+    # Groups that were split come last: back in the order of the runs.
+    keys = sorted(by_method, key=lambda key: min(runs.index(run) for run in by_method[key]))
+    settings = {key: json.loads(key[0]) for key in keys}
+    base = settings[keys[0]]
+    differs = {key: {f: v for f, v in settings[key].items() if f not in base or v != base[f]} for key in keys}
+    names = _names(keys, differs, base)
+    return [_method(names[key], differs[key], by_method[key]) for key in keys]
+
+
+def _key(run: Run) -> tuple[str, str | None]:
+    """What the runs of a method have in common: the config, and the folder's name where that does not tell all."""
+    tells_all = run.config and run.origin is None
+    return json.dumps(_settings(run.config), sort_keys=True), None if tells_all else stem_and_seed(run)[0]
+
+
+def _settings(config: dict) -> dict:
+    """The fields that say how a model is made, by dotted name; those that an older version lacked at their defaults."""
+    if not config:
+        return {}
+    flat = files.flatten(config_lib.to_dict(config_lib.default())) | files.flatten(config)
+    return {name: value for name, value in flat.items() if not name.startswith(NEUTRAL)}
+
+
+def _method(name: str, differs: dict, runs: list[Run]) -> Method:
+    runs = sorted(runs, key=_seed)
+    seeds = [_seed(run) for run in runs]
+    for i in range(1, len(runs)):
+        if seeds[i] == seeds[i - 1]:
+            where = f"{runs[i - 1].workdir} and {runs[i].workdir}"
+            raise UserError(f"{where} are one method and seed, {name}, seed {seeds[i]}; leave one out")
+    return Method(name, differs, tuple(seeds), tuple(runs))
+
+
+def _seed(run: Run) -> int:
+    """The training seed; of weights from elsewhere the number that ends the folder's name, else 0."""
+    seed = field(run.config, "train.seed")
+    return stem_and_seed(run)[1] if seed is None or run.origin is not None else seed
+
+
+def stem_and_seed(run: Run) -> tuple[str, int]:
+    """The name of a run's folder without the seed that ends it, and that seed: `cfa-seed2`, `cfa_2`, `cfa/seed2`."""
+    folder = run.workdir.resolve()
+    match = _NUMBERED.fullmatch(folder.name)
+    if not match:
+        return folder.name, 0
+    return match[1] or folder.parent.name, int(match[2])
+
+
+def _names(keys, differs: dict, base: dict) -> dict:
+    """A name for each method, no two alike."""
+    names = {keys[0]: keys[0][1] or _base_name(base)}
+    for key in keys[1:]:
+        names[key] = _short(differs[key]) or _listed(differs[key]) or key[1] or "unnamed"
+    for name, number in collections.Counter(names.values()).items():
+        for key in [key for key in keys if names[key] == name and number > 1]:
+            names[key] = " ".join(filter(None, (_short(differs[key]), _rest(differs[key]), key[1]))) or name
+    for key in keys:
+        number = list(names.values()).count(names[key])
+        if number > 1:
+            names[key] = f"{names[key]} ({stem_and_seed_of(key)})" if key[1] else f"{names[key]} ({keys.index(key)})"
+    return names
+
+
+def stem_and_seed_of(key) -> str:
+    return key[1]
+
+
+def _base_name(base: dict) -> str:
+    parts = [base.get("objective.name"), base.get("remedy.name")]
+    return "+".join(part for part in parts if part and part != "none") or "base"
+
+
+def _short(differs: dict) -> str:
+    """The name of a section, as of a remedy, if nothing differs outside of it."""
+    sections = {field_name.split(".")[0] for field_name in differs}
+    return str(differs.get(f"{sections.pop()}.name", "")) if len(sections) == 1 else ""
+
+
+def _rest(differs: dict) -> str:
+    if not _short(differs):
+        return _listed(differs)
+    return _listed({name: value for name, value in differs.items() if not name.endswith(".name")}, whole=False)
+
+
+def _listed(differs: dict, whole: bool = True) -> str:
+    values = {name: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for name, v in differs.items()}
+    return " ".join(f"{name if whole else name.split('.', 1)[1]}={value}" for name, value in values.items())
+
+
+def pair(base: Method, method: Method) -> list[tuple[Run, Run]]:
+    """(run of the base, run of the method): equal seeds where both have them, the others in ascending order.
+
+    A run is in one pair at most, so that the pairs' differences are independent draws of the seed.
+    """
+    of_base, of_method = (
+        dict(zip(base.seeds, base.runs, strict=True)),
+        dict(zip(method.seeds, method.runs, strict=True)),
+    )
+    shared = sorted(of_base.keys() & of_method.keys())
+    others = zip(sorted(of_base.keys() - set(shared)), sorted(of_method.keys() - set(shared)), strict=False)
+    return [(of_base[a], of_method[b]) for a, b in [*((seed, seed) for seed in shared), *others]]

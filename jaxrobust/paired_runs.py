@@ -1,0 +1,148 @@
+"""Runs brought together for a comparison: which checkpoint of each, on which images, under which attacks."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxrobust import results
+from jaxrobust.errors import FieldError, UserError
+from jaxrobust.runs import Checkpoint, Run, Score
+
+SPLITS = ("test", "validation")
+WEIGHTS = ("best", "raw", "averaged")
+# What makes two attacks of one name the same attack.
+SETTINGS = ("norm", "eps", "step_size", "steps", "restarts", "members")
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One of those compared: a checkpoint of a run with its verdicts.
+
+    Attributes:
+        letter: "A" or "B" of two; "" of many.
+        why: what the checkpoint is called: "best", "last" or "given".
+        examples: the arrays of its examples file.
+    """
+
+    letter: str
+    run: Run
+    checkpoint: Checkpoint
+    why: str
+    examples: dict
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        return self.run.scores[self.checkpoint]
+
+    @property
+    def class_names(self) -> list[str]:
+        return next(iter(self.scores.values())).class_names
+
+
+def open_runs(workdirs, split: str | None) -> list[Run]:
+    """The runs; without a split, of the test split where all were scored on it, else of the validation split.
+
+    Raises:
+        UserError: see `Run`.
+    """
+    runs = [Run(workdir, split) for workdir in workdirs]
+    if len({run.split for run in runs}) > 1:
+        runs = [Run(workdir, "validation") for workdir in workdirs]
+    return runs
+
+
+def open_side(letter: str, run: Run, weights: str, step: int | None = None) -> Side:
+    """The checkpoint of a run that is to be compared.
+
+    Args:
+        letter: see `Side`.
+        weights: one of `WEIGHTS`: "best" for those of best.json, else of the last checkpoint, averaged before raw.
+        step: of another checkpoint.
+
+    Raises:
+        UserError: it was not scored, or has no verdicts.
+    """
+    checkpoint, why = _checkpoint(letter, run, weights, step)
+    examples = results.read_examples(run.workdir, checkpoint.step, checkpoint.weights, run.split)
+    if "labels" not in examples:
+        path = results.examples_path(run.workdir, checkpoint.step, checkpoint.weights, run.split)
+        raise UserError(f"{path}: no verdicts per image, so nothing can be paired; copy the folder with the run")
+    return Side(letter, run, checkpoint, why, examples)
+
+
+def _checkpoint(letter: str, run: Run, weights: str, step: int | None) -> tuple[Checkpoint, str]:
+    """The checkpoint to compare, and what it is called."""
+    selected = run.selected()
+    candidates = [c for c in run.scores if weights in ("best", c.weights)]
+    if not candidates:
+        remedy = f"scored are {', '.join(sorted({c.weights for c in run.scores}))} ones"
+        raise FieldError("--weights", weights, f"no such weights of {run.workdir} were scored on {run.split}", remedy)
+    if step is not None:
+        steps = sorted({c.step for c in candidates})
+        candidates = [c for c in candidates if c.step == step]
+        if not candidates:
+            remedy = f"scored are {', '.join(map(str, steps))}"
+            raise FieldError(f"--step_{letter.lower()}", step, f"not scored on {run.split} in {run.workdir}", remedy)
+    wanted = selected.step if step is None else step
+    checkpoint = max(candidates, key=lambda c: (c.step == wanted, c.step, c.weights == selected.weights))
+    if checkpoint == run.best_checkpoint():
+        return checkpoint, "best"
+    return checkpoint, "last" if step is None and checkpoint.step == run.last_step else "given"
+
+
+def common_examples(a: Side, b: Side) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the same images in the arrays of A and of B.
+
+    Raises:
+        UserError: names what differs.
+    """
+    where = f"{a.run.workdir} and {b.run.workdir}"
+    remedy = "compare runs on the same data set"
+    if len(a.class_names) != len(b.class_names):
+        raise UserError(f"{where}: {len(a.class_names)} and {len(b.class_names)} classes; {remedy}")
+    for c, (name_a, name_b) in enumerate(zip(a.class_names, b.class_names, strict=True)):
+        if name_a != name_b:
+            raise UserError(f"{where}: class {c} is {name_a!r} and {name_b!r}; {remedy}")
+    labels_a, labels_b = a.examples["labels"], b.examples["labels"]
+    if "index" in a.examples and "index" in b.examples:
+        _, in_a, in_b = np.intersect1d(a.examples["index"], b.examples["index"], return_indices=True)
+        if not in_a.size:
+            raise UserError(f"{where}: no image of the {a.run.split} split was scored in both; score both on the same")
+    elif labels_a.size == labels_b.size:
+        in_a = in_b = np.arange(labels_a.size)
+    else:
+        raise UserError(f"{where}: {labels_a.size} and {labels_b.size} images of unknown index; score both on the same")
+    if (differ := labels_a[in_a] != labels_b[in_b]).any():
+        raise UserError(f"{where}: the labels of {differ.sum()} of {in_a.size} images differ; {remedy} and split")
+    return in_a, in_b
+
+
+def attack_problem(name: str, a: Side, b: Side) -> str:
+    """Why the verdicts under an attack cannot be compared; empty if they can."""
+    lacking = [s for s in (a, b) if name not in s.scores or name not in s.examples]
+    if lacking:
+        return f"not scored, or without verdicts, in {' and '.join(str(s.run.workdir) for s in lacking)}"
+    records = [side.scores[name].record for side in (a, b)]
+    settings = [[record.get(setting) for setting in SETTINGS] for record in records]
+    differ = [f"{setting} {x} and {y}" for setting, x, y in zip(SETTINGS, *settings, strict=True) if x != y]
+    return f"another attack in either run, with {', '.join(differ)}" if differ else ""
+
+
+def common_attacks(a: Side, b: Side, asked=()) -> tuple[list[str], list[str]]:
+    """The attacks to compare, and sentences about those left out. What was asked for must be there.
+
+    Raises:
+        UserError: none is left, or one that was asked for is not there.
+    """
+    common, left_out = [], []
+    for name in asked or a.scores | b.scores:
+        problem = attack_problem(name, a, b)
+        if problem and asked:
+            raise FieldError("--attack", name, problem, "evaluate both runs alike, or name another")
+        if problem:
+            left_out.append(f"{name} is left out: {problem}.")
+        else:
+            common.append(name)
+    if not common:
+        raise UserError(f"{a.run.workdir} and {b.run.workdir} share no attack; evaluate both alike. {left_out[0]}")
+    return common, left_out

@@ -1,0 +1,383 @@
+"""What each of many methods gains over a base on the worst class, and what it costs: the figures of the price list.
+
+A method is all runs whose configs agree but for the training seed, and for what does not change the training. See
+`compare`, which is the command, and `price_list_pages`, which shows the figures.
+"""
+
+import dataclasses
+import functools
+import re
+import statistics
+
+import numpy as np
+
+from jaxrobust import classwise, methods, runs
+from jaxrobust.classwise import seeds
+from jaxrobust.errors import FieldError, UserError
+from jaxrobust.paired_runs import Side, attack_problem, common_examples, open_runs, open_side
+
+CONFIDENCE = 0.95
+LEVEL = 0.05  # of the tests, after Holm's correction over the methods
+HELPS, NO_DIFFERENCE, HURTS = "helps", "no difference", "hurts"
+ONLY_PGD = "only moves PGD"
+_ITERATED = re.compile(r"(pgd|cw)(\d+)(?:x\d+)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Verdicts:
+    """One run on the images common to all.
+
+    Attributes:
+        survives: attack -> bool [N].
+    """
+
+    survives: dict[str, np.ndarray]
+    labels: np.ndarray
+    num_classes: int
+
+    @functools.cache  # noqa: B019, for as long as the comparison
+    def counts(self, attack: str) -> tuple[np.ndarray, np.ndarray]:
+        """Surviving examples and all examples of each class, [C] each."""
+        correct = classwise.correct_counts(self.labels, self.survives[attack], self.num_classes)
+        return correct, classwise.class_counts(self.labels, self.num_classes)
+
+    def class_accuracy(self, attack: str) -> np.ndarray:
+        return classwise.class_accuracy(*self.counts(attack))
+
+    __hash__ = object.__hash__
+
+
+def price_list(workdirs, *, split: str | None = None, attacks=(), weights: str = "best") -> dict:
+    """Every method among the runs against the method of the first, as JSON data; accuracies are fractions.
+
+        base, judge, pgd   names of the base, of the attack that judges, and of the PGD attack beside it (or null)
+        split, examples, classes, confidence, level, seeds, notes
+        attacks            names of the attacks shown
+        methods            the base, and then the others, the largest gain of the worst class under `judge` first:
+            name, is_base, differs (field -> value, where it is not the base's), seeds, pairs, runs, covers_seeds
+            attacks        by name: average and worst, each with accuracy, interval, difference, difference_interval,
+                           p_value, p_holm, significant, verdict; worst.classes; rho
+            verdicts       pgd, judge, and what to call it where they disagree, or null
+            speed, training, pareto, cost_per_point
+
+    Args:
+        workdirs: at least two; the first is of the base.
+        split: "test" or "validation"; by default test where all were scored on it.
+        attacks: names; by default clean, the longest PGD (or CW) and the strongest suite that all were scored under.
+        weights: one of `paired_runs.WEIGHTS`.
+
+    Raises:
+        UserError: a workdir or its files cannot be read, or the runs were not scored on the same images or attacks.
+    """
+    sides = [open_side("", run, weights) for run in open_runs(workdirs, split)]
+    _check_distinct(sides)
+    found = methods.group([side.run for side in sides])
+    if len(found) == 1:
+        where = ", ".join(str(run.workdir) for run in found[0].runs)
+        raise UserError(f"{where}: all runs are seeds of one config, {found[0].name}; give runs of another config")
+    verdicts, notes = _common_verdicts(sides)
+    names, left_out = _attacks(sides, attacks)
+    judge, pgd = _roles(sides[0], verdicts[sides[0].run.workdir], names)
+    rows = [_method(method, found[0], verdicts, names, sides) for method in found]
+    for attack in names:
+        for figure in ("average", "worst"):
+            _correct([row["attacks"][attack][figure] for row in rows[1:]])
+    for row in rows:
+        row["verdicts"] = _verdicts(row["attacks"], judge, pgd)
+        row["cost_per_point"] = _cost_per_point(row["attacks"][judge])
+    points = [[row["attacks"][judge][figure]["accuracy"] for figure in ("average", "worst")] for row in rows]
+    for row, on_front in zip(rows, pareto_front(points), strict=True):
+        row["pareto"] = bool(on_front)
+    of_base = verdicts[sides[0].run.workdir]
+    return {
+        "base": found[0].name,
+        "judge": judge,
+        "pgd": pgd,
+        "split": sides[0].run.split,
+        "examples": int(of_base.labels.size),
+        "classes": len(sides[0].class_names),
+        "confidence": CONFIDENCE,
+        "level": LEVEL,
+        "min_seeds": seeds.MIN_SEEDS,
+        "attacks": names,
+        "methods": [rows[0], *sorted(rows[1:], key=lambda row: -row["attacks"][judge]["worst"]["difference"])],
+        "notes": [*notes, *left_out, *_notes_on_seeds(found, rows)],
+    }
+
+
+def _check_distinct(sides: list[Side]) -> None:
+    where = [side.run.workdir.resolve() for side in sides]
+    for i, folder in enumerate(where):
+        if folder in where[:i]:
+            raise UserError(f"{sides[i].run.workdir} is given twice; name each run once")
+
+
+def _common_verdicts(sides: list[Side]) -> tuple[dict, list[str]]:
+    """The verdicts of each run, by workdir, on the images that all have, in one order."""
+    base, notes = sides[0], []
+    matched = [common_examples(base, side) for side in sides]
+    kept = functools.reduce(np.intersect1d, (in_base for in_base, _ in matched))
+    if not kept.size:
+        raise UserError(
+            f"{base.run.workdir} and the others share no image of the {base.run.split} split; score all on the same"
+        )
+    largest = max(side.examples["labels"].size for side in sides)
+    if kept.size < largest:
+        notes.append(f"Of up to {largest:,} images that a run was scored on, {kept.size:,} are common to all.")
+    labels = base.examples["labels"][kept]
+    verdicts = {}
+    for side, (in_base, in_side) in zip(sides, matched, strict=True):
+        _, positions, _ = np.intersect1d(in_base, kept, return_indices=True)
+        rows = in_side[positions]
+        survives = {name: side.examples[name][rows] for name in side.scores if name in side.examples}
+        verdicts[side.run.workdir] = _Verdicts(survives, labels, len(side.class_names))
+    return verdicts, notes
+
+
+def _attacks(sides: list[Side], asked) -> tuple[list[str], list[str]]:
+    """The attacks to show, and sentences about those left out."""
+    base, common, left_out = sides[0], [], []
+    for name in asked or runs.headline(base.scores):
+        problems = [problem for side in sides if (problem := attack_problem(name, base, side))]
+        if problems and asked:
+            raise FieldError("--attack", name, problems[0], "evaluate all runs alike, or name another")
+        if problems:
+            more = f" (and {len(problems) - 1} more runs)" if len(problems) > 1 else ""
+            left_out.append(f"{name} is left out: {problems[0]}{more}.")
+        else:
+            common.append(name)
+    if not common:
+        raise UserError(f"the runs share no attack; evaluate all alike. {left_out[0]}")
+    if asked:
+        return common, []
+    judge, pgd = _roles(base, None, common)
+    shown = [name for name in common if name in ("clean", judge, pgd)]
+    return shown, left_out
+
+
+def _roles(base: Side, verdicts: _Verdicts | None, names: list[str]) -> tuple[str, str | None]:
+    """The attack that judges, the strongest suite or else attack, and the PGD attack to set beside it.
+
+    PGD is the one of most steps, or else such a CW attack; None where that is what judges, or there is none.
+    """
+
+    def accuracy(name):
+        return base.scores[name].summary.accuracy if verdicts is None else verdicts.survives[name].mean()
+
+    suites = [name for name in names if base.scores[name].record.get("members")]
+    attacked = [name for name in names if name != "clean"]
+    judge = min(suites or attacked or names, key=accuracy)
+    iterated = [(kind == "pgd", int(steps), name) for name in names for kind, steps in _ITERATED.findall(name)[:1]]
+    iterated = [entry for entry in iterated if _ITERATED.fullmatch(entry[-1]) and entry[-1] != judge]
+    return judge, max(iterated)[-1] if iterated else None
+
+
+def _method(method: methods.Method, base: methods.Method, verdicts, names, sides) -> dict:
+    """The row of one method; what depends on the other methods is filled in later."""
+    is_base = method is base
+    pairs = [] if is_base else methods.pair(base, method)
+    paired = [tuple(verdicts[run.workdir] for run in pair) for pair in pairs]
+    own = [verdicts[run.workdir] for run in method.runs]
+    by_run = {side.run.workdir: side for side in sides}
+    class_names = sides[0].class_names
+    return {
+        "name": method.name,
+        "is_base": is_base,
+        "differs": method.differs,
+        "seeds": list(method.seeds),
+        "pairs": len(pairs),
+        "covers_seeds": (len(method.runs) if is_base else len(pairs)) >= seeds.MIN_SEEDS,
+        "runs": [_run(by_run[run.workdir], seed) for run, seed in zip(method.runs, method.seeds, strict=True)],
+        "attacks": {name: _attack(name, own, paired, class_names) for name in names},
+        "speed": _speed(method, base),
+        "training": _training(method, pairs, class_names),
+    }
+
+
+def _run(side: Side, seed: int) -> dict:
+    return {
+        "workdir": str(side.run.workdir),
+        "seed": seed,
+        "step": side.checkpoint.step,
+        "epoch": side.run.epoch(side.checkpoint),
+        "weights": side.checkpoint.weights,
+        "checkpoint": side.why,
+    }
+
+
+def _attack(name: str, own: list[_Verdicts], paired: list[tuple[_Verdicts, _Verdicts]], class_names) -> dict:
+    """The figures of one method under one attack: of its runs, and of its pairs with the base."""
+    counts = [run.counts(name) for run in own]
+    totals = [(correct.sum(), count.sum()) for correct, count in counts]
+    wilson = [classwise.wilson_interval([correct], [count], CONFIDENCE) for correct, count in totals]
+    worst = [classwise.worst_class(*count, CONFIDENCE) for count in counts]
+    average = _accuracy([c / n for c, n in totals], [low[0] for low, _ in wilson], [high[0] for _, high in wilson])
+    lowest = _accuracy([w.accuracy for w in worst], [w.low for w in worst], [w.high for w in worst])
+    tally = [c for w in worst for c in w.classes]
+    lowest["classes"] = [
+        {"name": class_names[c], "seeds": tally.count(c)}
+        for c in sorted(set(tally), key=lambda c: (-tally.count(c), c))
+    ]
+    if not paired:
+        nothing = dict.fromkeys(
+            ("difference", "difference_interval", "p_value", "p_holm", "significant", "verdict"), None
+        )
+        return {"average": average | nothing, "worst": lowest | nothing, "rho": None}
+    pairs = [classwise.paired_counts(a.labels, a.survives[name], b.survives[name], a.num_classes) for a, b in paired]
+    averages, worsts = [
+        [[figure(run) for run in side] for side in zip(*paired, strict=True)]
+        for figure in (lambda run: run.survives[name].mean(), lambda run: np.nanmin(run.class_accuracy(name)))
+    ]
+    return {
+        "average": average | _average_difference([pair.total() for pair in pairs]),
+        "worst": lowest | _worst_difference(pairs),
+        "rho": rho(*(float(np.mean(side)) for side in (*worsts, *averages))),
+    }
+
+
+def _accuracy(values, low, high) -> dict:
+    mean = seeds.seed_mean(values, low, high, CONFIDENCE)
+    return {"accuracy": mean.mean, "interval": [max(mean.low, 0.0), min(mean.high, 1.0)]}
+
+
+def _average_difference(totals: list[classwise.PairedCounts]) -> dict:
+    def over_seeds(confidence):
+        ends = [classwise.paired_interval(t.only_a, t.only_b, t.count, confidence) for t in totals]
+        values = [classwise.paired_difference(t)[0] for t in totals]
+        return seeds.seed_mean(values, [low[0] for low, _ in ends], [high[0] for _, high in ends], confidence)
+
+    difference = _difference(over_seeds)
+    if len(totals) == 1:
+        difference["p_value"] = float(classwise.mcnemar_test(totals[0].only_a, totals[0].only_b)[0])
+    return difference
+
+
+def _worst_difference(pairs: list[classwise.PairedCounts]) -> dict:
+    def over_seeds(confidence):
+        each = [classwise.worst_difference(pair, confidence) for pair in pairs]
+        return seeds.seed_mean([e.difference for e in each], [e.low for e in each], [e.high for e in each], confidence)
+
+    return _difference(over_seeds)
+
+
+def _difference(over_seeds) -> dict:
+    """The mean difference, its interval, and the level at which that leaves out 0."""
+
+    def ends(confidence):
+        mean = over_seeds(confidence)
+        return mean.low, mean.high
+
+    mean = over_seeds(CONFIDENCE)
+    return {
+        "difference": mean.mean,
+        "difference_interval": [max(mean.low, -1.0), min(mean.high, 1.0)],
+        "p_value": seeds.level_of(ends) if mean.mean else 1.0,
+    }
+
+
+def _correct(figures: list[dict]) -> None:
+    """Fill in what follows from the p-values of all methods."""
+    for of, p in zip(figures, classwise.holm_correction([of["p_value"] for of in figures]), strict=True):
+        of["p_holm"] = float(p)
+        of["significant"] = bool(p <= LEVEL)
+        sign = HELPS if of["difference"] > 0 else HURTS
+        of["verdict"] = sign if of["significant"] else NO_DIFFERENCE
+
+
+def rho(worst_base: float, worst: float, average_base: float, average: float) -> float | None:
+    """Relative gain of the worst class minus relative loss of the average (WAT; Li & Liu, AAAI 2023).
+
+    Args:
+        worst_base, worst: accuracy of the worst class of the base and of the method.
+        average_base, average: their average accuracies.
+
+    Returns:
+        None where an accuracy of the base is 0.
+    """
+    if not worst_base or not average_base:
+        return None
+    return (worst - worst_base) / worst_base - (average_base - average) / average_base
+
+
+def _verdicts(attacks: dict, judge: str, pgd: str | None) -> dict:
+    """What PGD and the attack that judges say of the worst class, and a name for their disagreement."""
+    by_judge, by_pgd = attacks[judge]["worst"]["verdict"], pgd and attacks[pgd]["worst"]["verdict"]
+    disagreement = None
+    if by_pgd and by_pgd != by_judge:
+        disagreement = {
+            (HELPS, NO_DIFFERENCE): ONLY_PGD,
+            (HELPS, HURTS): ONLY_PGD,
+            (NO_DIFFERENCE, HELPS): "PGD misses the gain",
+            (HURTS, HELPS): "PGD misses the gain",
+            (NO_DIFFERENCE, HURTS): "PGD misses the loss",
+            (HURTS, NO_DIFFERENCE): "loses under PGD alone",
+        }[by_pgd, by_judge]
+    return {"pgd": by_pgd, "judge": by_judge, "disagreement": disagreement}
+
+
+def _cost_per_point(of: dict) -> float | None:
+    """Points of average lost per point of the worst class gained; None unless the gain is significant."""
+    if of["worst"]["verdict"] != HELPS:
+        return None
+    return max(0.0, -of["average"]["difference"]) / of["worst"]["difference"]
+
+
+def _speed(method: methods.Method, base: methods.Method) -> dict:
+    """Images per second of training, the median over epochs, meaned over seeds, and relative to the base's."""
+
+    def mean(runs_):
+        medians = [
+            statistics.median(rates)
+            for run in runs_
+            if (rates := [line["images_per_second"] for line in run.training if line.get("images_per_second")])
+        ]
+        return statistics.fmean(medians) if medians else None
+
+    own, of_base = mean(method.runs), mean(base.runs)
+    return {"images_per_second": own, "relative": own / of_base if own and of_base else None}
+
+
+def _training(method: methods.Method, pairs, class_names) -> dict:
+    """The worst class on the training images of the last epoch, as the training attack left them."""
+    last = [_last_epoch(run) for run in method.runs]
+    known = [accuracy for accuracy in last if accuracy is not None]
+    differences = [
+        np.nanmin(ours) - np.nanmin(theirs)
+        for base, run in pairs
+        if (theirs := _last_epoch(base)) is not None and (ours := _last_epoch(run)) is not None
+    ]
+    mean = np.mean(known, 0) if known else None
+    return {
+        "worst_class_accuracy": float(np.mean([np.nanmin(accuracy) for accuracy in known])) if known else None,
+        "worst_class": class_names[int(np.nanargmin(mean))] if known and mean.size == len(class_names) else None,
+        "difference": float(np.mean(differences)) if differences else None,
+    }
+
+
+def _last_epoch(run: runs.Run) -> np.ndarray | None:
+    """Accuracy of each class on the training images of the last epoch; None where it is not logged."""
+    values = run.training[-1].get("train_class_accuracy") if run.training else None
+    accuracy = np.array([np.nan if value is None else value for value in values or []], float)
+    return accuracy if accuracy.size and not np.isnan(accuracy).all() else None
+
+
+def pareto_front(points) -> np.ndarray:
+    """Which of the points [N, D] no other beats: as high in every coordinate, and higher in one. Bool [N]."""
+    points = np.asarray(points, float)
+    at_least, above = (points[:, None] >= points).all(2), (points[:, None] > points).any(2)
+    return ~(at_least & above).any(0)
+
+
+def _notes_on_seeds(found: list[methods.Method], rows: list[dict]) -> list[str]:
+    """Methods whose seeds the differences cannot all use."""
+    notes = []
+    for method, row in zip(found[1:], rows[1:], strict=True):
+        if row["pairs"] < len(method.runs):
+            notes.append(
+                f"{method.name}: {row['pairs']} of its {len(method.runs)} seeds could be paired with one of the base, and "
+                "its differences are of these alone."
+            )
+        elif missing := sorted(set(method.seeds) - set(found[0].seeds)):
+            what = "seed" if len(missing) == 1 else "seeds"
+            notes.append(f"{method.name}: {what} {', '.join(map(str, missing))} of it paired with others of the base.")
+    return notes
