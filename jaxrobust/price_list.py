@@ -228,9 +228,11 @@ def _attack(name: str, own: list[_Verdicts], paired: list[tuple[_Verdicts, _Verd
         [[figure(run) for run in side] for side in zip(*paired, strict=True)]
         for figure in (lambda run: run.survives[name].mean(), lambda run: np.nanmin(run.class_accuracy(name)))
     ]
+    labels, gains = paired[0][0].labels, [b.survives[name].astype(int) - a.survives[name] for a, b in paired]
+    share, total = (seeds.averaged_share(of, gains, n) for of, n in ((labels, len(class_names)), (0 * labels, 1)))
     return {
-        "average": average | _average_difference([pair.total() for pair in pairs]),
-        "worst": lowest | _worst_difference(pairs),
+        "average": average | _average_difference([pair.total() for pair in pairs], total[0]),
+        "worst": lowest | _worst_difference(pairs, share),
         "rho": rho(*(float(np.mean(side)) for side in (*worsts, *averages))),
     }
 
@@ -240,11 +242,15 @@ def _accuracy(values, low, high) -> dict:
     return {"accuracy": mean.mean, "interval": [max(mean.low, 0.0), min(mean.high, 1.0)]}
 
 
-def _average_difference(totals: list[classwise.PairedCounts]) -> dict:
+def _average_difference(totals: list[classwise.PairedCounts], share: float) -> dict:
+    values = [classwise.paired_difference(t)[0] for t in totals]
+
     def over_seeds(confidence):
         ends = [classwise.paired_interval(t.only_a, t.only_b, t.count, confidence) for t in totals]
-        values = [classwise.paired_difference(t)[0] for t in totals]
-        return seeds.seed_mean(values, [low[0] for low, _ in ends], [high[0] for _, high in ends], confidence)
+        low, high = (
+            [value + share * (end[i][0] - value) for value, end in zip(values, ends, strict=True)] for i in (0, 1)
+        )
+        return seeds.seed_mean(values, low, high, confidence)
 
     difference = _difference(over_seeds)
     if len(totals) == 1:
@@ -252,9 +258,9 @@ def _average_difference(totals: list[classwise.PairedCounts]) -> dict:
     return difference
 
 
-def _worst_difference(pairs: list[classwise.PairedCounts]) -> dict:
+def _worst_difference(pairs: list[classwise.PairedCounts], share: np.ndarray) -> dict:
     def over_seeds(confidence):
-        each = [classwise.worst_difference(pair, confidence) for pair in pairs]
+        each = [classwise.worst_difference(pair, confidence, share) for pair in pairs]
         return seeds.seed_mean([e.difference for e in each], [e.low for e in each], [e.high for e in each], confidence)
 
     return _difference(over_seeds)
@@ -374,7 +380,7 @@ def _notes_on_seeds(found: list[methods.Method], rows: list[dict]) -> list[str]:
     for method, row in zip(found[1:], rows[1:], strict=True):
         if row["pairs"] < len(method.runs):
             notes.append(
-                f"{method.name}: {row['pairs']} of its {len(method.runs)} seeds could be paired with one of the base, and "
+                f"{method.name}: {row['pairs']} of its {len(method.runs)} seeds could be paired with one of the base; "
                 "its differences are of these alone."
             )
         elif missing := sorted(set(method.seeds) - set(found[0].seeds)):

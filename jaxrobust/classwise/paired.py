@@ -134,7 +134,7 @@ class WorstDifference:
     high: float | None
 
 
-def worst_difference(pairs: PairedCounts, confidence: float = 0.95) -> WorstDifference:
+def worst_difference(pairs: PairedCounts, confidence: float = 0.95, paired_share=1.0) -> WorstDifference:
     """The difference of the lowest class accuracies, min B - min A, with an interval that allows for their selection.
 
     For a the class that is truly the worst of A, and any class k,
@@ -153,6 +153,11 @@ def worst_difference(pairs: PairedCounts, confidence: float = 0.95) -> WorstDiff
     all at 40 % under A and one of them at 20 % under B, its 95 % interval held the truth in 4 of 10 simulated test
     sets, because the minimum of tied classes is biased and that of a clear one is not.
 
+    Args:
+        confidence: two-sided level, strictly between 0 and 1.
+        paired_share: share of its distances from the difference to which the paired interval of one class is drawn in,
+            scalar or [C], where the result is to be averaged with others; see `seeds.averaged_share`.
+
     Raises:
         ValueError: a confidence outside (0, 1).
     """
@@ -163,6 +168,8 @@ def worst_difference(pairs: PairedCounts, confidence: float = 0.95) -> WorstDiff
     count, correct_a, correct_b = pairs.count[present], pairs.correct_a[present], pairs.correct_b[present]
     same, others = (tail, tail) if present.size == 1 else (tail * 2 / 3, tail / 3 / (present.size - 1))
     low, high = paired_interval(pairs.only_a[present], pairs.only_b[present], count, 1 - 2 * same)
+    gain, share = correct_b / count - correct_a / count, np.broadcast_to(paired_share, pairs.count.shape)[present]
+    low, high = gain - share * (gain - low), gain + share * (high - gain)
     difference = (correct_b / count).min() - (correct_a / count).min()
     # The difference measured is biased where one minimum is selected and the other is not, so an end need not lie
     # beyond it. But an interval beside its own estimate would only confuse, and widening it does no harm.

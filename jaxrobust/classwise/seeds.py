@@ -37,12 +37,13 @@ class SeedMean:
 def seed_mean(values: Sequence[float], low: Sequence[float], high: Sequence[float], confidence: float) -> SeedMean:
     """The mean over seeds, with an interval for the draw of the images and, from `MIN_SEEDS` on, of the seeds.
 
-    Images: the mean over seeds of the ends of the intervals of one seed, which are made for the draw of the images.
-    The error of a mean is never larger than the mean of the errors, however the seeds' errors depend on each other,
-    which they do as the images are the same. A bias that all seeds share, such as that of a minimum over classes, stays
-    covered. Seeds: Student's t interval of the values. The distances of both ends from the mean are squared and added.
-    For normal errors this covers at least `confidence`: it is wider than Cochran's solution of the Behrens-Fisher
-    problem, which does (Mickey & Brown 1966), and the images' share that differs by seed counts twice.
+    Images: the mean over seeds of the ends given. Seeds: Student's t interval of the values. The distances of both ends
+    from the mean are squared and added. For normal errors this covers at least `confidence`: it is wider than Cochran's
+    solution of the Behrens-Fisher problem, which does (Mickey & Brown 1966), and the part of the images' error that
+    differs from seed to seed counts twice.
+
+    The error of a mean is never larger than the mean of the errors, however they depend on each other, so intervals of
+    one seed may be given as they are. Narrower ones follow from `averaged_share`.
 
     Args:
         values: one figure per seed, [S].
@@ -66,6 +67,29 @@ def seed_mean(values: Sequence[float], low: Sequence[float], high: Sequence[floa
         high=float(mean + np.hypot(max(high.mean() - mean, 0.0), seeds)),
         covers_seeds=values.size >= MIN_SEEDS,
     )
+
+
+def averaged_share(labels, differences, num_classes: int) -> np.ndarray:
+    """Standard error, by the draw of the images, of a mean over seeds, as a share of the mean of theirs; [C].
+
+    All seeds are judged on the same images. Were the difference on an image the same in each, a mean over S seeds would
+    be no surer than one of them, a share of 1; were it drawn anew in each, the share would be the root of 1 / S.
+
+    Args:
+        labels: true classes, integers in [0, C), [N].
+        differences: verdict under B minus verdict under A, in {-1, 0, 1}, [S, N].
+        num_classes: C; classes whose images do not differ at all have a share of 1.
+    """
+    share = np.ones(num_classes)
+    for c in range(num_classes):
+        of_class = np.asarray(differences, float)[:, np.asarray(labels) == c]
+        if not of_class.size:
+            continue
+        centred = of_class - of_class.mean(1, keepdims=True)
+        of_one = np.linalg.norm(centred, axis=1).mean()
+        if of_one > 0:
+            share[c] = np.linalg.norm(centred.mean(0)) / of_one
+    return share
 
 
 def level_of(interval: Callable[[float], tuple[float, float]], value: float = 0.0) -> float:
