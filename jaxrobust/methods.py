@@ -106,22 +106,13 @@ def stem_and_seed(run: Run) -> tuple[str, int]:
 
 
 def _names(keys, differs: dict, base: dict) -> dict:
-    """A name for each method, no two alike."""
+    """A name for each method, no two alike: as short as that allows."""
     names = {keys[0]: keys[0][1] or _base_name(base)}
-    for key in keys[1:]:
-        names[key] = _short(differs[key]) or _listed(differs[key]) or key[1] or "unnamed"
-    for name, number in collections.Counter(names.values()).items():
-        for key in [key for key in keys if names[key] == name and number > 1]:
-            names[key] = " ".join(filter(None, (_short(differs[key]), _rest(differs[key]), key[1]))) or name
-    for key in keys:
-        number = list(names.values()).count(names[key])
-        if number > 1:
-            names[key] = f"{names[key]} ({stem_and_seed_of(key)})" if key[1] else f"{names[key]} ({keys.index(key)})"
+    names |= {key: _short(differs[key]) or _listed(differs[key]) or key[1] or "unnamed" for key in keys[1:]}
+    for longer in (lambda key: _rest(differs[key]), lambda key: key[1], lambda key: str(keys.index(key))):
+        alike = {name for name, number in collections.Counter(names.values()).items() if number > 1}
+        names |= {key: f"{names[key]} {more}" for key in keys if names[key] in alike and (more := longer(key))}
     return names
-
-
-def stem_and_seed_of(key) -> str:
-    return key[1]
 
 
 def _base_name(base: dict) -> str:
@@ -136,9 +127,9 @@ def _short(differs: dict) -> str:
 
 
 def _rest(differs: dict) -> str:
-    if not _short(differs):
-        return _listed(differs)
-    return _listed({name: value for name, value in differs.items() if not name.endswith(".name")}, whole=False)
+    """What `_short` leaves out."""
+    rest = {name: value for name, value in differs.items() if not name.endswith(".name")} if _short(differs) else {}
+    return _listed(rest, whole=False)
 
 
 def _listed(differs: dict, whole: bool = True) -> str:

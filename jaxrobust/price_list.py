@@ -4,47 +4,19 @@ A method is all runs whose configs agree but for the training seed, and for what
 `compare`, which is the command, and `price_list_pages`, which shows the figures.
 """
 
-import dataclasses
 import functools
 import re
 import statistics
 
 import numpy as np
 
-from jaxrobust import classwise, methods, runs
+from jaxrobust import gains, methods, runs
 from jaxrobust.classwise import seeds
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.paired_runs import Side, attack_problem, common_examples, open_runs, open_side
 
-CONFIDENCE = 0.95
-LEVEL = 0.05  # of the tests, after Holm's correction over the methods
-HELPS, NO_DIFFERENCE, HURTS = "helps", "no difference", "hurts"
 ONLY_PGD = "only moves PGD"
 _ITERATED = re.compile(r"(pgd|cw)(\d+)(?:x\d+)?")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Verdicts:
-    """One run on the images common to all.
-
-    Attributes:
-        survives: attack -> bool [N].
-    """
-
-    survives: dict[str, np.ndarray]
-    labels: np.ndarray
-    num_classes: int
-
-    @functools.cache  # noqa: B019, for as long as the comparison
-    def counts(self, attack: str) -> tuple[np.ndarray, np.ndarray]:
-        """Surviving examples and all examples of each class, [C] each."""
-        correct = classwise.correct_counts(self.labels, self.survives[attack], self.num_classes)
-        return correct, classwise.class_counts(self.labels, self.num_classes)
-
-    def class_accuracy(self, attack: str) -> np.ndarray:
-        return classwise.class_accuracy(*self.counts(attack))
-
-    __hash__ = object.__hash__
 
 
 def price_list(workdirs, *, split: str | None = None, attacks=(), weights: str = "best") -> dict:
@@ -78,15 +50,16 @@ def price_list(workdirs, *, split: str | None = None, attacks=(), weights: str =
     verdicts, notes = _common_verdicts(sides)
     names, left_out = _attacks(sides, attacks)
     judge, pgd = _roles(sides[0], verdicts[sides[0].run.workdir], names)
-    rows = [_method(method, found[0], verdicts, names, sides) for method in found]
+    spreads = gains.spreads_of([[verdicts[run.workdir] for run in method.runs] for method in found], names)
+    rows = [_method(method, found[0], verdicts, spreads, sides) for method in found]
     for attack in names:
         for figure in ("average", "worst"):
-            _correct([row["attacks"][attack][figure] for row in rows[1:]])
+            gains.correct([row["attacks"][attack][figure] for row in rows[1:]])
     for row in rows:
         row["verdicts"] = _verdicts(row["attacks"], judge, pgd)
         row["cost_per_point"] = _cost_per_point(row["attacks"][judge])
     points = [[row["attacks"][judge][figure]["accuracy"] for figure in ("average", "worst")] for row in rows]
-    for row, on_front in zip(rows, pareto_front(points), strict=True):
+    for row, on_front in zip(rows, gains.pareto_front(points), strict=True):
         row["pareto"] = bool(on_front)
     of_base = verdicts[sides[0].run.workdir]
     return {
@@ -96,8 +69,8 @@ def price_list(workdirs, *, split: str | None = None, attacks=(), weights: str =
         "split": sides[0].run.split,
         "examples": int(of_base.labels.size),
         "classes": len(sides[0].class_names),
-        "confidence": CONFIDENCE,
-        "level": LEVEL,
+        "confidence": gains.CONFIDENCE,
+        "level": gains.LEVEL,
         "min_seeds": seeds.MIN_SEEDS,
         "attacks": names,
         "methods": [rows[0], *sorted(rows[1:], key=lambda row: -row["attacks"][judge]["worst"]["difference"])],
@@ -130,7 +103,7 @@ def _common_verdicts(sides: list[Side]) -> tuple[dict, list[str]]:
         _, positions, _ = np.intersect1d(in_base, kept, return_indices=True)
         rows = in_side[positions]
         survives = {name: side.examples[name][rows] for name in side.scores if name in side.examples}
-        verdicts[side.run.workdir] = _Verdicts(survives, labels, len(side.class_names))
+        verdicts[side.run.workdir] = gains.Verdicts(survives, labels, len(side.class_names))
     return verdicts, notes
 
 
@@ -155,7 +128,7 @@ def _attacks(sides: list[Side], asked) -> tuple[list[str], list[str]]:
     return shown, left_out
 
 
-def _roles(base: Side, verdicts: _Verdicts | None, names: list[str]) -> tuple[str, str | None]:
+def _roles(base: Side, verdicts: gains.Verdicts | None, names: list[str]) -> tuple[str, str | None]:
     """The attack that judges, the strongest suite or else attack, and the PGD attack to set beside it.
 
     PGD is the one of most steps, or else such a CW attack; None where that is what judges, or there is none.
@@ -172,7 +145,7 @@ def _roles(base: Side, verdicts: _Verdicts | None, names: list[str]) -> tuple[st
     return judge, max(iterated)[-1] if iterated else None
 
 
-def _method(method: methods.Method, base: methods.Method, verdicts, names, sides) -> dict:
+def _method(method: methods.Method, base: methods.Method, verdicts, spreads, sides) -> dict:
     """The row of one method; what depends on the other methods is filled in later."""
     is_base = method is base
     pairs = [] if is_base else methods.pair(base, method)
@@ -188,7 +161,9 @@ def _method(method: methods.Method, base: methods.Method, verdicts, names, sides
         "pairs": len(pairs),
         "covers_seeds": (len(method.runs) if is_base else len(pairs)) >= seeds.MIN_SEEDS,
         "runs": [_run(by_run[run.workdir], seed) for run, seed in zip(method.runs, method.seeds, strict=True)],
-        "attacks": {name: _attack(name, own, paired, class_names) for name in names},
+        "attacks": {
+            name: gains.under_attack(name, own, paired, class_names, spread) for name, spread in spreads.items()
+        },
         "speed": _speed(method, base),
         "training": _training(method, pairs, class_names),
     }
@@ -205,125 +180,25 @@ def _run(side: Side, seed: int) -> dict:
     }
 
 
-def _attack(name: str, own: list[_Verdicts], paired: list[tuple[_Verdicts, _Verdicts]], class_names) -> dict:
-    """The figures of one method under one attack: of its runs, and of its pairs with the base."""
-    counts = [run.counts(name) for run in own]
-    totals = [(correct.sum(), count.sum()) for correct, count in counts]
-    wilson = [classwise.wilson_interval([correct], [count], CONFIDENCE) for correct, count in totals]
-    worst = [classwise.worst_class(*count, CONFIDENCE) for count in counts]
-    average = _accuracy([c / n for c, n in totals], [low[0] for low, _ in wilson], [high[0] for _, high in wilson])
-    lowest = _accuracy([w.accuracy for w in worst], [w.low for w in worst], [w.high for w in worst])
-    tally = [c for w in worst for c in w.classes]
-    lowest["classes"] = [
-        {"name": class_names[c], "seeds": tally.count(c)}
-        for c in sorted(set(tally), key=lambda c: (-tally.count(c), c))
-    ]
-    if not paired:
-        nothing = dict.fromkeys(
-            ("difference", "difference_interval", "p_value", "p_holm", "significant", "verdict"), None
-        )
-        return {"average": average | nothing, "worst": lowest | nothing, "rho": None}
-    pairs = [classwise.paired_counts(a.labels, a.survives[name], b.survives[name], a.num_classes) for a, b in paired]
-    averages, worsts = [
-        [[figure(run) for run in side] for side in zip(*paired, strict=True)]
-        for figure in (lambda run: run.survives[name].mean(), lambda run: np.nanmin(run.class_accuracy(name)))
-    ]
-    labels, gains = paired[0][0].labels, [b.survives[name].astype(int) - a.survives[name] for a, b in paired]
-    share, total = (seeds.averaged_share(of, gains, n) for of, n in ((labels, len(class_names)), (0 * labels, 1)))
-    return {
-        "average": average | _average_difference([pair.total() for pair in pairs], total[0]),
-        "worst": lowest | _worst_difference(pairs, share),
-        "rho": rho(*(float(np.mean(side)) for side in (*worsts, *averages))),
-    }
-
-
-def _accuracy(values, low, high) -> dict:
-    mean = seeds.seed_mean(values, low, high, CONFIDENCE)
-    return {"accuracy": mean.mean, "interval": [max(mean.low, 0.0), min(mean.high, 1.0)]}
-
-
-def _average_difference(totals: list[classwise.PairedCounts], share: float) -> dict:
-    values = [classwise.paired_difference(t)[0] for t in totals]
-
-    def over_seeds(confidence):
-        ends = [classwise.paired_interval(t.only_a, t.only_b, t.count, confidence) for t in totals]
-        low, high = (
-            [value + share * (end[i][0] - value) for value, end in zip(values, ends, strict=True)] for i in (0, 1)
-        )
-        return seeds.seed_mean(values, low, high, confidence)
-
-    difference = _difference(over_seeds)
-    if len(totals) == 1:
-        difference["p_value"] = float(classwise.mcnemar_test(totals[0].only_a, totals[0].only_b)[0])
-    return difference
-
-
-def _worst_difference(pairs: list[classwise.PairedCounts], share: np.ndarray) -> dict:
-    def over_seeds(confidence):
-        each = [classwise.worst_difference(pair, confidence, share) for pair in pairs]
-        return seeds.seed_mean([e.difference for e in each], [e.low for e in each], [e.high for e in each], confidence)
-
-    return _difference(over_seeds)
-
-
-def _difference(over_seeds) -> dict:
-    """The mean difference, its interval, and the level at which that leaves out 0."""
-
-    def ends(confidence):
-        mean = over_seeds(confidence)
-        return mean.low, mean.high
-
-    mean = over_seeds(CONFIDENCE)
-    return {
-        "difference": mean.mean,
-        "difference_interval": [max(mean.low, -1.0), min(mean.high, 1.0)],
-        "p_value": seeds.level_of(ends) if mean.mean else 1.0,
-    }
-
-
-def _correct(figures: list[dict]) -> None:
-    """Fill in what follows from the p-values of all methods."""
-    for of, p in zip(figures, classwise.holm_correction([of["p_value"] for of in figures]), strict=True):
-        of["p_holm"] = float(p)
-        of["significant"] = bool(p <= LEVEL)
-        sign = HELPS if of["difference"] > 0 else HURTS
-        of["verdict"] = sign if of["significant"] else NO_DIFFERENCE
-
-
-def rho(worst_base: float, worst: float, average_base: float, average: float) -> float | None:
-    """Relative gain of the worst class minus relative loss of the average (WAT; Li & Liu, AAAI 2023).
-
-    Args:
-        worst_base, worst: accuracy of the worst class of the base and of the method.
-        average_base, average: their average accuracies.
-
-    Returns:
-        None where an accuracy of the base is 0.
-    """
-    if not worst_base or not average_base:
-        return None
-    return (worst - worst_base) / worst_base - (average_base - average) / average_base
-
-
 def _verdicts(attacks: dict, judge: str, pgd: str | None) -> dict:
     """What PGD and the attack that judges say of the worst class, and a name for their disagreement."""
     by_judge, by_pgd = attacks[judge]["worst"]["verdict"], pgd and attacks[pgd]["worst"]["verdict"]
     disagreement = None
     if by_pgd and by_pgd != by_judge:
         disagreement = {
-            (HELPS, NO_DIFFERENCE): ONLY_PGD,
-            (HELPS, HURTS): ONLY_PGD,
-            (NO_DIFFERENCE, HELPS): "PGD misses the gain",
-            (HURTS, HELPS): "PGD misses the gain",
-            (NO_DIFFERENCE, HURTS): "PGD misses the loss",
-            (HURTS, NO_DIFFERENCE): "loses under PGD alone",
+            (gains.HELPS, gains.NO_DIFFERENCE): ONLY_PGD,
+            (gains.HELPS, gains.HURTS): ONLY_PGD,
+            (gains.NO_DIFFERENCE, gains.HELPS): "PGD misses the gain",
+            (gains.HURTS, gains.HELPS): "PGD misses the gain",
+            (gains.NO_DIFFERENCE, gains.HURTS): "PGD misses the loss",
+            (gains.HURTS, gains.NO_DIFFERENCE): "loses under PGD alone",
         }[by_pgd, by_judge]
     return {"pgd": by_pgd, "judge": by_judge, "disagreement": disagreement}
 
 
 def _cost_per_point(of: dict) -> float | None:
     """Points of average lost per point of the worst class gained; None unless the gain is significant."""
-    if of["worst"]["verdict"] != HELPS:
+    if of["worst"]["verdict"] != gains.HELPS:
         return None
     return max(0.0, -of["average"]["difference"]) / of["worst"]["difference"]
 
@@ -365,13 +240,6 @@ def _last_epoch(run: runs.Run) -> np.ndarray | None:
     values = run.training[-1].get("train_class_accuracy") if run.training else None
     accuracy = np.array([np.nan if value is None else value for value in values or []], float)
     return accuracy if accuracy.size and not np.isnan(accuracy).all() else None
-
-
-def pareto_front(points) -> np.ndarray:
-    """Which of the points [N, D] no other beats: as high in every coordinate, and higher in one. Bool [N]."""
-    points = np.asarray(points, float)
-    at_least, above = (points[:, None] >= points).all(2), (points[:, None] > points).any(2)
-    return ~(at_least & above).any(0)
 
 
 def _notes_on_seeds(found: list[methods.Method], rows: list[dict]) -> list[str]:

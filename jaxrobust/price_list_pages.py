@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrobust import figures as figures_lib
-from jaxrobust import figures_compare, figures_price_list, files, pages, price_list
+from jaxrobust import figures_compare, figures_price_list, files, gains, pages, price_list
 
 PAGE, TABLE, FIGURE = "price_list.html", "price_list.csv", "average-against-worst"
 _NAME = 30  # characters of a method's name on the terminal
-_SIGN = {price_list.HELPS: 1, price_list.HURTS: -1}
+_SIGN = {gains.HELPS: 1, gains.HURTS: -1}
 
 
 def conclusion(figures: dict) -> list[str]:
@@ -42,8 +42,7 @@ def _gain(row: dict, figures: dict) -> str:
 def _on_help(figures: dict, others: list[dict]) -> str:
     level = f"at {100 * figures['level']:g} %, Holm's correction over {len(others)} {_methods(len(others))}"
     helping, hurting = (
-        [row for row in others if row["verdicts"]["judge"] == verdict]
-        for verdict in (price_list.HELPS, price_list.HURTS)
+        [row for row in others if row["verdicts"]["judge"] == verdict] for verdict in (gains.HELPS, gains.HURTS)
     )
     under = _under(figures["judge"])
     start = f"{under[0].upper()}{under[1:]}, {len(helping) or 'none'} of {len(others)} {_methods(len(others))}"
@@ -63,21 +62,21 @@ def _methods(number: int) -> str:
 def _on_pgd(figures: dict, others: list[dict]) -> str:
     judge, pgd = figures["judge"], figures["pgd"]
     if pgd is None:
-        return f"No PGD was scored beside {judge}, so what it would have said is not known."
+        return f"All were scored under no PGD beside {judge}, so a gain that only moves PGD cannot be told apart."
     fooled = [row for row in others if row["verdicts"]["disagreement"] == price_list.ONLY_PGD]
     missed = [row for row in others if (row["verdicts"]["disagreement"] or "").startswith("PGD misses")]
     if not fooled and not missed:
         return f"{pgd} would have given the same verdict on the worst class of each."
     sentences = []
     if fooled:
-        gains = [
+        shown = [
             f"{row['name']} ({pages.points(row['attacks'][pgd]['worst']['difference'])} points under {pgd}, "
             f"{pages.points(_worst(row, figures)['difference'])} under {judge})"
             for row in fooled
         ]
         verb = "moves" if len(fooled) == 1 else "move"
         sentences.append(
-            f"Only {verb} PGD: {', '.join(gains)}; the gain of the worst class under {pgd} is significant, and that "
+            f"Only {verb} PGD: {', '.join(shown)}; the gain of the worst class under {pgd} is significant, and that "
             f"under {judge} is not."
         )
     if missed:
@@ -91,7 +90,7 @@ def _on_cost(figures: dict, others: list[dict]) -> list[str]:
     for attack in dict.fromkeys((figures["judge"], "clean")):
         if attack not in figures["attacks"]:
             continue
-        costly = [row for row in others if row["attacks"][attack]["average"]["verdict"] == price_list.HURTS]
+        costly = [row for row in others if row["attacks"][attack]["average"]["verdict"] == gains.HURTS]
         if not costly:
             sentences.append(f"None costs average accuracy {_under(attack)} significantly.")
             continue
@@ -100,7 +99,7 @@ def _on_cost(figures: dict, others: list[dict]) -> list[str]:
         for row in costly:
             lost = row["attacks"][attack]["average"]["difference"]
             price = "without a significant gain of the worst class"
-            if row["verdicts"]["judge"] == price_list.HELPS:
+            if row["verdicts"]["judge"] == gains.HELPS:
                 per_point = -lost / _worst(row, figures)["difference"]
                 price = f"{per_point:.2f} points per point that the worst class gains {_under(figures['judge'])}"
             costs.append(f"{row['name']} ({pages.points(lost)} points, {price})")
@@ -114,15 +113,15 @@ def _on_training(figures: dict, others: list[dict]) -> list[str]:
     learnt = [
         row
         for row in others
-        if row["verdicts"]["judge"] != price_list.HELPS
+        if row["verdicts"]["judge"] != gains.HELPS
         and (row["training"]["difference"] or 0) > max(_worst(row, figures)["difference_interval"][1], 0)
     ]
     if not learnt:
         return []
-    gains = [f"{row['name']} ({pages.points(row['training']['difference'])} points)" for row in learnt]
+    shown = [f"{row['name']} ({pages.points(row['training']['difference'])} points)" for row in learnt]
     return [
         "Gains on the worst class of the training images, under the attack of the training, beyond what the "
-        f"{figures['split']} images allow: {', '.join(gains)}. Memorised, or the training attack was weaker."
+        f"{figures['split']} images allow: {', '.join(shown)}. Memorised, or the training attack was weaker."
     ]
 
 

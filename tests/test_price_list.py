@@ -1,0 +1,240 @@
+"""The price list: its figures by hand, its statistics, and the command with its files and errors."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from test_compare import NAMES, SETTINGS, write
+
+from jaxrobust import compare, gains, paired_runs, price_list, results
+from jaxrobust import config as config_lib
+from jaxrobust.errors import UserError
+
+LABELS = np.repeat([0, 1, 2], 400)
+SUITE = SETTINGS | {"members": ["apgd_ce"], "steps": None}
+
+
+def survives(rates, number):
+    """The first images of each class but for some that the number draws: seeds that differ a little."""
+    rng = np.random.default_rng(number)
+    rank = np.tile(np.arange(400), 3)
+    noise = rng.random(LABELS.size) < 0.02
+    return (rank < 400 * np.repeat(rates, 400)) ^ noise
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(name, seed, pgd, suite=None, fields=(), rate=1000.0, train=(0.5, 0.6, 0.7), **options):
+        """A run whose classes survive at those rates under pgd20 and under `standard`."""
+        workdir = tmp_path / f"{name}-{seed}"
+        shared = {"labels": LABELS, **options}
+        write(workdir, survives(pgd, seed), **shared)
+        if suite is not None:
+            # Written under another step, and then put beside: `write` knows one array of verdicts.
+            _add(workdir, "standard", survives(pgd, seed) & survives(suite, seed), **options)
+        config = config_lib.default()
+        config.update_from_flattened_dict({"train.seed": seed, **dict(fields)})
+        (workdir / "config.json").write_text(json.dumps(config_lib.to_dict(config)))
+        for epoch, speed in enumerate((1.0, rate, rate, 3 * rate), 1):
+            line = {"epoch": epoch, "images_per_second": speed, "train_class_accuracy": train}
+            results.append_training(workdir, line)
+        return str(workdir)
+
+    return make
+
+
+def _add(workdir, attack, right, names=NAMES, labels=LABELS, **_):
+    prediction = np.where(right, labels, (labels + 1) % len(names))
+    shared = {"step": 100, "epoch": 1, "weights": "raw", "split": "test", "attack": attack, "class_names": names}
+    shared |= {"labels": labels, "prediction": prediction, "clean_prediction": labels, "passes": 1.0, "idle": 0.0}
+    results.append(workdir, results.make_record(**shared, seconds=1.0, **SUITE))
+    arrays = {attack: prediction == labels, f"{attack}_prediction": prediction}
+    results.add_examples(workdir, 100, "raw", "test", arrays)
+
+
+@pytest.fixture
+def study(make):
+    """Three seeds each: a base, one that helps, one that only moves PGD, one that costs, one that is alike."""
+    rows = {
+        "base": ((0.4, 0.7, 0.8), (0.3, 0.6, 0.7), {}),
+        "helps": ((0.6, 0.7, 0.8), (0.5, 0.6, 0.7), {"remedy.name": "reweight"}),
+        "fakes": ((0.6, 0.8, 0.9), (0.3, 0.6, 0.7), {"remedy.name": "ldam"}),
+        "costs": ((0.5, 0.55, 0.6), (0.45, 0.5, 0.5), {"remedy.name": "resample"}),
+        "alike": ((0.4, 0.7, 0.8), (0.3, 0.6, 0.7), {"remedy.name": "robust_lt"}),
+    }
+    return [
+        make(name, seed, pgd, suite, fields.items(), rate=500.0 if name == "costs" else 1000.0)
+        for seed in (2, 0, 1)
+        for name, (pgd, suite, fields) in rows.items()
+    ]
+
+
+def _rows(figures):
+    return {row["name"]: row for row in figures["methods"]}
+
+
+@pytest.mark.parametrize(
+    "worst, average, rho",
+    [(25.84, 44.68, 0.11), (27.62, 50.78, 0.32), (30.53, 49.05, 0.42)],
+)
+def test_rho_of_published_accuracies(worst, average, rho):
+    """TRADES with FRL, CFA and DAFA under AutoAttack, ResNet-18 on CIFAR-10: Lee et al. (ICLR 2024)."""
+    assert gains.rho(21.31, worst, 49.80, average) == pytest.approx(rho, abs=0.005)
+
+
+def test_rho_without_a_base_is_none_and_of_the_base_zero():
+    assert gains.rho(0.0, 0.2, 0.5, 0.5) is None
+    assert gains.rho(0.2, 0.2, 0.5, 0.5) == 0
+
+
+def test_pareto_front_is_what_nothing_beats():
+    points = [[1, 1], [2, 0], [0, 3], [1, 0.5], [1, 1], [0, 2]]
+    assert gains.pareto_front(points).tolist() == [True, True, True, False, True, False]
+
+
+def test_verdicts_of_a_study(study):
+    figures = price_list.price_list(study)
+    assert (figures["base"], figures["judge"], figures["pgd"]) == ("pgd_at", "standard", "pgd20")
+    assert figures["attacks"] == ["clean", "pgd20", "standard"] and figures["notes"] == []
+    rows = _rows(figures)
+    assert [row["name"] for row in figures["methods"][:3]] == ["pgd_at", "reweight", "resample"]
+    assert {name: row["verdicts"]["judge"] for name, row in rows.items()} == {
+        "pgd_at": None,
+        "reweight": gains.HELPS,
+        "resample": gains.HELPS,
+        "ldam": gains.NO_DIFFERENCE,
+        "robust_lt": gains.NO_DIFFERENCE,
+    }
+    assert rows["ldam"]["verdicts"]["disagreement"] == price_list.ONLY_PGD
+    assert rows["reweight"]["verdicts"]["disagreement"] is None
+    for row in figures["methods"]:
+        assert row["seeds"] == [0, 1, 2] and row["covers_seeds"]
+    helped, costly = (rows[name]["attacks"]["standard"] for name in ("reweight", "resample"))
+    assert helped["worst"]["difference"] == pytest.approx(0.2, abs=0.02)
+    assert helped["worst"]["classes"] == [{"name": "cat", "seeds": 3}]
+    assert costly["average"]["verdict"] == gains.HURTS and rows["reweight"]["cost_per_point"] == 0
+    lost, gained = costly["average"]["difference"], costly["worst"]["difference"]
+    assert rows["resample"]["cost_per_point"] == pytest.approx(-lost / gained)
+    base = rows["pgd_at"]["attacks"]["standard"]
+    assert helped["rho"] == pytest.approx(
+        gains.rho(*(of[f]["accuracy"] for f in ("worst", "average") for of in (base, helped)))
+    )
+    assert [rows[name]["pareto"] for name in ("pgd_at", "reweight", "resample")] == [False, True, False]
+    assert rows["resample"]["speed"] == {"images_per_second": 500.0, "relative": 0.5}
+    assert rows["resample"]["training"] == {"worst_class_accuracy": 0.5, "worst_class": "cat", "difference": 0.0}
+    for row in figures["methods"][1:]:
+        for of in row["attacks"].values():
+            for figure in (of["average"], of["worst"]):
+                low, high = figure["difference_interval"]
+                assert low <= figure["difference"] <= high and figure["p_holm"] >= figure["p_value"]
+    json.dumps(figures, allow_nan=False)
+
+
+def test_order_of_the_runs_does_not_matter(study):
+    figures = price_list.price_list(study)
+    again = price_list.price_list([study[0], *study[:0:-1]])
+    assert again == figures
+
+
+def test_one_pair_is_the_comparison_of_two(study):
+    """The price list of single seeds holds the figures of `compare`, and says that seeds are not covered."""
+    base, other, third = study[0], study[1], study[2]
+    row = _rows(price_list.price_list([base, other, third]))["reweight"]
+    of_two = compare.compare(base, other)["attacks"]
+    assert not row["covers_seeds"]
+    for attack, of in row["attacks"].items():
+        for name in ("average", "worst"):
+            assert of[name]["difference"] == pytest.approx(of_two[attack][name]["difference"])
+            np.testing.assert_allclose(of[name]["difference_interval"], of_two[attack][name]["interval"], atol=1e-9)
+        assert of["average"]["p_value"] == pytest.approx(of_two[attack]["average"]["p_value"])
+        assert of["worst"]["interval"] == pytest.approx(of_two[attack]["worst"]["b"]["interval"])
+
+
+def test_attacks_may_be_chosen(study):
+    figures = price_list.price_list(study, attacks=("pgd20",))
+    assert (figures["attacks"], figures["judge"], figures["pgd"]) == (["pgd20"], "pgd20", None)
+    assert all(row["verdicts"]["disagreement"] is None for row in figures["methods"])
+    with pytest.raises(UserError, match="--attack = 'plus': not scored"):
+        price_list.price_list(study, attacks=("plus",))
+
+
+def test_seeds_and_images_that_are_not_alike_are_noted(make):
+    base = [make("base", seed, (0.4, 0.7, 0.8), (0.3, 0.6, 0.7)) for seed in (0, 1)]
+    helps = [
+        make("helps", seed, (0.6, 0.7, 0.8), (0.5, 0.6, 0.7) if seed else None, {"remedy.name": "ldam"}.items())
+        for seed in (0, 1, 7)
+    ]
+    part = make("part", 5, (0.4, 0.7, 0.8), None, {"remedy.name": "reweight"}.items(), subset=np.arange(0, 1200, 2))
+    figures = price_list.price_list([*base, *helps, part])
+    assert figures["examples"] == 600 and figures["judge"] == "pgd20" and figures["attacks"] == ["clean", "pgd20"]
+    images, suite, ldam, reweight = figures["notes"]
+    assert images == "Of up to 1,200 images that a run was scored on, 600 are common to all."
+    assert suite.startswith("standard is left out: not scored, or without verdicts, in") and "1 more run" in suite
+    assert ldam.startswith("ldam: 2 of its 3 seeds could be paired")
+    assert reweight == "reweight: seed 5 of it paired with others of the base."
+
+
+def test_what_cannot_be_compared_is_refused(make, study, tmp_path):
+    with pytest.raises(UserError, match="given twice"):
+        price_list.price_list([*study, study[3]])
+    with pytest.raises(UserError, match="all runs are seeds of one config, pgd_at"):
+        price_list.price_list(study[::5])
+    other = make("other", 9, (0.4, 0.7, 0.8), fields={"remedy.name": "ldam"}.items(), names=("cat", "dog", "elk"))
+    with pytest.raises(UserError, match="class 2 is 'deer' and 'elk'"):
+        price_list.price_list([*study[:3], other])
+    for path in (tmp_path / "helps-0" / results.EXAMPLES).iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"helps-0.*no verdicts per image"):
+        price_list.price_list(study)
+    assert paired_runs.open_runs(study, None)[0].split == "test"
+
+
+def test_runs_that_are_alike_are_rarely_called_different(make):
+    """Eight methods that do nothing, three seeds each that differ by chance: none is significant."""
+
+    def chance(seed):
+        rng = np.random.default_rng(100 + seed)
+        return tuple(np.array([0.4, 0.6, 0.7]) + 0.03 * rng.normal(size=3))
+
+    methods = [("base", {})] + [(f"m{i}", {"remedy.begin": 0.1 * (i + 1)}) for i in range(8)]
+    workdirs = [
+        make(name, seed, chance(10 * i + seed), fields=fields.items())
+        for i, (name, fields) in enumerate(methods)
+        for seed in range(3)
+    ]
+    figures = price_list.price_list(workdirs)
+    assert {row["verdicts"]["judge"] for row in figures["methods"][1:]} == {gains.NO_DIFFERENCE}
+
+
+def test_command(study, tmp_path, capsys):
+    assert compare.main(study) == 0
+    shown = capsys.readouterr()
+    folder = tmp_path / "base-2" / "price-list"
+    assert shown.out.strip() == str(folder / "price_list.html")
+    assert "2 of 4 methods help the worst class beyond chance" in shown.err and "reweight (+" in shown.err
+    assert "Only moves PGD: ldam (+" in shown.err
+    assert "cost average accuracy under standard: resample (-" in " ".join(shown.err.replace("costs", "cost").split())
+    assert "cover the draw of the 1,200 test images and that of the training seeds" in shown.err
+    assert max(map(len, shown.err.splitlines()[:20])) <= 160
+    assert json.loads((folder / "price_list.json").read_text()) == price_list.price_list(study)
+    assert {path.name for path in folder.iterdir()} == {
+        "price_list.html",
+        "price_list.json",
+        "price_list.csv",
+        "average-against-worst.svg",
+        "average-against-worst.png",
+    }
+    rows = list(csv.DictReader((folder / "price_list.csv").open()))
+    assert [row["method"] for row in rows] == list(_rows(price_list.price_list(study)))
+    assert rows[1]["standard verdict"] == "helps" and float(rows[1]["standard worst difference"]) > 0.15
+    assert rows[0]["standard worst difference"] == ""
+
+
+@pytest.mark.parametrize(
+    "option", [("--step_a", "3"), ("--step_b", "3"), ("--attack", "nothing"), ("--split", "train")]
+)
+def test_errors_are_one_line(study, option, capsys):
+    assert compare.main([*study, *option]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and len(shown.err.splitlines()) == 1 and option[0] in shown.err
