@@ -31,6 +31,7 @@ HELPS, HURTS = BLUE, VERMILION
 _FONT_SIZE = 7.5
 _LINE = 1.35 * _FONT_SIZE / 72  # inches
 _MARK = 0.05  # inches from the middle of a mark to its edge
+_TRIED = 30  # places for a label whose line to the point is looked at
 _WHISKER_SHARE = 0.5  # of the whiskers that the axes hold in full; long ones are cut
 
 
@@ -63,7 +64,7 @@ def tradeoff(points: Points, title: str = "") -> Figure:
     average, worst = np.asarray(points.average, float), np.asarray(points.worst, float)
     errors = [np.nan_to_num(np.asarray(error, float)) for error in (points.average_error, points.worst_error)]
     width, height = 7.2, 5.4 + 0.06 * min(len(average), NAMED_CLASSES)
-    left, right, bottom, top = 0.8, 0.15, 0.95, 0.4  # inches; labels are placed by hand, so the axes must not move
+    left, right, bottom, top = 0.8, 0.3, 0.95, 0.4  # inches; labels are placed by hand, so the axes must not move
     box = np.array([width - left - right, height - bottom - top])
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((left / width, bottom / height, *(box / (width, height))))
@@ -174,8 +175,10 @@ def place_labels(at: np.ndarray, named: Sequence[int], sizes: np.ndarray, box: n
         covered = _overlap(candidates, marks).sum(1) + 3 * _overlap(candidates, _grown(others)).sum(1)
         nearest = np.clip(at[named[k]], candidates[:, :2], candidates[:, 2:])
         length = np.hypot(*(nearest - at[named[k]]).T)
-        crossed = np.array([_crossings(at[named[k]], end, np.delete(marks, named[k], 0), others) for end in nearest])
-        placed[k] = candidates[np.argmin(100 * (outside + 10 * covered) + length + 0.12 * crossed)]
+        cost = 100 * (outside + 10 * covered) + length
+        best = np.argsort(cost, kind="stable")[:_TRIED]
+        cost[best] += [0.12 * _crossings(at[named[k]], nearest[m], np.delete(marks, named[k], 0), others) for m in best]
+        placed[k] = candidates[best[np.argmin(cost[best])]]
     return placed
 
 
