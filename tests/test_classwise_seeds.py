@@ -26,6 +26,18 @@ def test_few_seeds_leave_the_interval_of_the_images(number):
     assert (of.mean, of.low, of.high) == pytest.approx((middle, middle - 0.1, middle + 0.1)) and not of.covers_seeds
 
 
+def test_spread_is_pooled_over_methods_or_the_methods_own_if_larger():
+    spread = seeds.pooled_spread([[0.1, 0.3], [0.2, 0.2, 0.5], [0.7]])
+    assert spread == pytest.approx((math.sqrt((0.02 + 0.06) / 3), 3))
+    assert seeds.pooled_spread([[0.1], [0.4]]) is None
+    values, wide = [0.1, 0.2, 0.3], seeds.Spread(0.2, 20)
+    of = seeds.seed_mean(values, values, values, 0.95, wide, runs=2)
+    assert of.high - of.mean == pytest.approx(student.ppf(0.975, 20) * math.sqrt(2) * 0.2 / math.sqrt(3))
+    of = seeds.seed_mean(values, values, values, 0.95, seeds.Spread(0.01, 20), runs=2)
+    assert of.high - of.mean == pytest.approx(student.ppf(0.975, 20) * 0.1 / math.sqrt(3))
+    assert seeds.seed_mean(values[:2], [0.0, 0.0], [1.0, 1.0], 0.95, wide).high == 1
+
+
 def test_no_seed_and_no_confidence_are_refused():
     with pytest.raises(ValueError, match="no seeds"):
         seeds.seed_mean([], [], [], 0.95)
@@ -112,6 +124,44 @@ def test_no_effect_is_rarely_found(base, method, seed_deviation, common):
     options = {"images": 200, "seed_deviation": seed_deviation, "common": common, "number": 3, "trials": 150}
     better, worse, missed = _outcome(base, method, **options, rng=np.random.default_rng(0))
     assert max(better + worse, missed) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 150)
+
+
+def _family(means, *, images, trials, rng, seed_deviation=0.1, number=3):
+    """Signs [trials, M] of what is significant at 5 % over all M methods against the first, by Bonferroni's level."""
+    classes, others = len(means[0]), len(means) - 1
+    labels, found = np.repeat(np.arange(classes), images), []
+    for _ in range(trials):
+        image = math.sqrt(0.7) * rng.normal(size=labels.size)
+
+        def verdicts(mean, image=image):
+            shift = ndtri(mean) + seed_deviation * rng.normal(size=classes)
+            return shift[labels] + image + math.sqrt(0.3) * rng.normal(size=labels.size) > 0
+
+        runs = [[verdicts(mean) for _ in range(number)] for mean in means]
+        spread = seeds.pooled_spread(
+            [run.reshape(classes, images).mean(1).min() for run in of_method] for of_method in runs
+        )
+        signs = []
+        for of_method in runs[1:]:
+            both = list(zip(runs[0], of_method, strict=True))
+            share = seeds.averaged_share(labels, [b.astype(int) - a for a, b in both], classes)
+            pairs = [classwise.paired_counts(labels, a, b, classes) for a, b in both]
+            each = [classwise.worst_difference(pair, 1 - 0.05 / others, share) for pair in pairs]
+            ends = [[getattr(e, name) for e in each] for name in ("difference", "low", "high")]
+            of = seeds.seed_mean(*ends, 1 - 0.05 / others, spread, runs=2)
+            signs.append(int(of.low > 0) - int(of.high < 0))
+        found.append(signs)
+    return np.array(found)
+
+
+def test_many_methods_of_three_seeds():
+    """Of eight methods that do nothing hardly ever one is called different; one that does a lot is found."""
+    clear = np.array([0.2, *[0.5] * 3])
+    signs = _family([clear] * 9, images=400, trials=40, rng=np.random.default_rng(0))
+    assert signs.any(1).mean() <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 40)
+    helped = np.array([0.35, *[0.5] * 3])
+    signs = _family([clear, helped, *[clear] * 7], images=400, trials=20, rng=np.random.default_rng(1))
+    assert (signs[:, 0] == 1).mean() > 0.8
 
 
 def test_an_effect_is_found():
