@@ -23,7 +23,7 @@ def price_list(workdirs, *, split: str | None = None, attacks=(), weights: str =
     """Every method among the runs against the method of the first, as JSON data; accuracies are fractions.
 
         base, judge, pgd   names of the base, of the attack that judges, and of the PGD attack beside it (or null)
-        split, examples, classes, confidence, level, seeds, notes
+        split, examples, classes, confidence, level, min_seeds, notes
         attacks            names of the attacks shown
         methods            the base, and then the others, the largest gain of the worst class under `judge` first:
             name, is_base, differs (field -> value, where it is not the base's), seeds, pairs, runs, covers_seeds
@@ -48,8 +48,9 @@ def price_list(workdirs, *, split: str | None = None, attacks=(), weights: str =
         where = ", ".join(str(run.workdir) for run in found[0].runs)
         raise UserError(f"{where}: all runs are seeds of one config, {found[0].name}; give runs of another config")
     verdicts, notes = _common_verdicts(sides)
-    names, left_out = _attacks(sides, attacks)
-    judge, pgd = _roles(sides[0], verdicts[sides[0].run.workdir], names)
+    of_base = verdicts[sides[0].run.workdir]
+    names, left_out = _attacks(sides, of_base, attacks)
+    judge, pgd = _roles(sides[0], of_base, names)
     spreads = gains.spreads_of([[verdicts[run.workdir] for run in method.runs] for method in found], names)
     rows = [_method(method, found[0], verdicts, spreads, sides) for method in found]
     for attack in names:
@@ -61,7 +62,6 @@ def price_list(workdirs, *, split: str | None = None, attacks=(), weights: str =
     points = [[row["attacks"][judge][figure]["accuracy"] for figure in ("average", "worst")] for row in rows]
     for row, on_front in zip(rows, gains.pareto_front(points), strict=True):
         row["pareto"] = bool(on_front)
-    of_base = verdicts[sides[0].run.workdir]
     return {
         "base": found[0].name,
         "judge": judge,
@@ -107,7 +107,7 @@ def _common_verdicts(sides: list[Side]) -> tuple[dict, list[str]]:
     return verdicts, notes
 
 
-def _attacks(sides: list[Side], asked) -> tuple[list[str], list[str]]:
+def _attacks(sides: list[Side], verdicts: gains.Verdicts, asked) -> tuple[list[str], list[str]]:
     """The attacks to show, and sentences about those left out."""
     base, common, left_out = sides[0], [], []
     for name in asked or runs.headline(base.scores):
@@ -115,7 +115,7 @@ def _attacks(sides: list[Side], asked) -> tuple[list[str], list[str]]:
         if problems and asked:
             raise FieldError("--attack", name, problems[0], "evaluate all runs alike, or name another")
         if problems:
-            more = f" (and {len(problems) - 1} more runs)" if len(problems) > 1 else ""
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             left_out.append(f"{name} is left out: {problems[0]}{more}.")
         else:
             common.append(name)
@@ -123,26 +123,23 @@ def _attacks(sides: list[Side], asked) -> tuple[list[str], list[str]]:
         raise UserError(f"the runs share no attack; evaluate all alike. {left_out[0]}")
     if asked:
         return common, []
-    judge, pgd = _roles(base, None, common)
+    judge, pgd = _roles(base, verdicts, common)
     shown = [name for name in common if name in ("clean", judge, pgd)]
     return shown, left_out
 
 
-def _roles(base: Side, verdicts: gains.Verdicts | None, names: list[str]) -> tuple[str, str | None]:
+def _roles(base: Side, verdicts: gains.Verdicts, names: list[str]) -> tuple[str, str | None]:
     """The attack that judges, the strongest suite or else attack, and the PGD attack to set beside it.
 
-    PGD is the one of most steps, or else such a CW attack; None where that is what judges, or there is none.
+    That is the one of most steps, or beside a suite else such a CW attack; None where it judges itself or is not there.
     """
-
-    def accuracy(name):
-        return base.scores[name].summary.accuracy if verdicts is None else verdicts.survives[name].mean()
-
     suites = [name for name in names if base.scores[name].record.get("members")]
     attacked = [name for name in names if name != "clean"]
-    judge = min(suites or attacked or names, key=accuracy)
-    iterated = [(kind == "pgd", int(steps), name) for name in names for kind, steps in _ITERATED.findall(name)[:1]]
-    iterated = [entry for entry in iterated if _ITERATED.fullmatch(entry[-1]) and entry[-1] != judge]
-    return judge, max(iterated)[-1] if iterated else None
+    judge = min(suites or attacked or names, key=verdicts.accuracy)
+    matches = [match for name in names if (match := _ITERATED.fullmatch(name))]
+    iterated = [(match[1] == "pgd", int(match[2]), match[0]) for match in matches if match[1] == "pgd" or suites]
+    longest = max(iterated)[-1] if iterated else None
+    return judge, None if longest == judge else longest
 
 
 def _method(method: methods.Method, base: methods.Method, verdicts, spreads, sides) -> dict:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from jaxrobust import config as config_lib
 from jaxrobust.errors import UserError
 
 LABELS = np.repeat([0, 1, 2], 400)
-SUITE = SETTINGS | {"members": ["apgd_ce"], "steps": None}
+SUITE = SETTINGS | {"steps": None}
 
 
 def survives(rates, number):
@@ -31,7 +32,6 @@ def make(tmp_path):
         shared = {"labels": LABELS, **options}
         write(workdir, survives(pgd, seed), **shared)
         if suite is not None:
-            # Written under another step, and then put beside: `write` knows one array of verdicts.
             _add(workdir, "standard", survives(pgd, seed) & survives(suite, seed), **options)
         config = config_lib.default()
         config.update_from_flattened_dict({"train.seed": seed, **dict(fields)})
@@ -44,11 +44,11 @@ def make(tmp_path):
     return make
 
 
-def _add(workdir, attack, right, names=NAMES, labels=LABELS, **_):
+def _add(workdir, attack, right, names=NAMES, labels=LABELS, members=("apgd_ce",), **_):
     prediction = np.where(right, labels, (labels + 1) % len(names))
     shared = {"step": 100, "epoch": 1, "weights": "raw", "split": "test", "attack": attack, "class_names": names}
     shared |= {"labels": labels, "prediction": prediction, "clean_prediction": labels, "passes": 1.0, "idle": 0.0}
-    results.append(workdir, results.make_record(**shared, seconds=1.0, **SUITE))
+    results.append(workdir, results.make_record(**shared, seconds=1.0, members=members, **SUITE))
     arrays = {attack: prediction == labels, f"{attack}_prediction": prediction}
     results.add_examples(workdir, 100, "raw", "test", arrays)
 
@@ -159,6 +159,16 @@ def test_attacks_may_be_chosen(study):
         price_list.price_list(study, attacks=("plus",))
 
 
+def test_without_a_suite_the_strongest_attack_judges(make, tmp_path):
+    workdirs = [make(f"m{i}", 0, (0.4, 0.7, 0.8), None, {"remedy.tau": 1.0 + i}.items()) for i in range(3)]
+    for workdir in workdirs:
+        _add(tmp_path / pathlib.Path(workdir).name, "cw20", survives((0.3, 0.7, 0.8), 0), members=None)
+    figures = price_list.price_list(workdirs)
+    assert (figures["judge"], figures["pgd"]) == ("cw20", "pgd20")
+    figures = price_list.price_list(workdirs, attacks=("clean", "pgd20"))
+    assert (figures["judge"], figures["pgd"]) == ("pgd20", None)
+
+
 def test_seeds_and_images_that_are_not_alike_are_noted(make):
     base = [make("base", seed, (0.4, 0.7, 0.8), (0.3, 0.6, 0.7)) for seed in (0, 1)]
     helps = [
@@ -170,7 +180,7 @@ def test_seeds_and_images_that_are_not_alike_are_noted(make):
     assert figures["examples"] == 600 and figures["judge"] == "pgd20" and figures["attacks"] == ["clean", "pgd20"]
     images, suite, ldam, reweight = figures["notes"]
     assert images == "Of up to 1,200 images that a run was scored on, 600 are common to all."
-    assert suite.startswith("standard is left out: not scored, or without verdicts, in") and "1 more run" in suite
+    assert suite.startswith("standard is left out: not scored, or without verdicts, in") and "(and 1 more)" in suite
     assert ldam.startswith("ldam: 2 of its 3 seeds could be paired")
     assert reweight == "reweight: seed 5 of it paired with others of the base."
 
