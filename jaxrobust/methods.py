@@ -127,14 +127,15 @@ def _short(differs: dict) -> str:
 
 
 def _rest(differs: dict) -> str:
-    """What `_short` leaves out."""
-    rest = {name: value for name, value in differs.items() if not name.endswith(".name")} if _short(differs) else {}
-    return _listed(rest, whole=False)
+    """What `_short` leaves out, fields without the section that they are in."""
+    short = _short(differs)
+    rest = {field_name.split(".", 1)[1]: value for field_name, value in differs.items() if short}
+    return _listed({name.removeprefix(f"{short}."): value for name, value in rest.items() if name != "name"})
 
 
-def _listed(differs: dict, whole: bool = True) -> str:
+def _listed(differs: dict) -> str:
     values = {name: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for name, v in differs.items()}
-    return " ".join(f"{name if whole else name.split('.', 1)[1]}={value}" for name, value in values.items())
+    return " ".join(f"{name}={value}" for name, value in values.items())
 
 
 def pair(base: Method, method: Method) -> list[tuple[Run, Run]]:

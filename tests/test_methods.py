@@ -51,7 +51,7 @@ def test_what_does_not_change_the_model_makes_no_method(run):
 
 def test_an_older_config_lacks_fields_that_are_at_their_defaults(run):
     old = run("old", {"train.seed": 1})
-    del old.config["remedy"]["tau"]
+    del old.config["remedy"]["begin"]
     assert _names([run("new", {}), old]) == {"pgd_at": [0, 1]}
 
 
@@ -59,8 +59,8 @@ def test_names_say_what_differs(run):
     runs = [
         run("base", {"remedy.name": "ldam"}),
         run("a", {"remedy.name": "reweight"}),
-        run("b", {"remedy.name": "logit_adjustment", "remedy.tau": 0.5}),
-        run("c", {"remedy.name": "logit_adjustment", "remedy.tau": 2.0}),
+        run("b", {"remedy.name": "logit_adjustment", "remedy.logit_adjustment.tau": 0.5}),
+        run("c", {"remedy.name": "logit_adjustment", "remedy.logit_adjustment.tau": 2.0}),
         run("d", {"remedy.name": "ldam", "remedy.begin": 0.8}),
         run("e", {"remedy.name": "none", "optimizer.learning_rate": 0.01}),
         run("f", {"remedy.name": "ldam", "model.hidden": (8, 8)}),

@@ -160,7 +160,7 @@ def test_attacks_may_be_chosen(study):
 
 
 def test_without_a_suite_the_strongest_attack_judges(make, tmp_path):
-    workdirs = [make(f"m{i}", 0, (0.4, 0.7, 0.8), None, {"remedy.tau": 1.0 + i}.items()) for i in range(3)]
+    workdirs = [make(f"m{i}", 0, (0.4, 0.7, 0.8), None, {"remedy.begin": 0.1 * i}.items()) for i in range(3)]
     for workdir in workdirs:
         _add(tmp_path / pathlib.Path(workdir).name, "cw20", survives((0.3, 0.7, 0.8), 0), members=None)
     figures = price_list.price_list(workdirs)
