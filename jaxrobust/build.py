@@ -84,6 +84,8 @@ def model(config, num_classes: int, mesh, dtype: str | None = None):
         final_batch_norm=fields.final_batch_norm,
         shortcut=fields.shortcut,
         stem=fields.stem,
+        head=fields.head,
+        head_scale=fields.head_scale,
         canonical_gradients=parallel.on_cpu(mesh),
     )
 

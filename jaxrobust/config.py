@@ -68,6 +68,8 @@ def default() -> ml_collections.ConfigDict:
     c.model.hidden = (256, 256)  # mlp: units of each hidden layer
     c.model.final_batch_norm = True  # preact_resnet18: batch norm before the pooling, as Rice et al. 2020
     c.model.shortcut = "activation"  # preact_resnet18: what 1x1 shortcuts read: activation (Rice et al. 2020) | input
+    c.model.head = "linear"  # linear; cosine: logits are head_scale times the cosine of features and class weights
+    c.model.head_scale = 10.0  # cosine: 10 in RoBal, 30 in LDAM
 
     c.threat = ml_collections.ConfigDict()  # what the model is trained and judged against
     c.threat.norm = "linf"  # linf | l2 | l1

@@ -41,7 +41,8 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     augment.check_streaming(tuple(config.data.augment), config.data.streaming, tuple(config.data.crop_scale))
 
     fields = config.model
-    models.check(fields.name, dtype=fields.dtype, depth=fields.depth, stem=fields.stem, shortcut=fields.shortcut)
+    choices = {name: fields[name] for name in ("dtype", "depth", "stem", "shortcut", "head", "head_scale")}
+    models.check(fields.name, **choices)
     _one_of("model.batch_norm", config.model.batch_norm, ("local", "synchronised"))
     _all("model.mean", config.model.mean, math.isfinite, "finite numbers, one value or one per channel")
     _all("model.std", config.model.std, lambda s: 0 < s < math.inf, "positive numbers, one value or one per channel")

@@ -76,6 +76,7 @@ def import_weights(path, config, workdir) -> None:
     config.data.validation_per_class = 0
     mesh = parallel.make_mesh()
     validation.validate(config, mesh.size, training=False)
+    _check_head(config.model)
 
     description = build.description(config)
     validation.check_radius(config, description.image_shape)
@@ -148,10 +149,11 @@ def export_weights(
     workdirs.check_same_config(workdir, config, stored, may_differ=("data.data_dir",))
     mesh = parallel.make_mesh()
     validation.validate(config, mesh.size, training=False)
+    _check_head(config.model)
     description = build.description(config)
 
     checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
-    step, weights = _choose(workdir, checkpoints.steps(), step, weights)
+    step, weights = workdirs.choose(workdir, checkpoints.steps(), step, weights)
     state = checkpoints.restore(step, build.abstract_state(config, description, mesh, 1))
     if weights == "averaged" and state.averaged is None:
         raise FieldError("--weights", weights, "the run has none (train.average_decay = 0)", "give raw")
@@ -173,18 +175,11 @@ def export_weights(
     console.say(f"pixels in [0, 1] are to be normalised by {normalisation}")
 
 
-def _choose(workdir, steps: list[int], step, weights) -> tuple[int, str | None]:
-    """Which checkpoint and weights to export; None leaves the choice of weights to what the checkpoint holds."""
-    if not steps:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint")
-    best = files.read_json(workdir / results.BEST) or {}
-    if step is None:
-        step = best["step"] if best.get("step") in steps else steps[-1]
-    if step not in steps:
-        raise FieldError("--step", step, "is no checkpoint of the run", f"there are {', '.join(map(str, steps))}")
-    if weights is None and best.get("step") == step:
-        weights = best["weights"]
-    return step, weights
+def _check_head(model) -> None:
+    """PyTorch's linear layer is a linear head, whatever its weights are called."""
+    if model.head != "linear":
+        remedy = "a linear head alone can be imported and exported"
+        raise FieldError("model.head", model.head, "is no layer of PyTorch's", remedy)
 
 
 def _check_shortcut(model, overrides: dict) -> None:

@@ -3,11 +3,11 @@
 import pathlib
 from typing import NamedTuple
 
-from jaxrobust import build, data, hosts, parallel, validation
+from jaxrobust import build, data, files, hosts, parallel, results, validation
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.data import batches
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError, UserError
 from jaxrobust.train_state import TrainState
 
 
@@ -48,6 +48,32 @@ def open_run(workdir: pathlib.Path, stored: dict, overrides: dict, may_differ: t
     like = build.abstract_state(config, dataset, mesh, steps_per_epoch * config.train.epochs)
     checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
     return OpenRun(config, mesh, dataset, like, checkpoints, steps_per_epoch)
+
+
+def choose(workdir, steps: list[int], step: int | None, weights: str | None) -> tuple[int, str | None]:
+    """Which checkpoint a command takes, and which of its weights.
+
+    Args:
+        steps: of the checkpoints to choose from.
+        step: as asked for; None is the best by validation score, or the last where none was chosen.
+        weights: as asked for, "raw" or "averaged"; None is what the best checkpoint has.
+
+    Returns:
+        (step, weights), where None still leaves the choice of weights to what the checkpoint holds.
+
+    Raises:
+        UserError: there is no checkpoint, or not that one.
+    """
+    if not steps:
+        raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint")
+    best = files.read_json(pathlib.Path(workdir) / results.BEST) or {}
+    if step is None:
+        step = best["step"] if best.get("step") in steps else steps[-1]
+    if step not in steps:
+        raise FieldError("--step", step, "is no checkpoint of the run", f"there are {', '.join(map(str, steps))}")
+    if weights is None and best.get("step") == step:
+        weights = best["weights"]
+    return step, weights
 
 
 def check_same_config(workdir, config, stored: dict, may_differ: tuple[str, ...]) -> None:

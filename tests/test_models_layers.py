@@ -268,3 +268,48 @@ def test_max_pool_and_its_gradient_are_those_of_reduce_window(height, width):
 def test_equal_maxima_share_the_gradient_and_lose_none_of_it():
     gradient = jax.grad(lambda x: layers.max_pool(x).sum())(jnp.ones((1, 6, 6, 1)))
     assert gradient.sum() == 9 and (gradient >= 0).all()
+
+
+@pytest.fixture
+def cosine_head():
+    head = layers.CosineLinear(3, scale=10.0)
+    features = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    return head, head.init(jax.random.key(0), features), features
+
+
+def test_a_cosine_head_is_its_formula(cosine_head):
+    head, variables, features = cosine_head
+    kernel = np.float64(variables["params"]["kernel"])
+    directions = kernel / (np.linalg.norm(kernel, axis=0) + 1 / 32)
+    expected = 10 * features / np.linalg.norm(features, axis=1, keepdims=True) @ directions
+    np.testing.assert_allclose(head.apply(variables, features), expected, rtol=1e-5)
+    np.testing.assert_allclose(head.apply(variables, 100 * features), expected, rtol=1e-5)
+    shifted = {"params": variables["params"] | {"bias": jnp.array([1.0, 0.0, -1.0])}}
+    np.testing.assert_allclose(head.apply(shifted, features), expected + np.array([[1, 0, -1]]), rtol=1e-4)
+
+
+def test_a_cosine_head_has_finite_gradients_at_zero_and_trains_no_bias(cosine_head):
+    head, variables, features = cosine_head
+    features = np.concatenate([np.zeros_like(features[:1]), features])
+    variables = jax.tree.map(lambda leaf: leaf.at[..., 0].set(0), variables)  # nor has the first class a direction
+
+    def loss(variables, features):
+        return jnp.square(head.apply(variables, features) - 1).sum()
+
+    gradients, for_features = jax.grad(loss, (0, 1))(variables, features)
+    assert np.isfinite(for_features).all() and np.isfinite(gradients["params"]["kernel"]).all()
+    assert np.any(for_features[0]) and np.any(gradients["params"]["kernel"][:, 0]), "a way out of 0"
+    assert not np.any(gradients["params"]["bias"])
+
+
+@pytest.mark.parametrize("name", ["linear", "cnn"])
+def test_a_cosine_head_has_the_variables_of_a_linear_one_and_can_be_prepared(name):
+    images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    linear = models.create(name, num_classes=3, width=4)
+    cosine = models.create(name, num_classes=3, width=4, head="cosine", head_scale=30.0)
+    variables = cosine.init(jax.random.key(0), images)
+    shapes = lambda variables: jax.tree.map(jnp.shape, variables)  # noqa: E731
+    assert shapes(variables) == shapes(linear.init(jax.random.key(0), images))
+    logits, prepared = cosine.apply(variables, images, mutable=["prepared"])
+    np.testing.assert_array_equal(cosine.apply(variables | prepared, images), logits)
+    assert np.abs(logits).max() <= 30

@@ -222,6 +222,8 @@ def test_no_width_is_the_models_own():
         ({"name": "wide_resnet", "depth": 4}, "model.depth"),
         ({"name": "resnet50", "stem": "7x7"}, "model.stem"),
         ({"name": "preact_resnet18", "shortcut": "none"}, "model.shortcut"),
+        ({"name": "cnn", "head": "round"}, "model.head"),
+        ({"name": "cnn", "head": "cosine", "head_scale": 0.0}, "model.head_scale"),
     ],
 )
 def test_what_cannot_be_built_is_named(options, field):

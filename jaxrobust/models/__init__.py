@@ -10,6 +10,8 @@ Models are pure Flax Linen modules from images [B, H, W, C], float32 in [0, 1], 
 normalise inside and take images of any size; the variables of `linear`, `mlp` and `lenet5` depend on that size.
 """
 
+import math
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -28,11 +30,19 @@ _RESNETS = {
     "resnet34": ((3, 4, 6, 3), BasicBlock),
     "resnet50": ((3, 4, 6, 3), BottleneckBlock),
 }
+HEADS = ("linear", "cosine")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def check(
-    name: str, *, dtype: str = "float32", depth: int = 28, stem: str = "small", shortcut: str = "activation"
+    name: str,
+    *,
+    dtype: str = "float32",
+    depth: int = 28,
+    stem: str = "small",
+    shortcut: str = "activation",
+    head: str = "linear",
+    head_scale: float = 10.0,
 ) -> None:
     """Raises FieldError unless `create` can build this model; costs nothing."""
     if name not in NAMES:
@@ -43,6 +53,10 @@ def check(
         raise FieldError("model.stem", stem, "unknown stem", f"write one of {', '.join(STEMS)}")
     if shortcut not in SHORTCUTS:
         raise FieldError("model.shortcut", shortcut, "unknown shortcut", f"write one of {', '.join(SHORTCUTS)}")
+    if head not in HEADS:
+        raise FieldError("model.head", head, "unknown head", f"write one of {', '.join(HEADS)}")
+    if not 0 < head_scale < math.inf:
+        raise FieldError("model.head_scale", head_scale, "is no scale", "write a positive number, for example 10")
     if name == "wide_resnet":
         blocks_per_stage(depth)
 
@@ -66,6 +80,8 @@ def create(
     final_batch_norm: bool = True,
     shortcut: str = "activation",
     stem: str = "small",
+    head: str = "linear",
+    head_scale: float = 10.0,
     canonical_gradients: bool = False,
 ) -> nn.Module:
     """The model called `name`; options that it does not have are ignored.
@@ -84,12 +100,14 @@ def create(
         final_batch_norm: of `preact_resnet18`, whether it normalises before pooling.
         shortcut: of `preact_resnet18`, what its 1x1 shortcuts read: the block's `activation` or its `input`.
         stem: of `resnet18`, `resnet34` and `resnet50`: `small` for images of some 32 pixels, `imagenet` for some 224.
+        head: `linear`, or `cosine`: logits are `head_scale` times cosines; the variables are the same.
+        head_scale: of the cosine head; 10 in RoBal (Wu et al. 2021), 30 in LDAM (Cao et al. 2019).
         canonical_gradients: gradients of convolutions in the form that XLA:CPU runs fast inside loops; set it on CPU.
 
     Raises:
-        FieldError: the name, the dtype, the depth, the stem or the shortcut is unknown.
+        FieldError: the name, the dtype, the depth, the stem, the shortcut or the head is unknown.
     """
-    check(name, dtype=dtype, depth=depth, stem=stem, shortcut=shortcut)
+    check(name, dtype=dtype, depth=depth, stem=stem, shortcut=shortcut, head=head, head_scale=head_scale)
     common = dict(
         num_classes=num_classes,
         dtype=DTYPES[dtype],
@@ -97,6 +115,8 @@ def create(
         std=tuple(std),
         batch_norm_axis=batch_norm_axis,
         canonical_gradients=canonical_gradients,
+        head_kind=head,
+        head_scale=head_scale,
     )
     match name:
         case "linear":

@@ -22,6 +22,8 @@ from jax import lax
 from jaxrobust.errors import FieldError
 from jaxrobust.models.convolution import canonical_conv2d, conv2d
 
+COSINE_GAMMA = 1 / 32  # added to the norm of a cosine head's rows
+
 # PyTorch's default for convolutions and linear layers: U(-a, a) with a = 1 / sqrt(fan_in), whose variance is a^2 / 3.
 fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -112,6 +114,38 @@ class Linear(_Layer):
         kernel = self.prepared("kernel", lambda: kernel.astype(self.dtype))
         product = jnp.matmul(x.astype(self.dtype), kernel, preferred_element_type=jnp.float32)
         return product + bias.reshape(1, -1)
+
+
+class CosineLinear(_Layer):
+    """Scaled cosines [B, D] -> [B, features]: scale * <h / |h|, w_c / (|w_c| + 1/32)> (RoBal, Wu et al. 2021).
+
+    Variables and precision are those of `Linear`. The bias is added too, but it starts at 0 and no gradient reaches it:
+    the published heads have none, and it is there for what is adjusted after the training.
+
+    Attributes:
+        scale: s, which stands for the norms that the logits no longer depend on.
+    """
+
+    features: int
+    scale: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", fan_in_uniform, (x.shape[-1], self.features), jnp.float32)
+        bias = lax.stop_gradient(self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32))
+
+        def cast_directions():
+            return (kernel / (safe_norm(kernel, axis=0) + COSINE_GAMMA)).astype(self.dtype)
+
+        directions = self.prepared("kernel", cast_directions)
+        x = (x / safe_norm(x, axis=-1)).astype(self.dtype)
+        return self.scale * jnp.matmul(x, directions, preferred_element_type=jnp.float32) + bias.reshape(1, -1)
+
+
+def safe_norm(x, axis: int):
+    """L2 norm along an axis, which is kept; at least 1e-6, so that quotients and their gradients are finite at 0."""
+    return jnp.sqrt(jnp.maximum(jnp.square(x).sum(axis, keepdims=True), 1e-12))
 
 
 class BatchNorm(_Layer):
@@ -270,7 +304,7 @@ def global_average_pool(x):
 
 
 class Classifier(nn.Module):
-    """Normalisation, backbone, linear head: images [B, H, W, C], float32 in [0, 1], to float32 logits [B, num_classes].
+    """Normalisation, backbone, head: images [B, H, W, C], float32 in [0, 1], to float32 logits [B, num_classes].
 
     A model is a subclass with a compact method `backbone(x, train)` from normalised images in `dtype` to [B, D].
 
@@ -281,6 +315,8 @@ class Classifier(nn.Module):
         std: what they are divided by afterwards; likewise.
         batch_norm_axis: mapped axis over which batch statistics are synchronised; None keeps them per device.
         canonical_gradients: see `canonical_conv2d`; the variables are the same either way.
+        head_kind: `linear`, or `cosine`, see `CosineLinear`; the variables are the same either way.
+        head_scale: of the cosine head.
     """
 
     num_classes: int
@@ -289,9 +325,14 @@ class Classifier(nn.Module):
     std: tuple[float, ...] = (1.0,)
     batch_norm_axis: str | None = None
     canonical_gradients: bool = False
+    head_kind: str = "linear"
+    head_scale: float = 10.0
 
     def setup(self):
-        self.head = Linear(self.num_classes, self.dtype)
+        if self.head_kind == "cosine":
+            self.head = CosineLinear(self.num_classes, self.head_scale, self.dtype)
+        else:
+            self.head = Linear(self.num_classes, self.dtype)
 
     def __call__(self, images, train: bool = False):
         """Logits; `batch_stats` are updated when `train` is true and the collection is mutable."""
