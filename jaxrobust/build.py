@@ -177,11 +177,16 @@ def _create_state(config, class_counts, image_shape, mesh, total_steps: int, key
     )
 
 
-def train_steps(config, data: data.DataSet | data.Description, mesh, total_steps: int):
-    """The compiled updates, the training set on the devices; see train_steps.over_resident. The state is donated."""
+def train_steps(config, data: data.DataSet | data.Description, mesh, total_steps: int, step=None):
+    """The compiled updates, the training set on the devices; see train_steps.over_resident. The state is donated.
+
+    Args:
+        step: that trains on one batch, if not that of the config's training.
+    """
     whole, batches = parallel.REPLICATED, parallel.SHARDED_STEPS
+    step = step or _train_step(config, data.num_classes, mesh, total_steps)
     return parallel.spmd(
-        train_steps_lib.over_resident(_train_step(config, data.num_classes, mesh, total_steps), data.image_shape),
+        train_steps_lib.over_resident(step, data.image_shape),
         mesh,
         in_specs=(whole, whole, whole, batches, whole),
         out_specs=(whole, whole),
@@ -189,11 +194,15 @@ def train_steps(config, data: data.DataSet | data.Description, mesh, total_steps
     )
 
 
-def streamed_train_step(config, num_classes: int, mesh, total_steps: int):
-    """The compiled update by a batch that the host brings; see train_steps.make_train_step. The state is donated."""
+def streamed_train_step(config, num_classes: int, mesh, total_steps: int, step=None):
+    """The compiled update by a batch that the host brings; see train_steps.make_train_step. The state is donated.
+
+    Args:
+        step: as of `train_steps`.
+    """
     whole, share = parallel.REPLICATED, parallel.SHARDED
     return parallel.spmd(
-        _train_step(config, num_classes, mesh, total_steps),
+        step or _train_step(config, num_classes, mesh, total_steps),
         mesh,
         in_specs=(whole, share, share, whole),
         out_specs=(whole, whole),
@@ -216,14 +225,32 @@ def _train_step(config, num_classes: int, mesh, total_steps: int):
         objective(config),
         optimizer(config, total_steps),
         _train_attack(config, total_steps),
-        augment=partial(
-            augment, operations=tuple(config.data.augment), pad=config.data.pad, pad_mode=config.data.pad_mode
-        ),
+        augment=_augmentation(config),
         average_decay=None if controller.average else config.train.average_decay,
         in_batch=controller.in_batch,
         observed=_observed_in_training(config),
         weight_perturbation=weight_perturbation if fields.awp_gamma else None,
     )
+
+
+def head_train_step(config, frozen_model, optimizer, total_steps: int):
+    """A step that trains the head of a model after its training, see posthoc_training.py: as that did, by its attack
+    and augmentation, but on adversarial images alone wherever it attacked, and without its remedies.
+
+    Args:
+        frozen_model: takes the place of the model, and ignores batch statistics.
+    """
+    config = config.copy_and_resolve_references()
+    attack = _train_attack(config, total_steps)._replace(batch_norm="eval", warmup_steps=0)
+    if config.objective.name != "standard":
+        config.objective.name = "pgd_at"
+    return train_steps_lib.make_train_step(
+        frozen_model, objective(config), optimizer, attack, augment=_augmentation(config), average_decay=None
+    )
+
+
+def _augmentation(config):
+    return partial(augment, operations=tuple(config.data.augment), pad=config.data.pad, pad_mode=config.data.pad_mode)
 
 
 def _train_attack(config, total_steps: int) -> train_steps_lib.TrainAttack:
@@ -283,6 +310,12 @@ def ranking_step(config, num_classes: int, mesh, count: int):
     in_specs = (parallel.REPLICATED, parallel.SHARDED)
     out_specs = {"ranking": parallel.SHARDED, "finite": parallel.REPLICATED}
     return parallel.spmd(step, mesh, in_specs=in_specs, out_specs=out_specs)
+
+
+def features_step(config, num_classes: int, mesh):
+    """The compiled look at what the head sees: (weights, images) -> (features [B, D], logits [B, C]), float32."""
+    step = steps.make_features_step(model(config, num_classes, mesh, dtype="float32"))
+    return parallel.spmd(step, mesh, in_specs=(parallel.REPLICATED, parallel.SHARDED), out_specs=parallel.SHARDED)
 
 
 def probe_step(config, num_classes: int, mesh):

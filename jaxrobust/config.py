@@ -198,6 +198,20 @@ def default() -> ml_collections.ConfigDict:
     c.audit.masking = True  # look for signs of gradient masking: what to do for it is in attacks/masking.py
     c.audit.examples = 0  # audit a stratified subset of this many; 0: every example
 
+    c.posthoc = ml_collections.ConfigDict()  # of a head changed after training, see posthoc.py
+    c.posthoc.remedy = "none"  # which one made this run; as a training's it can be none alone
+    c.posthoc.tau = config_dict.placeholder(float)  # tau_norm: chosen on validation if not given; logit_adjustment: 1
+    c.posthoc.keep_bias = False  # tau_norm
+    c.posthoc.prior = "counts"  # logit_adjustment: training counts | robust_accuracy, predicted (both on validation)
+    c.posthoc.features = "raw"  # ncm: raw | l2n (of length 1, by angle)
+    c.posthoc.attack = "fast"  # on validation: an attack or a suite; one with a margin loss, which no scale deceives
+    c.posthoc.bias_size = 1.0  # bias_balance: first step, in mean clean margins for a difference of 1 in accuracy
+    c.posthoc.bias_steps = 20  # bias_balance: steps, of sizes that fall to 0
+    c.posthoc.epochs = 10  # lws, crt: of as many images as the training set has, all classes alike
+    c.posthoc.learning_rate = 0.1  # lws, crt: at first; it falls to 0 by a cosine
+    c.posthoc.momentum = 0.9  # lws, crt
+    c.posthoc.weight_decay = 5e-4  # crt
+
     c.checkpoint = ml_collections.ConfigDict()
     c.checkpoint.every_epochs = 1  # and one at the end
     c.checkpoint.keep = 0  # the newest this many, and the best; 0: all
@@ -264,6 +278,7 @@ def best_attack(config) -> str:
 
 
 AUDIT_FIELDS = tuple(f"audit.{name}" for name in default().audit)
+POSTHOC_FIELDS = tuple(f"posthoc.{name}" for name in default().posthoc if name != "remedy")
 
 # The command line reads overrides by a config file; where the run's own config is to be used, this file stands for it.
 get_config = default

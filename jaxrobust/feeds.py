@@ -12,12 +12,16 @@ from jaxrobust import build, parallel
 _BATCHES_AHEAD = 2  # on their way to the devices
 
 
-def create(config, dataset, mesh, total_steps: int):
-    """The compiled updates, and the function that gives their inputs."""
-    return (streamed if dataset.streamed else resident)(config, dataset, mesh, total_steps)
+def create(config, dataset, mesh, total_steps: int, step=None):
+    """The compiled updates, and the function that gives their inputs.
+
+    Args:
+        step: that makes one update, if not that of the config's training; see train_steps.make_train_step.
+    """
+    return (streamed if dataset.streamed else resident)(config, dataset, mesh, total_steps, step)
 
 
-def resident(config, dataset, mesh, total_steps: int):
+def resident(config, dataset, mesh, total_steps: int, step=None):
     """The training set is on every device, the host sends indices, those of several steps at once.
 
     Steps are put together at the same places however often a run is interrupted, since it stops only between them. The
@@ -32,10 +36,10 @@ def resident(config, dataset, mesh, total_steps: int):
             indices = order[start : start + length]
             yield len(indices), (*data, parallel.shard(indices, mesh, parallel.SHARDED_STEPS))
 
-    return build.train_steps(config, dataset, mesh, total_steps), inputs
+    return build.train_steps(config, dataset, mesh, total_steps, step), inputs
 
 
-def streamed(config, dataset, mesh, total_steps: int):
+def streamed(config, dataset, mesh, total_steps: int, step=None):
     """Each host sends its devices the images of one step after another, read and decoded ahead."""
     from jaxrobust.data import streaming
 
@@ -53,4 +57,4 @@ def streamed(config, dataset, mesh, total_steps: int):
         for batch in streaming.prefetch(batches, _BATCHES_AHEAD):
             yield 1, batch
 
-    return build.streamed_train_step(config, dataset.num_classes, mesh, total_steps), inputs
+    return build.streamed_train_step(config, dataset.num_classes, mesh, total_steps, step), inputs

@@ -208,7 +208,9 @@ def missing(run: Run, truth: dict) -> list[str]:
     epochs = field(run.config, "train.epochs")
     last_epoch = max(run.epoch(c) for c in run.scores)
     num_steps = len({step for step, _ in run.scores})
-    imported = run.origin is not None
+    # Neither has been trained in this workdir.
+    imported, changed = run.imported, run.origin is not None and "remedy" in run.origin
+    trained = not imported and not changed
     checks = [
         (not run.config, "The config (config.json) is missing."),
         (
@@ -217,12 +219,17 @@ def missing(run: Run, truth: dict) -> list[str]:
             "the number of epochs included, does not count.",
         ),
         (
+            changed,
+            "The head was changed after the training, of which the workdir that it came from tells. What was chosen on "
+            "the validation split makes its figures a little better than those of new images.",
+        ),
+        (
             run.split != "test",
             "The test split has not been scored: every figure on this page is of the validation split, "
             "which is also what a best checkpoint is selected by.",
         ),
         (
-            best is None and not imported,
+            best is None and trained,
             "No checkpoint was selected (no best.json): the page shows the last one, "
             "chosen by its place and not by its score.",
         ),
@@ -235,9 +242,9 @@ def missing(run: Run, truth: dict) -> list[str]:
             not run.validation_examples and not imported,
             "No validation split has been scored, so no checkpoint can be selected without looking at test.",
         ),
-        (num_steps == 1 and not imported, "Only one checkpoint has been scored, so there are no curves over training."),
-        (all(c.weights != "averaged" for c in run.scores) and not imported, "There are no averaged weights."),
-        (not run.training and not imported, "There is no training log (training.jsonl)."),
+        (num_steps == 1 and trained, "Only one checkpoint has been scored, so there are no curves over training."),
+        (all(c.weights != "averaged" for c in run.scores) and trained, "There are no averaged weights."),
+        (not run.training and trained, "There is no training log (training.jsonl)."),
         *(
             (
                 True,

@@ -81,7 +81,7 @@ class Run:
         split: the split asked for, or else test where it was scored, and validation where not.
         config: content of config.json; {} where there is none.
         best: content of best.json; None where there is none.
-        origin: content of weights.json; None but for imported weights.
+        origin: content of weights.json; None but for imported weights, and for a head changed after training.
         training: lines of training.jsonl.
         validation_examples: size of the scored validation split; 0 without one.
 
@@ -109,6 +109,12 @@ class Run:
         self.scores = _scores(record for record in records if record["split"] == self.split)
         validation = [record for record in records if record["split"] == "validation"]
         self.validation_examples = sum(validation[-1]["count"]) if validation else 0
+
+    @property
+    def imported(self) -> bool:
+        """Whether the weights, or those whose head was changed, were trained elsewhere."""
+        _, source = _changes(self.origin)
+        return source is not None
 
     @property
     def last_step(self) -> int:
@@ -177,12 +183,18 @@ def _scores(records: Iterable[dict]) -> dict[Checkpoint, dict[str, Score]]:
 
 
 def facts(config: dict, origin: dict | None) -> list[tuple[str, str]]:
-    """What the run is, in a few words each; facts that the config does not hold are left out."""
+    """What the run is, in a few words each; facts that the config does not hold are left out.
+
+    Args:
+        origin: as of `Run`.
+    """
     if not config:
         return []
+    changes, origin = _changes(origin)
+    cosine = " with a cosine head" if field(config, "model.head") == "cosine" else ""
     facts = {
         "data": _data(config),
-        "model": field(config, "model.name"),
+        "model": (field(config, "model.name") or "") + cosine,
         "threat": _threat(field(config, "threat", {})),
     }
     if origin:
@@ -193,6 +205,7 @@ def facts(config: dict, origin: dict | None) -> list[tuple[str, str]]:
             "remedy": field(config, "remedy.name"),
             "training": f"{field(config, 'train.epochs')} epochs, seed {field(config, 'train.seed')}",
         }
+    facts["after training"] = "; then ".join(map(_change, changes))
     return [(name, fact) for name, fact in facts.items() if fact]
 
 
@@ -201,6 +214,23 @@ def _data(config: dict) -> str | None:
     if profile == "none":
         return name
     return f"{name}, {profile} imbalance of ratio {field(config, 'data.imbalance_ratio'):g} in training"
+
+
+def _changes(origin: dict | None) -> tuple[list[dict], dict | None]:
+    """The changes of the head that a run went through after its training, in order, and the origin of what they began
+    with; None for a training."""
+    changes = []
+    while origin is not None and "remedy" in origin:
+        changes.insert(0, origin)
+        origin = origin.get("origin")
+    return changes, origin
+
+
+def _change(origin: dict) -> str:
+    values = origin["settings"] | origin["chosen"]
+    short = [f"{name} = {value}" for name, value in values.items() if isinstance(value, bool | int | float | str)]
+    of = f"the {origin['weights']} weights of step {origin['step']} of {origin['run']}"
+    return f"{origin['remedy']} on {of}" + (f" ({', '.join(short)})" if short else "")
 
 
 def _threat(threat: dict) -> str | None:

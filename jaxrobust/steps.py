@@ -69,6 +69,24 @@ def make_ranking_step(judge_model, count: int) -> Callable:
     return ranking_step
 
 
+def make_features_step(judge_model) -> Callable:
+    """The function (weights, images [B, H, W, C]) -> (features [B, D], what the head sees, and logits [B, C]), float32.
+
+    Args:
+        judge_model: as of `make_judge_step`.
+    """
+
+    def forward(model, images):
+        features = model.features(images)
+        return features, model.head(features)
+
+    def features_step(weights: Weights, images):
+        with jax.default_matmul_precision("highest"):
+            return judge_model.apply(weights.variables, to_float(images), method=forward)
+
+    return features_step
+
+
 def make_probe_step(attack_model) -> Callable:
     """The function that looks for signs of gradient masking: (weights, images [B, H, W, C], labels [B]) -> Probes.
 

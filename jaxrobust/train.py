@@ -42,6 +42,7 @@ MAY_DIFFER = (
     "eval.every_epochs",
     "checkpoint.keep",
     *config_lib.AUDIT_FIELDS,
+    *config_lib.POSTHOC_FIELDS,
 )
 
 

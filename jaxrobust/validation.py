@@ -79,7 +79,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
         )
 
     _at_least("train.epochs", config.train.epochs, 1)
-    _validate_remedy(config)
+    _validate_remedy(config, training)
     _at_least("train.log_every_steps", config.train.log_every_steps, 1)
     _at_least("train.steps_per_dispatch", config.train.steps_per_dispatch, 0)
     _in_range("train.average_decay", config.train.average_decay, 0, 1)
@@ -114,6 +114,8 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     _at_least("eval.examples", config.eval.examples, 0)
 
     _validate_audit(config.audit, config.threat.norm)
+
+    _validate_posthoc(config.posthoc, config.threat.norm, training)
 
     _at_least("checkpoint.every_epochs", config.checkpoint.every_epochs, 1)
     if config.eval.every_epochs % config.checkpoint.every_epochs:
@@ -182,7 +184,7 @@ def _validate_objective(config) -> None:
     _in_range("attack.radius_warmup", config.attack.radius_warmup, 0, 1)
 
 
-def _validate_remedy(config) -> None:
+def _validate_remedy(config, training: bool) -> None:
     remedy = config.remedy
     names, epochs = remedies.parse(remedy.name), config.train.epochs
     _one_of("remedy.observe", remedy.observe, ("training", "validation"))
@@ -207,7 +209,8 @@ def _validate_remedy(config) -> None:
     if "dafa" in names and remedies.first_epoch(remedy.begin, epochs) == 0:
         problem = "leaves dafa no epoch to see which classes are confused"
         raise FieldError("remedy.begin", remedy.begin, problem, "raise it, 0.64 is published")
-    _validate_observation(config, build.remedy(config), names)
+    if training:
+        _validate_observation(config, build.remedy(config), names)
 
 
 def _validate_observation(config, remedy, names) -> None:
@@ -240,6 +243,23 @@ def _validate_audit(audit, norm: str) -> None:
             _all(f"audit.{name}", audit[name], lambda r: 0 < r < math.inf, "positive numbers")
     for name in ("targets", "examples"):
         _at_least(f"audit.{name}", audit[name], 0)
+
+
+def _validate_posthoc(posthoc, norm: str, training: bool) -> None:
+    if training and posthoc.remedy != "none":
+        remedy = f"train with none, then run python -m jaxrobust.posthoc --remedy {posthoc.remedy}"
+        raise FieldError("posthoc.remedy", posthoc.remedy, "is for what has been trained", remedy)
+    if posthoc.tau is not None:
+        _at_least("posthoc.tau", posthoc.tau, 0)
+    _one_of("posthoc.prior", posthoc.prior, ("counts", "robust_accuracy", "predicted"))
+    _one_of("posthoc.features", posthoc.features, ("raw", "l2n"))
+    if not suites.parse(posthoc.attack, norm, "posthoc.attack").members:
+        raise FieldError("posthoc.attack", posthoc.attack, "is no attack", "name one, or a suite, of attacks/suites.py")
+    for name in ("bias_size", "learning_rate", "weight_decay"):
+        _at_least(f"posthoc.{name}", posthoc[name], 0)
+    for name in ("bias_steps", "epochs"):
+        _at_least(f"posthoc.{name}", posthoc[name], 1)
+    _in_range("posthoc.momentum", posthoc.momentum, 0, 1)
 
 
 def _validate_step_size(config, section: str) -> None:

@@ -155,10 +155,7 @@ def export_weights(
     checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
     step, weights = workdirs.choose(workdir, checkpoints.steps(), step, weights)
     state = checkpoints.restore(step, build.abstract_state(config, description, mesh, 1))
-    if weights == "averaged" and state.averaged is None:
-        raise FieldError("--weights", weights, "the run has none (train.average_decay = 0)", "give raw")
-    weights = weights or ("raw" if state.averaged is None else "averaged")
-    chosen = state.averaged if weights == "averaged" else state.weights
+    weights, chosen = workdirs.take(state, weights)
 
     name = config.model.name
     if names is None and config.model.stem == "imagenet" and name.startswith("resnet"):

@@ -8,7 +8,7 @@ from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.data import batches
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.train_state import TrainState
+from jaxrobust.train_state import TrainState, Weights
 
 
 class OpenRun(NamedTuple):
@@ -74,6 +74,18 @@ def choose(workdir, steps: list[int], step: int | None, weights: str | None) -> 
     if weights is None and best.get("step") == step:
         weights = best["weights"]
     return step, weights
+
+
+def take(state: TrainState, weights: str | None) -> tuple[str, Weights]:
+    """Weights of a state, with their name: "raw" or "averaged", or None for averaged ones where there are any.
+
+    Raises:
+        FieldError: there are no averaged ones.
+    """
+    if weights == "averaged" and state.averaged is None:
+        raise FieldError("--weights", weights, "the run has none (train.average_decay = 0)", "give raw")
+    weights = weights or ("raw" if state.averaged is None else "averaged")
+    return weights, state.averaged if weights == "averaged" else state.weights
 
 
 def check_same_config(workdir, config, stored: dict, may_differ: tuple[str, ...]) -> None:

@@ -9,6 +9,8 @@ Both are pure and jittable. Knobs and memory (any pytree) are part of the train 
 A remedy is made of rules. Those of long_tail.py make up for rare classes: what is rare is said by counts.py. Those of
 difficulty.py and confusion.py look at how classes do, and at which is taken for which. Several act together,
 `ldam+reweight`; each knob is turned by one of them at most.
+
+Remedies after training, which give a trained model another head, are no controllers; they are in heads.py.
 """
 
 import re

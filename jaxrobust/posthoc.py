@@ -1,0 +1,167 @@
+"""Remedies after training: another head for a checkpoint, in a run of its own that is scored like any other.
+
+    python -m jaxrobust.posthoc --workdir RUN --remedy NAME [--out DIR] [--step N] [--weights raw|averaged]
+        [--config.posthoc.FIELD=VALUE]
+
+It makes DIR (default: RUN-NAME) a run with one checkpoint, in which the head alone differs from that of RUN (by default
+the best, else the last); score it with `python -m jaxrobust.main --mode evaluate --workdir DIR`. Attacks see the new
+head. The test split is never looked at.
+
+    tau_norm          W_c / |W_c|^tau, without bias; tau of 0, 0.1 .. 2 as chosen on validation
+    head_norm         W_c / |W_c|, bias kept
+    lws               a factor for each class, learned on adversarial images, all classes alike
+    crt               a new head, learned likewise
+    ncm               the class whose mean of features is nearest: of training images without perturbation
+    logit_adjustment  z - tau log pi; pi by training counts, or by robust accuracy or predicted share on validation
+    bias_balance      biases that make the classes withstand alike on validation
+
+"Chosen on validation" is by the sum of average and worst-class accuracy under `posthoc.attack`, which attacks the head
+that is tried; of several alike the first. Factors on the logits deceive attacks on the cross-entropy alone.
+`bias_balance` moves b_c by size * (mean accuracy - accuracy of c), with a size that falls to 0, and takes the best of
+all heads on the way, the first included. Config fields: `posthoc` in config.py.
+"""
+
+import contextlib
+import pathlib
+
+import jax
+import numpy as np
+from absl import flags
+
+from jaxrobust import checkpoints as checkpoints_lib
+from jaxrobust import command_line, console, files, posthoc_remedies, results, workdirs
+from jaxrobust import config as config_lib
+from jaxrobust.errors import FieldError, UserError
+from jaxrobust.interruption import StopRequest
+from jaxrobust.posthoc_subject import Subject
+
+OWN_FIELDS = ("data.data_dir", "eval.batch_size", *config_lib.POSTHOC_FIELDS)
+
+
+def define_flags() -> None:
+    """Define the command's flags."""
+    # Not at module level: other modules have flags of these names, and one program may use them all.
+    flags.DEFINE_string("workdir", None, "Folder of the run whose head is to be changed.")
+    flags.DEFINE_string("remedy", None, f"What to do: {' | '.join(posthoc_remedies.NAMES)}.")
+    flags.DEFINE_string("out", None, "Folder of the new run. Default: that of the run, with -REMEDY added.")
+    flags.DEFINE_integer("step", None, "Checkpoint to take. Default: the best, else the last.", 0)
+    flags.DEFINE_enum("weights", None, ("raw", "averaged"), "Which to take. Default: the best, else averaged.")
+
+
+def main() -> None:
+    """Do what the flags say."""
+    given = flags.FLAGS
+    if given.workdir is None:
+        raise UserError("--workdir is missing; give the folder of the run whose head is to be changed")
+    if given.remedy is None:
+        raise UserError(f"--remedy is missing; choose one of {', '.join(posthoc_remedies.NAMES)}")
+    chosen = {"out": given.out, "step": given.step, "weights": given.weights}
+    change_head(given.workdir, given.remedy, command_line.overrides(), **chosen)
+
+
+def change_head(
+    workdir,
+    remedy: str,
+    overrides: dict | None = None,
+    *,
+    out=None,
+    step: int | None = None,
+    weights: str | None = None,
+) -> pathlib.Path:
+    """Make a run with the head that a remedy gives for a checkpoint of another run.
+
+    Args:
+        workdir: of the other run, which stays as it is.
+        remedy: one of `posthoc_remedies.NAMES`.
+        overrides: fields to set otherwise, by dotted name; `OWN_FIELDS` alone may differ from the run's.
+        out: folder of the new run; None adds the remedy's name to that of the other.
+        step, weights: as of workdirs.choose.
+
+    Returns:
+        The folder of the new run.
+
+    Raises:
+        UserError: there is no such run or checkpoint, `out` holds one, a field is wrong, or the remedy needs what the
+            run does not have. Nothing is written then.
+        Interrupted: by a signal. Nothing is written.
+    """
+    if remedy not in posthoc_remedies.REMEDIES:
+        raise FieldError("--remedy", remedy, "is unknown", f"choose one of {', '.join(posthoc_remedies.NAMES)}")
+    workdir = pathlib.Path(workdir)
+    out = pathlib.Path(out) if out is not None else _beside(workdir, remedy)
+    stored = files.read_json(workdir / "config.json")
+    if stored is None:
+        raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
+    if (out / "config.json").exists() or (out / checkpoints_lib.FOLDER).exists():
+        raise FieldError("--out", str(out), "holds a run already", "give another")
+    if stored.get("posthoc", {}).get("remedy", "none") != "none":
+        # The settings there were those of another remedy.
+        stored = stored | {"posthoc": config_lib.to_dict(config_lib.default())["posthoc"]}
+    run = workdirs.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
+
+    # Those that an evaluation scores.
+    def is_due(step):
+        return step % run.steps_per_epoch == 0 and config_lib.checkpoint_due(run.config, step // run.steps_per_epoch)
+
+    step, weights = workdirs.choose(workdir, [s for s in run.checkpoints.steps() if is_due(s)], step, weights)
+    state = run.checkpoints.restore(step, run.like)
+    weights, source = workdirs.take(state, weights)
+    with StopRequest() as stop:
+        subject = Subject(run.config, run.dataset, run.mesh, jax.device_get(source), stop)
+        changed = posthoc_remedies.REMEDIES[remedy].apply(subject)
+    if not all(np.isfinite(array).all() for array in changed.head):
+        raise UserError(f"{remedy}: gives a head that is not finite numbers; the run's own may be none")
+
+    config = config_lib.from_dict(config_lib.to_dict(run.config))
+    config.train.average_decay = 0.0
+    config.posthoc.remedy = remedy
+    config.model.head = changed.kind
+    origin = {
+        "remedy": remedy,
+        "run": str(workdir),
+        "step": step,
+        "epoch": step // run.steps_per_epoch,
+        "weights": weights,
+        "settings": _settings(remedy, run.config.posthoc),
+        "chosen": changed.chosen,
+    }
+    if before := files.read_json(workdir / results.ORIGIN):
+        origin["origin"] = before
+    _write(out, config, step, state.replace(weights=subject.with_head(changed.head), averaged=None), origin)
+    said = [f"{name} = {value:.4g}" for name, value in changed.chosen.items() if isinstance(value, int | float)]
+    console.say(f"{remedy} on the {weights} weights of step {step}" + (f": {', '.join(said)}" if said else ""))
+    if "validation_after" in changed.chosen:
+        before, after = (_in_percent(changed.chosen[f"validation_{when}"]) for when in ("before", "after"))
+        console.say(f"on validation under {run.config.posthoc.attack}: {before} before, {after} now")
+    console.say(f"score it: python -m jaxrobust.main --mode evaluate --workdir {out}")
+    return out
+
+
+def _beside(workdir: pathlib.Path, remedy: str) -> pathlib.Path:
+    named = workdir if workdir.name not in ("", "..") else workdir.resolve()
+    return named.with_name(f"{named.name}-{remedy}")
+
+
+def _in_percent(figures: dict) -> str:
+    return f"average {100 * figures['average']:.1f} and worst class {100 * figures['worst']:.1f}"
+
+
+def _settings(remedy: str, posthoc) -> dict:
+    return {name: posthoc[name] for name in posthoc_remedies.REMEDIES[remedy].settings if posthoc[name] is not None}
+
+
+def _write(out: pathlib.Path, config, step: int, state, origin: dict) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FieldError("--out", str(out), f"cannot be made ({error.strerror})", "give another") from error
+    with contextlib.closing(checkpoints_lib.Checkpoints(out)) as checkpoints:
+        checkpoints.save(step, state)
+    files.write_atomically(out / results.ORIGIN, files.to_json(origin))
+    # Last, for where it is there is a run.
+    files.write_atomically(out / "config.json", files.to_json(config_lib.to_dict(config)))
+
+
+if __name__ == "__main__":
+    define_flags()
+    command_line.run(main)

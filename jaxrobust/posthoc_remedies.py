@@ -1,0 +1,132 @@
+"""The remedies after training by name: what each looks at, and what it chooses; see posthoc.py for what they are."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrobust import posthoc_training
+from jaxrobust.errors import FieldError
+from jaxrobust.posthoc_subject import Measured, Subject
+from jaxrobust.remedies import heads
+from jaxrobust.remedies.heads import Head
+
+
+class Changed(NamedTuple):
+    """What a remedy gives: the head, what it chose for weights.json, and the head's kind."""
+
+    head: Head
+    chosen: dict
+    kind: str = "linear"
+
+
+def _tau_norm(subject: Subject) -> Changed:
+    _check_linear(subject, "the weights of each class count by their direction alone")
+    fields = subject.fields
+    if fields.tau is not None:
+        return Changed(heads.tau_norm(subject.head, fields.tau, keep_bias=fields.keep_bias), {})
+    subject.check_validation("tau is chosen (or give --config.posthoc.tau)")
+    before = subject.measure(subject.head)
+    trials = heads.try_taus(subject.head, subject.measure, keep_bias=fields.keep_bias)
+    best = heads.best(trials, lambda measured: measured.score)
+    tried = {f"{trial.setting:g}": trial.measured.figures() for trial in trials}
+    return Changed(best.head, {"tau": best.setting} | _change(before, best.measured) | {"tried": tried})
+
+
+def _head_norm(subject: Subject) -> Changed:
+    _check_linear(subject, "the weights of each class count by their direction alone")
+    return Changed(heads.head_norm(subject.head), {})
+
+
+def _lws(subject: Subject) -> Changed:
+    _check_linear(subject, "factors on the weights of a class change nothing")
+    head, factors, found = _train(subject, "lws")
+    return Changed(head, found | {"factors": factors.tolist()})
+
+
+def _crt(subject: Subject) -> Changed:
+    head, _, found = _train(subject, "crt")
+    return Changed(head, found, subject.kind)
+
+
+def _train(subject: Subject, kind: str):
+    args = subject.config, subject.dataset, subject.mesh, subject.weights, kind, subject.stop
+    head, factors, found = posthoc_training.train_head(*args)
+    return head, factors, {"last_loss": round(found["loss"], 4), "last_training_accuracy": round(found["accuracy"], 4)}
+
+
+def _ncm(subject: Subject) -> Changed:
+    l2n = subject.fields.features == "l2n"
+    sums = np.zeros((subject.dataset.num_classes, len(subject.head.kernel)))
+    for labels, features, _ in subject.look(subject.dataset.train):
+        features = np.float64(features)
+        if l2n:
+            features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+        np.add.at(sums, labels, features)
+    means = sums / subject.dataset.train.counts(subject.dataset.num_classes)[:, None]
+    return Changed(heads.nearest_direction(means), {}, "cosine") if l2n else Changed(heads.nearest_mean(means), {})
+
+
+def _logit_adjustment(subject: Subject) -> Changed:
+    fields, chosen = subject.fields, {}
+    tau = 1.0 if fields.tau is None else fields.tau
+    if fields.prior == "counts":
+        values = subject.dataset.train.counts(subject.dataset.num_classes)
+    else:
+        subject.check_validation("the prior is measured (or give --config.posthoc.prior=counts)")
+        before = subject.measure(subject.head)
+        values = before.accuracy if fields.prior == "robust_accuracy" else before.predicted
+    prior = heads.prior_of(values) if fields.prior != "counts" else values / values.sum()
+    head = heads.logit_adjusted(subject.head, prior, tau)
+    if fields.prior != "counts":
+        chosen = _change(before, subject.measure(head))
+    return Changed(head, {"tau": tau, "class_prior": prior.tolist()} | chosen, subject.kind)
+
+
+def _bias_balance(subject: Subject) -> Changed:
+    subject.check_validation("the biases are balanced")
+    fields = subject.fields
+    # A step that means the same whatever the scale of the logits.
+    top = [np.sort(logits, axis=1)[:, -2:] for _, _, logits in subject.look(subject.dataset.validation)]
+    margin = float(np.diff(np.concatenate(top), axis=1).mean())
+    trials = heads.balance_bias(
+        subject.head,
+        subject.measure,
+        lambda measured: measured.accuracy,
+        size=fields.bias_size * margin,
+        iterations=fields.bias_steps,
+    )
+    best = heads.best(trials, lambda measured: measured.score)
+    chosen = {"steps": best.setting} | _change(trials[0].measured, best.measured)
+    change = (best.head.bias - subject.head.bias).tolist()
+    return Changed(best.head, chosen | {"mean_margin": margin, "bias_change": change}, subject.kind)
+
+
+def _change(before: Measured, after: Measured) -> dict:
+    return {"validation_before": before.figures(), "validation_after": after.figures()}
+
+
+def _check_linear(subject: Subject, why: str) -> None:
+    if subject.kind != "linear":
+        remedy = "take crt, ncm, logit_adjustment or bias_balance"
+        raise FieldError("model.head", subject.kind, f"of this head {why}", remedy)
+
+
+class Remedy(NamedTuple):
+    """Subject -> Changed, and the fields of `posthoc` that it goes by."""
+
+    apply: Callable
+    settings: tuple[str, ...] = ()
+
+
+_TRAINING = ("epochs", "learning_rate", "momentum")
+REMEDIES = {
+    "tau_norm": Remedy(_tau_norm, ("tau", "keep_bias", "attack")),
+    "head_norm": Remedy(_head_norm),
+    "lws": Remedy(_lws, _TRAINING),
+    "crt": Remedy(_crt, (*_TRAINING, "weight_decay")),
+    "ncm": Remedy(_ncm, ("features",)),
+    "logit_adjustment": Remedy(_logit_adjustment, ("tau", "prior", "attack")),
+    "bias_balance": Remedy(_bias_balance, ("bias_size", "bias_steps", "attack")),
+}
+NAMES = tuple(REMEDIES)
