@@ -134,7 +134,10 @@ def remedy(config) -> remedies.Remedy:
     """The controller of the class knobs."""
     fields, of = config.remedy, objective(config)
     run = remedies.Run(
-        num_epochs=config.train.epochs, natural_loss=of.natural, beta=config.objective.beta if of.natural else 0.0
+        num_epochs=config.train.epochs,
+        natural_loss=of.natural,
+        beta=config.objective.beta if of.natural else 0.0,
+        head_scale=config.model.head_scale,
     )
     settings = remedies.Settings(
         counts=fields.counts,

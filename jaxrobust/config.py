@@ -125,7 +125,6 @@ def default() -> ml_collections.ConfigDict:
     c.remedy.robal.margin = 0.1  # in units of the cosine
     c.remedy.robal.margin_tau = 0.0  # of the margin by rarity, in units of the logits; RoBal-R: 0.3
     c.remedy.robal.prior_tau = 1.2  # factor on the log of the prior; RoBal-R: 1.5
-    c.remedy.robal.head_scale = 10.0
     c.remedy.frl = ml_collections.ConfigDict()
     c.remedy.frl.variant = "both"  # reweight | remargin | both
     c.remedy.frl.natural_tolerance = 0.1  # how much a class's natural error may exceed the average
@@ -168,6 +167,7 @@ def default() -> ml_collections.ConfigDict:
     c.train = ml_collections.ConfigDict()
     c.train.epochs = 30
     c.train.batch_size = 128  # over all devices; the incomplete last batch of an epoch is dropped
+    c.train.start_from = ""  # workdir of a run whose best weights, else its last, are the initial ones
     c.train.seed = 0  # initial weights, data order, augmentation, random starts
     c.train.average_decay = 0.999  # exponential average of the weights and batch statistics; 0: none
     c.train.log_every_steps = 10

@@ -77,8 +77,8 @@ def train_head(config, dataset: data.DataSet, mesh, weights: Weights, kind: str,
     steps_per_epoch = batches.steps_per_epoch(len(labels), batch_size)
     total_steps = steps_per_epoch * fields.epochs
     model = build.model(config, classes, mesh)
-    # 0 to 3 are of the initial weights, the training, the evaluation and the check for overfitting.
-    initial_key, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 4))
+    # 0 to 4 are of the initial weights, the training, the evaluation, the check for overfitting and observation.
+    initial_key, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 5))
     params, trained, deploy = weights.params | {FACTORS: np.ones(classes, np.float32)}, FACTORS, deploy_lws
     if kind == "crt":
         image = np.zeros((1, *dataset.image_shape), np.float32)

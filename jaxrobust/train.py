@@ -102,6 +102,9 @@ def _train_and_evaluate(config, workdir, mesh):
         state = checkpoints.restore_latest(like)
         if state is None:
             state = build.initial_state(config, dataset, mesh, total_steps)
+            if config.train.start_from:
+                weights = workdirs.load_weights(config.train.start_from, config, dataset, mesh)
+                state = state.replace(weights=weights, averaged=state.averaged and jax.tree.map(jnp.copy, weights))
             writer.start(files.flatten(config_lib.to_dict(config)), state.weights.params)
         else:
             console.say(f"continuing at step {int(state.step)} of {total_steps}")

@@ -209,6 +209,8 @@ def _validate_remedy(config, training: bool) -> None:
     if "dafa" in names and remedies.first_epoch(remedy.begin, epochs) == 0:
         problem = "leaves dafa no epoch to see which classes are confused"
         raise FieldError("remedy.begin", remedy.begin, problem, "raise it, 0.64 is published")
+    if "robal" in names and config.model.head != "cosine":
+        raise FieldError("model.head", config.model.head, "is not what robal is for", "set --config.model.head=cosine")
     if training:
         _validate_observation(config, build.remedy(config), names)
 

@@ -76,6 +76,39 @@ def choose(workdir, steps: list[int], step: int | None, weights: str | None) -> 
     return step, weights
 
 
+def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
+    """The weights of another run for a training to start from: of its best checkpoint, else averaged ones of its last.
+
+    Args:
+        config, dataset: of the training.
+
+    Raises:
+        UserError: there is no such run or checkpoint, or its model is another one.
+    """
+    field, workdir = "train.start_from", pathlib.Path(workdir)
+    stored = files.read_json(workdir / "config.json")
+    if stored is None:
+        raise FieldError(field, str(workdir), "holds no run", "give the workdir of a trained or imported one")
+    other = config_lib.from_dict(stored)
+    # What the weights do not depend on.
+    differ = [
+        name
+        for name in config_lib.differences(other.model.to_dict(), config.model.to_dict())
+        if name not in ("dtype", "batch_norm")
+    ]
+    if differ:
+        problem = f"its model.{differ[0]} is {other.model[differ[0]]!r}, here {config.model[differ[0]]!r}"
+        raise FieldError(field, str(workdir), problem, "start from weights of the same model")
+    checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
+    step, weights = choose(workdir, checkpoints.steps(), None, None)
+    try:
+        state = checkpoints.restore(step, build.abstract_state(other, dataset, mesh, 1))
+    except checkpoints_lib.DamagedCheckpoint as error:
+        problem = f"{error}, as weights of {dataset.num_classes} classes and images {dataset.image_shape}"
+        raise FieldError(field, str(workdir), problem, "start from a run on such images") from error
+    return take(state, weights)[1]
+
+
 def take(state: TrainState, weights: str | None) -> tuple[str, Weights]:
     """Weights of a state, with their name: "raw" or "averaged", or None for averaged ones where there are any.
 

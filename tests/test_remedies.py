@@ -180,6 +180,7 @@ def config_of(name):
     config.remedy.name, config.remedy.counts, config.remedy.begin = name, "margin", 0.34
     config.remedy.cfa.average, config.remedy.cfa.average_threshold = "cfa" in name, 0.0
     config.remedy.observe = "validation" if "frl" in name else "training"
+    config.model.head = "cosine" if "robal" in name else "linear"
     config.train.epochs, config.eval.every_epochs = 3, 0
     return config
 

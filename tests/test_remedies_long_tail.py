@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.remedies import long_tail
+from jaxrobust.remedies.rule import Run
 
 # Of CIFAR-10 with an exponential imbalance of 0.01 and of 0.02.
 HUNDREDTH = jnp.array([5000.0, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50])
@@ -56,7 +57,7 @@ def test_scales_of_cdt_and_vs():
 
 def test_robal_by_hand():
     """s * ((tau_m / s) log(n_c / n_min) + m) comes off the true logit, with s = 10 and m = 0.1."""
-    rule = long_tail.robal(None, margin=0.1, margin_tau=0.3, prior_tau=1.5, head_scale=10.0)
+    rule = long_tail.robal(Run(10, True, 6.0, head_scale=10.0), margin=0.1, margin_tau=0.3, prior_tau=1.5)
     values = rule.turn({}, FIFTIETH, 0.0)
     n = np.asarray(FIFTIETH)
     np.testing.assert_allclose(values["margin"], 10 * (0.03 * np.log(n / n.min()) + 0.1), rtol=1e-5)

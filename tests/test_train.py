@@ -16,7 +16,7 @@ import pytest
 import tiny_config
 
 from jaxrobust import build, checkpoints, evaluate, files, parallel, results, train, workdirs
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError, UserError
 
 TESTS = pathlib.Path(__file__).parent
 STEPS_PER_EPOCH = (1297 - 100) // 64
@@ -276,3 +276,26 @@ def saved_weights_are_finite(config, workdir):
     for step in kept.steps():
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.restore(step, like).weights))
     return kept.steps()
+
+
+def test_a_training_starts_from_the_weights_of_another_run(uninterrupted, tmp_path):
+    """With a rate of 0 it ends where it started: at the other run's best weights, raw and averaged."""
+    other, config = tiny_config.get_config(), tiny_config.get_config()
+    config.train.epochs, config.train.start_from = 1, str(uninterrupted)
+    config.optimizer.learning_rate, config.eval.every_epochs, config.remedy.name = 0.0, 0, "cfa"
+    train.train_and_evaluate(config, tmp_path / "tuned")
+
+    def params(workdir, of, step):
+        mesh = parallel.make_mesh()
+        like = build.abstract_state(of, build.dataset(of), mesh, 1)
+        return checkpoints.Checkpoints(workdir, read_only=True).restore(step, like)
+
+    best = files.read_json(uninterrupted / results.BEST)
+    source = params(uninterrupted, other, best["step"])
+    source = source.averaged if best["weights"] == "averaged" else source.weights
+    tuned = params(tmp_path / "tuned", config, STEPS_PER_EPOCH)
+    for weights in (tuned.weights, tuned.averaged):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), weights.params, source.params)
+    config.model.width = 8
+    with pytest.raises(FieldError, match=r"train\.start_from.*its model\.width is 4, here 8"):
+        train.train_and_evaluate(config, tmp_path / "wider")

@@ -168,6 +168,7 @@ def test_evaluation_only_of_checkpoints():
     [
         ({"objective.name": "fgsm_rs"}, "attack.steps", "set --config.attack.steps=1"),
         ({"objective.name": "free", "objective.awp_gamma": 0.01}, "objective.awp_gamma", "set it to 0"),
+        ({"remedy.name": "robal"}, "model.head", "model.head=cosine"),
         ({"remedy.name": "dafa"}, "remedy.begin", "0.64 is published"),
         ({"remedy.name": "frl"}, "remedy.observe", "remedy.observe=validation"),
         ({"remedy.name": "frl", "remedy.observe": "validation"}, "data.validation_per_class", "hold some images"),

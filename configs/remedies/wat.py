@@ -18,7 +18,6 @@ def get_config():
     config.remedy.observe = "validation"
     config.remedy.wat.eta = 0.1
     config.data.validation_per_class = 300
-
     config.train.epochs = 100
     config.optimizer.weight_decay = 2e-4
     config.optimizer.milestones = (0.75, 0.9)

@@ -80,7 +80,7 @@ def robust_lt(run: Run, *, strength: float) -> Rule:
     return by_counts(("radius_scale",), lambda counts, progress: {"radius_scale": radius_by_rarity(counts, strength)})
 
 
-def robal(run: Run, *, margin: float, margin_tau: float, prior_tau: float, head_scale: float) -> Rule:
+def robal(run: Run, *, margin: float, margin_tau: float, prior_tau: float) -> Rule:
     """Margins and a log prior for a cosine head (RoBal, Wu et al. 2021).
 
     The cosine of the true class is lowered by margin_tau / s * log(n_c / n_min) + margin before it is multiplied by the
@@ -89,7 +89,7 @@ def robal(run: Run, *, margin: float, margin_tau: float, prior_tau: float, head_
 
     def values(counts, progress):
         return {
-            "margin": margin_tau * jnp.log(counts / counts.min()) + head_scale * margin,
+            "margin": margin_tau * jnp.log(counts / counts.min()) + run.head_scale * margin,
             "log_prior": log_prior(counts, prior_tau),
         }
 

@@ -13,11 +13,13 @@ class Run(NamedTuple):
         num_epochs: of the training.
         natural_loss: whether the objective has a loss of the images as they are.
         beta: its trade-off between the two losses; 0 where there is none.
+        head_scale: factor on the cosines of a cosine head.
     """
 
     num_epochs: int
     natural_loss: bool
     beta: float
+    head_scale: float = 1.0
 
 
 class Rule(NamedTuple):

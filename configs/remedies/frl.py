@@ -1,0 +1,33 @@
+"""FRL, reweight and remargin (Xu et al. 2021): fine-tunes with TRADES, beta 1.5, for 40 epochs at a rate of 0.001.
+
+The validation split, 300 images per class, says which class violates its constraint.
+
+    python -m jaxrobust.main --config configs/remedies/frl.py --config.train.start_from=RUN --workdir DIR
+
+RUN is the workdir of a robust model that is fine-tuned, trained with configs/cifar10.py here or imported.
+"""
+
+import pathlib
+
+from jaxrobust.config import from_file
+
+BASE = pathlib.Path(__file__).parent.parent / "cifar10.py"
+
+
+def get_config():
+    config = from_file(BASE)
+    config.objective.name = "trades"
+    config.objective.beta = 1.5
+    config.model.name = "preact_resnet18"
+    config.remedy.name = "frl"
+    config.remedy.observe = "validation"
+    config.remedy.frl.variant = "both"
+    config.remedy.frl.natural_tolerance = 0.07
+    config.remedy.frl.boundary_tolerance = 0.07
+    config.data.validation_per_class = 300
+    config.optimizer.learning_rate = 0.001
+    config.optimizer.schedule = "constant"
+    config.train.epochs = 40
+    config.checkpoint.every_epochs = 5
+    config.eval.every_epochs = 5
+    return config
