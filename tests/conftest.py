@@ -11,6 +11,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 # Shared with the runs that tests start as processes of their own, so that each program is compiled once.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxrobust-tests-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# Most programs of tests run for less time than LLVM takes to optimise them. XLA's own passes remain, so the programs
+# consist of the same kernels. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all tests run on programs as users have them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
@@ -34,10 +37,40 @@ LONGEST_FILES = (
     "test_audit",
 )
 
+# What these check depends on how programs are compiled: costs and compiled text, or bits that different programs share.
+OPTIMISED_FILES = (
+    "test_hlo",
+    "test_flops",
+    "test_measuring",
+    "test_benchmark",
+    "test_preflight",
+    "test_steps",
+    "test_evaluate",
+    "test_worst_case",
+    "test_attacks_threats",
+    "test_attacks_hyperplane",
+    "test_data_augment",
+)
+
 
 def pytest_collection_modifyitems(items):
     """The files that take longest come first."""
     items.sort(key=lambda item: item.path.stem not in LONGEST_FILES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimisation(request):
+    """All of it for the files above, also in the processes that they start."""
+    if request.path.stem not in OPTIMISED_FILES:
+        yield
+        return
+    before = jax.config.read("jax_disable_most_optimizations")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+        jax.config.update("jax_disable_most_optimizations", False)
+        jax.clear_caches()  # of what other files have compiled in this process
+        yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")
