@@ -1,5 +1,6 @@
 """Eight virtual CPU devices for every test, so that one process can compare one device with many."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -46,6 +47,8 @@ OPTIMISED_FILES = (
     "test_preflight",
     "test_steps",
     "test_evaluate",
+    "test_audit",
+    "test_overfitting",
     "test_worst_case",
     "test_attacks_threats",
     "test_attacks_hyperplane",
@@ -58,19 +61,29 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONGEST_FILES)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def optimisation(request):
-    """All of it for the files above, also in the processes that they start."""
-    if request.path.stem not in OPTIMISED_FILES:
-        yield
-        return
+@contextlib.contextmanager
+def all_optimisations():
+    """Also in the processes that are started meanwhile."""
     before = jax.config.read("jax_disable_most_optimizations")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
         jax.config.update("jax_disable_most_optimizations", False)
-        jax.clear_caches()  # of what other files have compiled in this process
+        jax.clear_caches()  # of what has been compiled without
         yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def optimised():
+    """For a test whose outcome a rounding decides."""
+    with all_optimisations():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimised_files(request):
+    with all_optimisations() if request.path.stem in OPTIMISED_FILES else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")
