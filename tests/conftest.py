@@ -32,13 +32,14 @@ LONGEST_FILES = (
     "test_hosts",
     "test_train",
     "test_main",
+    "test_train_steps",
     "test_models_layers",
-    "test_steps",
     "test_feeds",
     "test_audit",
 )
 
-# What these check depends on how programs are compiled: costs and compiled text, or bits that different programs share.
+# What these check depends on how programs are compiled: costs and compiled text, or what different programs have in
+# common to the last bit. For single tests there is the fixture `optimised`.
 OPTIMISED_FILES = (
     "test_hlo",
     "test_flops",
