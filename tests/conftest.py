@@ -1,5 +1,6 @@
 """Eight virtual CPU devices for every test, so that one process can compare one device with many."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -11,6 +12,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 # Shared with the runs that tests start as processes of their own, so that each program is compiled once.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxrobust-tests-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# Most programs of tests run for less time than LLVM takes to optimise them. XLA's own passes remain, so the programs
+# consist of the same kernels. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all tests run on programs as users have them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
@@ -28,16 +32,59 @@ LONGEST_FILES = (
     "test_hosts",
     "test_train",
     "test_main",
+    "test_train_steps",
     "test_models_layers",
-    "test_steps",
     "test_feeds",
     "test_audit",
+)
+
+# What these check depends on how programs are compiled: costs and compiled text, or what different programs have in
+# common to the last bit. For single tests there is the fixture `optimised`.
+OPTIMISED_FILES = (
+    "test_hlo",
+    "test_flops",
+    "test_measuring",
+    "test_benchmark",
+    "test_preflight",
+    "test_steps",
+    "test_evaluate",
+    "test_audit",
+    "test_overfitting",
+    "test_worst_case",
+    "test_attacks_threats",
+    "test_attacks_hyperplane",
+    "test_data_augment",
 )
 
 
 def pytest_collection_modifyitems(items):
     """The files that take longest come first."""
     items.sort(key=lambda item: item.path.stem not in LONGEST_FILES)
+
+
+@contextlib.contextmanager
+def all_optimisations():
+    """Also in the processes that are started meanwhile."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+        jax.config.update("jax_disable_most_optimizations", False)
+        jax.clear_caches()  # of what has been compiled without
+        yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def optimised():
+    """For a test whose outcome a rounding decides."""
+    with all_optimisations():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimised_files(request):
+    with all_optimisations() if request.path.stem in OPTIMISED_FILES else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -238,6 +238,7 @@ def test_states_may_be_split_and_regrouped_between_any_two_steps(norm):
         np.testing.assert_array_equal(of_part.adversarial_margin > 0, whole.adversarial_margin[part] > 0)
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("norm", SHORT)
 def test_a_batch_of_one_equals_a_batch_of_many(norm):
     logits_fn = smooth_model()

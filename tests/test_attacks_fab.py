@@ -75,6 +75,7 @@ def exact_in_box(norm, w, logits_fn, images, labels, others):
     return np.asarray(hyperplane.size(norm, move)), value + (normal * move).reshape(len(images), -1).sum(1)
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("norm, classes", [("linf", 5), ("l2", 5), ("l1", 5), ("l2", 2)])
 def test_linear_model_meets_the_closed_form(norm, classes):
     """The distance is the least margin over the dual norm of the difference of the weights."""

@@ -111,6 +111,7 @@ def test_quantised_input(honest):
     assert [finding[:4] for finding in found] == [("zero_gradient", ALL, 1.0, 0.0)]
 
 
+@pytest.mark.usefixtures("optimised")
 def test_logits_times_100(honest):
     """PGD on the cross-entropy is blind to many images; on scaled logits it is as good as ever. The suite is not."""
     logits_fn, (images, labels) = honest

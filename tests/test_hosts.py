@@ -1,22 +1,19 @@
 """Two processes on this machine that share one training: as separate as two hosts, but for the network."""
 
 import os
-import pathlib
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
+import runs
 import tiny_config
 
 from jaxrobust import build, checkpoints, files, hosts, parallel, results
 
-TESTS = pathlib.Path(__file__).parent
 STEPS_PER_EPOCH = (1297 - 100) // 64
 EPOCHS = 6
 ARGUMENTS = (
@@ -39,17 +36,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(workdir, *arguments, devices=2):
+def start(workdir, *arguments, devices=2, **options):
     """A process of a run, on some CPU devices."""
-    command = [sys.executable, "-m", "jaxrobust.main", "--config", TESTS / "tiny_config.py", "--workdir", workdir]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
-    pipes = {"stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*command, *arguments], cwd=TESTS.parent, env=environment, **pipes)
+    return runs.start(workdir, *arguments, env=environment, **options)
 
 
-def start_two(workdir, *arguments):
+def start_two(workdir, *arguments, **options):
     job = (f"--coordinator=localhost:{free_port()}", "--processes=2", "--process_timeout=10", *arguments)
-    return [start(workdir, *job, f"--process={i}") for i in range(2)]
+    return [start(workdir, *job, f"--process={i}", **options) for i in range(2)]
 
 
 def finish(processes, exit_code=0):
@@ -82,7 +77,7 @@ def counts(workdir):
 def two_processes(tmp_path_factory):
     """A run on two processes with two devices each."""
     workdir = tmp_path_factory.mktemp("two")
-    said = finish(start_two(workdir, *ARGUMENTS))
+    said = finish(start_two(workdir, *ARGUMENTS, tensorboard=True))
     assert "2 processes, 4 devices" in said[0] and "epoch 1" in said[0] and "epoch 1" not in said[1]
     return workdir
 

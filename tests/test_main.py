@@ -1,5 +1,6 @@
 """Wrong input ends in one line that names field, value and remedy, and exit code 2."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -15,6 +16,38 @@ TINY = "tests/tiny_config.py"
 def run(*arguments, **environment):
     command = [sys.executable, "-m", "jaxrobust.main", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def forked():
+    """As `run`, with two devices, in a fork of one process, so that what is imported at the start is imported once."""
+    program = """
+import json, os, signal, sys
+from jaxrobust import main
+for line in sys.stdin:
+    arguments, *outputs = json.loads(line)
+    child = os.fork()
+    if not child:
+        signal.alarm(120)
+        for descriptor, path in enumerate(outputs, 1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+        sys.argv = ["main", *arguments]
+        main.run()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+
+    def run(folder, *arguments):
+        outputs = folder / "stdout", folder / "stderr"
+        process.stdin.write(json.dumps([arguments, *map(str, outputs)]) + "\n")
+        process.stdin.flush()
+        code = int(process.stdout.readline())
+        return subprocess.CompletedProcess(arguments, code, *(path.read_text() for path in outputs))
+
+    command = [sys.executable, "-W", "ignore", "-c", program]  # JAX warns of forks; here it has started nothing yet
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
+        yield run
 
 
 def tiny(*overrides):
@@ -117,14 +150,21 @@ def test_compiled_programs_are_kept_in_the_users_cache(tmp_path):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_wrong_input_ends_in_one_line(case, tmp_path):
+def test_wrong_input_ends_in_one_line(case, tmp_path, forked):
     arguments, expected = CASES[case]
     arguments = arguments(tmp_path)
     workdir = () if "--workdir" in arguments else ("--workdir", str(tmp_path / "run"))
-    result = run(*arguments, *workdir, JAX_NUM_CPU_DEVICES="2")
+    assert_one_line(forked(tmp_path, *arguments, *workdir), expected)
+    assert not (tmp_path / "run" / "config.json").exists(), "a run that never began leaves no trace of its config"
+
+
+def test_importing_the_command_adds_no_line():
+    assert_one_line(run(*tiny("--config.model.name=vgg")), ["model.name", "vgg", "resnet18"])
+
+
+def assert_one_line(result, expected):
     assert result.returncode == 2, result.stderr
     message = result.stderr.strip()
     assert message.startswith("error: ") and "\n" not in message and result.stdout == ""
     for part in expected:
         assert part in message
-    assert not (tmp_path / "run" / "config.json").exists(), "a run that never began leaves no trace of its config"

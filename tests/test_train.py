@@ -2,31 +2,22 @@
 
 import json
 import os
-import pathlib
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
 import tiny_config
+from runs import start
 
 from jaxrobust import build, checkpoints, evaluate, files, parallel, results, train, workdirs
 from jaxrobust.errors import FieldError, UserError
 
-TESTS = pathlib.Path(__file__).parent
 STEPS_PER_EPOCH = (1297 - 100) // 64
 TOTAL_STEPS = 4 * STEPS_PER_EPOCH
-
-
-def start(workdir, *arguments):
-    """A run as a user starts it, on one device."""
-    command = [sys.executable, "-m", "jaxrobust.main", "--config", TESTS / "tiny_config.py", "--workdir", workdir]
-    return subprocess.Popen([*command, *arguments], cwd=TESTS.parent, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
@@ -38,7 +29,7 @@ def finish(process):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    finish(start(workdir))
+    finish(start(workdir, tensorboard=True))
     return workdir
 
 

@@ -174,6 +174,7 @@ def test_same_seed_same_bits():
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_neutral_knobs_are_plain_adversarial_training_bit_for_bit(monkeypatch):
     """Against an objective written without knobs: adding 0 and multiplying by 1 change no bit."""
 
