@@ -219,7 +219,7 @@ def steps_per_dispatch(config, mesh) -> int:
 
 
 def _train_step(config, num_classes: int, mesh, total_steps: int):
-    fields, controller = config.objective, remedy(config)
+    fields, controller, epochs = config.objective, remedy(config), config.train.epochs
     weight_perturbation = train_steps_lib.WeightPerturbation(
         gamma=fields.awp_gamma, first_step=round(fields.awp_begin * total_steps)
     )
@@ -231,6 +231,7 @@ def _train_step(config, num_classes: int, mesh, total_steps: int):
         augment=_augmentation(config),
         average_decay=None if controller.average else config.train.average_decay,
         in_batch=controller.in_batch,
+        in_batch_from=remedies.first_epoch(config.remedy.begin, epochs) * (total_steps // epochs),
         observed=_observed_in_training(config),
         weight_perturbation=weight_perturbation if fields.awp_gamma else None,
     )

@@ -65,6 +65,7 @@ def make_train_step(
     augment: Callable,
     average_decay: float | None,
     in_batch: Sequence[Callable] = (),
+    in_batch_from: int = 0,
     observed: Sequence[str] = (),
     weight_perturbation: WeightPerturbation | None = None,
 ) -> Callable:
@@ -74,13 +75,16 @@ def make_train_step(
         augment: (keys [B], images [B, H, W, C]) -> images.
         average_decay: of the averaged weights; unused where the state keeps none. None: they are not averaged here.
         in_batch: class weights from the batch itself, see remedies/in_batch.py; several are multiplied.
+        in_batch_from: the step at which they begin; those of the objective are there from the first.
         observed: statistics to sum up beside those that always are, see statistics.py.
 
     Returns:
         train_step(state, images [B, H, W, C], labels [B], key) -> (state, mean loss): the state is replicated, the
         batch is this device's share.
     """
-    in_batch = (*in_batch, objective.in_batch) if objective.in_batch else tuple(in_batch)
+    in_batch = [(weights, in_batch_from) for weights in in_batch]
+    if objective.in_batch:
+        in_batch.append((objective.in_batch, 0))
 
     def train_step(state: TrainState, images, labels, key):
         augment_keys, attack_keys = example_keys(jax.random.fold_in(key, state.step), len(labels))
@@ -142,8 +146,11 @@ def make_train_step(
         if in_batch:
             seen = jax.lax.stop_gradient(Seen(labels, output.logits, output.unweighted))
             of_batch = lax.psum(statistics.of_batch(in_batch_lib.STATISTICS, seen), AXIS)
-            for weights in in_batch:
-                losses *= weights(of_batch)[labels]
+            for weights, first_step in in_batch:
+                factors = weights(of_batch)
+                if first_step:
+                    factors = jnp.where(state.step >= first_step, factors, 1.0)
+                losses *= factors[labels]
         return losses.mean(), output
 
     def descend(state, gradients, output, loss, labels, withstood):

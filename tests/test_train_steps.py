@@ -226,6 +226,16 @@ def test_one_update_of_other_objectives_is_the_same_on_1_and_4_devices(case):
     assert_trees_close(many.class_sums, one.class_sums, rtol=1e-5)
 
 
+def test_weights_in_the_batch_begin_when_they_are_due():
+    """Before, training is plain; the penalty of an objective does not wait."""
+    waiting = {"in_batch": (in_batch.faal(0.5),), "in_batch_from": 1}
+    (plain, then), (waited, changed) = (train(1, 2, **MLP, **case)[1] for case in ({}, waiting))
+    np.testing.assert_allclose(waited, plain, rtol=1e-6)
+    assert not np.isclose(changed, then, rtol=1e-3)
+    penalty = {"objective": "variance_penalty", **MLP}
+    np.testing.assert_allclose(train(1, 1, **penalty, **waiting)[1], train(1, 1, **penalty)[1], rtol=1e-6)
+
+
 def test_free_by_hand():
     """Three updates, each at images moved by the gradient of the one before, which the same pass gave."""
     model, _, state = make(objective="free", random_start=False, **MLP)
