@@ -117,6 +117,23 @@ def test_deferred(deferral):
     assert all((w != 1).any() for w in weights[8:])
 
 
+@pytest.mark.parametrize("name", ["wat", "frl", "cfol"])
+def test_what_is_seen_before_a_remedy_begins_does_not_add_up(name):
+    """It begins with what the last epoch showed, like one that is there from the first."""
+    seen = epoch([80, 40, 20], natural_correct=[95, 70, 60], loss=[30.0, 90.0, 120.0])
+
+    def after(observations, begin):
+        remedy = create(name, objective="trades", begin=begin, frl__natural_tolerance=0.01, cfol__eta=0.01)
+        state = remedy.start(jnp.array([300, 200, 100]))
+        for _ in range(observations):
+            state = remedy.observe(*state, seen)
+        return state[0]
+
+    jax.tree.map(np.testing.assert_array_equal, after(4, begin=0.4), after(1, begin=0.0))
+    moved = jax.tree.map(np.array_equal, after(4, begin=0.4), after(5, begin=0.4))
+    assert not all(jax.tree.leaves(moved))
+
+
 def test_none_starts_neutral_and_never_moves():
     remedy = create("none")
     start, memory = remedy.start(np.array([5, 50, 500]))

@@ -124,13 +124,13 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
         return knobs_at(memory), memory
 
     def observe(knobs, memory, statistics):
-        epoch = memory["epoch"] + 1
+        epoch, before = memory["epoch"] + 1, memory["rules"]
+        after = {part: rule.observe(before[part], statistics, epoch == first) for part, rule in rules.items()}
         memory = {
             "counts": counts_lib.observe(settings.counts, memory["counts"], statistics, settings.counts_decay),
             "epoch": epoch,
-            "rules": {
-                part: rule.observe(memory["rules"][part], statistics, epoch == first) for part, rule in rules.items()
-            },
+            # Rules that add up what they see would go on and on while they have no effect on it.
+            "rules": jax.tree.map(lambda old, new: jnp.where(epoch >= first, new, old), before, after),
         }
         return knobs_at(memory), memory
 
