@@ -31,7 +31,6 @@ from jaxrobust import (
     files,
     hosts,
     parallel,
-    report_audit,
     results,
     validation,
     workdirs,
@@ -42,6 +41,7 @@ from jaxrobust.attacks import masking, suites
 from jaxrobust.data import randomness, splits
 from jaxrobust.errors import UserError
 from jaxrobust.interruption import Interrupted, StopRequest
+from jaxrobust.pages import audit as report_audit
 
 # What an audit may set otherwise than the training did.
 OWN_FIELDS = ("data.data_dir", "eval.batch_size", *config_lib.AUDIT_FIELDS)

@@ -29,9 +29,6 @@ from jaxrobust import (
     console,
     data,
     feeds,
-    hlo,
-    machines,
-    measuring,
     models,
     parallel,
     train,
@@ -40,6 +37,7 @@ from jaxrobust import (
 )
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
+from jaxrobust.compiled import hlo, machines, measuring
 from jaxrobust.data import batches
 from jaxrobust.errors import UserError
 

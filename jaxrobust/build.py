@@ -11,7 +11,6 @@ from jaxrobust import config as config_lib
 from jaxrobust import (
     console,
     data,
-    flops,
     models,
     objectives,
     observation,
@@ -26,6 +25,7 @@ from jaxrobust import (
 from jaxrobust import train_steps as train_steps_lib
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import Pgd, PgdAttack
+from jaxrobust.compiled import flops
 from jaxrobust.data.augment import augment
 from jaxrobust.data.batches import steps_per_epoch
 
@@ -238,7 +238,7 @@ def _train_step(config, num_classes: int, mesh, total_steps: int):
 
 
 def head_train_step(config, frozen_model, optimizer, total_steps: int):
-    """A step that trains the head of a model after its training, see posthoc_training.py: as that did, by its attack
+    """A step that trains the head of a model after its training, see posthoc/training.py: as that did, by its attack
     and augmentation, but on adversarial images alone wherever it attacked, and without its remedies.
 
     Args:

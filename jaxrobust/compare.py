@@ -9,8 +9,8 @@ a table and what follows from it, and writes compare.html, compare.json and the 
 RUN_B/compare-<name of RUN_A>. Differences are B minus A.
 
 More than two runs make a price list: runs that differ in their training seed alone are one method, and each method is
-compared with that of BASE, see price_list.py. It writes price_list.html, .json and .csv and the figure to DIR, by
-default BASE/price-list.
+compared with that of BASE, see comparison/price_list.py. It writes price_list.html, .json and .csv and the figure to
+DIR, by default BASE/price-list.
 """
 
 import argparse
@@ -19,9 +19,13 @@ import sys
 
 import numpy as np
 
-from jaxrobust import classwise, compare_pages, console, files, price_list, price_list_pages, report_suites
+from jaxrobust import classwise, console, files
+from jaxrobust.comparison import price_list
+from jaxrobust.comparison.pairs import SPLITS, WEIGHTS, Side, common_attacks, common_examples, open_runs, open_side
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.paired_runs import SPLITS, WEIGHTS, Side, common_attacks, common_examples, open_runs, open_side
+from jaxrobust.pages import compare as compare_pages
+from jaxrobust.pages import price_list as price_list_pages
+from jaxrobust.pages import suites as report_suites
 from jaxrobust.runs import facts, field
 
 CONFIDENCE = 0.95

@@ -21,8 +21,9 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from jaxrobust import build, command_line, console, hlo, machines, models, parallel, preflight_tables, validation
+from jaxrobust import build, command_line, console, models, parallel, preflight_tables, validation
 from jaxrobust.attacks import suites
+from jaxrobust.compiled import hlo, machines
 from jaxrobust.data import batches
 from jaxrobust.errors import UserError
 

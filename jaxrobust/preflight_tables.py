@@ -4,7 +4,7 @@ import collections
 
 from rich.table import Table
 
-from jaxrobust.machines import GIB, MEMORY_FRACTION
+from jaxrobust.compiled.machines import GIB, MEMORY_FRACTION
 
 
 def tables(figures: dict) -> list[tuple[str, Table]]:

@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import classwise, figures, files, pages, report_audit, report_suites, results, runs
+from jaxrobust import classwise, figures, files, pages, results, runs
 from jaxrobust.errors import UserError
+from jaxrobust.pages import audit as report_audit
+from jaxrobust.pages import suites as report_suites
 from jaxrobust.runs import CONFIDENCE, Checkpoint, Run, Score, facts, field, headline, strongest, unequal
 
 REPORT = "report.html"

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxrobust import audit_results, files, report_audit
+from jaxrobust import audit_results, files
+from jaxrobust.pages import audit as report_audit
 
 ABOUT = {"step": 7, "epoch": 2, "weights": "raw", "split": "test", "norm": "linf", "eps": 0.2}
 RADII = [0.1, 0.2, 0.4]

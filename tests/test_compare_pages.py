@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 from test_report import Page
 
-from jaxrobust import compare, compare_pages, pages
+from jaxrobust import compare, pages
+from jaxrobust.pages import compare as compare_pages
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 FACTS = {"data": "tfds:cifar10", "model": "lenet5"}

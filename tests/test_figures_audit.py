@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.figures import NAMED_CLASSES, to_svg
-from jaxrobust.figures_audit import class_to_class, security_curves
+from jaxrobust.figures.audit import class_to_class, security_curves
 
 
 def texts(figure) -> list[str]:

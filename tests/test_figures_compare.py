@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from test_figures import LONG_NAMES, _collisions, _drawn_texts
 
-from jaxrobust import figures, figures_compare
+from jaxrobust import figures
+from jaxrobust.figures import compare as figures_compare
 
 
 def _differences(num_classes):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from test_figures import _collisions, _drawn_texts
 
-from jaxrobust import figures, figures_price_list
-from jaxrobust.gains import pareto_front
+from jaxrobust import figures
+from jaxrobust.comparison.gains import pareto_front
+from jaxrobust.figures import price_list as figures_price_list
 
 
 def _points(number, seed=0, spread=0.03):

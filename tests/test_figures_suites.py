@@ -7,7 +7,8 @@ import pytest
 from matplotlib.colors import same_color
 from test_figures import LONG_NAMES, _collisions, _drawn_texts
 
-from jaxrobust import classwise, figures, figures_suites
+from jaxrobust import classwise, figures
+from jaxrobust.figures import suites as figures_suites
 
 
 def _names(num_classes):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import measuring, parallel
+from jaxrobust import parallel
+from jaxrobust.compiled import measuring
 
 
 def test_plan_keeps_to_the_time_and_repeats_enough():

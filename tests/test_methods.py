@@ -6,7 +6,8 @@ import pytest
 from test_compare import SURVIVES_A, write
 
 from jaxrobust import config as config_lib
-from jaxrobust import methods, results
+from jaxrobust import results
+from jaxrobust.comparison import methods
 from jaxrobust.errors import UserError
 from jaxrobust.runs import Run
 

@@ -11,22 +11,11 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import (
-    build,
-    evaluate,
-    files,
-    models,
-    posthoc,
-    posthoc_remedies,
-    posthoc_training,
-    results,
-    runs,
-    train,
-    weights,
-    workdirs,
-)
+from jaxrobust import build, evaluate, files, models, posthoc, results, runs, train, weights, workdirs
 from jaxrobust import config as config_lib
 from jaxrobust.errors import FieldError, UserError
+from jaxrobust.posthoc import remedies as posthoc_remedies
+from jaxrobust.posthoc import training as posthoc_training
 
 ROOT = pathlib.Path(__file__).parent.parent
 CLASSES = 3

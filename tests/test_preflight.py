@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrobust import build, console, data, machines, parallel, preflight, preflight_tables
+from jaxrobust import build, console, data, parallel, preflight, preflight_tables
+from jaxrobust.compiled import machines
 from jaxrobust.errors import FieldError
 from tests import tiny_config
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from test_compare import NAMES, SETTINGS, write
 
-from jaxrobust import compare, gains, paired_runs, price_list, results
+from jaxrobust import compare, results
 from jaxrobust import config as config_lib
+from jaxrobust.comparison import gains, price_list
+from jaxrobust.comparison import pairs as paired_runs
 from jaxrobust.errors import UserError
 
 LABELS = np.repeat([0, 1, 2], 400)

@@ -5,7 +5,8 @@ import io
 from rich.console import Console
 from test_report import Page
 
-from jaxrobust import gains, price_list, price_list_pages
+from jaxrobust.comparison import gains, price_list
+from jaxrobust.pages import price_list as price_list_pages
 
 BASE = {"worst": 0.2, "average": 0.5}
 

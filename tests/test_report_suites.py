@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxrobust import report_suites, results, runs
+from jaxrobust import results, runs
+from jaxrobust.pages import suites as report_suites
 
 NAMES = ("a", "b", "c", "empty")
 LABELS = np.repeat([0, 1, 2], 20)

@@ -28,7 +28,7 @@ from jaxrobust.figures import (
     shorten,
     styled,
 )
-from jaxrobust.figures_compare import name_rows, points_axis
+from jaxrobust.figures.compare import name_rows, points_axis
 
 
 @styled

@@ -11,7 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrobust import figures as figures_lib
-from jaxrobust import figures_compare, figures_price_list, files, gains, pages, price_list
+from jaxrobust import files, pages
+from jaxrobust.comparison import gains, price_list
+from jaxrobust.figures import compare as figures_compare
+from jaxrobust.figures import price_list as figures_price_list
 
 PAGE, TABLE, FIGURE = "price_list.html", "price_list.csv", "average-against-worst"
 _NAME = 30  # characters of a method's name on the terminal

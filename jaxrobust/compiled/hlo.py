@@ -18,11 +18,11 @@ import dataclasses
 import re
 from collections.abc import Iterable
 
-from jaxrobust import flops as flops_lib
-from jaxrobust import hlo_text
 from jaxrobust.attacks.pgd import LOOP
-from jaxrobust.flops import forward as forward_flops
-from jaxrobust.hlo_text import Row, arrays, elements, memory
+from jaxrobust.compiled import flops as flops_lib
+from jaxrobust.compiled import hlo_text
+from jaxrobust.compiled.flops import forward as forward_flops
+from jaxrobust.compiled.hlo_text import Row, arrays, elements, memory
 
 __all__ = ["Collective", "Cost", "Kernel", "Program", "forward_flops", "read"]
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import markupsafe
 import numpy as np
 
-from jaxrobust import classwise, figures, figures_suites, results, runs
+from jaxrobust import classwise, figures, results, runs
 from jaxrobust.attacks import suites
 from jaxrobust.errors import FieldError
+from jaxrobust.figures import suites as figures_suites
 
 _PGD = re.compile(r"(?:.*/)?pgd([1-9]\d*)")
 

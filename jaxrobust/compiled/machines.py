@@ -18,8 +18,8 @@ import tempfile
 import jax
 from jax.experimental import topologies
 
+from jaxrobust.compiled.hlo import Collective, Kernel
 from jaxrobust.errors import FieldError
-from jaxrobust.hlo import Collective, Kernel
 
 GIB = 2**30
 # The environment's share of a GPU's memory, as jaxlib reads it: the second name is the older one.

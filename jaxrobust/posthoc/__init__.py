@@ -29,11 +29,12 @@ import numpy as np
 from absl import flags
 
 from jaxrobust import checkpoints as checkpoints_lib
-from jaxrobust import command_line, console, files, posthoc_remedies, results, workdirs
+from jaxrobust import command_line, console, files, results, workdirs
 from jaxrobust import config as config_lib
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import StopRequest
-from jaxrobust.posthoc_subject import Subject
+from jaxrobust.posthoc import remedies as posthoc_remedies
+from jaxrobust.posthoc.subject import Subject
 
 OWN_FIELDS = ("data.data_dir", "eval.batch_size", *config_lib.POSTHOC_FIELDS)
 
@@ -160,8 +161,3 @@ def _write(out: pathlib.Path, config, step: int, state, origin: dict) -> None:
     files.write_atomically(out / results.ORIGIN, files.to_json(origin))
     # Last, for where it is there is a run.
     files.write_atomically(out / "config.json", files.to_json(config_lib.to_dict(config)))
-
-
-if __name__ == "__main__":
-    define_flags()
-    command_line.run(main)

@@ -10,10 +10,11 @@ import statistics
 
 import numpy as np
 
-from jaxrobust import gains, methods, runs
+from jaxrobust import runs
 from jaxrobust.classwise import seeds
+from jaxrobust.comparison import gains, methods
+from jaxrobust.comparison.pairs import Side, attack_problem, common_examples, open_runs, open_side
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.paired_runs import Side, attack_problem, common_examples, open_runs, open_side
 
 ONLY_PGD = "only moves PGD"
 _ITERATED = re.compile(r"(pgd|cw)(\d+)(?:x\d+)?")

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust import posthoc_training
 from jaxrobust.errors import FieldError
-from jaxrobust.posthoc_subject import Measured, Subject
+from jaxrobust.posthoc import training as posthoc_training
+from jaxrobust.posthoc.subject import Measured, Subject
 from jaxrobust.remedies import heads
 from jaxrobust.remedies.heads import Head
 

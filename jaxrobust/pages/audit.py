@@ -3,7 +3,8 @@
 import markupsafe
 import numpy as np
 
-from jaxrobust import audit_results, figures, figures_audit
+from jaxrobust import audit_results, figures
+from jaxrobust.figures import audit as figures_audit
 
 LISTED_NAMES = 3  # classes named in a sentence
 LISTED_PAIRS = 8

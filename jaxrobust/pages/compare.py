@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrobust import figures as figures_lib
-from jaxrobust import figures_compare, files, pages
+from jaxrobust import files, pages
+from jaxrobust.figures import compare as figures_compare
 
 PAGE = "compare.html"
 NAMED = 5  # most classes that a sentence names

@@ -1,0 +1,1 @@
+"""What compiled programs do and cost, on machines that are there or not."""
