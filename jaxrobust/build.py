@@ -28,6 +28,7 @@ from jaxrobust.attacks.pgd import Pgd, PgdAttack
 from jaxrobust.compiled import flops
 from jaxrobust.data.augment import augment
 from jaxrobust.data.batches import steps_per_epoch
+from jaxrobust.remedies.rule import first_epoch
 
 
 def dataset(config) -> data.DataSet:
@@ -135,14 +136,14 @@ def remedy(config) -> remedies.Remedy:
     fields, of = config.remedy, objective(config)
     run = remedies.Run(
         num_epochs=config.train.epochs,
-        natural_loss=of.natural,
-        beta=config.objective.beta if of.natural else 0.0,
-        head_scale=config.model.head_scale,
+        first_epoch=first_epoch(fields.begin, config.train.epochs),
+        knobs=of.knobs,
+        beta=of.beta,
+        head_scale=config.model.head_scale if config.model.head == "cosine" else 1.0,
     )
     settings = remedies.Settings(
         counts=fields.counts,
         counts_decay=fields.counts_decay,
-        begin=fields.begin,
         of={name: fields[name].to_dict() for name in remedies.NAMES if name in fields},
     )
     return remedies.create(fields.name, settings, run)
@@ -231,7 +232,7 @@ def _train_step(config, num_classes: int, mesh, total_steps: int):
         augment=_augmentation(config),
         average_decay=None if controller.average else config.train.average_decay,
         in_batch=controller.in_batch,
-        in_batch_from=remedies.first_epoch(config.remedy.begin, epochs) * (total_steps // epochs),
+        in_batch_from=first_epoch(config.remedy.begin, epochs) * (total_steps // epochs),
         observed=_observed_in_training(config),
         weight_perturbation=weight_perturbation if fields.awp_gamma else None,
     )
@@ -458,4 +459,4 @@ def floor_passes(config) -> int:
     """
     of = objective(config)
     attack = 2 * config.attack.steps * config.attack.restarts if of.attacks else 0
-    return attack + of.passes * (2 if config.objective.awp_gamma else 1)
+    return attack + of.attack_passes + of.passes * (2 if config.objective.awp_gamma else 1)

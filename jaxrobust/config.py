@@ -89,6 +89,7 @@ def default() -> ml_collections.ConfigDict:
     c.objective.name = "pgd_at"  # standard | pgd_at | trades | mart | fgsm_rs | n_fgsm | free | bat | variance_penalty
     c.objective.label_smoothing = 0.0
     c.objective.beta = 6.0  # trades, mart, bat: weight of the divergence
+    c.objective.climb = "divergence"  # trades: what its attack climbs: divergence | cross_entropy
     c.objective.noise = 2.0  # n_fgsm: how far away it starts, in radii
     c.objective.replays = 8  # free: updates on each batch
     c.objective.variance = 0.1  # variance_penalty: weight of the variance of the classes' losses
@@ -111,7 +112,7 @@ def default() -> ml_collections.ConfigDict:
     c.remedy.focal = ml_collections.ConfigDict()
     c.remedy.focal.gamma = 2.0
     c.remedy.ldam = ml_collections.ConfigDict()
-    c.remedy.ldam.largest_margin = 0.5  # of the rarest class, in units of the logits
+    c.remedy.ldam.largest_margin = 0.5  # of the rarest class, in units of the logits, or of the cosine of a cosine head
     c.remedy.logit_adjustment = ml_collections.ConfigDict()
     c.remedy.logit_adjustment.tau = 1.0  # factor on the log of the prior; 1 is balanced_softmax
     c.remedy.cdt = ml_collections.ConfigDict()
@@ -127,8 +128,8 @@ def default() -> ml_collections.ConfigDict:
     c.remedy.robal.prior_tau = 1.2  # factor on the log of the prior; RoBal-R: 1.5
     c.remedy.frl = ml_collections.ConfigDict()
     c.remedy.frl.variant = "both"  # reweight | remargin | both
-    c.remedy.frl.natural_tolerance = 0.1  # how much a class's natural error may exceed the average
-    c.remedy.frl.boundary_tolerance = 0.1  # the same of its boundary error; both published at 0.07 for `both`
+    c.remedy.frl.natural_tolerance = 0.07  # how much a class's natural error may exceed the average; reweight: 0.1
+    c.remedy.frl.boundary_tolerance = 0.07  # the same of its boundary error
     c.remedy.frl.weight_rate = 0.05
     c.remedy.frl.radius_rate = 0.2
     c.remedy.frl.limit = 0.5  # of the sum of the multipliers, below 1 so that no weight is negative
@@ -142,6 +143,7 @@ def default() -> ml_collections.ConfigDict:
     c.remedy.wat.eta = 0.1
     c.remedy.dafa = ml_collections.ConfigDict()
     c.remedy.dafa.strength = 1.0  # published 1.5 for CIFAR-100
+    c.remedy.dafa.begin = 70 / 110  # fraction of the training at which weights and radii are set, once
     c.remedy.faal = ml_collections.ConfigDict()
     c.remedy.faal.divergence = 0.5  # of the weights from equal ones, at most
     c.remedy.cfol = ml_collections.ConfigDict()

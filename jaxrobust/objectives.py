@@ -26,7 +26,12 @@ from jaxrobust.remedies import in_batch
 from jaxrobust.remedies.knobs import ClassKnobs
 
 _SMALL_NOISE = 0.001  # where attacks on a divergence start, whose gradient is 0 at the image itself (TRADES)
-_SMALLEST = 1e-12  # probability that a logarithm is taken of
+
+
+# Class knobs of the cross-entropy, and of the attack.
+_CROSS_ENTROPY = ("margin", "log_prior", "logit_scale", "focusing", "sampling")
+_ATTACK = ("radius_scale", "target_logit")
+_ADVERSARIAL = (*_CROSS_ENTROPY, *_ATTACK, "weight_robust", "confusion_weight")
 
 
 class Attacked(NamedTuple):
@@ -65,18 +70,26 @@ class Objective(NamedTuple):
     """See the module's docstring.
 
     Attributes:
-        natural: whether there is a loss of the images as they are.
+        knobs: names of the class knobs that it goes by, those of its attack included.
         passes: arithmetic of the loss and its gradient, in forward passes, the attack aside.
+        attack_passes: of the attack, besides its steps.
+        beta: trade-off between its two losses; 0 where there is none.
+        sees_natural: whether it looks at the images as they are.
         attacks: whether it attacks before each update.
+        observe: `perturb` for images that are not trained on; None for the same.
         in_batch: class weights from the batch itself, see remedies/in_batch.py; None for none.
         replays: 0, or the number of updates that share each batch, with gradients that move the images as well.
     """
 
     perturb: Callable
     loss: Callable
-    natural: bool
+    knobs: tuple[str, ...]
     passes: int
+    attack_passes: int = 0
+    beta: float = 0.0
+    sees_natural: bool = False
     attacks: bool = True
+    observe: Callable | None = None
     in_batch: Callable | None = None
     replays: int = 0
 
@@ -106,7 +119,8 @@ def standard(label_smoothing: float) -> Objective:
         plain = cross_entropy(logits, labels, knobs, label_smoothing)
         return LossOutput(knobs.weight_natural[labels] * plain, plain, logits, logits, batch_stats)
 
-    return Objective(_perturb_nothing, loss, natural=True, passes=3, attacks=False)
+    knobs = (*_CROSS_ENTROPY, "weight_natural")
+    return Objective(_perturb_nothing, loss, knobs, passes=3, sees_natural=True, attacks=False)
 
 
 def pgd_at(label_smoothing: float) -> Objective:
@@ -118,11 +132,15 @@ def pgd_at(label_smoothing: float) -> Objective:
         weighted = knobs.weight_robust[labels] * plain + _confused(plain, logits, labels, knobs)
         return LossOutput(weighted, plain, logits, None, batch_stats)
 
-    return Objective(_climb_cross_entropy, loss, natural=False, passes=3)
+    return Objective(_climb_cross_entropy, loss, _ADVERSARIAL, passes=3)
 
 
-def trades(label_smoothing: float, beta: float) -> Objective:
-    """CE(x) + beta KL(p(x) || p(x')), where x' maximises the divergence (Zhang et al. 2019)."""
+def trades(label_smoothing: float, beta: float, climb: str) -> Objective:
+    """CE(x) + beta KL(p(x) || p(x')), where x' climbs the divergence (Zhang et al. 2019).
+
+    Or the cross-entropy, as RoBal has it. On the divergence the attack stays on the side that its noise starts on,
+    towards the decision boundary or away from it, as published.
+    """
 
     def loss(forward, batch_stats, images, attacked, labels, knobs):
         natural_logits, batch_stats = forward(batch_stats, images)
@@ -134,7 +152,9 @@ def trades(label_smoothing: float, beta: float) -> Objective:
         weighted += _confused(cross_entropy(logits, labels, knobs, label_smoothing), logits, labels, knobs)
         return LossOutput(weighted, natural + divergence, logits, natural_logits, batch_stats)
 
-    return Objective(_climb_divergence, loss, natural=True, passes=7)
+    knobs = (*_ADVERSARIAL, "weight_natural", "beta_scale")
+    climb, attack_passes = (_climb_cross_entropy, 0) if climb == "cross_entropy" else (_climb_divergence, 1)
+    return Objective(climb, loss, knobs, passes=6, attack_passes=attack_passes, beta=beta, sees_natural=True)
 
 
 def mart(label_smoothing: float, beta: float) -> Objective:
@@ -148,8 +168,10 @@ def mart(label_smoothing: float, beta: float) -> Objective:
         natural_logits, batch_stats = forward(batch_stats, images)
         logits, batch_stats = forward(batch_stats, attacked.images)
         true = losses.is_class(logits, labels)
-        rival = jnp.where(true, 0.0, jax.nn.softmax(logits)).max(-1)
-        boosted = cross_entropy(logits, labels, knobs, label_smoothing) - jnp.log(jnp.maximum(1 - rival, _SMALLEST))
+        rival = losses.is_class(logits, jnp.where(true, -jnp.inf, logits).argmax(-1))
+        # From the other logits, since 1 - p is 0 to rounding where p is near 1.
+        log_others = jax.nn.logsumexp(jnp.where(rival, -jnp.inf, logits), axis=-1) - jax.nn.logsumexp(logits, axis=-1)
+        boosted = cross_entropy(logits, labels, knobs, label_smoothing) - log_others
         doubt = 1 - jnp.where(true, jax.nn.softmax(natural_logits), 0.0).sum(-1)
         divergence = beta * losses.kl_from(natural_logits)(logits, labels) * doubt
         weighted = knobs.weight_robust[labels] * (boosted + knobs.beta_scale[labels] * divergence)
@@ -159,7 +181,7 @@ def mart(label_smoothing: float, beta: float) -> Objective:
     def perturb(attack, logits_fn, images, labels):
         return attack(losses.cross_entropy, images, labels, start=_near)
 
-    return Objective(perturb, loss, natural=False, passes=6)
+    return Objective(perturb, loss, (*_ADVERSARIAL, "beta_scale"), passes=6, beta=beta, sees_natural=True)
 
 
 def n_fgsm(label_smoothing: float, noise: float) -> Objective:
@@ -180,7 +202,14 @@ def free(label_smoothing: float, replays: int) -> Objective:
     The perturbation starts anew with every batch. The images climb the training loss, knobs included.
     """
     plain = pgd_at(label_smoothing)
-    return plain._replace(perturb=_perturb_nothing, passes=3 * replays, attacks=False, replays=replays)
+    return plain._replace(
+        perturb=_perturb_nothing,
+        knobs=tuple(knob for knob in plain.knobs if knob != "target_logit"),
+        passes=3 * replays,
+        attacks=False,
+        observe=_climb_cross_entropy,
+        replays=replays,
+    )
 
 
 def bat(label_smoothing: float, beta: float) -> Objective:
@@ -215,9 +244,11 @@ def bat(label_smoothing: float, beta: float) -> Objective:
         outer = beta * losses.kl_from(natural_logits)(logits, labels)
         weighted = knobs.weight_natural[labels] * inner
         weighted += knobs.weight_robust[labels] * (knobs.beta_scale[labels] * outer + _certainty(logits))
+        weighted += _confused(cross_entropy(logits, labels, knobs, label_smoothing), logits, labels, knobs)
         return LossOutput(weighted, inner + outer + _certainty(logits), logits, natural_logits, batch_stats)
 
-    return Objective(perturb, loss, natural=True, passes=10)
+    knobs = (*_ADVERSARIAL, "weight_natural", "beta_scale")
+    return Objective(perturb, loss, knobs, passes=9, attack_passes=1, beta=beta, sees_natural=True)
 
 
 def variance_penalty(label_smoothing: float, strength: float) -> Objective:
@@ -263,12 +294,14 @@ class Settings(NamedTuple):
     noise: float = 2.0
     replays: int = 8
     variance: float = 0.1
+    climb: str = "divergence"
 
 
+CLIMBS = ("divergence", "cross_entropy")
 _OBJECTIVES = {
     "standard": lambda of: standard(of.label_smoothing),
     "pgd_at": lambda of: pgd_at(of.label_smoothing),
-    "trades": lambda of: trades(of.label_smoothing, of.beta),
+    "trades": lambda of: trades(of.label_smoothing, of.beta, of.climb),
     "mart": lambda of: mart(of.label_smoothing, of.beta),
     # pgd_at with one step from a random start (Wong et al. 2020): how long the step is, is the attack's.
     "fgsm_rs": lambda of: pgd_at(of.label_smoothing),

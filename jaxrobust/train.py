@@ -30,6 +30,7 @@ from jaxrobust import config as config_lib
 from jaxrobust.data import batches
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted, StopRequest
+from jaxrobust.remedies import knobs as knobs_lib
 from jaxrobust.writers import Writer
 
 # What a resumed run may do otherwise: none of it changes what is computed, but for rounding.
@@ -157,9 +158,9 @@ def _train_and_evaluate(config, workdir, mesh):
                 save_and_stop(step)
 
             # Close it: what the classes did goes to the log and to the remedy.
-            sums = jax.device_get(state.class_sums)
+            sums, knobs = jax.device_get((state.class_sums, state.knobs))
             state = end_epoch(state, observer(state.weights) if observer else None)
-            record = _training_record(epoch + 1, step, sums, float(learning_rate(step - 1)), images_per_second)
+            record = _training_record(epoch + 1, step, sums, knobs, float(learning_rate(step - 1)), images_per_second)
             if overfitting_check is not None:
                 single_step, pgd = overfitting_check(state)
                 record |= {"single_step_check_accuracy": single_step, "pgd_check_accuracy": pgd}
@@ -288,19 +289,28 @@ def _diverged(what: str, step: int) -> Diverged:
     )
 
 
-def _training_record(epoch, step, sums, learning_rate, images_per_second) -> dict:
-    """An epoch's line in training.jsonl. Accuracy is on the images trained on: adversarial ones, where there are."""
-    seen = np.maximum(sums["count"], 1)
+def _training_record(epoch, step, sums, knobs, learning_rate, images_per_second) -> dict:
+    """An epoch's line in training.jsonl. Accuracy is on the images trained on: adversarial ones, where there are.
+
+    Knobs are those in force in the epoch, by name, of those that are turned.
+    """
+    counts = sums["count"].tolist()
+
+    def by_class(total):
+        """Means; None for a class that no image was drawn of."""
+        return [value / n if n else None for value, n in zip(total.tolist(), counts, strict=True)]
+
     return {
         "epoch": epoch,
         "step": step,
         "loss": float(sums["loss"].sum() / sums["count"].sum()),
         "learning_rate": learning_rate,
         "accuracy": float(sums["correct"].sum() / sums["count"].sum()),
-        "train_class_accuracy": (sums["correct"] / seen).tolist(),
-        "train_class_loss": (sums["loss"] / seen).tolist(),
-        "train_class_count": sums["count"].tolist(),
+        "train_class_accuracy": by_class(sums["correct"]),
+        "train_class_loss": by_class(sums["loss"]),
+        "train_class_count": counts,
         "images_per_second": images_per_second,
+        "knobs": {name: values.tolist() for name, values in knobs_lib.turned(knobs).items()},
     }
 
 

@@ -178,8 +178,7 @@ def make_perturb(attack: TrainAttack, logits_fn, keys, scale, knobs: ClassKnobs)
 
     def perturb(loss, images, labels, *, start=None, reach=1.0, watch=None):
         if knobs.target_logit is not None:
-            targets = draw_targets(keys, knobs.target_logit, labels)
-            loss = lambda logits, labels: losses.targeted_cross_entropy(logits, labels, targets)  # noqa: E731
+            loss = targeted(loss, knobs.target_logit, draw_targets(keys, knobs.target_logit, labels))
         watched, look = watch or ((), lambda watched, points, logits: watched)
 
         def count_and_look(watched, points, logits):
@@ -194,12 +193,22 @@ def make_perturb(attack: TrainAttack, logits_fn, keys, scale, knobs: ClassKnobs)
             keys,
             reach * radius,
             step_size,
-            start=start and start(images, radius, keys, attack.pgd.norm),
+            start=start and (lambda keys: start(images, radius, keys, attack.pgd.norm)),
             watch=((jnp.zeros(len(labels), jnp.int32), watched), count_and_look),
         )
         return Attacked(found, withstood, watched)
 
     return perturb
+
+
+def targeted(loss: Callable, target_logit, targets) -> Callable:
+    """The loss, or once the knob is turned the cross-entropy towards the targets [B]."""
+
+    def loss_or_targeted(logits, labels):
+        towards = losses.targeted_cross_entropy(logits, labels, targets)
+        return jnp.where(jnp.isfinite(target_logit).any(), towards, loss(logits, labels))
+
+    return loss_or_targeted
 
 
 def draw_targets(keys, target_logit, labels):
@@ -245,7 +254,7 @@ def make_observe_step(model, objective: Objective, attack: TrainAttack, observed
         num_classes = jax.eval_shape(logits_fn, images).shape[-1]
         knobs = knobs_lib.neutral(num_classes)
         perturb = make_perturb(attack, logits_fn, keys, jnp.ones(len(labels)), knobs)
-        attacked = objective.perturb(perturb, logits_fn, images, labels)
+        attacked = (objective.observe or objective.perturb)(perturb, logits_fn, images, labels)
         natural_logits = logits_fn(images)
         output = objective.loss(
             lambda batch_stats, images: (logits_fn(images), batch_stats),

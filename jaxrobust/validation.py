@@ -8,6 +8,7 @@ from jaxrobust.attacks import suites, threats
 from jaxrobust.data import augment, imbalance
 from jaxrobust.errors import FieldError
 from jaxrobust.remedies import difficulty, long_tail
+from jaxrobust.remedies.rule import first_epoch
 
 # An Linf radius below this many 255ths is nearly always a fraction of [0, 1] in the wrong field (8/255 = 0.031).
 SMALLEST_EPS_255 = 0.1
@@ -15,7 +16,16 @@ SMALLEST_EPS_255 = 0.1
 SMALLEST_EPS_255_OF = {"l2": 12.0, "l1": 120.0}
 # Settings of remedies that are at least 0 and below 1; all other numbers are at least 0.
 _REMEDY_FRACTIONS = (
-    *("begin", "reweight.begin", "resample.begin", "counts_decay", "reweight.beta", "frl.limit", "cfol.gamma"),
+    *(
+        "begin",
+        "reweight.begin",
+        "resample.begin",
+        "dafa.begin",
+        "counts_decay",
+        "reweight.beta",
+        "frl.limit",
+        "cfol.gamma",
+    ),
     *("cfa.average_threshold", "cfa.average_decay", "spectral.weight"),
 )
 USUAL_EPS_255_OF = {"l2": "128 (0.5)", "l1": "3060 (12)"}
@@ -175,9 +185,12 @@ def _validate_objective(config) -> None:
     for name in ("beta", "noise", "variance", "awp_gamma"):
         _at_least(f"objective.{name}", fields[name], 0)
     _at_least("objective.replays", fields.replays, 1)
-    if fields.name in objectives.SINGLE_STEPS and fields.name != "free" and config.attack.steps != 1:
+    _one_of("objective.climb", fields.climb, objectives.CLIMBS)
+    if fields.name in objectives.SINGLE_STEPS and config.attack.steps != 1:
         problem = f"{fields.name} takes one step"
         raise FieldError("attack.steps", config.attack.steps, problem, "set --config.attack.steps=1")
+    if fields.name == "free" and config.attack.restarts != 1:
+        raise FieldError("attack.restarts", config.attack.restarts, "has no meaning for free", "set it to 1")
     if fields.awp_gamma and fields.name == "free":
         problem = "does not go with free, whose gradients move the weights at once"
         raise FieldError("objective.awp_gamma", fields.awp_gamma, problem, "set it to 0")
@@ -199,20 +212,20 @@ def _validate_remedy(config, training: bool) -> None:
             _at_least(f"remedy.{name}", value, 0)
     if remedy.robust_lt.strength > 1:
         raise FieldError("remedy.robust_lt.strength", remedy.robust_lt.strength, "is a share", "use 0 to 1")
-    for field, begin in (
-        ("begin", remedy.begin),
-        ("reweight.begin", remedy.reweight.begin),
-        ("resample.begin", remedy.resample.begin),
-    ):
-        if remedies.first_epoch(begin, epochs) >= epochs:
+    begins = {"begin": remedy.begin}
+    begins |= {f"{name}.begin": remedy[name].begin for name in ("reweight", "resample", "dafa") if name in names}
+    for field, begin in begins.items():
+        if first_epoch(begin, epochs) >= epochs:
             raise FieldError(f"remedy.{field}", begin, f"is after the last of {epochs} epochs", "lower it")
-    if "dafa" in names and remedies.first_epoch(remedy.begin, epochs) == 0:
-        problem = "leaves dafa no epoch to see which classes are confused"
-        raise FieldError("remedy.begin", remedy.begin, problem, "raise it, 0.64 is published")
+    if "dafa" in names and first_epoch(remedy.dafa.begin, epochs) == 0:
+        problem = "leaves no epoch to see which classes are confused"
+        raise FieldError("remedy.dafa.begin", remedy.dafa.begin, problem, "raise it, 0.64 is published")
+    controller = build.remedy(config)
+    if not training:
+        return
     if "robal" in names and config.model.head != "cosine":
         raise FieldError("model.head", config.model.head, "is not what robal is for", "set --config.model.head=cosine")
-    if training:
-        _validate_observation(config, build.remedy(config), names)
+    _validate_observation(config, controller, names)
 
 
 def _validate_observation(config, remedy, names) -> None:
@@ -227,11 +240,11 @@ def _validate_observation(config, remedy, names) -> None:
     if remedy.average and config.train.average_decay == 0:
         problem = "keeps no averaged weights, which remedy.cfa.average is about"
         raise FieldError("train.average_decay", 0.0, problem, "set it above 0")
-    if "natural_correct" in remedy.statistics and not (objective.natural or from_validation):
+    if "natural_correct" in remedy.statistics and not (objective.sees_natural or from_validation):
         problem = f"{config.remedy.name} asks how images do without attack, and {config.objective.name} trains on none"
         remedy_ = "set --config.remedy.observe=validation with --config.data.validation_per_class, or objective trades"
         raise FieldError("remedy.observe", config.remedy.observe, problem, remedy_)
-    if not objective.attacks and ("fair_tat" in names or "steps_withstood" in remedy.statistics):
+    if not (objective.attacks or from_validation) and "steps_withstood" in remedy.statistics:
         problem = f"goes by the attack of the training, and {config.objective.name} has none before its updates"
         raise FieldError("remedy.name", config.remedy.name, problem, "choose another objective, such as pgd_at")
 

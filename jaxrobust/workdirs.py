@@ -83,7 +83,8 @@ def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
         config, dataset: of the training.
 
     Raises:
-        UserError: there is no such run or checkpoint, or its model is another one.
+        UserError: there is no such run or checkpoint, its model is another one, or it was trained on images of the
+            validation split. Of imported weights nobody knows what they were trained on.
     """
     field, workdir = "train.start_from", pathlib.Path(workdir)
     stored = files.read_json(workdir / "config.json")
@@ -99,6 +100,11 @@ def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
     if differ:
         problem = f"its model.{differ[0]} is {other.model[differ[0]]!r}, here {config.model[differ[0]]!r}"
         raise FieldError(field, str(workdir), problem, "start from weights of the same model")
+    if len(dataset.validation) and (workdir / results.TRAINING).exists():
+        for name in ("name", "seed", "validation_per_class"):
+            if other.data[name] != config.data[name]:
+                problem = f"its data.{name} is {other.data[name]!r}, so it has trained on images held out here"
+                raise FieldError(field, str(workdir), problem, f"set --config.data.{name}={other.data[name]}")
     checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
     step, weights = choose(workdir, checkpoints.steps(), None, None)
     try:

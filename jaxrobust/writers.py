@@ -64,6 +64,12 @@ class Writer:
         by_class = {
             f"train/class_accuracy/{c}_{name}": accuracy
             for c, (name, accuracy) in enumerate(zip(class_names, record["train_class_accuracy"], strict=True))
+            if accuracy is not None
+        }
+        knobs = {
+            f"train/{knob}/{c}_{name}": value
+            for knob, values in record.get("knobs", {}).items()
+            for c, (name, value) in enumerate(zip(class_names, values, strict=True))
         }
         self.scalars(
             record["step"],
@@ -73,6 +79,7 @@ class Writer:
                 "train/images_per_second": record["images_per_second"],
                 **{f"train/{name}": record[name] for name in CHECKS if name in record},
                 **by_class,
+                **knobs,
             },
         )
 

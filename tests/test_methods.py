@@ -109,3 +109,13 @@ def test_pairs_have_equal_seeds_and_then_ascending_ones(run):
     )
     pairs = [(a.config["train"]["seed"], b.config["train"]["seed"]) for a, b in methods.pair(base, method)]
     assert pairs == [(1, 1), (0, 7), (5, 8)]
+
+
+def test_seeds_that_start_from_seeds_of_one_method_are_one_method(run):
+    """And neither the order of remedies nor the settings of unused ones make another."""
+    plain = seeded(run, "plain", {})
+    tuned = [
+        run(f"tuned-{seed}", fields | {"train.seed": seed, "train.start_from": f"runs/plain-{seed}"})
+        for seed, fields in enumerate(({"remedy.name": "faal+cfa"}, {"remedy.name": "cfa+faal", "remedy.wat.eta": 0.5}))
+    ]
+    assert len(methods.group([*plain, *tuned])) == 2

@@ -76,6 +76,24 @@ def test_mart_by_hand():
     np.testing.assert_allclose(losses_of(create("mart", beta=5.0), adversarial=ADVERSARIAL).losses, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [5.0, 17.0, 60.0])
+def test_mart_where_a_wrong_class_has_all_the_probability(size):
+    """1 - max p is 0 to rounding there; exact from the other logits."""
+    logits = np.array([[0.0, size, 0.0]], np.float32)
+    attacked = objectives.Attacked(jnp.asarray(logits), None)
+    output = create("mart", beta=0.0).loss(
+        forward, {"passes": 0}, jnp.asarray(logits), attacked, np.array([0]), knobs_lib.neutral(3)
+    )
+    log_others = np.log(2) - np.logaddexp(size, np.log(2))
+    np.testing.assert_allclose(output.losses, np.logaddexp(size, np.log(2)) - log_others, rtol=1e-6)
+
+
+def test_trades_can_climb_the_cross_entropy():
+    asked = []
+    create("trades", climb="cross_entropy").perturb(lambda *args, **options: asked.append(args), None, LOGITS, LABELS)
+    assert asked[0][0] is losses.cross_entropy
+
+
 def test_bat_by_hand():
     last = np.random.default_rng(2).normal(size=LOGITS.shape).astype(np.float32)
     uniform, r = np.full_like(P, 1 / CLASSES), softmax(last, 1)

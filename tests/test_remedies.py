@@ -98,7 +98,7 @@ def test_the_hard_class_gets_the_help():
     )
     start, memory = remedy.start(EQUAL[:3])
     after, _ = jax.jit(remedy.observe)(start, memory, epoch([80, 40, 20]))
-    for knob in ("weight_natural", "weight_robust", "sampling", "margin", "radius_scale"):
+    for knob in ("weight_robust", "sampling", "margin", "radius_scale"):
         assert np.all(np.diff(getattr(after, knob)) > 0), knob
     np.testing.assert_allclose(after.weight_robust / after.weight_robust[0], [1.0, 2.0, 4.0], rtol=1e-5)
     np.testing.assert_allclose(after.log_prior, np.log([4 / 7, 2 / 7, 1 / 7]), rtol=1e-5)
@@ -198,6 +198,7 @@ def config_of(name):
     config.remedy.cfa.average, config.remedy.cfa.average_threshold = "cfa" in name, 0.0
     config.remedy.observe = "validation" if "frl" in name else "training"
     config.model.head = "cosine" if "robal" in name else "linear"
+    config.remedy.dafa.begin = 0.34
     config.train.epochs, config.eval.every_epochs = 3, 0
     return config
 

@@ -6,8 +6,8 @@ import numpy as np
 from jaxrobust.remedies import confusion
 from jaxrobust.remedies.rule import Run
 
-PGD_AT = Run(num_epochs=10, natural_loss=False, beta=0.0)
-TRADES = Run(num_epochs=10, natural_loss=True, beta=6.0)
+PGD_AT = Run(num_epochs=10, first_epoch=0, knobs=("weight_robust",), beta=0.0)
+TRADES = Run(num_epochs=10, first_epoch=0, knobs=("weight_natural", "weight_robust"), beta=6.0)
 RNG = np.random.default_rng(0)
 
 
@@ -21,26 +21,27 @@ def test_dafa_weights_are_an_exchange_and_never_negative():
     np.testing.assert_allclose(confusion.dafa_weights(jnp.asarray(probability), 1.0).sum(), 7.0, rtol=1e-5)
     for strength in (1.0, 10.0):
         weights = confusion.dafa_weights(jnp.asarray(probability), strength)
-        assert weights.min() >= 0
+        np.testing.assert_allclose(weights.sum(), 7.0, rtol=1e-5)
+        assert weights.min() > 0
     # Equals give each other nothing.
     np.testing.assert_allclose(confusion.dafa_weights(jnp.full((4, 4), 0.25), 1.0), np.ones(4), rtol=1e-6)
 
 
 def test_dafa_decides_once():
     """By the epoch before it begins, whatever comes after."""
-    rule = confusion.dafa(TRADES, strength=1.0)
+    rule = confusion.dafa(TRADES, strength=1.0, begin=0.2)
     first = {
         "count": jnp.full(3, 100),
         "probability": 100 * jnp.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.05, 0.15, 0.8]]),
     }
     later = {"count": jnp.full(3, 100), "probability": 100 * jnp.eye(3)}
-    memory = rule.observe(rule.start(jnp.ones(3)), later, False)
+    memory = rule.observe(rule.start(jnp.ones(3)), later, 1)
     np.testing.assert_array_equal(memory, np.ones(3))
-    memory = rule.observe(rule.observe(memory, first, True), later, False)
+    memory = rule.observe(rule.observe(memory, first, 2), later, 3)
     values = rule.turn(memory, None, 0.5)
     assert set(values) == {"weight_natural", "radius_scale"}
     np.testing.assert_allclose(values["radius_scale"], [0.96, 1.36, 0.68], rtol=1e-5)
-    assert set(confusion.dafa(PGD_AT, strength=1.0).knobs) == {"weight_robust", "radius_scale"}
+    assert set(confusion.dafa(PGD_AT, strength=1.0, begin=0.2).knobs) == {"weight_robust", "radius_scale"}
 
 
 def test_spectral_weights_of_a_matrix_of_rank_one():
@@ -70,10 +71,10 @@ def test_false_positive_share_by_hand():
 
 
 def test_reat_weights_by_hand():
-    """E_c of n_c images and a_c predictions; one that nothing is taken for counts as taken once."""
+    """E_c of n_c images and a_c predictions, at least a tenth of n_c."""
     images, predicted = np.array([500.0, 100.0, 20.0]), np.array([600, 19, 0])
     beta = (images - 1) / images
-    effective = (1 - beta ** np.maximum(predicted, 1)) / (1 - beta)
+    effective = (1 - beta ** np.array([600, 19, 2])) / (1 - beta)
     expected = (1 / effective) / (1 / effective).mean()
     np.testing.assert_allclose(confusion.reat_weights(jnp.asarray(images), jnp.asarray(predicted)), expected, rtol=1e-4)
     # A class of a single image.

@@ -7,8 +7,8 @@ import pytest
 from jaxrobust.remedies import difficulty
 from jaxrobust.remedies.rule import Run
 
-PGD_AT = Run(num_epochs=10, natural_loss=False, beta=0.0)
-TRADES = Run(num_epochs=10, natural_loss=True, beta=6.0)
+PGD_AT = Run(num_epochs=10, first_epoch=0, knobs=("weight_robust",), beta=0.0)
+TRADES = Run(num_epochs=10, first_epoch=0, knobs=("weight_natural", "weight_robust"), beta=6.0)
 EQUAL = jnp.full(3, 100)
 FRL = {
     "variant": "both",
@@ -35,7 +35,7 @@ def seen(correct, natural=None, **others):
 def after(rule, *epochs, counts=EQUAL):
     memory = rule.start(counts)
     for statistics in epochs:
-        memory = rule.observe(memory, statistics, False)
+        memory = rule.observe(memory, statistics, 1)
     return rule.turn(memory, jnp.asarray(counts, jnp.float32), 0.5)
 
 
@@ -63,12 +63,10 @@ def test_frl_within_the_tolerances_is_plain_training():
 def test_weights_of_frl_stay_positive_and_one_on_average(run):
     """However long a class is violated: at least 1 - limit."""
     values = after(difficulty.frl(run, **FRL | {"weight_rate": 1.0}), *[seen([90, 70, 5], [99, 90, 60])] * 20)
-    for knob in ("weight_natural", "weight_robust"):
+    for knob in run.weights:
         np.testing.assert_allclose(values[knob].mean(), 1.0, rtol=1e-6)
         assert values[knob].min() >= 0.5 - 1e-6 and values[knob].argmax() == 2
     assert values["radius_scale"].max() <= 2.5
-    if run is PGD_AT:
-        np.testing.assert_array_equal(values["weight_natural"], values["weight_robust"])
 
 
 @pytest.mark.parametrize("variant, turned", [("reweight", {"weight_natural", "weight_robust"})])
@@ -88,7 +86,7 @@ def test_cfa_by_hand():
     values = after(difficulty.cfa(TRADES, **CFA), seen([80, 40, 20]))
     np.testing.assert_allclose(values["beta_scale"], 0.5 + t, rtol=1e-6)
     for knob in ("weight_natural", "weight_robust"):
-        np.testing.assert_allclose(values[knob], 1 / (1 + 6 * (0.5 + t)), rtol=1e-6)
+        np.testing.assert_allclose(values[knob], 7 / (1 + 6 * (0.5 + t)), rtol=1e-6)
 
 
 def test_averaging_of_cfa_waits_for_the_weakest_class():
@@ -97,7 +95,8 @@ def test_averaging_of_cfa_waits_for_the_weakest_class():
     for weakest in (10, 30, 10, 25):
         decay, memory = rule.average(memory, seen([80, 50, weakest]))
         decays.append(float(decay))
-    np.testing.assert_allclose(decays, [1.0, 0.0, 1.0, 0.85])
+    # Raw weights, the first average, kept, averaged.
+    np.testing.assert_allclose(decays, [0.0, 0.0, 1.0, 0.85])
 
 
 def test_wat_against_the_published_rule():
@@ -114,7 +113,11 @@ def test_wat_against_the_published_rule():
 def test_fair_ard_against_the_published_rule():
     kappa = jnp.array([7, 8.5, 5, 3.5, 4, 5, 6, 7, 7.5, 8])
     scaled = [0.6003, 0.4071, 1.1766, 2.4012, 1.8384, 1.1766, 0.8171, 0.6003, 0.5229, 0.4596]
-    np.testing.assert_allclose(difficulty.fair_ard_weights(kappa), np.clip(scaled, 5 / 6, 5 / 2), atol=2e-4)
+    weights = difficulty.fair_ard_weights(20 * kappa, jnp.full(10, 20))
+    np.testing.assert_allclose(weights, np.clip(scaled, 5 / 6, 5 / 2), atol=2e-4)
+    # A class without images is none that withstands nothing.
+    without = difficulty.fair_ard_weights(jnp.append(20 * kappa, 0), jnp.append(jnp.full(10, 20), 0))
+    np.testing.assert_allclose(without, np.append(weights, 1.0), rtol=1e-6)
 
 
 def test_cfol_draws_what_is_broken():

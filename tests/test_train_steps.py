@@ -298,11 +298,12 @@ def test_targets_are_wrong_classes_as_often_as_they_should_be():
         assert share[label] == 0
 
 
-def test_an_observation_counts_every_image_once_on_any_number_of_devices():
+@pytest.mark.parametrize("name", ["pgd_at", "trades", "free"])
+def test_an_observation_counts_every_image_once_on_any_number_of_devices(name):
     """At a standard model, by hand; and what fills a batch up is no image."""
     model, _, state = make(**MLP)
     attack = train_steps.TrainAttack(Pgd(threats.NORMS["linf"], steps=3), 8 / 255, 2 / 255, "eval")
-    objective = objectives.create("pgd_at", objectives.Settings())
+    objective = objectives.create(name, objectives.Settings())
     names = ("natural_correct", "confusion", "steps_withstood")
     found = []
     for devices in (1, 4):

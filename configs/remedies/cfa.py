@@ -1,5 +1,7 @@
 """CFA on PGD adversarial training (Wei et al. 2023): radius by class, averaging that waits for the weakest class.
 
+Published, AutoAttack average / worst class, best checkpoint: 50.1 / 24.4 (with averaged weights alone 49.6 / 21.3).
+
 The validation split gives that class's accuracy.
 
     python -m jaxrobust.main --config configs/remedies/cfa.py

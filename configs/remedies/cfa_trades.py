@@ -1,5 +1,7 @@
 """CFA on TRADES (Wei et al. 2023): radius and trade-off by class, averaging that waits for the weakest class.
 
+Published, AutoAttack average / worst class, best checkpoint: 50.1 / 26.5 (with averaged weights alone 49.7 / 24.2).
+
 python -m jaxrobust.main --config configs/remedies/cfa_trades.py
 """
 

@@ -1,8 +1,11 @@
 """FAAL (Zhang et al. 2024): two epochs of fine-tuning, at rates of 0.01 and 0.001.
 
+Published, average / worst class: clean 80.7 / 65.9, PGD-20 48.8 / 36.3, AutoAttack 45.5 / 31.1.
+
     python -m jaxrobust.main --config configs/remedies/faal.py --config.train.start_from=RUN --workdir DIR
 
-RUN is the workdir of a robust model that is fine-tuned, trained with configs/cifar10.py here or imported.
+RUN is the workdir of a robust model that is fine-tuned, trained here
+(configs/cifar10.py --config.model.name=preact_resnet18) or imported.
 """
 
 import pathlib

@@ -1,10 +1,13 @@
 """FRL, reweight and remargin (Xu et al. 2021): fine-tunes with TRADES, beta 1.5, for 40 epochs at a rate of 0.001.
 
+Published by Wei et al. 2023, AutoAttack average / worst class, best checkpoint: 45.9 / 25.4.
+
 The validation split, 300 images per class, says which class violates its constraint.
 
     python -m jaxrobust.main --config configs/remedies/frl.py --config.train.start_from=RUN --workdir DIR
 
-RUN is the workdir of a robust model that is fine-tuned, trained with configs/cifar10.py here or imported.
+RUN is the workdir of a robust model that is fine-tuned: trained here, with the same images held out
+(configs/cifar10.py --config.model.name=preact_resnet18 --config.data.validation_per_class=300), or imported.
 """
 
 import pathlib

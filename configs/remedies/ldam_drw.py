@@ -12,6 +12,8 @@ BASE = pathlib.Path(__file__).parent.parent / "cifar10.py"
 
 def get_config():
     config = from_file(BASE)
+    config.model.head = "cosine"
+    config.model.head_scale = 30.0
     config.remedy.name = "ldam+reweight"
     config.remedy.reweight.begin = 0.8
     config.train.epochs = 200

@@ -16,6 +16,7 @@ def get_config():
     config = from_file(BASE)
     config.objective.name = "trades"
     config.objective.beta = 6.0
+    config.objective.climb = "cross_entropy"
     config.model.head = "cosine"
     config.model.head_scale = 10.0
     config.remedy.name = "robal"

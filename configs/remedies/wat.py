@@ -1,5 +1,7 @@
 """WAT (Li & Liu 2023): TRADES with weights by no-regret dynamics on the classes' validation losses, 300 images each.
 
+Published by Lee et al. 2024, average / worst class: clean 81.0 / 70.6, AutoAttack 46.3 / 28.6 (TRADES 49.8 / 21.3).
+
 python -m jaxrobust.main --config configs/remedies/wat.py
 """
 

@@ -57,7 +57,7 @@ class Pgd:
             labels: [B] int.
             keys: [B] PRNG keys, one per example, so that a result does not depend on the batch it was computed in.
             radius, step_size: [B] in pixel units.
-            start: starting points [B, H, W, C] of all restarts, in place of what `random_start` says.
+            start: keys [B] -> starting points [B, H, W, C], in place of what `random_start` says.
             watch: (what to begin with, function) to look at each point whose gradient is taken; the function is
                 (watched, points [B, H, W, C], logits [B, C]) -> watched. The result is then (images, watched).
         """
@@ -75,12 +75,10 @@ class Pgd:
             return threats.project(self.norm, images, moved, radius), logits
 
         def starting_point(restart):
-            if start is not None:
-                return start
-            if not self.random_start:
-                return images
             restart_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, restart)
-            return threats.random_start(self.norm, restart_keys, images, radius)
+            if start is not None:
+                return start(restart_keys)
+            return threats.random_start(self.norm, restart_keys, images, radius) if self.random_start else images
 
         def worse(worst, candidate, logits):
             """Replace the worst image so far, and its margin, wherever the candidate has a larger margin."""

@@ -3,10 +3,11 @@
 import collections
 import dataclasses
 import json
+import pathlib
 import re
 
 from jaxrobust import config as config_lib
-from jaxrobust import files
+from jaxrobust import files, remedies
 from jaxrobust.errors import UserError
 from jaxrobust.runs import Run, field
 
@@ -56,7 +57,7 @@ def group(runs: list[Run]) -> list[Method]:
         if key[1] is None and len({_seed(run) for run in members}) < len(members):
             del by_method[key]
             for run in members:
-                by_method[key[0], stem_and_seed(run)[0]].append(run)
+                by_method[key[0], stem_and_seed(run.workdir)[0]].append(run)
     # Groups that were split come last: back in the order of the runs.
     keys = sorted(by_method, key=lambda key: min(runs.index(run) for run in by_method[key]))
     settings = {key: json.loads(key[0]) for key in keys}
@@ -69,15 +70,25 @@ def group(runs: list[Run]) -> list[Method]:
 def _key(run: Run) -> tuple[str, str | None]:
     """What the runs of a method have in common: the config, and the folder's name where that does not tell all."""
     tells_all = run.config and run.origin is None
-    return json.dumps(_settings(run.config), sort_keys=True), None if tells_all else stem_and_seed(run)[0]
+    return json.dumps(_settings(run.config), sort_keys=True), None if tells_all else stem_and_seed(run.workdir)[0]
 
 
 def _settings(config: dict) -> dict:
     """The fields that say how a model is made, by dotted name; those that an older version lacked at their defaults."""
     if not config:
         return {}
-    flat = files.flatten(config_lib.to_dict(config_lib.default())) | files.flatten(config)
-    return {name: value for name, value in flat.items() if not name.startswith(NEUTRAL)}
+    default = files.flatten(config_lib.to_dict(config_lib.default()))
+    flat = default | files.flatten(config)
+    names = re.findall(r"\w+", flat["remedy.name"])
+    # Settings of remedies that are not used say nothing, nor does the order of names.
+    unused = tuple(f"remedy.{name}." for name in remedies.NAMES if name not in names)
+    flat |= {name: value for name, value in default.items() if name.startswith(unused)}
+    flat["remedy.name"] = "+".join(sorted(names))
+    settings = {name: value for name, value in flat.items() if not name.startswith(NEUTRAL)}
+    if source := settings["train.start_from"]:
+        # Seeds of one method start from seeds of another.
+        settings["train.start_from"] = stem_and_seed(pathlib.Path(source))[0]
+    return settings
 
 
 def _method(name: str, differs: dict, runs: list[Run]) -> Method:
@@ -93,12 +104,12 @@ def _method(name: str, differs: dict, runs: list[Run]) -> Method:
 def _seed(run: Run) -> int:
     """The training seed; of weights from elsewhere the number that ends the folder's name, else 0."""
     seed = field(run.config, "train.seed")
-    return stem_and_seed(run)[1] if seed is None or run.origin is not None else seed
+    return stem_and_seed(run.workdir)[1] if seed is None or run.origin is not None else seed
 
 
-def stem_and_seed(run: Run) -> tuple[str, int]:
+def stem_and_seed(workdir: pathlib.Path) -> tuple[str, int]:
     """The name of a run's folder without the seed that ends it, and that seed: `cfa-seed2`, `cfa_2`, `cfa/seed2`."""
-    folder = run.workdir.resolve()
+    folder = workdir.resolve()
     match = _NUMBERED.fullmatch(folder.name)
     if not match:
         return folder.name, 0

@@ -24,7 +24,7 @@ from jaxrobust.errors import FieldError
 from jaxrobust.remedies import confusion, difficulty, long_tail
 from jaxrobust.remedies import counts as counts_lib
 from jaxrobust.remedies import knobs as knobs_lib
-from jaxrobust.remedies.rule import Rule, Run, first_epoch
+from jaxrobust.remedies.rule import Rule, Run
 
 COUNTS = counts_lib.KINDS
 _RULES = {
@@ -61,7 +61,6 @@ class Settings(NamedTuple):
 
     counts: str
     counts_decay: float
-    begin: float
     of: Mapping[str, Mapping]
 
 
@@ -96,14 +95,14 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
     """The remedy of that name, one of `NAMES`, or several of them joined by +.
 
     Raises:
-        FieldError: see `parse`, or two rules turn the same knob.
+        FieldError: see `parse`; or two rules turn the same knob, or one a knob that the objective does not go by.
     """
     names = parse(name)
     if names == ("none",):
         return none()
     rules = {part: _RULES[part](run, **settings.of.get(part, {})) for part in names}
-    _check_knobs(name, rules)
-    first = first_epoch(settings.begin, run.num_epochs)
+    _check_knobs(name, rules, run)
+    first = run.first_epoch
 
     def knobs_at(memory):
         counts, epoch = memory["counts"], memory["epoch"]
@@ -125,7 +124,7 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
 
     def observe(knobs, memory, statistics):
         epoch, before = memory["epoch"] + 1, memory["rules"]
-        after = {part: rule.observe(before[part], statistics, epoch == first) for part, rule in rules.items()}
+        after = {part: rule.observe(before[part], statistics, epoch) for part, rule in rules.items()}
         memory = {
             "counts": counts_lib.observe(settings.counts, memory["counts"], statistics, settings.counts_decay),
             "epoch": epoch,
@@ -171,10 +170,13 @@ def parse(name: str) -> tuple[str, ...]:
     return names
 
 
-def _check_knobs(name: str, rules: dict[str, Rule]) -> None:
+def _check_knobs(name: str, rules: dict[str, Rule], run: Run) -> None:
     turned = {}
     for part, rule in rules.items():
         for knob in rule.knobs:
+            if knob not in run.knobs:
+                problem = f"{part} sets {knob}, which the loss of the training does not go by"
+                raise FieldError("remedy.name", name, problem, "choose another remedy, or another objective.name")
             if knob in turned:
                 problem = f"{turned[knob]} and {part} both set {knob}, and one would undo the other"
                 raise FieldError("remedy.name", name, problem, f"leave out {turned[knob]} or {part}")

@@ -3,22 +3,25 @@
 import jax.numpy as jnp
 
 from jaxrobust.remedies.long_tail import log_prior
-from jaxrobust.remedies.rule import Rule, Run, accuracy, by_last_epoch, mean_one
+from jaxrobust.remedies.rule import Rule, Run, accuracy, by_last_epoch, first_epoch, mean_one
 
 _SPECTRAL_RANGE = (0.01, 2.01)
+_DAFA_SMALLEST = 0.1
+_REAT_DECAY = 0.5  # of the average over epochs of what images are taken for
+_REAT_SMALLEST = 0.1  # predictions of a class, as a share of its training images
 
 
-def dafa(run: Run, *, strength: float) -> Rule:
+def dafa(run: Run, *, strength: float, begin: float) -> Rule:
     """Weights and radii by distances between classes (DAFA, Lee et al. 2024), see `dafa_weights`.
 
-    They are computed once, from the probabilities of the epoch before the remedy begins (`remedy.begin`, published at
-    70 of 110 epochs). The weight acts on the cross-entropy alone: on that of natural images, where there is one.
+    They are computed once, from the probabilities of the epoch before the fraction `begin` of the training. The weight
+    acts on the cross-entropy alone: on that of natural images, where there is one.
     """
-    weight = "weight_natural" if run.natural_loss else "weight_robust"
+    weight, first = run.weights[0], max(first_epoch(begin, run.num_epochs), run.first_epoch)
 
-    def observe(memory, statistics, begins):
+    def observe(memory, statistics, epoch):
         probability = statistics["probability"] / jnp.maximum(statistics["count"], 1)[:, None]
-        return jnp.where(begins, dafa_weights(probability, strength), memory)
+        return jnp.where(epoch == first, dafa_weights(probability, strength), memory)
 
     return Rule(
         (weight, "radius_scale"),
@@ -33,7 +36,7 @@ def dafa_weights(probability, strength: float):
     """W [C], 1 on average: a class takes from the easier of those that it is confused with.
 
     For classes i and j with p_i(i) < p_j(j), strength * p_i(j) p_j(j) goes from W_j to W_i. Nothing goes between
-    equals, and no weight falls below 0.
+    equals, and no weight falls below a tenth, as a class of weight 0 would not be trained at all.
 
     Args:
         probability: [C, C], p_i(j), mean probability of class j on adversarial images of class i.
@@ -41,7 +44,7 @@ def dafa_weights(probability, strength: float):
     own = jnp.diagonal(probability)
     given = jnp.where(own[:, None] < own[None], strength * probability * own[None], 0.0)  # [i, j]: from j to i
     weights = 1.0 + given.sum(1) - given.sum(0)
-    return mean_one(jnp.maximum(weights, 0.0))
+    return mean_one(jnp.maximum(weights, _DAFA_SMALLEST))
 
 
 def spectral(run: Run, *, weight: float) -> Rule:
@@ -50,7 +53,7 @@ def spectral(run: Run, *, weight: float) -> Rule:
     (1 - weight) of the cross-entropy stays, and `weight` times that of each adversarial image times the entry of its
     prediction and class comes in. The confusions are those of logits whose true one is lowered by a tenth.
     """
-    main = "weight_natural" if run.natural_loss else "weight_robust"
+    main = run.weights[0]
 
     def neutral(num_classes):
         return {main: jnp.ones(num_classes), "confusion_weight": jnp.zeros((num_classes, num_classes))}
@@ -108,23 +111,23 @@ def reat(run: Run) -> Rule:
     """Weights by how many adversarial images are taken for each class, and balanced softmax (REAT, Li et al. 2023).
 
     Published with the weights on the loss that the attack climbs. There a factor on an image's loss changes no step,
-    which goes by the sign or the direction of its gradient; so they are on the training loss here. Its feature loss is
-    left out.
+    which goes by the sign or the direction of its gradient; so they are on the training loss here, where predictions
+    have to be averaged over epochs and bounded below, or weights and predictions drive each other round in circles.
+    Its feature loss is left out.
     """
-    knobs = ("weight_natural", "weight_robust", "log_prior")
 
     def start(counts):
         counts = jnp.asarray(counts, jnp.float32)
-        return {"weights": jnp.ones(len(counts)), "images": counts}
+        return {"predicted": counts, "images": counts}
 
-    def observe(memory, statistics, begins):
-        return memory | {"weights": reat_weights(memory["images"], statistics["confusion"].sum(0))}
+    def observe(memory, statistics, epoch):
+        predicted = statistics["confusion"].sum(0)
+        return memory | {"predicted": _REAT_DECAY * memory["predicted"] + (1 - _REAT_DECAY) * predicted}
 
     def turn(memory, counts, progress):
-        weights = memory["weights"]
-        return {"weight_natural": weights, "weight_robust": weights, "log_prior": log_prior(counts, 1.0)}
+        return run.weigh(reat_weights(memory["images"], memory["predicted"])) | {"log_prior": log_prior(counts, 1.0)}
 
-    return Rule(knobs, turn, start, observe, statistics=("confusion",))
+    return Rule((*run.weights, "log_prior"), turn, start, observe, statistics=("confusion",))
 
 
 def reat_weights(images, predicted):
@@ -132,8 +135,8 @@ def reat_weights(images, predicted):
 
     Args:
         images: [C], n_c, training images of the class.
-        predicted: [C], a_c, adversarial images taken for it; none counts as one.
+        predicted: [C], a_c, adversarial images taken for it; fewer than a tenth of n_c count as that.
     """
     log_beta = jnp.log1p(-1.0 / jnp.maximum(images, 1.0 + 1e-6))
-    effective = -jnp.expm1(jnp.maximum(predicted, 1) * log_beta) * images
+    effective = -jnp.expm1(jnp.maximum(predicted, _REAT_SMALLEST * images) * log_beta) * images
     return mean_one(1.0 / effective)

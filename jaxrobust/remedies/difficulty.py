@@ -27,22 +27,22 @@ def cfa(
     """Radius and trade-off by class (CFA, Wei et al. 2023).
 
     The radius is (radius_base + t_c) times the threat's. Where the objective has a trade-off beta, class c has
-    beta_c = (beta_base + t_c) beta, and its loss is [CE + beta_c KL] / (1 + beta_c). With `average`, weights are
-    averaged once an epoch, and only when no class of the validation split is below `average_threshold`.
+    beta_c = (beta_base + t_c) beta, and its loss [CE + beta_c KL] is divided by (1 + beta_c) / (1 + beta): as published
+    by 1 + beta_c, times what keeps the size of the loss, and so the learning rate, that of plain training. With
+    `average`, weights are averaged once an epoch, and only when no class of the validation split is below
+    `average_threshold`; they are the raw ones until the first time.
     """
-    trade_off = run.natural_loss and run.beta > 0
 
     def neutral(num_classes):
         ones = jnp.ones(num_classes)
-        values = {"radius_scale": ones}
-        return values | ({"beta_scale": ones, "weight_natural": ones, "weight_robust": ones} if trade_off else {})
+        return {"radius_scale": ones} | ({"beta_scale": ones} | run.weigh(ones) if run.beta else {})
 
     def values(statistics):
         robust = accuracy(statistics)
         values = {"radius_scale": radius_base + robust}
-        if trade_off:
-            weight = 1.0 / (1.0 + (beta_base + robust) * run.beta)
-            values |= {"beta_scale": beta_base + robust, "weight_natural": weight, "weight_robust": weight}
+        if run.beta:
+            weight = (1.0 + run.beta) / (1.0 + (beta_base + robust) * run.beta)
+            values |= {"beta_scale": beta_base + robust} | run.weigh(weight)
         return values
 
     rule = by_last_epoch(neutral, values)
@@ -54,13 +54,13 @@ def cfa(
 
     def decay(memory, validation):
         fair = accuracy(validation, unseen=1.0).min() >= average_threshold
-        # The first average is the weights themselves.
-        decay = jnp.where(fair, jnp.where(memory["averaged"], average_decay, 0.0), 1.0)
+        begun = memory["averaged"]
+        decay = jnp.where(fair, jnp.where(begun, average_decay, 0.0), jnp.where(begun, 1.0, 0.0))
         return decay, memory | {"averaged": memory["averaged"] | fair}
 
     return rule._replace(
         start=start,
-        observe=lambda memory, statistics, begins: memory | {"knobs": values(statistics)},
+        observe=lambda memory, statistics, epoch: memory | {"knobs": values(statistics)},
         turn=lambda memory, counts, progress: memory["knobs"],
         average=decay,
     )
@@ -73,18 +73,17 @@ def wat(run: Run, *, eta: float) -> Rule:
     images; the loss of an image of class c weighs w_c + w_{C+1}.
     """
 
-    def observe(memory, statistics, begins):
+    def observe(memory, statistics, epoch):
         count, loss = statistics["count"], statistics["loss"]
         of_class = jnp.where(count > 0, loss / jnp.maximum(count, 1), 0.0)
         return {"loss": memory["loss"] + jnp.append(of_class, loss.sum() / count.sum())}
 
     def turn(memory, counts, progress):
         arms = hedge(memory["loss"], eta)
-        weights = arms[:-1] + arms[-1]
-        return {"weight_natural": weights, "weight_robust": weights}
+        return run.weigh(arms[:-1] + arms[-1])
 
     return Rule(
-        ("weight_natural", "weight_robust"),
+        run.weights,
         start=lambda counts: {"loss": jnp.zeros(len(counts) + 1)},
         observe=observe,
         turn=turn,
@@ -110,15 +109,15 @@ def frl(
 
     The natural error of a class may exceed the average by `natural_tolerance`, and its boundary error, natural minus
     robust accuracy, by `boundary_tolerance`. Weights are 1 on average over the classes, in place of the published
-    division by the sum of the weights in the batch. An objective without a loss of natural images takes the mean of the
-    two weights for its one loss. Statistics are best taken on the validation split.
+    division by the sum of the weights in the batch. An objective of one loss takes the mean of the two weights.
+    Statistics are best taken on the validation split.
     """
 
     def start(counts):
         zeros = jnp.zeros(len(counts))
         return {"natural": zeros, "boundary": zeros, "log_radius": zeros}
 
-    def observe(memory, statistics, begins):
+    def observe(memory, statistics, epoch):
         natural, boundary = frl_violations(statistics, natural_tolerance, boundary_tolerance)
         if variant == "remargin":
             return memory | {"log_radius": memory["log_radius"] + radius_rate * boundary}
@@ -130,15 +129,16 @@ def frl(
 
     def turn(memory, counts, progress):
         natural, boundary = frl_weights(memory["natural"]), frl_weights(memory["boundary"])
-        if not run.natural_loss:
-            natural = boundary = (natural + boundary) / 2
-        values = {"weight_natural": natural, "weight_robust": boundary}
+        if len(run.weights) == 2:
+            values = {"weight_natural": natural, "weight_robust": boundary}
+        else:
+            values = run.weigh((natural + boundary) / 2)
         if variant != "reweight":
             values["radius_scale"] = jnp.clip(jnp.exp(2 * memory["log_radius"]), *_FRL_RADII)
         return values
 
     radius = () if variant == "reweight" else ("radius_scale",)
-    return Rule(("weight_natural", "weight_robust", *radius), turn, start, observe, statistics=("natural_correct",))
+    return Rule((*run.weights, *radius), turn, start, observe, statistics=("natural_correct",))
 
 
 def frl_violations(statistics, natural_tolerance: float, boundary_tolerance: float):
@@ -166,18 +166,23 @@ def fair_ard(run: Run) -> Rule:
     """Weights by how many steps of the attack the images of a class withstand (Fair-ARD, Yue et al. 2023)."""
 
     def neutral(num_classes):
-        return {"weight_natural": jnp.ones(num_classes), "weight_robust": jnp.ones(num_classes)}
+        return run.weigh(jnp.ones(num_classes))
 
     def values(statistics):
-        weights = fair_ard_weights(accuracy(statistics, "steps_withstood"))
-        return {"weight_natural": weights, "weight_robust": weights}
+        return run.weigh(fair_ard_weights(statistics["steps_withstood"], statistics["count"]))
 
     return by_last_epoch(neutral, values, ("steps_withstood",))
 
 
-def fair_ard_weights(steps):
-    """(1 / steps)^2 scaled to 1 on average, then clipped to [5/6, 5/2]."""
-    return jnp.clip(mean_one((1.0 / (steps + 1e-5)) ** _FAIR_ARD_EXPONENT), *_FAIR_ARD_WEIGHTS)
+def fair_ard_weights(steps, count):
+    """(1 / mean steps)^2 scaled to 1 on average, then clipped to [5/6, 5/2]; 1 for a class without images.
+
+    Args:
+        steps, count: [C], steps that the images of a class withstand, together, and how many they are.
+    """
+    seen = count > 0
+    weights = jnp.where(seen, (1.0 / (steps / jnp.maximum(count, 1) + 1e-5)) ** _FAIR_ARD_EXPONENT, 0.0)
+    return jnp.where(seen, jnp.clip(weights * (seen.sum() / weights.sum()), *_FAIR_ARD_WEIGHTS), 1.0)
 
 
 def cfol(run: Run, *, gamma: float, eta: float) -> Rule:
@@ -187,7 +192,7 @@ def cfol(run: Run, *, gamma: float, eta: float) -> Rule:
     breaks adds eta / p_c to w_c: here at the end of the epoch, and not after each batch.
     """
 
-    def observe(memory, statistics, begins):
+    def observe(memory, statistics, epoch):
         # Whatever draws them now: before the remedy begins, that is every image alike.
         drawn = statistics["count"] / statistics["count"].sum()
         errors = statistics["count"] - statistics["correct"]

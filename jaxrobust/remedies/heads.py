@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxrobust.remedies.counts import SMALLEST_SHARE
+
 TAUS = tuple(np.round(np.arange(21) * 0.1, 1).tolist())  # 0 to 2
-# No class has less than this share of the prior of the one with most: what nothing withstands has no logarithm.
-SMALLEST_SHARE = 0.01
 
 
 class Head(NamedTuple):
@@ -71,7 +71,7 @@ def logit_adjusted(head: Head, prior, tau: float) -> Head:
 
 
 def prior_of(values) -> np.ndarray:
-    """A prior [C] in proportion to values [C] of at least 0, as logarithms need it; see SMALLEST_SHARE."""
+    """A prior [C] in proportion to values [C] of at least 0, as logarithms need it; see counts.SMALLEST_SHARE."""
     values = np.asarray(values, np.float64)
     values = np.maximum(values, SMALLEST_SHARE * values.max()) if values.any() else np.ones_like(values)
     return values / values.sum()

@@ -16,7 +16,7 @@ _NEUTRAL = {
     "logit_scale": _ONE,
     "focusing": _ZERO,
     "confusion_weight": lambda num_classes: jnp.zeros((num_classes, num_classes)),
-    "target_logit": _ZERO,
+    "target_logit": lambda num_classes: jnp.full(num_classes, -jnp.inf),
 }
 OPTIONAL = ("logit_scale", "focusing", "confusion_weight", "target_logit")
 
@@ -40,8 +40,8 @@ class ClassKnobs:
         focusing: exponent g of the factor (1 - p_true)^g on the training loss; neutral 0.
         confusion_weight: [C, C], added to the weight of the cross-entropy of an adversarial image that is predicted as
             the first class and is of the second; neutral 0.
-        target_logit: attacks in training go for a wrong class, drawn with the softmax of these; 0 for all is no plain
-            training, whose attacks go away from the true class.
+        target_logit: attacks in training go for a wrong class, drawn with the softmax of these; neutral -inf for all,
+            and then they go away from the true class.
     """
 
     weight_natural: jax.Array
@@ -62,3 +62,13 @@ def neutral(num_classes: int, turned=()) -> ClassKnobs:
     return ClassKnobs(
         **{name: value(num_classes) for name, value in _NEUTRAL.items() if name in turned or name not in OPTIONAL}
     )
+
+
+def turned(knobs: ClassKnobs) -> dict:
+    """The knobs [C] that are not at their neutral values, by name; without `confusion_weight`, which is a matrix."""
+    at_rest = neutral(len(knobs.weight_robust), OPTIONAL)
+    return {
+        name: value
+        for name, value in vars(knobs).items()
+        if value is not None and value.ndim == 1 and (value != getattr(at_rest, name)).any()
+    }

@@ -3,6 +3,8 @@
 Counts [C] are floats above 0. What stands for them is the business of counts.py.
 """
 
+import math
+
 import jax.numpy as jnp
 
 from jaxrobust.remedies.rule import Rule, Run, by_counts, has_come, mean_one
@@ -19,10 +21,9 @@ def reweight(run: Run, *, weighting: str, beta: float, begin: float) -> Rule:
 
     def values(counts, progress):
         weights = inverse_frequency(counts) if weighting == "inverse" else effective_number(counts, beta)
-        weights = jnp.where(has_come(begin, progress, run), weights, 1.0)
-        return {"weight_natural": weights, "weight_robust": weights}
+        return run.weigh(jnp.where(has_come(begin, progress, run), weights, 1.0))
 
-    return by_counts(("weight_natural", "weight_robust"), values)
+    return by_counts(run.weights, values)
 
 
 def resample(run: Run, *, sampling: str, begin: float) -> Rule:
@@ -47,8 +48,12 @@ def focal(run: Run, *, gamma: float) -> Rule:
 
 
 def ldam(run: Run, *, largest_margin: float) -> Rule:
-    """See `ldam_margin`."""
-    return by_counts(("margin",), lambda counts, progress: {"margin": ldam_margin(counts, largest_margin)})
+    """See `ldam_margin`; of a cosine head, as published, the margin is that of the cosine."""
+
+    def values(counts, progress):
+        return {"margin": run.head_scale * ldam_margin(counts, largest_margin)}
+
+    return by_counts(("margin",), values)
 
 
 def balanced_softmax(run: Run) -> Rule:
@@ -107,7 +112,8 @@ def effective_number(counts, beta: float):
     1 on average over the classes. beta = 0 weights all alike; beta -> 1 by inverse frequency.
     """
     # expm1, since 1 - beta^n is lost to rounding where beta^n is near 1. At beta = 0 the logarithm is -inf, and E_c 1.
-    return mean_one(-1.0 / jnp.expm1(counts * jnp.log(jnp.float32(beta))))
+    log_beta = math.log(beta) if beta else -math.inf
+    return mean_one(-1.0 / jnp.expm1(counts * log_beta))
 
 
 def ldam_margin(counts, largest: float):

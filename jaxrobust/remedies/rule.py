@@ -11,15 +11,26 @@ class Run(NamedTuple):
 
     Attributes:
         num_epochs: of the training.
-        natural_loss: whether the objective has a loss of the images as they are.
+        first_epoch: that remedies begin with, counted from 0.
+        knobs: that the objective goes by.
         beta: its trade-off between the two losses; 0 where there is none.
-        head_scale: factor on the cosines of a cosine head.
+        head_scale: factor on the cosines of a cosine head; 1 for a linear one.
     """
 
     num_epochs: int
-    natural_loss: bool
+    first_epoch: int
+    knobs: tuple[str, ...]
     beta: float
     head_scale: float = 1.0
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The knobs that weigh its losses: of natural images, of adversarial ones, or both."""
+        return tuple(knob for knob in ("weight_natural", "weight_robust") if knob in self.knobs)
+
+    def weigh(self, values) -> dict:
+        """The same weights [C] on all its losses."""
+        return dict.fromkeys(self.weights, values)
 
 
 class Rule(NamedTuple):
@@ -29,7 +40,7 @@ class Rule(NamedTuple):
         knobs: names of those that it turns.
         turn: (memory, counts [C], progress through the training in [0, 1]) -> their values, by name.
         start: counts of training examples [C] -> memory, any pytree.
-        observe: (memory, statistics of an epoch, whether the remedy begins with the next epoch) -> memory.
+        observe: (memory, statistics of an epoch, number of epochs by then) -> memory.
         statistics: that it needs beside statistics.ALWAYS.
         in_batch: class weights from the batch itself, see in_batch.py; None for none.
         average: None, or (memory, statistics of the validation split) -> (decay of the averaged weights for this epoch,
@@ -39,7 +50,7 @@ class Rule(NamedTuple):
     knobs: tuple[str, ...]
     turn: Callable
     start: Callable = lambda counts: {}
-    observe: Callable = lambda memory, statistics, begins: memory
+    observe: Callable = lambda memory, statistics, epoch: memory
     statistics: tuple[str, ...] = ()
     in_batch: Callable | None = None
     average: Callable | None = None
@@ -60,7 +71,7 @@ def by_last_epoch(neutral: Callable, values: Callable, statistics: tuple[str, ..
     return Rule(
         knobs=tuple(neutral(1)),
         start=lambda counts: neutral(len(counts)),
-        observe=lambda memory, statistics, begins: values(statistics),
+        observe=lambda memory, statistics, epoch: values(statistics),
         turn=lambda memory, counts, progress: memory,
         statistics=statistics,
     )
