@@ -200,7 +200,7 @@ def default() -> ml_collections.ConfigDict:
     c.audit.masking = True  # look for signs of gradient masking: what to do for it is in attacks/masking.py
     c.audit.examples = 0  # audit a stratified subset of this many; 0: every example
 
-    c.posthoc = ml_collections.ConfigDict()  # of a head changed after training, see posthoc.py
+    c.posthoc = ml_collections.ConfigDict()  # of a head changed after training, see posthoc/
     c.posthoc.remedy = "none"  # which one made this run; as a training's it can be none alone
     c.posthoc.tau = config_dict.placeholder(float)  # tau_norm: chosen on validation if not given; logit_adjustment: 1
     c.posthoc.keep_bias = False  # tau_norm

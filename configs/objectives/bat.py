@@ -1,5 +1,7 @@
 """BAT (Sun et al. 2023): two points on either side of the decision boundary, beta 6, weight decay 2e-4, 200 epochs.
 
+Published by Lee et al. 2024, average / worst class: clean 87.2 / 74.0, AutoAttack 45.9 / 17.8.
+
 python -m jaxrobust.main --config configs/objectives/bat.py
 """
 

@@ -1,4 +1,4 @@
-"""Figures of an audit: what each class is turned into, and what a larger radius leaves. Style as in figures.py."""
+"""Figures of an audit: what each class is turned into, and what a larger radius leaves. Style: figures/__init__.py."""
 
 from collections.abc import Sequence
 

@@ -11,7 +11,8 @@ head. The test split is never looked at.
     head_norm         W_c / |W_c|, bias kept
     lws               a factor for each class, learned on adversarial images, all classes alike
     crt               a new head, learned likewise
-    ncm               the class whose mean of features is nearest: of training images without perturbation
+    ncm               the class whose mean of features is nearest: of training images without perturbation, as they are
+                      or of length 1 (the variant that subtracts the mean of all first, cl2n, is left out)
     logit_adjustment  z - tau log pi; pi by training counts, or by robust accuracy or predicted share on validation
     bias_balance      biases that make the classes withstand alike on validation
 

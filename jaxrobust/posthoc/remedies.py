@@ -1,4 +1,4 @@
-"""The remedies after training by name: what each looks at, and what it chooses; see posthoc.py for what they are."""
+"""The remedies after training by name: what each looks at, and what it chooses. See __init__.py for what they are."""
 
 from collections.abc import Callable
 from typing import NamedTuple
