@@ -244,7 +244,8 @@ def _validate_observation(config, remedy, names) -> None:
         problem = f"{config.remedy.name} asks how images do without attack, and {config.objective.name} trains on none"
         remedy_ = "set --config.remedy.observe=validation with --config.data.validation_per_class, or objective trades"
         raise FieldError("remedy.observe", config.remedy.observe, problem, remedy_)
-    if not (objective.attacks or from_validation) and "steps_withstood" in remedy.statistics:
+    attacked = objective.attacks or (from_validation and objective.observe)
+    if not attacked and "steps_withstood" in remedy.statistics:
         problem = f"goes by the attack of the training, and {config.objective.name} has none before its updates"
         raise FieldError("remedy.name", config.remedy.name, problem, "choose another objective, such as pgd_at")
 

@@ -189,6 +189,16 @@ def test_evaluation_only_of_checkpoints():
             "set it above 0",
         ),
         ({"remedy.name": "fair_ard", "objective.name": "free", "attack.steps": 1}, "remedy.name", "another objective"),
+        (
+            {
+                "remedy.name": "fair_ard",
+                "objective.name": "standard",
+                "remedy.observe": "validation",
+                "data.validation_per_class": 5,
+            },
+            "remedy.name",
+            "another objective",
+        ),
         ({"remedy.name": "fair_tat", "objective.name": "standard"}, "remedy.name", "target_logit"),
         ({"remedy.name": "spectral", "objective.name": "standard"}, "remedy.name", "confusion_weight"),
         ({"remedy.name": "robust_lt", "objective.name": "standard"}, "remedy.name", "radius_scale"),
