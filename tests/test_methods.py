@@ -88,6 +88,23 @@ def test_weights_from_elsewhere_go_by_their_folders(run):
     assert _names(runs) == {"pgd_at": [0, 1], "tau_norm": [0, 1], "crt": [0, 1], "cnn1000": [0]}
 
 
+def test_heads_changed_after_training_are_named_by_what_changed_them(run):
+    """Not by the averaged weights that the new run lacks; and apart from the remedy of the same name in training."""
+    averaged = {"train.average_decay": 0.99}
+    after = {"train.average_decay": 0.0, "posthoc.remedy": "logit_adjustment"}
+    runs = [
+        run("base", averaged),
+        run("in", averaged | {"remedy.name": "logit_adjustment"}),
+        run("after", after, {"remedy": "logit_adjustment"}),
+        run("both", after | {"remedy.name": "cfa"}, {"remedy": "logit_adjustment"}),
+        run("cfa_trades", averaged | {"objective.name": "trades", "remedy.name": "cfa"}),
+    ]
+    names = ["logit_adjustment", "posthoc logit_adjustment", "cfa+posthoc logit_adjustment", "trades+cfa"]
+    assert list(_names(runs)) == ["pgd_at", *names]
+    # A head as the base says nothing of averaged weights either.
+    assert list(_names([runs[2], runs[4]])) == ["after", "trades+cfa+posthoc none"]
+
+
 def test_runs_of_one_config_and_seed_go_by_their_folders(run):
     runs = [*seeded(run, "plain", {}, (0, 1)), *seeded(run, "tau", {}, (0, 1))]
     assert list(map(list, _names(runs).values())) == [[0, 1], [0, 1]] and set(_names(runs)) == {"plain", "tau"}

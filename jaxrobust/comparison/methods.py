@@ -62,7 +62,7 @@ def group(runs: list[Run]) -> list[Method]:
     keys = sorted(by_method, key=lambda key: min(runs.index(run) for run in by_method[key]))
     settings = {key: json.loads(key[0]) for key in keys}
     base = settings[keys[0]]
-    differs = {key: {f: v for f, v in settings[key].items() if f not in base or v != base[f]} for key in keys}
+    differs = {key: _differs(settings[key], base) for key in keys}
     names = _names(keys, differs, base)
     return [_method(names[key], differs[key], by_method[key]) for key in keys]
 
@@ -85,10 +85,18 @@ def _settings(config: dict) -> dict:
     flat |= {name: value for name, value in default.items() if name.startswith(unused)}
     flat["remedy.name"] = "+".join(sorted(names))
     settings = {name: value for name, value in flat.items() if not name.startswith(NEUTRAL)}
+    if settings["posthoc.remedy"] != "none":
+        # Weights of one kind are left, and 0 stands there whatever the training had.
+        del settings["train.average_decay"]
     if source := settings["train.start_from"]:
         # Seeds of one method start from seeds of another.
         settings["train.start_from"] = stem_and_seed(pathlib.Path(source))[0]
     return settings
+
+
+def _differs(settings: dict, base: dict) -> dict:
+    """The settings that are not those of the base; of a base that does not say one nothing is known."""
+    return {f: v for f, v in settings.items() if not base or v != base.get(f, v)}
 
 
 def _method(name: str, differs: dict, runs: list[Run]) -> Method:
@@ -132,16 +140,21 @@ def _base_name(base: dict) -> str:
 
 
 def _short(differs: dict) -> str:
-    """The name of a section, as of a remedy, if nothing differs outside of it."""
-    sections = {field_name.split(".")[0] for field_name in differs}
-    return str(differs.get(f"{sections.pop()}.name", "")) if len(sections) == 1 else ""
+    """The names of the sections that differ, as of an objective and a remedy, if each of them goes by another name."""
+    sections = dict.fromkeys(field_name.split(".")[0] for field_name in differs)
+    names = [differs.get(f"{section}.name") for section in sections if section != "posthoc"]
+    if "posthoc" in sections:
+        names.append(f"posthoc {differs['posthoc.remedy']}" if "posthoc.remedy" in differs else None)
+    return "+".join(names) if all(names) else ""
 
 
 def _rest(differs: dict) -> str:
     """What `_short` leaves out, fields without the section that they are in."""
-    short = _short(differs)
-    rest = {field_name.split(".", 1)[1]: value for field_name, value in differs.items() if short}
-    return _listed({name.removeprefix(f"{short}."): value for name, value in rest.items() if name != "name"})
+    if not _short(differs):
+        return ""
+    rest = {name: value for name, value in differs.items() if not name.endswith(".name") and name != "posthoc.remedy"}
+    own = f"{differs.get('remedy.name')}."
+    return _listed({name.split(".", 1)[1].removeprefix(own): value for name, value in rest.items()})
 
 
 def _listed(differs: dict) -> str:

@@ -119,9 +119,9 @@ def common_examples(a: Side, b: Side) -> tuple[np.ndarray, np.ndarray]:
 
 def attack_problem(name: str, a: Side, b: Side) -> str:
     """Why the verdicts under an attack cannot be compared; empty if they can."""
-    lacking = [s for s in (a, b) if name not in s.scores or name not in s.examples]
+    lacking = [str(s.run.workdir) for s in (a, b) if name not in s.scores or name not in s.examples]
     if lacking:
-        return f"not scored, or without verdicts, in {' and '.join(str(s.run.workdir) for s in lacking)}"
+        return f"not scored, or without verdicts, in {' and '.join(dict.fromkeys(lacking))}"
     records = [side.scores[name].record for side in (a, b)]
     settings = [[record.get(setting) for setting in SETTINGS] for record in records]
     differ = [f"{setting} {x} and {y}" for setting, x, y in zip(SETTINGS, *settings, strict=True) if x != y]

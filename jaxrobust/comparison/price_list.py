@@ -1,7 +1,7 @@
 """What each of many methods gains over a base on the worst class, and what it costs: the figures of the price list.
 
 A method is all runs whose configs agree but for the training seed, and for what does not change the training. See
-`compare`, which is the command, and `price_list_pages`, which shows the figures.
+compare.py, which is the command, and pages/price_list.py, which shows the figures.
 """
 
 import functools
@@ -37,7 +37,7 @@ def price_list(workdirs, *, split: str | None = None, attacks=(), weights: str =
         workdirs: at least two; the first is of the base.
         split: "test" or "validation"; by default test where all were scored on it.
         attacks: names; by default clean, the longest PGD (or CW) and the strongest suite that all were scored under.
-        weights: one of `paired_runs.WEIGHTS`.
+        weights: one of `pairs.WEIGHTS`.
 
     Raises:
         UserError: a workdir or its files cannot be read, or the runs were not scored on the same images or attacks.
