@@ -2,7 +2,7 @@
 
 Published, AutoAttack average / worst class, best checkpoint: 50.1 / 24.4 (with averaged weights alone 49.6 / 21.3).
 
-The validation split gives that class's accuracy.
+The validation split gives that class's accuracy. Averaging begins with the radius, at epoch 10; published at epoch 50.
 
     python -m jaxrobust.main --config configs/remedies/cfa.py
 """

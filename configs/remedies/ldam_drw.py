@@ -17,7 +17,9 @@ def get_config():
     config.remedy.name = "ldam+reweight"
     config.remedy.reweight.begin = 0.8
     config.train.epochs = 200
+    config.optimizer.warmup = 5 / 200
     config.optimizer.milestones = (0.8, 0.9)
+    config.optimizer.decay_factor = 0.01
 
     config.data.imbalance = "exponential"
     config.data.imbalance_ratio = 0.02
