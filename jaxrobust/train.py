@@ -84,6 +84,10 @@ def _train_and_evaluate(config, workdir, mesh):
     # Everything is compiled when it is first called.
     train_steps, inputs = feeds.create(config, dataset, mesh, total_steps)
     remedy = build.remedy(config)
+    if parallel.is_writer():
+        of, counts = config.remedy, dataset.train.counts(dataset.num_classes)
+        for line in remedies.without_effect(of.name, remedy, of.counts, of.observe, counts):
+            console.warn(line)
     end_epoch = _make_end_epoch(remedy, config.remedy.observe, mesh)
     observer = build.observer(config, dataset, mesh) if build.looks_at_validation(config) else None
     overfitting_check = build.overfitting_check(config, dataset, mesh)

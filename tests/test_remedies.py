@@ -45,6 +45,31 @@ def test_equal_counts_give_all_classes_the_margin_of_ldam():
     np.testing.assert_allclose(after.margin, np.full(10, 0.5), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "name, counts_kind, observe, message",
+    [
+        ("reweight", "true", "training", "every class has 400 training images"),
+        ("wat", "margin", "training", "goes by no counts"),
+        ("focal", "margin", "training", "goes by no counts"),
+        ("none", "margin", "validation", "goes by no counts"),
+        ("faal", "true", "validation", "does not go by how classes did"),
+        ("reweight", "margin", "validation", None),
+        ("wat+ldam", "margin", "training", None),
+        ("wat", "true", "validation", None),
+        ("faal", "true", "training", None),
+        ("none", "true", "training", None),
+    ],
+)
+def test_settings_without_effect_are_named(name, counts_kind, observe, message):
+    remedy = create(name, counts=counts_kind)
+    found = remedies.without_effect(name, remedy, counts_kind, observe, np.full(10, 400))
+    assert len(found) == bool(message) and all(message in line for line in found)
+
+
+def test_true_counts_have_an_effect_where_they_are_not_equal():
+    assert not remedies.without_effect("ldam", create("ldam"), "true", "training", np.array([400, 399]))
+
+
 @pytest.mark.parametrize("name", COUNTING)
 def test_only_ratios_of_counts_matter(name):
     """But for the effective number, whose point it is that they do not."""

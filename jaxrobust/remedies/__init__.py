@@ -71,6 +71,8 @@ class Remedy(NamedTuple):
         start: class counts [C] -> (knobs, memory), before training.
         observe: (knobs, memory, statistics of an epoch) -> (knobs, memory).
         statistics: that `observe` needs beside statistics.ALWAYS.
+        by_counts: whether it goes by what stands for the examples of a class.
+        looks: whether what `observe` is given makes a difference.
         in_batch: class weights from the batch itself, see in_batch.py.
         average: None, or (memory, statistics of the validation split) -> (decay of the averaged weights for this epoch,
             memory), in place of an average over steps.
@@ -79,6 +81,8 @@ class Remedy(NamedTuple):
     start: Callable
     observe: Callable
     statistics: tuple[str, ...] = ()
+    by_counts: bool = False
+    looks: bool = False
     in_batch: tuple[Callable, ...] = ()
     average: Callable | None = None
 
@@ -143,11 +147,15 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
 
         return average
 
+    by_counts = any(rule.by_counts for rule in rules.values())
+    remembers = any(rule.observe is not Rule._field_defaults["observe"] for rule in rules.values())
     needed = counts_lib.statistics(settings.counts) + sum((rule.statistics for rule in rules.values()), ())
     return Remedy(
         start,
         observe,
         statistics=tuple(dict.fromkeys(needed)),
+        by_counts=by_counts,
+        looks=remembers or (by_counts and settings.counts != "true"),
         in_batch=tuple(rule.in_batch for rule in rules.values() if rule.in_batch),
         average=next((averaging(part) for part, rule in rules.items() if rule.average), None),
     )
@@ -168,6 +176,26 @@ def parse(name: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise FieldError("remedy.name", name, "names one twice", "name each once")
     return names
+
+
+def without_effect(name: str, remedy: Remedy, counts: str, observe: str, class_counts) -> list[str]:
+    """Sentences about settings that change nothing in a training, or next to nothing.
+
+    Args:
+        name, counts, observe: fields of `config.remedy`.
+        class_counts: training images of each class, [C].
+    """
+    found, equal = [], (class_counts == class_counts[0]).all()
+    if counts != "true" and not remedy.by_counts:
+        found.append(f"remedy.counts = {counts!r} has no effect, as remedy.name = {name!r} goes by no counts")
+    if counts == "true" and remedy.by_counts and equal:
+        found.append(
+            f"remedy.counts = 'true': every class has {class_counts[0]:,} training images, so {name!r} treats all "
+            "alike as far as it goes by counts; --config.remedy.counts=robust_accuracy goes by how hard they are"
+        )
+    if observe == "validation" and name != "none" and not remedy.looks:
+        found.append(f"remedy.observe = 'validation' has no effect, as {name!r} does not go by how classes did")
+    return found
 
 
 def _check_knobs(name: str, rules: dict[str, Rule], run: Run) -> None:

@@ -127,7 +127,7 @@ def reat(run: Run) -> Rule:
     def turn(memory, counts, progress):
         return run.weigh(reat_weights(memory["images"], memory["predicted"])) | {"log_prior": log_prior(counts, 1.0)}
 
-    return Rule((*run.weights, "log_prior"), turn, start, observe, statistics=("confusion",))
+    return Rule((*run.weights, "log_prior"), turn, start, observe, statistics=("confusion",), by_counts=True)
 
 
 def reat_weights(images, predicted):

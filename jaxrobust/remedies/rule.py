@@ -42,6 +42,7 @@ class Rule(NamedTuple):
         start: counts of training examples [C] -> memory, any pytree.
         observe: (memory, statistics of an epoch, number of epochs by then) -> memory.
         statistics: that it needs beside statistics.ALWAYS.
+        by_counts: whether it goes by the counts.
         in_batch: class weights from the batch itself, see in_batch.py; None for none.
         average: None, or (memory, statistics of the validation split) -> (decay of the averaged weights for this epoch,
             memory), in place of an average over steps; decay 1 leaves them as they are.
@@ -52,13 +53,14 @@ class Rule(NamedTuple):
     start: Callable = lambda counts: {}
     observe: Callable = lambda memory, statistics, epoch: memory
     statistics: tuple[str, ...] = ()
+    by_counts: bool = False
     in_batch: Callable | None = None
     average: Callable | None = None
 
 
 def by_counts(knobs: tuple[str, ...], values: Callable) -> Rule:
     """A rule without memory: values(counts, progress) -> values of the knobs, by name."""
-    return Rule(knobs, turn=lambda memory, counts, progress: values(counts, progress))
+    return Rule(knobs, turn=lambda memory, counts, progress: values(counts, progress), by_counts=True)
 
 
 def by_last_epoch(neutral: Callable, values: Callable, statistics: tuple[str, ...] = ()) -> Rule:
