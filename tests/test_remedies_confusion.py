@@ -79,3 +79,35 @@ def test_reat_weights_by_hand():
     np.testing.assert_allclose(confusion.reat_weights(jnp.asarray(images), jnp.asarray(predicted)), expected, rtol=1e-4)
     # A class of a single image.
     assert np.isfinite(confusion.reat_weights(jnp.array([500.0, 1.0]), jnp.array([400, 3]))).all()
+
+
+CONFUSED = jnp.array([[8, 1, 1], [4, 3, 3], [0, 1, 9]])
+
+
+def turned(rule, counts, **statistics):
+    memory = rule.observe(rule.start(counts), statistics, 1)
+    return rule.turn(memory, jnp.asarray(counts, jnp.float32), 0.5)
+
+
+def test_spectral_keeps_the_rest_of_the_cross_entropy():
+    """0.7 of it stays, on natural images where there are such, and the confusions have 0.3."""
+    values = turned(confusion.spectral(TRADES, weight=0.3), jnp.full(3, 10), shrunk_confusion=CONFUSED)
+    assert set(values) == {"weight_natural", "confusion_weight"}
+    np.testing.assert_allclose(values["weight_natural"], np.full(3, 0.7), rtol=1e-6)
+    np.testing.assert_allclose(values["confusion_weight"], 0.3 * confusion.spectral_weights(CONFUSED), rtol=1e-6)
+
+
+def test_fair_tat_goes_for_classes_that_errors_land_in_within_the_radius_of_cfa():
+    count, correct = jnp.full(3, 10), jnp.array([8, 3, 9])
+    rule = confusion.fair_tat(PGD_AT, radius_base=0.5)
+    values = turned(rule, count, confusion=CONFUSED, count=count, correct=correct)
+    np.testing.assert_allclose(values["target_logit"], [0.4, 0.2, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(values["radius_scale"], [1.3, 0.8, 1.4], rtol=1e-6)
+
+
+def test_reat_averages_predictions_and_takes_the_prior_of_counts():
+    counts = jnp.array([20, 10, 10])
+    values = turned(confusion.reat(PGD_AT), counts, confusion=CONFUSED)
+    predicted = (np.array([20, 10, 10]) + np.array([12, 5, 13])) / 2
+    np.testing.assert_allclose(values["weight_robust"], confusion.reat_weights(counts, predicted), rtol=1e-6)
+    np.testing.assert_allclose(values["log_prior"], np.log([0.5, 0.25, 0.25]), rtol=1e-6)
