@@ -137,6 +137,7 @@ def default() -> ml_collections.ConfigDict:
     c.remedy.cfa.radius_base = 0.5  # the radius is this plus the class's robust accuracy; published 0.3 for trades
     c.remedy.cfa.beta_base = 0.5  # the same of the trade-off
     c.remedy.cfa.average = False  # average the weights once an epoch, if no class of the validation split is too weak
+    c.remedy.cfa.average_begin = 0.0  # fraction of the training from which on
     c.remedy.cfa.average_threshold = 0.2  # robust accuracy of the weakest class
     c.remedy.cfa.average_decay = 0.85
     c.remedy.wat = ml_collections.ConfigDict()

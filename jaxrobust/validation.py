@@ -26,7 +26,7 @@ _REMEDY_FRACTIONS = (
         "frl.limit",
         "cfol.gamma",
     ),
-    *("cfa.average_threshold", "cfa.average_decay", "spectral.weight"),
+    *("cfa.average_begin", "cfa.average_threshold", "cfa.average_decay", "spectral.weight"),
 )
 USUAL_EPS_255_OF = {"l2": "128 (0.5)", "l1": "3060 (12)"}
 

@@ -22,6 +22,7 @@ CFA = {
     "radius_base": 0.5,
     "beta_base": 0.5,
     "average": False,
+    "average_begin": 0.0,
     "average_threshold": 0.2,
     "average_decay": 0.85,
 }
@@ -97,6 +98,18 @@ def test_averaging_of_cfa_waits_for_the_weakest_class():
         decays.append(float(decay))
     # Raw weights, the first average, kept, averaged.
     np.testing.assert_allclose(decays, [0.0, 0.0, 1.0, 0.85])
+
+
+def test_averaging_of_cfa_may_begin_later():
+    rule = difficulty.cfa(PGD_AT, **CFA | {"average": True, "average_begin": 0.2})
+    memory, decays = rule.start(EQUAL), []
+    for epoch in (1, 2, 3):
+        memory = rule.observe(memory, seen([80, 50, 30]), epoch)
+        decay, memory = rule.average(memory, seen([80, 50, 30]))
+        decays.append(float(decay))
+    # Raw weights after the first of ten epochs, whatever the classes do; the first average; averaged.
+    np.testing.assert_allclose(decays, [0.0, 0.0, 0.85])
+    assert not rule.average(rule.start(EQUAL), seen([80, 50, 30]))[1]["averaged"]
 
 
 def test_wat_against_the_published_rule():

@@ -2,7 +2,7 @@
 
 Published, AutoAttack average / worst class, best checkpoint: 50.1 / 24.4 (with averaged weights alone 49.6 / 21.3).
 
-The validation split gives that class's accuracy. Averaging begins with the radius, at epoch 10; published at epoch 50.
+The validation split gives that class's accuracy.
 
     python -m jaxrobust.main --config configs/remedies/cfa.py
 """
@@ -22,6 +22,7 @@ def get_config():
     config.remedy.name = "cfa"
     config.remedy.begin = 10 / 200
     config.remedy.cfa.average = True
+    config.remedy.cfa.average_begin = 50 / 200
     config.remedy.cfa.average_threshold = 0.2
     config.remedy.cfa.average_decay = 0.85
     config.data.pad_mode = "reflect"

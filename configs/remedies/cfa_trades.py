@@ -24,6 +24,7 @@ def get_config():
     config.remedy.name = "cfa"
     config.remedy.begin = 10 / 200
     config.remedy.cfa.average = True
+    config.remedy.cfa.average_begin = 50 / 200
     config.remedy.cfa.average_threshold = 0.2
     config.remedy.cfa.average_decay = 0.85
     config.data.pad_mode = "reflect"

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.remedies import in_batch
-from jaxrobust.remedies.rule import Rule, Run, accuracy, by_last_epoch, mean_one
+from jaxrobust.remedies.rule import Rule, Run, accuracy, by_last_epoch, first_epoch, mean_one
 
 FRL_VARIANTS = ("reweight", "remargin", "both")
 _FRL_RADII = (0.98, 2.5)  # smallest and largest factor on the radius
@@ -21,6 +21,7 @@ def cfa(
     radius_base: float,
     beta_base: float,
     average: bool,
+    average_begin: float,
     average_threshold: float,
     average_decay: float,
 ) -> Rule:
@@ -29,8 +30,8 @@ def cfa(
     The radius is (radius_base + t_c) times the threat's. Where the objective has a trade-off beta, class c has
     beta_c = (beta_base + t_c) beta, and its loss [CE + beta_c KL] is divided by (1 + beta_c) / (1 + beta): as published
     by 1 + beta_c, times what keeps the size of the loss, and so the learning rate, that of plain training. With
-    `average`, weights are averaged once an epoch, and only when no class of the validation split is below
-    `average_threshold`; they are the raw ones until the first time.
+    `average`, weights are averaged once an epoch, from the fraction `average_begin` of the training on, and only when
+    no class of the validation split is below `average_threshold`; they are the raw ones until the first time.
     """
 
     def neutral(num_classes):
@@ -50,17 +51,18 @@ def cfa(
         return rule
 
     def start(counts):
-        return {"knobs": neutral(len(counts)), "averaged": jnp.zeros((), bool)}
+        return {"knobs": neutral(len(counts)), "averaged": jnp.zeros((), bool), "epoch": jnp.zeros((), jnp.int32)}
 
     def decay(memory, validation):
-        fair = accuracy(validation, unseen=1.0).min() >= average_threshold
+        come = memory["epoch"] >= first_epoch(average_begin, run.num_epochs)
+        fair = come & (accuracy(validation, unseen=1.0).min() >= average_threshold)
         begun = memory["averaged"]
         decay = jnp.where(fair, jnp.where(begun, average_decay, 0.0), jnp.where(begun, 1.0, 0.0))
         return decay, memory | {"averaged": memory["averaged"] | fair}
 
     return rule._replace(
         start=start,
-        observe=lambda memory, statistics, epoch: memory | {"knobs": values(statistics)},
+        observe=lambda memory, statistics, epoch: memory | {"knobs": values(statistics), "epoch": jnp.int32(epoch)},
         turn=lambda memory, counts, progress: memory["knobs"],
         average=decay,
     )
