@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from jaxrobust.figures import (
     BLUE,
     CLEAN,
+    EXTREMES,
     GRID,
     INK,
     MUTED,
@@ -58,8 +59,8 @@ class Points(NamedTuple):
 def tradeoff(points: Points, title: str = "") -> Figure:
     """Average against worst class, a point with whiskers per method, and a line through the Pareto front.
 
-    Up to `NAMED_CLASSES` methods are all named; beyond, the base, those on the front, and those that help or hurt the
-    most.
+    Up to `NAMED_CLASSES` methods are all named; beyond, the base, those on the front, those that help or hurt, and
+    those with the best and the weakest worst class.
     """
     average, worst = np.asarray(points.average, float), np.asarray(points.worst, float)
     errors = [np.nan_to_num(np.asarray(error, float)) for error in (points.average_error, points.worst_error)]
@@ -142,9 +143,10 @@ def _named(points: Points) -> list[int]:
     if number <= NAMED_CLASSES + 1:
         return list(range(number))
     rank = np.argsort(-np.asarray(points.worst, float), kind="stable")
-    ends = [int(i) for pair in zip(rank, rank[::-1], strict=True) for i in pair if points.verdict[i]]
+    ends = [int(i) for pair in zip(rank, rank[::-1], strict=True) for i in pair]
+    significant = [i for i in ends if points.verdict[i]]
     front = [i for i in range(number) if points.front[i]]
-    return list(dict.fromkeys([0, *front, *ends]))[:NAMED_CLASSES]
+    return list(dict.fromkeys([0, *front, *significant, *ends[:EXTREMES]]))[:NAMED_CLASSES]
 
 
 def place_labels(at: np.ndarray, named: Sequence[int], sizes: np.ndarray, box: np.ndarray) -> np.ndarray:
