@@ -81,7 +81,11 @@ def vs(run: Run, *, gamma: float, tau: float) -> Rule:
 
 
 def robust_lt(run: Run, *, strength: float) -> Rule:
-    """See `radius_by_rarity`. Published with a warm-up of the radius, which is `attack.radius_warmup`."""
+    """See `radius_by_rarity`. Published with a warm-up of the radius, which is `attack.radius_warmup`.
+
+    Meant for true counts. Where difficulty stands for them, a larger radius makes a hard class harder still, and in
+    turn its radius larger.
+    """
     return by_counts(("radius_scale",), lambda counts, progress: {"radius_scale": radius_by_rarity(counts, strength)})
 
 
