@@ -13,7 +13,9 @@ and from two sets of verdicts on the same examples, as counts of the pairs:
     pairs = paired_counts(labels, survives_a, survives_b, num_classes)
     holm_correction(mcnemar_test(pairs.only_a, pairs.only_b))
 
-Targeted attacks, radii and the attacker who picks a class have files of their own: matrix.py, curve.py, focus.py.
+Targeted attacks, radii and the attacker who picks a class have files of their own: matrix.py, curve.py, focus.py. So
+do questions to many runs: whether they order the classes alike (agreement.py), what explains the robustness of a class
+(components.py), and whether an axis of a study changes anything (permutation.py).
 
 Rates are fractions in [0, 1]. A class without examples has no accuracy: nan in arrays, None in results.
 """

@@ -1,0 +1,330 @@
+"""Do settings order the classes alike? Rank correlations of two settings, and the concordance of many.
+
+    rank_agreement(correct_a, count_a, correct_b, count_b, rng=rng).correlation
+    concordance(correct, count, settings, rng=rng).w
+
+A setting is everything about a run but its seed: [S, C] counts are those of its S seeds, whose mean accuracy is ranked.
+
+Accuracies of few images are ranked partly by chance, which biases all figures here towards 0 ("no agreement"): even
+settings with the same true order fall short of 1. The ceilings say how far, and no figure should be read without its
+own. Images that are judged under both settings do the opposite: what they happen to be is taken for agreement. Seeds
+are taken to fail on the same images, as nearly they do, so that more seeds do not make the images more; where they do
+not, intervals are too wide and ceilings too low.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy.stats import rankdata
+
+from jaxrobust.classwise.intervals import checked_confidence
+from jaxrobust.classwise.permutation import label_indices
+
+_DECIMALS = 12  # of accuracies: means over seeds that are equal must not differ by rounding
+_TOLERANCE = 1e-9  # relative, of a statistic that equals the one found but for rounding
+_RELIABILITY_DRAWS = 200  # of each of many settings, whose mean is taken
+
+
+@dataclasses.dataclass(frozen=True)
+class RankAgreement:
+    """The agreement of two settings on the order of the classes. nan where a setting orders nothing.
+
+    Attributes:
+        correlation: Spearman's rank correlation of the class accuracies.
+        low, high: its interval.
+        p_value: two-sided, of no relation between the two orders.
+        reliability_a, reliability_b: of each setting, see `reliability`.
+        ceiling: expected correlation, with as many images and seeds, if the true accuracies had the same order; the
+            root of the product of the reliabilities (Spearman, 1904).
+    """
+
+    correlation: float
+    low: float
+    high: float
+    p_value: float
+    reliability_a: float
+    reliability_b: float
+    ceiling: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Concordance:
+    """The agreement of many settings on the order of the classes. nan where no setting orders any.
+
+    Attributes:
+        w: Kendall's coefficient of concordance: 1 if all orders are the same, 1 / settings on average for orders that
+            have nothing in common.
+        low, high: its interval.
+        p_value: of orders that have nothing in common.
+        mean_correlation: mean of Spearman's correlation over the pairs of settings, (settings w - 1) / (settings - 1);
+            of settings with tied classes a weighted mean. Unlike w it does not depend on the number of settings.
+        ceiling: expected w, with as many images and seeds, if the true accuracies had the same order.
+        settings, classes: how many.
+    """
+
+    w: float
+    low: float
+    high: float
+    p_value: float
+    mean_correlation: float
+    ceiling: float
+    settings: int
+    classes: int
+
+
+def rank_correlation(a, b) -> float:
+    """Spearman's correlation of two vectors, of ranks with means for ties; nan if one is constant.
+
+    The correlation coefficient of the ranks (Spearman, 1904), as with ties the formula of squared differences is wrong.
+    It is that of the numbers at hand: where they have errors it is biased towards 0, see `reliability`.
+
+    Args:
+        a, b: [C], of whatever unit; classes that are nan in either take no part.
+
+    Raises:
+        ValueError: not two vectors of one length.
+    """
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"a {a.shape} and b {b.shape} must be vectors with one entry per class")
+    there = ~(np.isnan(a) | np.isnan(b))
+    return float(_correlations(_centred_ranks(a[there]), _centred_ranks(b[there])))
+
+
+def rank_agreement(
+    correct_a, count_a, correct_b, count_b, *, rng: np.random.Generator, draws: int = 2000, confidence: float = 0.95
+) -> RankAgreement:
+    """The rank correlation of two settings with its interval, its p-value and its ceiling.
+
+    Interval: parametric bootstrap. Seeds are drawn anew from those at hand, and then images, binomially, of the mean
+    over the seeds. Redraws have the noise of the images twice and lie below the correlation found; their percentiles
+    are moved up by as much as their mean is below it. So the interval is one of the correlation expected of so many
+    images, which the noise of *one* draw biases towards 0, and not of that of unlimited images. With a single seed
+    nothing is known, and nothing covered, of the draw of seeds; with few seeds little.
+
+    p-value: classes of one setting permuted, (b + 1) / (draws + 1) with b the permutations whose correlation is as far
+    from 0 or farther (Good, 2005). It holds for a given order of the other setting, however noisy.
+
+    Args:
+        correct_a, count_a: integers [C], or [S, C] of S seeds; classes without examples in either take no part.
+        correct_b, count_b: the same of the other setting, whose number of seeds may differ.
+        rng: of all draws.
+        draws: number of redraws, and of permutations.
+        confidence: strictly between 0 and 1.
+
+    Raises:
+        ValueError: shapes do not fit, not 0 <= correct <= count, no draws, or a confidence outside (0, 1).
+    """
+    checked_confidence(confidence)
+    _checked_draws(draws)
+    settings = [_checked_setting(*counts) for counts in ((correct_a, count_a), (correct_b, count_b))]
+    classes_a, classes_b = (images.size for _, images in settings)
+    if classes_a != classes_b:
+        raise ValueError(f"setting a has {classes_a} classes and setting b has {classes_b}")
+    there = np.all([images > 0 for _, images in settings], 0)
+    settings = [(accuracy[:, there], images[there]) for accuracy, images in settings]
+    ranks_a, ranks_b = (_centred_ranks(accuracy.mean(0)) for accuracy, _ in settings)
+    found = float(_correlations(ranks_a, ranks_b))
+    if math.isnan(found):
+        return RankAgreement(*[math.nan] * 7)
+
+    redrawn = _correlations(*(_centred_ranks(_redrawn(*setting, rng, draws)) for setting in settings))
+    # Redraws in which all classes are equal order nothing.
+    low, high = _moved_percentiles(np.nan_to_num(redrawn), found, confidence, -1.0)
+    permuted = rng.permuted(np.broadcast_to(ranks_a, (draws, ranks_a.size)), axis=1) @ ranks_b
+    reached = np.abs(permuted) >= abs(ranks_a @ ranks_b) * (1 - _TOLERANCE)
+    reliabilities = [_reliability(*setting, rng, draws) for setting in settings]
+    return RankAgreement(
+        found, low, high, float((reached.sum() + 1) / (draws + 1)), *reliabilities, math.sqrt(math.prod(reliabilities))
+    )
+
+
+def reliability(correct, count, *, rng: np.random.Generator, draws: int = 2000) -> float:
+    """Expected rank correlation of a setting with itself, measured anew with other seeds and images; nan if constant.
+
+    True accuracies are not known, and those measured are farther apart than the true ones, by the noise. So they are
+    first drawn towards their mean until their variance is the one measured less that of the noise, and from there two
+    measurements at a time are drawn and correlated. Without that step redraws would agree with each other too well.
+
+    Args:
+        correct, count: integers [C], or [S, C] of S seeds; with one seed only the images are drawn.
+        rng: of all draws.
+        draws: number of pairs of measurements.
+
+    Raises:
+        ValueError: shapes do not fit, not 0 <= correct <= count, or no draws.
+    """
+    _checked_draws(draws)
+    accuracy, images = _checked_setting(correct, count)
+    there = images > 0
+    return _reliability(accuracy[:, there], images[there], rng, draws)
+
+
+def kendall_w(scores) -> float:
+    """Kendall's coefficient of concordance of R orders of C classes, in [0, 1]; nan if all orders are constant.
+
+    Variance of the mean ranks over the mean variance of the ranks (Kendall & Babington Smith, 1939). With mean ranks
+    for ties the denominator is what the usual correction makes of it.
+
+    Args:
+        scores: [R, C], higher is better; classes that are nan in any row take no part.
+
+    Raises:
+        ValueError: not a matrix of at least two rows.
+    """
+    scores = np.asarray(scores, float)
+    if scores.ndim != 2 or len(scores) < 2:
+        raise ValueError(f"scores {scores.shape} must be [R, C] with at least two rows to compare")
+    return _concordance_of(_centred_ranks(scores[:, ~np.isnan(scores).any(0)]))
+
+
+def concordance(
+    correct, count, settings, *, rng: np.random.Generator, draws: int = 2000, confidence: float = 0.95
+) -> Concordance:
+    """Kendall's W over settings, each the mean of its runs, with its interval, its p-value and its ceiling.
+
+    Interval: bootstrap over settings, over the seeds of each, and over images as in `rank_agreement`. A setting drawn
+    twice agrees with itself, which says nothing, so only pairs of different settings count, and W follows from their
+    mean; resamples of a single setting are drawn anew. As there, percentiles are moved to the W found. In simulations
+    95 % intervals held the truth in 94 to 95 % of cases with four and six settings, and in 90 % with three. Settings
+    are those of a study, not drawn at random from anything: the interval says how much W depends on which are in it.
+
+    p-value: classes permuted independently in each setting, (b + 1) / (draws + 1). Runs that differ in their seed alone
+    count as one; settings that differ in little are not independent either, and the hypothesis that none of them has
+    anything to do with another is easily refuted.
+
+    Args:
+        correct, count: integers [R, C]; classes without examples in any run take no part.
+        settings: [R] labels; runs of one setting differ in their seed alone.
+        rng: of all draws.
+        draws: number of resamples, and of permutations.
+        confidence: strictly between 0 and 1.
+
+    Raises:
+        ValueError: shapes do not fit, not 0 <= correct <= count, fewer than two settings, no draws, or a confidence
+            outside (0, 1).
+    """
+    checked_confidence(confidence)
+    _checked_draws(draws)
+    accuracy, images = _checked_setting(correct, count)
+    there = images > 0
+    accuracy, count = accuracy[:, there], np.atleast_2d(count)[:, there]
+    setting_R = label_indices("settings", settings, len(accuracy))
+    if not setting_R.any():
+        raise ValueError("all runs are of one setting; need two to compare")
+    groups = [(accuracy[setting_R == g], count[setting_R == g].min(0)) for g in range(setting_R.max() + 1)]
+    ranks_GxC = _centred_ranks(np.stack([seeds.mean(0) for seeds, _ in groups]))
+    number, classes = ranks_GxC.shape
+    found = _concordance_of(ranks_GxC)
+    if math.isnan(found):
+        return Concordance(*[math.nan] * 6, number, classes)
+
+    times_DxG = _resampled(number, rng, draws)
+    total, permuted = np.zeros((draws, classes)), np.zeros((draws, classes))
+    squares, squares_of_repeated, roots = 0.0, 0.0, []
+    for ranks, times, group in zip(ranks_GxC, times_DxG.T, groups, strict=True):
+        redrawn = _centred_ranks(_redrawn(*group, rng, draws))
+        total += times[:, None] * redrawn
+        squares = squares + times * (redrawn**2).sum(1)
+        squares_of_repeated = squares_of_repeated + times**2 * (redrawn**2).sum(1)
+        permuted += rng.permuted(np.broadcast_to(ranks, (draws, classes)), axis=1)
+        roots.append(math.sqrt(np.nan_to_num(_reliability(*group, rng, _RELIABILITY_DRAWS))))
+
+    between = ((total**2).sum(1) - squares_of_repeated) / (number**2 - (times_DxG**2).sum(1))
+    mean_correlation = np.divide(between, squares / number, out=np.zeros(draws), where=squares > 0)
+    resampled = (1 + (number - 1) * mean_correlation) / number
+    # Resamples of few settings scatter less than other settings would.
+    low, high = _moved_percentiles(resampled, found, confidence, 0.0, math.sqrt(number / (number - 1)))
+    reached = (permuted**2).sum(1) >= (ranks_GxC.sum(0) ** 2).sum() * (1 - _TOLERANCE)
+    # The mean over all pairs of different settings of the product of their roots.
+    ceiling = (sum(roots) ** 2 - sum(root**2 for root in roots)) / (number * (number - 1))
+    return Concordance(
+        w=found,
+        low=low,
+        high=high,
+        p_value=float((reached.sum() + 1) / (draws + 1)),
+        mean_correlation=(number * found - 1) / (number - 1),
+        ceiling=float((1 + (number - 1) * ceiling) / number),
+        settings=number,
+        classes=classes,
+    )
+
+
+def _checked_setting(correct, count) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy of each seed [S, C], and images of each class [C]: of seeds judged on unequal numbers the fewest."""
+    correct, count = np.asarray(correct), np.asarray(count)
+    if correct.ndim not in (1, 2) or correct.shape != count.shape or not correct.shape[0]:
+        raise ValueError(f"correct {correct.shape} and count {count.shape} must both be [C], or [S, C] of S seeds")
+    wrong = (correct < 0) | (correct > count)
+    if wrong.any():
+        raise ValueError(f"{correct[wrong][0]} correct of {count[wrong][0]}; need 0 <= correct <= count")
+    accuracy = np.atleast_2d(np.divide(correct, count, out=np.zeros(correct.shape), where=count > 0))
+    return accuracy, np.atleast_2d(count).min(0)
+
+
+def _checked_draws(draws: int) -> None:
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1; got {draws}")
+
+
+def _centred_ranks(values) -> np.ndarray:
+    """Ranks of the classes less their mean, [..., C]; equal ones share the mean of theirs."""
+    return rankdata(np.round(values, _DECIMALS), axis=-1) - (values.shape[-1] + 1) / 2
+
+
+def _correlations(ranks_a, ranks_b) -> np.ndarray:
+    """Correlation over the last axis of centred ranks; nan where one is constant."""
+    norms = np.sqrt((ranks_a**2).sum(-1) * (ranks_b**2).sum(-1))
+    return np.divide((ranks_a * ranks_b).sum(-1), norms, out=np.full(norms.shape, np.nan), where=norms > 0)
+
+
+def _concordance_of(ranks_RxC) -> float:
+    variance = (ranks_RxC**2).sum(1).mean()
+    return float((ranks_RxC.mean(0) ** 2).sum() / variance) if variance > 0 else math.nan
+
+
+def _redrawn(accuracy_SxC, images, rng, draws: int, shrunk: float = 1.0) -> np.ndarray:
+    """Mean accuracies [draws, C] of other seeds and other images.
+
+    Args:
+        shrunk: factor by which the classes are drawn towards their mean.
+    """
+    mean, seeds = accuracy_SxC.mean(0), len(accuracy_SxC)
+    centre = mean.mean() + shrunk * (mean - mean.mean()) if mean.size else mean
+    times = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+    # Seeds scatter less about their own mean than about the true one.
+    unbiased = math.sqrt(seeds / (seeds - 1)) if seeds > 1 else 0.0
+    probability = centre + unbiased * times @ (accuracy_SxC - mean)
+    return rng.binomial(images, np.clip(probability, 0, 1)) / images
+
+
+def _reliability(accuracy_SxC, images, rng, draws: int) -> float:
+    mean, seeds = accuracy_SxC.mean(0), len(accuracy_SxC)
+    if mean.size < 2 or np.ptp(np.round(mean, _DECIMALS)) == 0:
+        return math.nan
+    noise = (mean * (1 - mean) / np.maximum(images - 1, 1)).mean()
+    if seeds > 1:
+        noise += accuracy_SxC.var(0, ddof=1).mean() / seeds
+    shrunk = math.sqrt(max(0.0, 1 - noise / mean.var(ddof=1)))
+    pairs = (_centred_ranks(_redrawn(accuracy_SxC, images, rng, draws, shrunk)) for _ in range(2))
+    return max(0.0, float(np.nan_to_num(_correlations(*pairs)).mean()))
+
+
+def _resampled(number: int, rng, draws: int) -> np.ndarray:
+    """How often each setting is drawn, [draws, number], at least two different ones each time."""
+    times = rng.multinomial(number, np.full(number, 1 / number), size=draws)
+    while (single := (times == number).any(1)).any():
+        times[single] = rng.multinomial(number, np.full(number, 1 / number), size=int(single.sum()))
+    return times
+
+
+def _moved_percentiles(draws, found: float, confidence: float, least: float, widened=1.0) -> tuple[float, float]:
+    """Percentiles of the draws as they lie about their mean, about the figure found, within [least, 1].
+
+    Args:
+        widened: factor of their distances.
+    """
+    tail = (1 - confidence) / 2
+    low, high = found + widened * (np.quantile(draws, [tail, 1 - tail]) - draws.mean())
+    return float(max(min(low, found), least)), float(min(max(high, found), 1.0))

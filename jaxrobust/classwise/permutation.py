@@ -1,0 +1,294 @@
+"""Does an axis of a study change anything? Exact tests that permute what would be exchangeable if it did not.
+
+    axis_test(accuracy, architecture, blocks, rng=rng).p_value        # the class profile; profile=False: the average
+    paired_change(gap_natural, gap_adversarial, rng=rng)              # does adversarial training widen the gap?
+    trend(gap, radius, blocks, rng=rng)                               # does the gap grow with the radius?
+
+A block holds runs that differ in the axis and the seed alone. If the axis has no effect at all, its levels within a
+block are labels, and every way to hand them out is as likely as the one found: the share of those that give a
+statistic as large or larger is a p-value whatever the distribution (Good, Permutation, Parametric and Bootstrap Tests
+of Hypotheses, 2005). If there are at most `permutations` ways all are tried; if not, that many are drawn and
+p = (b + 1) / (permutations + 1), b of them reaching the statistic, which is no less exact. A p-value is never below one
+over the number of ways, so that a few runs cannot show much. Refuted is that the axis does nothing, be it that it
+changes only how much runs scatter.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+from scipy.special import stdtrit
+
+from jaxrobust.classwise.intervals import checked_confidence
+
+_TOLERANCE = 1e-9  # of a statistic in [0, 1] that equals the one found but for rounding
+_ROUNDING = 1e-12  # relative to the largest value, of a deviation that is zero but for rounding
+_AT_ONCE = 2**22  # numbers in memory, 32 MiB
+
+
+@dataclasses.dataclass(frozen=True)
+class AxisTest:
+    """Whether an axis changes the class profile, or the average.
+
+    Attributes:
+        statistic: sum over levels and classes, weighted by runs, of the squared mean deviation from the block.
+        share: of the sum of squares within blocks, in [0, 1]; nan if nothing varies. Chance alone makes it > 0.
+        p_value: 1 if no block has two levels, so that nothing can be told.
+        permutations: how many ways p_value is from.
+        exhaustive: they are all there are.
+    """
+
+    statistic: float
+    share: float
+    p_value: float
+    permutations: int
+    exhaustive: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedChange:
+    """The mean of after - before, in their unit. The interval is Student's, the p-value that of flipping signs."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    pairs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Trend:
+    """The slope within blocks, value per unit of x.
+
+    Attributes:
+        slope: by least squares, one for all blocks, with a level for each.
+        low, high: its interval.
+        p_value: two-sided, by permuting x within blocks.
+        runs, blocks: how many of those given tell anything: blocks in which x varies, and their runs.
+    """
+
+    slope: float
+    low: float
+    high: float
+    p_value: float
+    runs: int
+    blocks: int
+
+
+def axis_test(
+    accuracy, axis, blocks, *, rng: np.random.Generator, permutations: int = 10_000, profile: bool = True
+) -> AxisTest:
+    """Test whether the levels of an axis change the class profile, which is a run's accuracies less their average.
+
+    Args:
+        accuracy: fractions [R, C]; classes that are nan in any run take no part.
+        axis: [R], the level of each run.
+        blocks: [R], labels; runs of a block agree in all other factors, and are exchangeable but for the axis. The same
+            training evaluated at several levels is a block by itself.
+        rng: of the permutations drawn.
+        permutations: how many to try at most.
+        profile: False tests the average over classes instead.
+
+    Raises:
+        ValueError: shapes do not fit, too few classes, or no permutations.
+    """
+    accuracy = np.asarray(accuracy, float)
+    if accuracy.ndim != 2 or not accuracy.size:
+        raise ValueError(f"accuracy {accuracy.shape} must be [R, C]")
+    accuracy = accuracy[:, ~np.isnan(accuracy).any(0)]
+    if accuracy.shape[1] < 1 + profile:
+        raise ValueError(f"{accuracy.shape[1]} classes with examples in all runs; need {1 + profile}")
+    runs = len(accuracy)
+    axis, blocks = label_indices("axis", axis, runs), label_indices("blocks", blocks, runs)
+    average = accuracy.mean(1, keepdims=True)
+    deviation = _within(accuracy - average if profile else average, blocks)
+
+    def statistic(axis_BxR):
+        total = np.zeros(len(axis_BxR))
+        for level in range(axis.max() + 1):
+            sums = (axis_BxR == level).astype(float) @ deviation
+            total += (sums**2).sum(1) / (axis == level).sum()
+        return total / whole if whole > 0 else total
+
+    whole = float((deviation**2).sum())
+    share, p_value, tried, exhaustive = _permutation_test(statistic, axis, blocks, rng, permutations)
+    return AxisTest(share * whole, share if whole > 0 else math.nan, p_value, tried, exhaustive)
+
+
+def paired_change(
+    before, after, *, rng: np.random.Generator, permutations: int = 10_000, confidence: float = 0.95
+) -> PairedChange:
+    """The mean change of a figure over pairs of runs, with Student's interval and Fisher's test by signs (1935).
+
+    Args:
+        before, after: [P], in pair i of the same setting and seed. Pairs have to be independent: of several seeds of a
+            setting give the means, unless settings are all that is spoken of.
+        rng: of the flips drawn; with at most `permutations` ways to flip all signs, all are tried.
+        permutations: how many to try at most.
+        confidence: of the interval, strictly between 0 and 1.
+
+    Raises:
+        ValueError: not vectors of one length, fewer than two pairs, nan or infinite numbers, no permutations, or a
+            confidence outside (0, 1).
+    """
+    checked_confidence(confidence)
+    before, after = np.asarray(before, float), np.asarray(after, float)
+    if before.ndim != 1 or before.shape != after.shape or before.size < 2:
+        raise ValueError(f"before {before.shape} and after {after.shape} must be vectors of at least two pairs")
+    change = _finite("before and after", after - before)
+    pairs = np.repeat(np.arange(change.size), 2)
+    # The mean of a pair (0, change) labelled (0, 1) is flipped by exchanging the labels.
+    halves = np.stack([-change, change], 1).ravel() / max(2 * np.abs(change).sum(), np.finfo(float).tiny)
+    label = np.tile([0, 1], change.size)
+
+    def statistic(label_BxR):
+        return np.abs(label_BxR @ halves)
+
+    _, p_value, _, _ = _permutation_test(statistic, label, pairs, rng, permutations)
+    mean = change.mean()
+    half_width = stdtrit(change.size - 1, (1 + confidence) / 2) * change.std(ddof=1) / math.sqrt(change.size)
+    return PairedChange(float(mean), float(mean - half_width), float(mean + half_width), p_value, change.size)
+
+
+def trend(
+    values, x, blocks, *, rng: np.random.Generator, permutations: int = 10_000, confidence: float = 0.95
+) -> Trend:
+    """The slope of a figure on x within blocks, and whether there is one.
+
+    Interval: blocks are the units, each with a slope of its own, so it covers slopes that differ and errors that runs
+    of a block share. Student's with the number of blocks - 1 degrees and the standard error robust to clusters (Liang &
+    Zeger, 1986), which with the same x in all blocks is the t interval of the mean of their slopes. Of a single block
+    it is that of the regression line, whose errors are then taken as independent, and (-inf, inf) for two runs.
+
+    Args:
+        values: [R], in any unit.
+        x: [R], a radius for example.
+        blocks: [R], labels; runs of a block agree in all but x and seed.
+        rng: of the permutations drawn.
+        permutations: how many to try at most.
+        confidence: of the interval, strictly between 0 and 1.
+
+    Raises:
+        ValueError: shapes do not fit, nan or infinite numbers, x does not vary within any block, no permutations, or a
+            confidence outside (0, 1).
+    """
+    checked_confidence(confidence)
+    values, x = _finite("values", np.asarray(values, float)), _finite("x", np.asarray(x, float))
+    if values.ndim != 1 or values.shape != x.shape:
+        raise ValueError(f"values {values.shape} and x {x.shape} must be vectors with one entry per run")
+    blocks = label_indices("blocks", blocks, values.size)
+    tells = np.isin(blocks, [b for b in range(blocks.max(initial=-1) + 1) if np.ptp(x[blocks == b]) > 0])
+    if not tells.any():
+        raise ValueError("x does not vary within any block, so no block has a slope")
+    values, x, blocks = values[tells], x[tells], label_indices("blocks", blocks[tells], int(tells.sum()))
+    deviation, x_deviation = _within(values[:, None], blocks)[:, 0], _within(x[:, None], blocks)[:, 0]
+    levels, level_R = np.unique(x, return_inverse=True)
+
+    def statistic(level_BxR):
+        return np.abs(levels[level_BxR] @ deviation) / largest
+
+    # Of any order of x, by the inequality of Cauchy and Schwarz.
+    largest = max(np.linalg.norm(x_deviation) * np.linalg.norm(deviation), np.finfo(float).tiny)
+    _, p_value, _, _ = _permutation_test(statistic, level_R, blocks, rng, permutations)
+    squares = (x_deviation**2).sum()
+    slope = x_deviation @ deviation / squares
+    residual, number = deviation - slope * x_deviation, blocks.max() + 1
+    if number > 1:
+        degrees = number - 1
+        error = np.linalg.norm(np.bincount(blocks, x_deviation * residual)) / squares * math.sqrt(number / degrees)
+    else:
+        degrees = values.size - 2
+        error = math.sqrt((residual**2).sum() / squares / degrees) if degrees else math.inf
+    half_width = stdtrit(degrees, (1 + confidence) / 2) * error if degrees else math.inf
+    return Trend(float(slope), float(slope - half_width), float(slope + half_width), p_value, values.size, int(number))
+
+
+def label_indices(name: str, labels, runs: int) -> np.ndarray:
+    """Labels of any type, alike if they read alike, as integers from 0, [R].
+
+    Raises:
+        ValueError: not one for each run.
+    """
+    labels = [str(label) for label in labels]
+    if len(labels) != runs:
+        raise ValueError(f"{name} has {len(labels)} labels for {runs} runs")
+    return np.unique(labels, return_inverse=True)[1].reshape(-1)
+
+
+def _within(values_RxK, blocks) -> np.ndarray:
+    """Values less the mean of their block."""
+    member = (blocks[:, None] == np.arange(blocks.max() + 1)).astype(float)
+    deviation = values_RxK - member @ (member.T @ values_RxK / member.sum(0)[:, None])
+    return np.where(np.abs(deviation) > _ROUNDING * np.abs(values_RxK).max(), deviation, 0.0)
+
+
+def _permutation_test(statistic, labels, blocks, rng, permutations: int) -> tuple[float, float, int, bool]:
+    """The statistic found, its p-value, the number of ways tried, and whether they are all.
+
+    Args:
+        statistic: labels [B, R] -> [B], in [0, 1]; large values speak against the hypothesis.
+        labels: integers from 0, [R].
+    """
+    if permutations < 1:
+        raise ValueError(f"permutations must be at least 1; got {permutations}")
+    found = float(statistic(labels[None])[0])
+    exhaustive = _ways(labels, blocks) <= permutations
+    batches = _all_ways(labels, blocks) if exhaustive else _drawn(labels, blocks, rng, permutations)
+    tried = reached = 0
+    for batch in batches:
+        tried += len(batch)
+        reached += int((statistic(batch) >= found - _TOLERANCE).sum())
+    if not exhaustive:
+        tried, reached = tried + 1, reached + 1
+    return found, reached / tried, tried, exhaustive
+
+
+def _ways(labels, blocks) -> int:
+    """In how many ways the labels can be handed out within blocks."""
+    ways = 1
+    for block in range(blocks.max() + 1):
+        counts = np.bincount(labels[blocks == block])
+        ways *= math.factorial(int(counts.sum())) // math.prod(math.factorial(int(n)) for n in counts)
+    return ways
+
+
+def _all_ways(labels, blocks):
+    """All of them, [B, R] at a time."""
+    members = [np.flatnonzero(blocks == block) for block in range(blocks.max() + 1)]
+    order = np.concatenate(members)
+    ways = itertools.product(*(list(_arrangements(sorted(labels[member].tolist()))) for member in members))
+    while chunk := list(itertools.islice(ways, max(1, _AT_ONCE // labels.size))):
+        handed_out = np.empty((len(chunk), labels.size), labels.dtype)
+        handed_out[:, order] = [list(itertools.chain.from_iterable(way)) for way in chunk]
+        yield handed_out
+
+
+def _arrangements(labels: list):
+    """The different orders of the labels."""
+    if not labels:
+        yield ()
+    for label in dict.fromkeys(labels):
+        rest = labels.copy()
+        rest.remove(label)
+        for order in _arrangements(rest):
+            yield (label, *order)
+
+
+def _drawn(labels, blocks, rng, permutations: int):
+    """So many of them at random, [B, R] at a time."""
+    order = np.argsort(blocks, kind="stable")
+    at_once = max(1, _AT_ONCE // labels.size)
+    for start in range(0, permutations, at_once):
+        size = (min(at_once, permutations - start), labels.size)
+        # Random numbers are below 1, so that runs of a block stay together.
+        shuffled = np.argsort(blocks + rng.random(size), axis=1)
+        handed_out = np.empty(size, labels.dtype)
+        handed_out[:, order] = labels[shuffled]
+        yield handed_out
+
+
+def _finite(name: str, values) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite; found {values[~np.isfinite(values)].ravel()[0]}")
+    return values
