@@ -268,7 +268,7 @@ def _train_attack(config, total_steps: int) -> train_steps_lib.TrainAttack:
             random_start=fields.random_start,
             keep_worst=fields.restarts > 1,
         ),
-        radius=config_lib.radius(config),
+        radius=config_lib.attack_radius(config, "attack"),
         step_size=config_lib.step_size(config, "attack"),
         batch_norm=fields.batch_norm,
         warmup_steps=round(fields.radius_warmup * total_steps),
@@ -355,7 +355,7 @@ def attack_steps(config, num_classes: int, mesh, spec, length: int, towards: boo
 
 def overfitting_check(config, dataset: data.DataSet, mesh) -> overfitting.Check | None:
     """The check for catastrophic overfitting; None unless the config trains against a single step, and wants it."""
-    fields, radius = config.attack, config_lib.radius(config)
+    fields, radius = config.attack, config_lib.attack_radius(config, "attack")
     if not config.train.overfitting_check or config.objective.name == "standard" or fields.steps > 1 or radius == 0:
         return None
     attack = partial(PgdAttack, norm=threats.NORMS[config.threat.norm], loss=losses.cross_entropy)

@@ -80,6 +80,7 @@ def default() -> ml_collections.ConfigDict:
     c.attack.steps = 10
     c.attack.step_size_255 = config_dict.placeholder(float)  # neither given: a quarter of the radius, the usual
     c.attack.step_size = config_dict.placeholder(float)  # 2/255 at 8/255; 1.25 radii for fgsm_rs, 1 for free and n_fgsm
+    c.attack.radius = 1.0  # in radii of the threat, which the model is judged against whatever this is
     c.attack.restarts = 1
     c.attack.random_start = True
     c.attack.radius_warmup = 0.0  # fraction of the training in which the radius, and the step, rises from 0
@@ -238,6 +239,11 @@ def radius(config) -> float:
     return threat.eps if threat.eps is not None else threat.eps_255 / 255
 
 
+def attack_radius(config, section: str) -> float:
+    """The radius that `attack` trains with, or `eval` judges by, in pixel units of [0, 1]."""
+    return radius(config) * (config.attack.radius if section == "attack" else 1.0)
+
+
 def step_size(config, section: str) -> float:
     """The attack step of `attack` or `eval` in pixel units: as given, else a quarter of the radius.
 
@@ -249,7 +255,7 @@ def step_size(config, section: str) -> float:
     if fields.step_size_255 is not None:
         return fields.step_size_255 / 255
     radii = objectives.SINGLE_STEPS.get(config.objective.name, 0.25) if section == "attack" else 0.25
-    return radii * radius(config)
+    return radii * attack_radius(config, section)
 
 
 def audit_radii(config) -> tuple[float, ...]:

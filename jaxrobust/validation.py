@@ -62,6 +62,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     _validate_threat(config.threat)
     _at_least("attack.steps", config.attack.steps, 1)
     _at_least("attack.restarts", config.attack.restarts, 1)
+    _at_least("attack.radius", config.attack.radius, 0)
     _one_of("attack.batch_norm", config.attack.batch_norm, ("train", "eval"))
     for section in ("attack", "eval"):
         _validate_step_size(config, section)
@@ -286,11 +287,12 @@ def _validate_step_size(config, section: str) -> None:
     size = config_lib.step_size(config, section)
     # A step beyond the ball's diameter only ever hits its surface, and one a 255th of the usual gets nowhere: another
     # unit is meant.
-    if not config_lib.radius(config) / 200 <= size <= 2 * (config_lib.radius(config) or math.inf):
+    radius = config_lib.attack_radius(config, section)
+    if not radius / 200 <= size <= 2 * (radius or math.inf):
         raise FieldError(
             f"{section}.{name}",
             fields[name],
-            f"is no sensible step for the radius {config_lib.radius(config) * 255:.4g}/255",
+            f"is no sensible step for the radius {radius * 255:.4g}/255",
             "use a quarter of the radius, in 1/255 (step_size_255) or in pixel units (step_size)",
         )
 

@@ -18,6 +18,15 @@ def test_radius_and_steps_in_both_units():
     assert config_lib.radius(config) == 0.3 and config_lib.step_size(config, "eval") == 0.01
 
 
+def test_a_training_radius_of_its_own_goes_with_its_steps_alone():
+    config = config_lib.default()
+    config.threat.eps_255, config.attack.radius = 8.0, 0.5
+    assert config_lib.attack_radius(config, "attack") == pytest.approx(4 / 255)
+    assert config_lib.step_size(config, "attack") == pytest.approx(1 / 255)
+    assert config_lib.attack_radius(config, "eval") == config_lib.radius(config) == pytest.approx(8 / 255)
+    assert config_lib.step_size(config, "eval") == pytest.approx(2 / 255)
+
+
 def test_json_round_trip():
     config = config_lib.default()
     config.threat.eps = 0.25
