@@ -81,7 +81,7 @@ class _Lines:
         rate = (self._done - self._before) / (now - self._started)
         left = (self._total - self._done) / rate
         share = self._done / self._total
-        say(f"{self._title}: {share:.0%}, {_number(rate)} {self._unit}/s, {_duration(left)} left")
+        say(f"{self._title}: {share:.0%}, {_number(rate)} {self._unit}/s, {duration(left)} left")
 
     def __enter__(self):
         return self
@@ -124,7 +124,8 @@ def _number(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """M:SS or H:MM:SS."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

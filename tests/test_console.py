@@ -17,7 +17,7 @@ def test_a_log_file_gets_share_rate_and_time_left(monkeypatch, capsys):
 
 @pytest.mark.parametrize("seconds, text", [(5, "0:05"), (65.4, "1:05"), (3600, "1:00:00"), (36061, "10:01:01")])
 def test_durations(seconds, text):
-    assert console._duration(seconds) == text
+    assert console.duration(seconds) == text
 
 
 def test_messages_are_not_markup_and_not_folded(capsys):

@@ -1,0 +1,130 @@
+"""Figures of a study; see `figures` for the conventions."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from jaxrobust.figures import BLUE, INK, MUTED, NAMED_CLASSES, NUMBERED_CELLS, shorten, styled
+
+NATURAL, ADVERSARIAL = MUTED, BLUE
+
+
+@styled
+def class_table(accuracy, settings: Sequence[str], class_names: Sequence[str], title: str = "") -> Figure:
+    """Accuracy of each class in each setting, a row per setting; classes from the weakest on average to the strongest.
+
+    Args:
+        accuracy: [S, C], fractions.
+        settings, class_names: S and C names. More than `NAMED_CLASSES` classes are not named.
+    """
+    accuracy = np.asarray(accuracy, float)
+    order = accuracy.mean(0).argsort(kind="stable")
+    accuracy, classes = accuracy[:, order], [class_names[c] for c in order]
+    width = min(9.0, 2.8 + 0.45 * len(classes))
+    figure = Figure(figsize=(width, 1.3 + 0.24 * len(settings)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(accuracy, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_yticks(range(len(settings)), [shorten(name, 40) for name in settings], fontsize=8)
+    if len(classes) <= NAMED_CLASSES:
+        axes.set_xticks(
+            range(len(classes)), [shorten(name, 14) for name in classes], rotation=45, ha="right", fontsize=8
+        )
+    else:
+        axes.set_xlabel("classes, weakest on average first")
+    if len(classes) <= NUMBERED_CELLS and len(settings) <= 60:
+        for row, column in np.ndindex(*accuracy.shape):
+            colour = "#ffffff" if accuracy[row, column] > 0.6 else "#14181f"
+            text = f"{100 * accuracy[row, column]:.0f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+    axes.set_title(title)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=25)
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_visible(False)
+    return figure
+
+
+@styled
+def shares(of_variance: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], title: str = "") -> Figure:
+    """What explains the accuracy of a class: a bar per component of variance, the largest first.
+
+    Args:
+        of_variance: name -> share of all variance.
+        intervals: name -> (low, high) of those that have one.
+    """
+    names = sorted(of_variance, key=lambda name: -of_variance[name])
+    figure = Figure(figsize=(6.4, 0.8 + 0.27 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    values = [of_variance[name] for name in names]
+    axes.barh(range(len(names)), values, height=0.65, color=[MUTED if name == "sampling" else BLUE for name in names])
+    for row, name in enumerate(names):
+        if name in intervals:
+            axes.plot(np.clip(intervals[name], 0, 1), [row, row], color=INK, linewidth=1)
+    axes.set_yticks(range(len(names)), [shorten(name, 40) for name in names])
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set(xlabel="share of the variance of class accuracy", title=title, xlim=(0, None))
+    axes.grid(axis="x")
+    return figure
+
+
+@styled
+def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], radii, title: str = "") -> Figure:
+    """How the gap between the best and the worst class moves over training, and with the radius of the training.
+
+    Args:
+        epochs: `natural` and `adversarial`, as far as known -> (epochs, gap).
+        radii: (radius in 1/255, gap), or None where all runs have one radius.
+    """
+    panels = bool(epochs) + (radii is not None)
+    figure = Figure(figsize=(3.6 * panels, 3.0), layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(1, panels, sharey=True)))
+    colours = {"natural": NATURAL, "adversarial": ADVERSARIAL}
+    if epochs:
+        for name, (at, gap) in epochs.items():
+            axes[0].plot(at, gap, color=colours[name], marker="o", markersize=3)
+        axes[0].set(xlabel="epoch", ylabel="best minus worst class")
+        axes[0].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+        handles = [Line2D([], [], color=colours[name], label=f"{name} training") for name in epochs]
+        axes[0].legend(handles=handles, fontsize=8)
+    if radii is not None:
+        axes[-1].plot(*radii, color=ADVERSARIAL, marker="o", markersize=3)
+        axes[-1].set(xlabel="radius of the training, 1/255")
+        axes[-1].set_xlim(left=0)
+    for panel in axes:
+        panel.grid(axis="y")
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        panel.set_ylim(bottom=0)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return figure
+
+
+@styled
+def correlations(matrix, names: Sequence[str], title: str = "") -> Figure:
+    """Rank correlations [S, S] of the class order between settings."""
+    matrix = np.asarray(matrix, float)
+    size = min(9.0, 2.6 + 0.3 * len(names))
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(matrix, cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
+    short = [shorten(name, 30) for name in names]
+    axes.set_xticks(range(len(names)), short, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(names)), short, fontsize=7)
+    if len(names) <= NUMBERED_CELLS:
+        for row, column in np.ndindex(*matrix.shape):
+            colour = "#ffffff" if abs(matrix[row, column]) > 0.6 else "#14181f"
+            text = f"{matrix[row, column]:.2f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
+    axes.set_title(title)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=25)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_visible(False)
+    return figure

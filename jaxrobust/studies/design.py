@@ -1,0 +1,167 @@
+"""What a study trains: axes, their levels, and which of them meet in a run."""
+
+import dataclasses
+import importlib.util
+import itertools
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from jaxrobust import config as config_lib
+from jaxrobust import files
+from jaxrobust.errors import FieldError, UserError
+
+Axes = Mapping[str, Mapping[str, Mapping]]
+CONFIG = "config"  # in a level, beside fields: a config file in place of the study's base
+_NAME = re.compile(r"[\w.+=,]+")  # of a level: it becomes part of the name of a folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A declared matrix of trainings.
+
+    Attributes:
+        title: of its page.
+        base: config file that all runs start from, relative to the study's file.
+        axes: axis -> level -> the fields in which its runs differ from the base, by dotted name. A level may name
+            another file to start from as `config`.
+        runs: of each its level on every axis; made by `product` and `one_at_a_time`, or listed.
+        question: what the study is to answer, a sentence or two for its page.
+        fields: that all runs have otherwise than their base.
+        attack: under which classes are compared; by default the strongest that all runs were scored under.
+    """
+
+    title: str
+    base: str
+    axes: Axes
+    runs: Sequence[Mapping[str, str]]
+    question: str = ""
+    fields: Mapping = dataclasses.field(default_factory=dict)
+    attack: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One run of a study.
+
+    Attributes:
+        name: its levels on all axes with more than one, joined by "-"; also that of its folder.
+        levels: axis -> level.
+        config: locked.
+    """
+
+    name: str
+    levels: dict[str, str]
+    config: object
+
+
+def levels(field: str, values: Iterable, prefix: str = "") -> dict[str, dict]:
+    """Levels of an axis that sets one field, called by their value after a prefix: `seed0`, `seed1`."""
+    return {f"{prefix}{value}": {field: value} for value in values}
+
+
+def product(axes: Axes) -> list[dict[str, str]]:
+    """Every combination of levels; the last axis varies fastest."""
+    return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*axes.values())]
+
+
+def one_at_a_time(axes: Axes, across: Sequence[str] = ("seed",)) -> list[dict[str, str]]:
+    """The first level of every axis, and from there each other level of each axis alone; all that with every
+    combination of the levels of the axes `across`."""
+    varied = [axis for axis in axes if axis not in across]
+    first = {axis: next(iter(axes[axis])) for axis in varied}
+    centres = [first, *(first | {axis: level} for axis in varied for level in list(axes[axis])[1:])]
+    crossed = product({axis: axes[axis] for axis in axes if axis in across})
+    return [{axis: (centre | cross)[axis] for axis in axes} for centre in centres for cross in crossed]
+
+
+def load(path) -> Study:
+    """The study that a file declares.
+
+    Raises:
+        UserError: there is no such file, or it holds no study.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FieldError("--study", str(path), "is no file", "give a study, for example configs/studies/digits.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        study = module.get_study()
+    except UserError:
+        raise
+    except Exception as error:  # whatever the code of a study may raise
+        raise FieldError("--study", str(path), f"{type(error).__name__}: {error}", "mend the file") from error
+    if not isinstance(study, Study):
+        raise FieldError("--study", str(path), "get_study() returned no Study", "let it end in `return Study(...)`")
+    return study
+
+
+def plan(study: Study, folder) -> list[Planned]:
+    """The runs of a study, in its order, each once.
+
+    Args:
+        folder: of the study's file, to which config files are relative.
+
+    Raises:
+        UserError: names the axis, level or field that does not fit.
+    """
+    _check(study)
+    runs = {tuple(run[axis] for axis in study.axes): dict(run) for run in study.runs}
+    varied = [axis for axis in study.axes if len({run[axis] for run in runs.values()}) > 1]
+    bases: dict[pathlib.Path, object] = {}
+    planned = []
+    for run in runs.values():
+        run = {axis: run[axis] for axis in study.axes}
+        fields = dict(study.fields)
+        for axis, level in run.items():
+            fields |= study.axes[axis][level]
+        config = _config(pathlib.Path(folder) / fields.pop(CONFIG, study.base), fields, bases)
+        planned.append(Planned("-".join(run[axis] for axis in varied) or "base", run, config))
+    _check_distinct(planned)
+    return planned
+
+
+def _check(study: Study) -> None:
+    if not study.runs:
+        raise UserError("the study has no runs; give some, for example product(AXES)")
+    for axis, of_axis in study.axes.items():
+        for level in of_axis:
+            if not (isinstance(level, str) and _NAME.fullmatch(level)):
+                remedy = "use letters, digits and _.+=, as it becomes part of a folder's name"
+                raise FieldError(f"axes[{axis!r}]", level, "is no name of a level", remedy)
+    for run in study.runs:
+        if set(run) != set(study.axes):
+            odd = ", ".join(sorted(set(run) ^ set(study.axes)))
+            raise FieldError("runs", dict(run), f"has not the axes of the study ({odd})", "give one level for each")
+        for axis, level in run.items():
+            if level not in study.axes[axis]:
+                known = ", ".join(study.axes[axis])
+                raise FieldError(f"runs, axis {axis!r}", level, "is no level of it", f"choose of {known}")
+
+
+def _config(base: pathlib.Path, fields: Mapping, bases: dict):
+    if base not in bases:
+        if not base.is_file():
+            raise FieldError("base", str(base), "is no file", "give a config file, relative to that of the study")
+        bases[base] = config_lib.to_dict(config_lib.from_file(base))
+    config = config_lib.from_dict(bases[base])
+    for field, value in fields.items():
+        try:
+            config.update_from_flattened_dict({field: value})
+        except (KeyError, AttributeError) as error:
+            raise FieldError(field, value, "is no field of a config", "see jaxrobust/config.py") from error
+        except (TypeError, ValueError) as error:
+            raise FieldError(field, value, "has the wrong type", "see jaxrobust/config.py") from error
+    return config
+
+
+def _check_distinct(planned: list[Planned]) -> None:
+    """Two runs of one config would be the same training twice, counted as two."""
+    seen: dict[str, str] = {}
+    for run in planned:
+        key = files.to_json(config_lib.to_dict(run.config))
+        if key in seen:
+            raise UserError(f"{seen[key]} and {run.name} have one config; their levels differ in no field")
+        seen[key] = run.name

@@ -1,0 +1,96 @@
+"""A declared matrix of trainings, and what they answer together.
+
+    python -m jaxrobust.study --study configs/studies/digits.py --workdir DIR
+    python -m jaxrobust.study --study FILE --workdir DIR --list          # what would be trained, and what it costs
+    python -m jaxrobust.study --study FILE --workdir DIR --shard 2/8     # a part of it, for a job array
+    python -m jaxrobust.study --study FILE --workdir DIR --summarise     # the answers of what is there
+
+Runs are ordinary runs in DIR/runs; see studies/ for how a study is declared. The same command continues what was
+interrupted. A study that is done, in whole or with --summarise in part, writes DIR/study.html, study.json, the tables
+as .csv and the figures.
+"""
+
+import pathlib
+
+from absl import flags
+from rich.table import Table
+from rich.text import Text
+
+from jaxrobust import command_line, console, parallel
+from jaxrobust.errors import FieldError, UserError
+from jaxrobust.pages import study as study_pages
+from jaxrobust.studies import answers, design, running
+
+
+def define_flags() -> None:
+    """Define the command's flags."""
+    flags.DEFINE_string("study", None, "File that declares the study.")
+    flags.DEFINE_string("workdir", None, "Folder of the study.")
+    flags.DEFINE_bool("list", False, "Show the runs, how far they are, and what they cost.")
+    flags.DEFINE_string("shard", None, "Train part i of n alone, as i/n.")
+    flags.DEFINE_bool("summarise", False, "Write the answers of the runs that are done, and train nothing.")
+
+
+def main() -> int | None:
+    """Do what the flags say. Returns the exit code: 1 where a run failed."""
+    given = flags.FLAGS
+    for name, what in (("study", "the file that declares the study"), ("workdir", "a folder for its runs")):
+        if given[name].value is None:
+            raise UserError(f"--{name} is missing; give {what}")
+    if given.list + given.summarise + (given.shard is not None) > 1 and not (given.list and given.shard):
+        raise UserError("--list, --shard and --summarise are different things to do; give one")
+    path, workdir = pathlib.Path(given.study), pathlib.Path(given.workdir)
+    study = design.load(path)
+    planned = design.plan(study, path.parent)
+    chosen = running.part(planned, given.shard) if given.shard else planned
+    if given.list:
+        show(chosen, workdir)
+        return None
+    failed = []
+    if not given.summarise:
+        running.check(planned, parallel.make_mesh().size)
+        _make(workdir)
+        failed = running.run_all(chosen, workdir)
+        if given.shard:
+            return 1 if failed else None
+    figures = answers.answer(study, planned, workdir)
+    for sentence in study_pages.sentences(figures):
+        console.say(sentence)
+    console.say(f"page: {study_pages.write(workdir, figures)}")
+    return 1 if failed else None
+
+
+def _make(workdir: pathlib.Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FieldError("--workdir", str(workdir), f"cannot be made ({error.strerror})", "give another") from error
+
+
+def show(planned, workdir) -> None:
+    """The runs with their state and seconds, measured or estimated."""
+    seconds = running.estimates(planned, workdir)
+    table = Table()
+    for name in ("run", "state", "time"):
+        table.add_column(name, justify="right" if name == "time" else "left")
+    for run in planned:
+        found = running.status(workdir, run)
+        estimate = seconds[run.name]
+        shown = "" if estimate is None else ("" if found.state == "done" else "about ") + console.duration(estimate)
+        table.add_row(Text(run.name), found.state + (f": {found.error}" if found.error else ""), shown)
+    console.show(table)
+    states = [running.status(workdir, run).state for run in planned]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    left = [seconds[run.name] for run, state in zip(planned, states, strict=True) if state != "done"]
+    total = "" if None in left or not left else f"; about {console.duration(sum(left))} left"
+    console.say(f"{len(planned)} runs: {counts}{total}")
+
+
+def run() -> None:
+    """Entry point."""
+    define_flags()
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    run()

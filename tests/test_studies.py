@@ -1,0 +1,121 @@
+"""Studies as data: which runs they hold, what these are called, and how far they are."""
+
+import json
+import textwrap
+
+import pytest
+
+from jaxrobust import config as config_lib
+from jaxrobust.errors import UserError
+from jaxrobust.studies import Study, design, levels, one_at_a_time, product, running
+
+AXES = {
+    "architecture": {"cnn": {}, "mlp": {"model.name": "mlp"}, "linear": {"model.name": "linear"}},
+    "radius": {"one": {}, "half": {"attack.radius": 0.5}},
+    "seed": levels("train.seed", (0, 1), "seed"),
+}
+BASE = "../configs/digits.py"
+
+
+def planned(**changes):
+    study = {"title": "", "base": BASE, "axes": AXES, "runs": product(AXES)} | changes
+    return design.plan(Study(**study), __file__.rsplit("/", 1)[0])
+
+
+def test_a_product_holds_every_combination_once():
+    runs = planned()
+    assert len({run.name for run in runs}) == len(runs) == 3 * 2 * 2
+    assert runs[0].name == "cnn-one-seed0" and runs[-1].name == "linear-half-seed1"
+    config = runs[-1].config
+    assert (config.model.name, config.attack.radius, config.train.seed) == ("linear", 0.5, 1)
+    assert config.threat.eps_255 == config_lib.from_file("configs/digits.py").threat.eps_255
+
+
+def test_one_at_a_time_differs_from_the_first_setting_in_one_axis():
+    runs = one_at_a_time(AXES)
+    assert len(runs) == (1 + 2 + 1) * 2
+    first = {"architecture": "cnn", "radius": "one"}
+    assert all(sum(run[axis] != first[axis] for axis in first) <= 1 for run in runs)
+    # Every level of every axis is met, with both seeds.
+    for axis, of_axis in AXES.items():
+        assert {(run[axis], run["seed"]) for run in runs} >= {
+            (level, run["seed"]) for level in of_axis for run in runs[:2]
+        } or axis == "seed"
+
+
+def test_axes_of_one_level_are_not_in_names_and_doubles_are_one_run():
+    runs = planned(
+        runs=[{"architecture": "cnn", "radius": "one", "seed": seed} for seed in ("seed0", "seed1", "seed0")]
+    )
+    assert [run.name for run in runs] == ["seed0", "seed1"]
+
+
+def test_a_level_may_start_from_another_config(tmp_path):
+    axes = {
+        "data": {"digits": {}, "mixture": {"config": str(config_lib.pathlib.Path("configs/gaussians.py").resolve())}}
+    }
+    digits, mixture = planned(axes=axes, runs=product(axes))
+    assert (digits.config.data.name, mixture.config.data.name) == ("digits", "gaussians")
+    assert mixture.config.model.name == "linear"
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"runs": []}, ("no runs",)),
+        ({"runs": [{"architecture": "cnn"}]}, ("radius", "seed")),
+        ({"runs": [{"architecture": "vgg", "radius": "one", "seed": "seed0"}]}, ("vgg", "cnn, mlp")),
+        ({"base": "nowhere.py"}, ("nowhere.py", "no file")),
+        ({"fields": {"model.nome": "mlp"}}, ("model.nome", "no field")),
+        ({"fields": {"train.epochs": "many"}}, ("train.epochs", "type")),
+        ({"axes": {"a": {"x/y": {}}}, "runs": [{"a": "x/y"}]}, ("x/y", "letters")),
+        ({"axes": {"a": {"x": {}, "y": {}}}, "runs": [{"a": "x"}, {"a": "y"}]}, ("x and y", "no field")),
+    ],
+)
+def test_what_does_not_fit_is_named(changes, words):
+    with pytest.raises(UserError) as error:
+        planned(**changes)
+    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+def test_a_wrong_config_names_its_run_before_anything_is_trained():
+    runs = planned(axes={"a": {"good": {}, "bad": {"attack.steps": 0}}}, runs=[{"a": "good"}, {"a": "bad"}])
+    with pytest.raises(UserError, match=r"run bad: attack\.steps = 0"):
+        running.check(runs, 1)
+
+
+def test_parts_are_a_partition():
+    runs = planned()
+    parts = [running.part(runs, f"{i}/5") for i in range(1, 6)]
+    assert sorted(run.name for part in parts for run in part) == sorted(run.name for run in runs)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for shard in ("0/5", "6/5", "1", "a/b", "1/0"):
+        with pytest.raises(UserError, match="--shard"):
+            running.part(runs, shard)
+
+
+def test_arithmetic_goes_by_model_attack_and_epochs():
+    axes = {"a": {"pgd": {}, "natural": {"objective.name": "standard"}, "twice": {"train.epochs": 60}}}
+    work = running.flops(planned(axes=axes, runs=product(axes)))
+    # PGD-10 costs 23 forward passes of each image, natural training 3.
+    assert work["pgd"] / work["natural"] == pytest.approx(23 / 3)
+    assert work["twice"] / work["pgd"] == pytest.approx(2)
+
+
+def test_a_file_that_holds_no_study_is_refused(tmp_path):
+    file = tmp_path / "study.py"
+    for text, words in (("", "get_study"), ("def get_study(): return 1", "no Study"), ("1 / 0", "ZeroDivisionError")):
+        file.write_text(textwrap.dedent(text))
+        with pytest.raises(UserError, match=words):
+            design.load(file)
+    with pytest.raises(UserError, match="is no file"):
+        design.load(tmp_path / "nowhere.py")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(design.pathlib.Path("configs/studies").glob("*.py")), ids=lambda path: path.stem
+)
+def test_shipped_studies_are_valid(path):
+    runs = design.plan(design.load(path), path.parent)
+    running.check(runs, 1)
+    assert json.dumps([config_lib.to_dict(run.config) for run in runs])

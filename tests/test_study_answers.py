@@ -1,0 +1,192 @@
+"""What a study says of runs whose truth is known: accuracies are drawn, and written as a training and an evaluation
+write them."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from jaxrobust import config as config_lib
+from jaxrobust import files, results
+from jaxrobust.errors import UserError
+from jaxrobust.pages import study as study_pages
+from jaxrobust.studies import Study, answers, design, levels, observed, product, running
+
+NAMES = ("cat", "deer", "bird", "dog", "car")
+ORDER = np.array([0.2, 0.35, 0.5, 0.6, 0.8])  # robust accuracies, in the order of the names
+IMAGES = 400
+AXES = {
+    "architecture": {"cnn": {}, "mlp": {"model.name": "mlp"}},
+    "radius": {"whole": {}, "half": {"attack.radius": 0.5}},
+    "objective": {"pgd": {}, "natural": {"objective.name": "standard"}},
+    "seed": levels("train.seed", (0, 1, 2), "seed"),
+}
+RUNS = [run for run in product(AXES) if not (run["objective"] == "natural" and run["radius"] == "half")]
+FIELDS = {"train.epochs": 2, "eval.attacks": ("clean", "pgd20"), "eval.splits": ("test",)}
+
+
+def study(**changes):
+    return Study(
+        **{"title": "T", "base": "../configs/digits.py", "axes": AXES, "runs": RUNS, "fields": FIELDS} | changes
+    )
+
+
+def plan(of):
+    return design.plan(of, __file__.rsplit("/", 1)[0])
+
+
+def truth(run) -> np.ndarray:
+    """Robust accuracies: the gap is half as wide at half the radius, and narrow without attack, where all are high."""
+    if run.config.objective.name == "standard":
+        return 0.95 + 0.1 * (ORDER - ORDER.mean())
+    return ORDER.mean() + run.config.attack.radius * (ORDER - ORDER.mean())
+
+
+def write(workdir, run, rng, probabilities=truth):
+    """The files of a run that is done, two epochs of one step each."""
+    folder = running.folder(workdir, run)
+    folder.mkdir(parents=True)
+    files.write_atomically(folder / "config.json", files.to_json(config_lib.to_dict(run.config)))
+    labels = np.repeat(np.arange(len(NAMES)), IMAGES)
+    for epoch in (1, 2):
+        line = {"epoch": epoch, "step": epoch, "train_class_count": [64] * len(NAMES), "images_per_second": 100.0}
+        results.append_training(folder, line)
+        clean = rng.random(labels.size) < 0.95
+        robust = rng.random(labels.size) < np.clip(probabilities(run), 0, 1)[labels]
+        for attack, right in (("clean", clean | robust), ("pgd20", robust)):
+            record = results.make_record(
+                **{"step": epoch, "epoch": epoch, "weights": "raw", "split": "test", "attack": attack},
+                **{"class_names": NAMES, "labels": labels, "passes": 1.0, "idle": 0.0, "seconds": 1.0},
+                prediction=np.where(right, labels, (labels + 1) % len(NAMES)),
+                clean_prediction=np.where(clean | robust, labels, (labels + 1) % len(NAMES)),
+            )
+            results.append(folder, record)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    rng = np.random.default_rng(0)
+    for run in plan(study()):
+        write(folder, run, rng)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answer(workdir):
+    return answers.answer(study(), plan(study()), workdir)
+
+
+def test_the_order_of_the_classes_is_found(answer):
+    found = answer["data"][0]["agreement"]
+    assert (
+        found["w"] > 0.95 and found["p_value"] < 0.01 and found["interval"][0] <= found["w"] <= found["ceiling"] + 0.05
+    )
+    assert [row["name"] for row in sorted(found["classes"], key=lambda row: row["mean_rank"])] == list(NAMES)
+    assert found["classes"][0]["worst_in"] == 1.0
+
+
+def test_means_are_those_of_the_files(answer, workdir):
+    runs, attack = observed.observe(study(), plan(study()), workdir)
+    assert attack == "pgd20" and len(runs) == len(RUNS)
+    for row in answer["data"][0]["settings"]:
+        of = [run for run in runs if run.run.name in row["runs"]]
+        assert len(of) == row["seeds"] == 3
+        np.testing.assert_allclose(row["attacked"]["class_accuracy"], np.mean([run.accuracy for run in of], axis=0))
+        assert row["attacked"]["gap"] == pytest.approx(np.ptp(np.mean([run.accuracy for run in of], axis=0)))
+
+
+def test_variance_goes_to_the_class_and_to_its_change_with_the_radius(answer):
+    share = answer["data"][0]["components"]["share"]
+    assert sum(share.values()) == pytest.approx(1)
+    # Class: of 1 and 0.5 times the deviations, the part in common is their product, 0.5; the rest is class x radius.
+    deviations = np.var(ORDER, ddof=1)
+    expected = {"class": 0.5, "class x radius": (1 + 0.25) / 2 - 0.5}
+    total = sum(expected.values())
+    for name, value in expected.items():
+        assert share[name] == pytest.approx(value / total, abs=0.08), name
+    assert deviations > 0 and share["architecture"] < 0.02 and share["class x architecture"] < 0.02
+
+
+def test_axes_with_and_without_effect_are_told_apart(answer):
+    p = {row["axis"]: row["p_profile"] for row in answer["data"][0]["axes"]}
+    assert p["radius"] < 0.02 and p["architecture"] > 0.05
+
+
+def test_gaps_widen_with_attack_and_radius(answer):
+    of = answer["data"][0]
+    gap = of["widening"]["own"]["gap"]
+    # Of the whole radius and of half of it; natural runs are compared with both, though trained with neither.
+    assert gap["adversarial"] == pytest.approx(0.6 * (1 + 0.5) / 2, abs=0.04) and gap["natural"] < 0.03
+    assert gap["interval"][0] > 0 and of["widening"]["settings"] == 4 and of["widening"]["pairs"] == 12
+    slope = of["radius"]["figures"]["gap"]["slope"] * (38 / 255)
+    assert slope == pytest.approx(0.6, abs=0.08) and of["radius"]["figures"]["gap"]["p_value"] < 0.05
+
+
+def test_no_effect_gives_uniform_p_values():
+    """Of an axis that does nothing, over repeated studies: the mean of uniform numbers is 1/2."""
+    axes = {"nuisance": {"a": {}, "b": {"train.log_every_steps": 11}}, "seed": levels("train.seed", range(4), "seed")}
+    of = study(axes=axes, runs=product(axes))
+    planned, rng, found = plan(of), np.random.default_rng(1), []
+    for _ in range(60):
+        runs = []
+        for run in planned:
+            correct = rng.binomial(IMAGES, np.clip(ORDER + 0.03 * rng.normal(size=ORDER.size), 0, 1))
+            count = np.full(ORDER.size, IMAGES)
+            runs.append(observed.Observed(run, False, 0.1, NAMES, count, correct, correct, ((1, correct, correct),)))
+        found.append(answers._axes(runs)[0]["p_profile"])
+    assert abs(np.mean(found) - 0.5) < 4 * np.sqrt(1 / 12 / len(found)) and min(found) < 0.2 and max(found) > 0.8
+
+
+def test_page_table_and_sentences(answer, tmp_path):
+    path = study_pages.write(tmp_path, answer)
+    page = path.read_text()
+    assert "http" not in page.replace("http://www.w3.org", "") and "<script src" not in page
+    for word in ("Kendall", *NAMES, "whole", "mlp"):
+        assert word in page
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "classes.csv").read_text())))
+    assert len(rows) == len(answer["data"][0]["settings"]) * len(NAMES)
+    assert json.loads((tmp_path / "study.json").read_text()) == json.loads(files.to_json(answer))
+    said = " ".join(study_pages.sentences(answer))
+    assert "grows" in said and "cat (100 %)" in said and "architecture" in said
+    for name in ("classes-robust", "classes-natural", "correlations", "variance", "gap"):
+        assert (tmp_path / f"{name}.svg").stat().st_size and (tmp_path / f"{name}.png").stat().st_size
+
+
+def test_the_same_files_give_the_same_answer(answer, workdir):
+    assert answers.answer(study(), plan(study()), workdir) == answer
+
+
+def test_what_is_missing_is_said(workdir, tmp_path):
+    planned, rng = plan(study()), np.random.default_rng(2)
+    with pytest.raises(UserError, match="none of the"):
+        answers.answer(study(), planned, tmp_path)
+    write(tmp_path, planned[0], rng)
+    failed = running.folder(tmp_path, planned[1])
+    failed.mkdir()
+    files.write_atomically(failed / running.FAILED, files.to_json({"error": "disk full"}))
+    found = answers.answer(study(), planned, tmp_path)
+    assert found["done"] == 1 and found["failed"] == [{"run": planned[1].name, "error": "disk full"}]
+    assert found["data"][0]["agreement"] is None
+    page = study_pages.write(tmp_path, found).read_text()
+    assert "disk full" in page and f"{len(planned) - 1} of {len(planned)} runs are missing" in page
+
+
+def test_runs_of_other_classes_are_not_mixed(tmp_path):
+    planned, rng = plan(study()), np.random.default_rng(3)
+    write(tmp_path, planned[0], rng)
+    write(tmp_path, planned[1], rng)
+    where = running.folder(tmp_path, planned[1]) / results.RESULTS
+    where.write_text(where.read_text().replace('"cat"', '"lynx"'))
+    with pytest.raises(UserError, match="the same classes"):
+        answers.answer(study(), planned, tmp_path)
+
+
+def test_estimates_go_by_what_is_done(workdir):
+    planned = plan(study())
+    seconds = running.estimates(planned, workdir)
+    # Two epochs of 320 images at 100 a second, and four evaluations of a second.
+    assert all(value == pytest.approx(2 * 3.2 + 4) for value in seconds.values())
+    assert {running.status(workdir, run).state for run in planned} == {"done"}
