@@ -1,6 +1,7 @@
 """Studies as data: which runs they hold, what these are called, and how far they are."""
 
 import json
+import pathlib
 import textwrap
 
 import pytest
@@ -51,9 +52,7 @@ def test_axes_of_one_level_are_not_in_names_and_doubles_are_one_run():
 
 
 def test_a_level_may_start_from_another_config(tmp_path):
-    axes = {
-        "data": {"digits": {}, "mixture": {"config": str(config_lib.pathlib.Path("configs/gaussians.py").resolve())}}
-    }
+    axes = {"data": {"digits": {}, "mixture": {"config": str(pathlib.Path("configs/gaussians.py").resolve())}}}
     digits, mixture = planned(axes=axes, runs=product(axes))
     assert (digits.config.data.name, mixture.config.data.name) == ("digits", "gaussians")
     assert mixture.config.model.name == "linear"
@@ -112,9 +111,7 @@ def test_a_file_that_holds_no_study_is_refused(tmp_path):
         design.load(tmp_path / "nowhere.py")
 
 
-@pytest.mark.parametrize(
-    "path", sorted(design.pathlib.Path("configs/studies").glob("*.py")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", sorted(pathlib.Path("configs/studies").glob("*.py")), ids=lambda path: path.stem)
 def test_shipped_studies_are_valid(path):
     runs = design.plan(design.load(path), path.parent)
     running.check(runs, 1)
