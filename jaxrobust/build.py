@@ -330,6 +330,14 @@ def probe_step(config, num_classes: int, mesh):
     return parallel.spmd(step, mesh, in_specs=(whole, share, share), out_specs=share)
 
 
+def landscape_step(config, num_classes: int, mesh):
+    """The compiled look around images: (weights, images, labels, ids) -> see steps.make_landscape_step."""
+    judge = model(config, num_classes, mesh, dtype="float32")
+    step = steps.make_landscape_step(judge, config.threat.norm, config_lib.radius(config))
+    whole, share = parallel.REPLICATED, parallel.SHARDED
+    return parallel.spmd(step, mesh, in_specs=(whole, share, share, share), out_specs=share)
+
+
 def attack(config, num_classes: int, spec, towards: bool = False):
     """An attack of an evaluation, as its name in `eval.attacks` says; towards a class it is one on two classes."""
     return spec.build(config.threat.norm, 2 if towards else num_classes, config_lib.relative_step(config))

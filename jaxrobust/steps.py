@@ -15,6 +15,7 @@ from jaxrobust.attacks import masking, threats
 from jaxrobust.attacks.attack import Attack, Victims, one_against_rest
 from jaxrobust.attacks.pgd import LOOP
 from jaxrobust.data.augment import to_float
+from jaxrobust.explanations import landscape
 from jaxrobust.parallel import AXIS
 from jaxrobust.train_state import Weights
 
@@ -99,6 +100,24 @@ def make_probe_step(attack_model) -> Callable:
         return masking.probe(prepared_logits_fn(attack_model, weights, images, train=False), images, labels)
 
     return probe_step
+
+
+def make_landscape_step(judge_model, norm: str, radius: float) -> Callable:
+    """The function that looks around images: (weights, images [B, H, W, C], labels [B], ids [B]) -> Landscape.
+
+    Args:
+        judge_model: as of `make_judge_step`.
+        norm, radius: of the threat, see landscape.landscape.
+    """
+
+    def landscape_step(weights: Weights, images, labels, ids):
+        images = to_float(images)
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(ids)
+        with jax.default_matmul_precision("highest"):
+            logits_fn = prepared_logits_fn(judge_model, weights, images, train=False)
+            return landscape.landscape(logits_fn, norm, images, labels, keys, radius)
+
+    return landscape_step
 
 
 def make_attack_steps(

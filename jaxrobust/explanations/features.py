@@ -1,0 +1,122 @@
+"""Probes of what the head sees, and of the head: how far apart classes are, and how wide, among natural images.
+
+Features are [n, D], those of the penultimate layer; a head's kernel is [D, C], its columns are the classes'.
+"""
+
+import numpy as np
+
+from jaxrobust.explanations.probe import Missing, Probe
+
+
+def class_means(features, labels, num_classes: int) -> np.ndarray:
+    """Means [C, D]; nan for a class without images."""
+    sums = np.zeros((num_classes, features.shape[1]))
+    np.add.at(sums, labels, features)
+    count = np.bincount(labels, minlength=num_classes)[:, None]
+    return np.divide(sums, count, out=np.full_like(sums, np.nan), where=count > 0)
+
+
+def mean_distance(features, labels, num_classes: int) -> np.ndarray:
+    """Distance of the mean of each class to the nearest mean of another class, [C]."""
+    return _smallest(_distances(class_means(features, labels, num_classes)))
+
+
+def scatter(features, labels, num_classes: int) -> np.ndarray:
+    """Root mean square distance of the images of each class to its mean, [C]."""
+    means = class_means(features, labels, num_classes)
+    squares = np.square(features - means[labels]).sum(1)
+    count = np.bincount(labels, minlength=num_classes)
+    total = np.bincount(labels, squares, minlength=num_classes)
+    return np.sqrt(np.divide(total, count, out=np.full(num_classes, np.nan), where=count > 0))
+
+
+def separation(features, labels, num_classes: int) -> np.ndarray:
+    """Root of Fisher's ratio of each class to the class for which it is smallest, [C].
+
+    It is |m_a - m_b| / sqrt(v_a + v_b), with the means m and, along the line between them, the variances v (Fisher,
+    1936). Of two Gaussians of the same standard deviation s it is their distance over s sqrt(2). Infinite where both
+    classes are points along that line.
+    """
+    means = class_means(features, labels, num_classes)
+    variance = np.full((num_classes, num_classes), np.nan)  # [a, b]: of a, along the line from a to b
+    for c in range(num_classes):
+        lines = means - means[c]
+        lengths = np.linalg.norm(lines, axis=1, keepdims=True)
+        lines = np.divide(lines, lengths, out=np.zeros_like(lines), where=lengths > 0)
+        own = features[labels == c] - means[c]
+        if len(own):
+            variance[c] = np.square(own @ lines.T).mean(0)
+    distance, spread = _distances(means), np.sqrt(variance + variance.T)
+    ratio = np.divide(distance, spread, out=np.where(distance > 0, np.inf, 0.0), where=spread > 0)
+    return _smallest(np.where(np.isnan(distance), np.nan, ratio))
+
+
+def largest_cosine(kernel) -> np.ndarray:
+    """Largest cosine of the weights of each class to those of another one, [C]."""
+    weights = np.asarray(kernel, np.float64).T
+    norms = np.linalg.norm(weights, axis=1, keepdims=True)
+    weights = weights / np.where(norms > 0, norms, 1.0)
+    return -_smallest(-(weights @ weights.T))
+
+
+def _distances(means) -> np.ndarray:
+    squares = np.square(means).sum(1)
+    return np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * means @ means.T, 0.0))
+
+
+def _smallest(matrix) -> np.ndarray:
+    """Smallest entry of each row, but for the diagonal and nan; nan where there is none."""
+    counts = ~np.eye(len(matrix), dtype=bool) & ~np.isnan(matrix)
+    return np.where(counts.any(1), np.where(counts, matrix, np.inf).min(1), np.nan)
+
+
+def _of_features(function):
+    return lambda subject: function(*subject.train_features, len(subject.class_names))
+
+
+def _of_linear_head(function):
+    def measure(subject):
+        if subject.config.model.head != "linear":
+            raise Missing("a cosine head has neither norms nor biases")
+        return function(subject.head)
+
+    return measure
+
+
+def _probe(name, meaning, sign, measure):
+    return Probe(name, meaning, "features and head", "model", sign, measure)
+
+
+PROBES = (
+    _probe(
+        "feature_mean_distance",
+        "Distance of the class's mean of features to the nearest mean of another class.",
+        1,
+        _of_features(mean_distance),
+    ),
+    _probe(
+        "feature_scatter",
+        "Root mean square distance of the class's features to their mean.",
+        -1,
+        _of_features(scatter),
+    ),
+    _probe(
+        "separation",
+        "Root of Fisher's ratio of the class and the class it is least apart from, in features.",
+        1,
+        _of_features(separation),
+    ),
+    _probe(
+        "head_norm",
+        "Norm of the class's weights in the head.",
+        1,
+        _of_linear_head(lambda head: np.linalg.norm(np.float64(head.kernel), axis=0)),
+    ),
+    _probe("head_bias", "Bias of the class in the head.", 1, _of_linear_head(lambda head: np.float64(head.bias))),
+    _probe(
+        "head_cosine",
+        "Largest cosine of the class's weights in the head to those of another class.",
+        -1,
+        lambda subject: largest_cosine(subject.head.kernel),
+    ),
+)

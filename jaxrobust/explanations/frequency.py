@@ -1,0 +1,58 @@
+"""Probes of spatial frequency: what a class loses when fine or coarse detail is taken from its images.
+
+Frequencies are in cycles per pixel; the highest that an image can hold, Nyquist's, is 1/2.
+"""
+
+import numpy as np
+
+from jaxrobust.explanations.probe import Probe, by_class
+
+CUTOFF = 0.25  # half of Nyquist's
+
+
+def low_pass(images, cutoff: float = CUTOFF) -> np.ndarray:
+    """Images [n, H, W, C] in [0, 1] without the frequencies above the cutoff, clipped to [0, 1]."""
+    return np.clip(_low(images, cutoff), 0.0, 1.0).astype(np.float32)
+
+
+def high_pass(images, cutoff: float = CUTOFF) -> np.ndarray:
+    """Images [n, H, W, C] in [0, 1] of which those above the cutoff are left, around each channel's mean; clipped."""
+    images = np.asarray(images, np.float32)
+    high = images - _low(images, cutoff) + images.mean((1, 2), keepdims=True)
+    return np.clip(high, 0.0, 1.0).astype(np.float32)
+
+
+def _low(images, cutoff: float) -> np.ndarray:
+    images = np.asarray(images, np.float32)
+    down, right = (np.fft.fftfreq(side) for side in images.shape[1:3])
+    kept = np.hypot(down[:, None], right[None]) <= cutoff
+    return np.fft.ifft2(np.fft.fft2(images, axes=(1, 2)) * kept[None, :, :, None], axes=(1, 2)).real
+
+
+def _lost(kind):
+    def measure(subject):
+        labels, natural, filtered = subject.filtered(kind)
+        return by_class(np.float64(natural) - np.float64(filtered), labels, len(subject.class_names))
+
+    return measure
+
+
+FILTERS = {"low_pass": low_pass, "high_pass": high_pass}
+PROBES = (
+    Probe(
+        "low_pass_loss",
+        "Accuracy on natural images that is lost with the frequencies above half of Nyquist's.",
+        "spatial frequency",
+        "model",
+        -1,
+        _lost("low_pass"),
+    ),
+    Probe(
+        "high_pass_loss",
+        "Accuracy on natural images that is lost with the frequencies below half of Nyquist's.",
+        "spatial frequency",
+        "model",
+        0,
+        _lost("high_pass"),
+    ),
+)

@@ -1,0 +1,107 @@
+"""Probes of the training images alone: how many there are, and how much classes lie within each other.
+
+Points are [n, D]: pixels, or features of a model trained without attack.
+"""
+
+import numpy as np
+
+from jaxrobust.explanations import features as geometry
+from jaxrobust.explanations.probe import Probe, by_class
+
+NEIGHBOURS = 10
+LARGEST_SIDE = 64  # pixels; larger images are averaged over blocks first
+_AT_ONCE = 2**24  # distances in memory
+
+
+def neighbour_overlap(points, labels, num_classes: int, neighbours: int = NEIGHBOURS) -> np.ndarray:
+    """Share of the nearest neighbours of the images of each class that are of another class, [C].
+
+    A class of n images has no more than n - 1 neighbours of its own, so the fewer, the larger the share.
+    """
+    labels, shares = np.asarray(labels), []
+    neighbours = min(neighbours, len(labels) - 1)
+    for rows, squares in _squares(points):
+        nearest = np.argpartition(squares, neighbours - 1, axis=1)[:, :neighbours]
+        shares.append((labels[nearest] != labels[rows, None]).mean(1))
+    return by_class(np.concatenate(shares), labels, num_classes)
+
+
+def distance_ratio(points, labels, num_classes: int) -> np.ndarray:
+    """Median over each class of the distance to the nearest image of another class over that to one of its own, [C].
+
+    It is below 1 where images of others are nearer. nan for a class of a single image.
+    """
+    labels, ratios = np.asarray(labels), []
+    for rows, squares in _squares(points):
+        same = labels[rows, None] == labels[None]
+        own, other = np.where(same, squares, np.inf).min(1), np.where(same, np.inf, squares).min(1)
+        ratio = np.divide(other, own, out=np.where(other > 0, np.inf, 1.0), where=own > 0)
+        ratios.append(np.sqrt(np.where(np.isinf(own), np.nan, ratio)))
+    return by_class(np.concatenate(ratios), labels, num_classes, np.median)
+
+
+def shrink(images) -> np.ndarray:
+    """Images [n, H, W, C] as points [n, D], averaged over blocks where a side is longer than `LARGEST_SIDE`."""
+    images = np.asarray(images)
+    n, height, width, channels = images.shape
+    block = -(-max(height, width) // LARGEST_SIDE)
+    if block > 1:
+        rows, columns = height // block, width // block
+        images = images[:, : rows * block, : columns * block]
+        images = images.reshape(n, rows, block, columns, block, channels).mean((2, 4))
+    return np.float32(images).reshape(n, -1)
+
+
+def _squares(points):
+    """(row numbers, squared distances [rows, n] to all points, infinite to itself), a part of the rows at a time."""
+    points = np.float32(points)
+    # Centred, so that little is lost to rounding.
+    points = points - points.mean(0, keepdims=True)
+    lengths = np.square(points).sum(1)
+    for rows in np.array_split(np.arange(len(points)), -(-(len(points) ** 2) // _AT_ONCE)):
+        squares = np.maximum(lengths[rows, None] + lengths[None] - 2 * points[rows] @ points.T, 0.0)
+        squares[np.arange(len(rows)), rows] = np.inf
+        yield rows, squares
+
+
+def _of_pixels(function):
+    return lambda subject: function(*subject.train_pixels, len(subject.class_names))
+
+
+def _probe(name, meaning, sign, measure, looks_at="data"):
+    return Probe(name, meaning, "data", looks_at, sign, measure)
+
+
+PROBES = (
+    _probe(
+        "training_images",
+        "Number of training images.",
+        1,
+        lambda subject: np.float64(subject.dataset.train.counts(len(subject.class_names))),
+    ),
+    _probe(
+        "pixel_overlap",
+        f"Share of the {NEIGHBOURS} nearest training images, in pixels, that are of another class.",
+        -1,
+        _of_pixels(neighbour_overlap),
+    ),
+    _probe(
+        "pixel_mean_distance",
+        "Distance of the class's mean image to the nearest mean image of another class.",
+        1,
+        _of_pixels(geometry.mean_distance),
+    ),
+    _probe(
+        "pixel_ratio",
+        "Median distance, in pixels, to the nearest image of another class over that to the nearest of its own.",
+        1,
+        _of_pixels(distance_ratio),
+    ),
+    _probe(
+        "standard_overlap",
+        f"Share of the {NEIGHBOURS} nearest training images, in features of a standard model, of another class.",
+        -1,
+        lambda subject: neighbour_overlap(*subject.standard_features, len(subject.class_names)),
+        "model",
+    ),
+)

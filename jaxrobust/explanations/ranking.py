@@ -1,0 +1,137 @@
+"""Which probes go along with the robustness of the classes, and what they predict on a run that was held out.
+
+Arrays are [R, C]: R runs on the same C classes. Classes are what is compared, and more runs do not make them more.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import norm, rankdata
+
+PERMUTATIONS = 10_000
+_TOLERANCE = 1e-9  # of a statistic that equals the one found but for rounding
+
+
+class Association(NamedTuple):
+    """Rank correlation of a probe with robustness. nan where one of the two is the same for all classes.
+
+    Attributes:
+        correlation: Spearman's, the mean over runs.
+        low, high: its interval.
+        p_value: two-sided, of no relation.
+        of_runs: the correlation in each run, [R].
+        classes: how many took part.
+    """
+
+    correlation: float
+    low: float
+    high: float
+    p_value: float
+    of_runs: tuple[float, ...]
+    classes: int
+
+
+def associate(probe, robustness, rng: np.random.Generator, *, confidence: float = 0.95) -> Association:
+    """The rank correlation of a probe with robustness over classes, with its interval and p-value.
+
+    Interval: of classes drawn anew, Bonett and Wright (Psychometrika, 2000), tanh(atanh r +- z sqrt((1 + r^2/2) /
+    (C - 3))); (-1, 1) with fewer than four classes. Runs on the same classes may agree by these alone, so the mean over
+    runs is given the interval of a single one, which is too wide rather than too narrow.
+
+    p-value: the classes of the probe are permuted, in all runs alike, and the share that reaches the correlation is
+    counted; all permutations if there are at most `PERMUTATIONS`, else (b + 1) / (PERMUTATIONS + 1) of that many drawn.
+
+    Args:
+        probe, robustness: [R, C]; classes that are nan in any run take no part.
+        rng: of the permutations.
+    """
+    probe, robustness = np.atleast_2d(np.asarray(probe, float)), np.atleast_2d(np.asarray(robustness, float))
+    there = np.isfinite(probe).all(0) & np.isfinite(robustness).all(0)
+    classes = int(there.sum())
+    ranks = [_unit_ranks(values[:, there]) for values in (probe, robustness)]
+    of_runs = np.where(ranks[0].any(1) & ranks[1].any(1), (ranks[0] * ranks[1]).sum(1), np.nan)
+    tells = ~np.isnan(of_runs)
+    if not tells.any():
+        return Association(*[math.nan] * 4, tuple(of_runs.tolist()), classes)
+    found = float(np.clip(of_runs[tells].mean(), -1.0, 1.0))
+    # The mean over runs of the correlation when class a of the probe is paired with class b of robustness.
+    pairs = ranks[0][tells].T @ ranks[1][tells] / tells.sum()
+    orders, exhaustive = _orders(classes, rng)
+    reached = np.abs(pairs[orders, np.arange(classes)[None]].sum(1)) >= abs(found) - _TOLERANCE
+    p_value = reached.mean() if exhaustive else (reached.sum() + 1) / (len(orders) + 1)
+    return Association(found, *_interval(found, classes, confidence), float(p_value), tuple(of_runs.tolist()), classes)
+
+
+def held_out(probe, robustness) -> np.ndarray:
+    """Share of the variance between the classes of each run that the probe predicts by a line fitted to the others.
+
+    Robustness and probe are centred in each run, and the probe is divided by its standard deviation over the classes,
+    as the units of logits and features are another in each model. The slope is that of least squares on all other runs
+    together. R^2 is 1 - squared error / squared robustness: 0 is no better than calling all classes alike, and it may
+    be negative.
+
+    Args:
+        probe, robustness: [R, C] of at least two runs; classes that are nan in any run take no part.
+
+    Returns:
+        [R]; nan where nothing varies.
+    """
+    x, y = _centred(probe, robustness)
+    deviation = np.sqrt(np.square(x).mean(1, keepdims=True)) if x.size else np.zeros((len(x), 1))
+    x = np.divide(x, deviation, out=np.zeros_like(x), where=deviation > _TOLERANCE * np.abs(x).max(initial=0))
+    products, squares = (x * y).sum(1), np.square(x).sum(1)
+    others = squares.sum() - squares
+    slope = np.divide(products.sum() - products, others, out=np.full(len(x), np.nan), where=others > 0)
+    return _explained(y, slope[:, None] * x)
+
+
+def held_out_by_class(robustness) -> np.ndarray:
+    """R^2 [R] as of `held_out`, if each class is taken to be what it is on average in the other runs.
+
+    It is what the classes have in common over runs, and a yardstick: a probe that predicts as much leaves little over.
+    """
+    _, y = _centred(robustness, robustness)
+    return _explained(y, (y.sum(0, keepdims=True) - y) / (len(y) - 1))
+
+
+def _centred(*values):
+    values = [np.asarray(array, float) for array in values]
+    there = np.all([np.isfinite(array).all(0) for array in values], axis=0)
+    return [
+        array[:, there] - array[:, there].mean(1, keepdims=True) if there.any() else array[:, :0] for array in values
+    ]
+
+
+def _explained(y, predicted) -> np.ndarray:
+    total = np.square(y).sum(1)
+    return 1 - np.divide(np.square(y - predicted).sum(1), total, out=np.full(len(y), np.nan), where=total > 0)
+
+
+def _unit_ranks(values) -> np.ndarray:
+    """Ranks [R, C] of the classes, mean 0 and length 1; 0 where all are alike. Their products are correlations."""
+    if values.shape[1] == 0:
+        return values
+    ranks = rankdata(np.round(values, 12), axis=1) - (values.shape[1] + 1) / 2
+    lengths = np.linalg.norm(ranks, axis=1, keepdims=True)
+    return np.divide(ranks, lengths, out=np.zeros_like(ranks), where=lengths > 0)
+
+
+def _orders(classes: int, rng) -> tuple[np.ndarray, bool]:
+    """Permutations of the classes [B, C], and whether they are all there are."""
+    if math.factorial(min(classes, 20)) <= PERMUTATIONS:
+        return np.array(list(itertools.permutations(range(classes)))), True
+    return rng.permuted(np.broadcast_to(np.arange(classes), (PERMUTATIONS, classes)), axis=1), False
+
+
+def _interval(correlation: float, classes: int, confidence: float) -> tuple[float, float]:
+    if classes < 4:
+        return -1.0, 1.0
+    if abs(correlation) > 1 - 1e-9:  # atanh has no end there; the interval of the next smaller one that ranks can give
+        correlation = math.copysign(1 - 12 / (classes * (classes**2 - 1)), correlation)
+        low, high = _interval(correlation, classes, confidence)
+        return (low, 1.0) if correlation > 0 else (-1.0, high)
+    half = norm.ppf((1 + confidence) / 2) * math.sqrt((1 + correlation**2 / 2) / (classes - 3))
+    centre = math.atanh(correlation)
+    return math.tanh(centre - half), math.tanh(centre + half)

@@ -1,0 +1,296 @@
+"""What probes look at: a scored checkpoint of a run, its data, and other models where they are given.
+
+Everything is computed when a probe first asks for it, and kept. What a run does not have raises `probe.Missing`.
+"""
+
+import functools
+import pathlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrobust import audit_results, blocks, build, console, data, files, parallel, results, workdirs, worst_case
+from jaxrobust import checkpoints as checkpoints_lib
+from jaxrobust import config as config_lib
+from jaxrobust.attacks import suites
+from jaxrobust.data import randomness, splits
+from jaxrobust.data.augment import to_float
+from jaxrobust.errors import FieldError, UserError
+from jaxrobust.explanations import frequency, neighbours, transfer
+from jaxrobust.explanations.landscape import Landscape
+from jaxrobust.explanations.probe import Missing
+from jaxrobust.remedies.heads import Head
+from jaxrobust.runs import Checkpoint, Run
+
+OWN_FIELDS = ("data.data_dir", "eval.batch_size")
+
+
+class Model(NamedTuple):
+    """A checkpoint that can be asked.
+
+    Attributes:
+        workdir: of its run.
+        weights: on the devices.
+    """
+
+    workdir: str
+    config: object
+    dataset: data.DataSet
+    mesh: object
+    weights: object
+
+    def look(self, split: data.Split, ids, change=lambda images: images, what: str = "features"):
+        """Features [n, D] and logits [n, C] of the images `ids` of a split, changed by a function of [b, H, W, C]."""
+        step = build.features_step(self.config, self.dataset.num_classes, self.mesh)
+        found = []
+        for _, images in self.blocks(split, ids, what):
+            found.append(self.of_each(step, (change(images),)))
+        features, logits = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        if not np.isfinite(logits).all():
+            raise UserError(f"{self.workdir}: the model's logits are not finite numbers, so nothing can be explained")
+        return features, logits
+
+    def blocks(self, split: data.Split, ids, what: str):
+        """(ids, images) block by block, with progress."""
+        with console.progress(f"{self.workdir}, {what}", max(len(ids), 1), "images") as advance:
+            for block, _, images in blocks.each(split, ids, self.config.eval.batch_size):
+                yield block, images
+                advance(len(block))
+
+    def of_each(self, step, arrays):
+        """See worst_case.of_each."""
+        return worst_case.of_each(step, self.weights, arrays, self.mesh, self.config.eval.batch_size)
+
+
+def open_model(
+    workdir, overrides: dict, *, step: int | None = None, weights: str | None = None, field: str | None = None
+) -> Model:
+    """A checkpoint of a run: the best, else the last, or the one given.
+
+    Args:
+        overrides: of `OWN_FIELDS`, by dotted name.
+        field: the option that the run was given by, for messages.
+
+    Raises:
+        UserError: there is no such run or checkpoint.
+    """
+    workdir = pathlib.Path(workdir)
+    stored = files.read_json(workdir / "config.json")
+    if stored is None:
+        remedy = "give the folder of a trained or imported run"
+        raise (
+            FieldError(field, str(workdir), "holds no run", remedy)
+            if field
+            else UserError(f"workdir = {str(workdir)!r}: holds no run; {remedy}")
+        )
+    run = workdirs.open_run(workdir, stored, overrides, may_differ=OWN_FIELDS)
+    steps = run.checkpoints.steps()
+    if steps and step is not None and step not in steps:
+        there = ", ".join(map(str, steps))
+        raise UserError(
+            f"workdir = {str(workdir)!r}: step {step} was scored, but its checkpoint is gone; there are {there}"
+        )
+    step, weights = workdirs.choose(workdir, steps, step, weights)
+    try:
+        state = run.checkpoints.restore(step, run.like)
+    except checkpoints_lib.DamagedCheckpoint as error:
+        raise UserError(f"workdir = {str(workdir)!r}: {error}; name a run whose checkpoint is whole") from error
+    _, chosen = workdirs.take(state, weights)
+    return Model(str(workdir), run.config, run.dataset, run.mesh, parallel.replicate(jax.device_get(chosen), run.mesh))
+
+
+class Subject:
+    """A scored checkpoint.
+
+    Attributes:
+        run: its files.
+        checkpoint: which.
+        attack: under which robustness counts.
+        class_names: of the classes.
+        robustness: [C], accuracy under the attack; nan for a class without scored images.
+        count: scored images [C].
+
+    Args:
+        overrides: see `open_model`.
+        examples: how many images of a split are looked at, stratified; 0 for all.
+        others: models on the same classes, by the option that they were given by, "standard" and "other".
+
+    Raises:
+        UserError: its checkpoint is not there, or another model is of other classes or images.
+    """
+
+    def __init__(self, run: Run, checkpoint: Checkpoint, attack: str, overrides, examples: int, others: dict):
+        self.run, self.checkpoint, self.attack = run, checkpoint, attack
+        record = run.scores[checkpoint][attack].record
+        self.class_names = tuple(record["classes"])
+        self.count = np.array(record["count"])
+        correct = np.array(record["correct"])
+        self.correct = correct
+        self.robustness = np.divide(correct, self.count, out=np.full(len(correct), np.nan), where=self.count > 0)
+        self._examples, self._others = examples, others
+        self.model = open_model(run.workdir, overrides, step=checkpoint.step, weights=checkpoint.weights)
+        self.config, self.dataset = self.model.config, self.model.dataset
+        if tuple(self.dataset.class_names) != self.class_names:
+            raise UserError(f"{run.workdir}: its results are of other classes than its data; evaluate it again")
+        self.radius = config_lib.radius(self.config)
+        for name, other in others.items():
+            _check_alike(f"--{name}", other, self.model)
+
+    @property
+    def head(self) -> Head:
+        head = jax.device_get(self.model.weights.params["head"])
+        return Head(np.asarray(head["kernel"]), np.asarray(head["bias"]))
+
+    @functools.cached_property
+    def train_ids(self) -> np.ndarray:
+        """The training images that are looked at."""
+        return self._subset(self.dataset.train.labels, "explain train")
+
+    @functools.cached_property
+    def test_ids(self) -> np.ndarray:
+        """The images that are looked at, of the split that was scored.
+
+        Of a split of which a part was scored it is the other part, if each class has as many images there: then chance
+        in the draw of the images does not make a probe and robustness agree.
+        """
+        whole = getattr(self.dataset, self.run.split).labels
+        scored = results.read_examples(self.run.workdir, *self.checkpoint, self.run.split).get("index")
+        rest = np.arange(len(whole)) if scored is None else np.setdiff1d(np.arange(len(whole)), scored)
+        enough = np.bincount(whole[rest], minlength=len(self.count)) >= self.count
+        if scored is not None and not enough.all():
+            rest = np.sort(scored)
+        return rest[self._subset(whole[rest], "explain test")]
+
+    @property
+    def test_is_scored(self) -> bool:
+        """Whether robustness was scored on the images that are looked at."""
+        scored = results.read_examples(self.run.workdir, *self.checkpoint, self.run.split).get("index")
+        return scored is None or bool(np.isin(self.test_ids, scored).any())
+
+    def _subset(self, labels, purpose: str) -> np.ndarray:
+        rng = randomness.generator(self.config.eval.seed, purpose)
+        return splits.stratified_subset(labels, self._examples, len(self.class_names), rng)
+
+    @functools.cached_property
+    def confusion(self) -> np.ndarray:
+        """Counts [C, C] under the attack."""
+        matrix = self.run.confusion(self.checkpoint, self.attack)
+        if matrix is None:
+            raise Missing("the run's folder holds no predictions under the attack")
+        return matrix
+
+    @functools.cached_property
+    def training_accuracy(self) -> np.ndarray:
+        """[C], of the checkpoint's epoch, else the last."""
+        lines = {line["epoch"]: line for line in self.run.training if "train_class_accuracy" in line}
+        if not lines:
+            raise Missing("the weights were trained elsewhere, or the record of the training is gone")
+        line = lines.get(self.run.epoch(self.checkpoint)) or lines[max(lines)]
+        return np.array([np.nan if value is None else value for value in line["train_class_accuracy"]], float)
+
+    @functools.cached_property
+    def audit(self) -> dict | None:
+        """The content of audit.json, if it is of this checkpoint."""
+        found = audit_results.read(self.run.workdir)
+        return found if found and (found["step"], found["weights"]) == tuple(self.checkpoint) else None
+
+    @functools.cached_property
+    def train_features(self) -> tuple[np.ndarray, np.ndarray]:
+        """(features [n, D] float64, labels [n]) of training images."""
+        return self._features_of(self.model)
+
+    @functools.cached_property
+    def standard_features(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same of the other model that was trained without attack."""
+        return self._features_of(self._other("standard"))
+
+    def _features_of(self, model: Model):
+        features, _ = model.look(self.dataset.train, self.train_ids)
+        return np.float64(features), self.dataset.train.labels[self.train_ids]
+
+    @functools.cached_property
+    def train_pixels(self) -> tuple[np.ndarray, np.ndarray]:
+        """(pixels [n, D] in [0, 1], labels [n]) of training images, see neighbours.shrink."""
+        found = [
+            neighbours.shrink(np.asarray(to_float(images)))
+            for _, images in self.model.blocks(self.dataset.train, self.train_ids, "pixels")
+        ]
+        return np.concatenate(found), self.dataset.train.labels[self.train_ids]
+
+    @functools.cached_property
+    def landscape(self) -> tuple[np.ndarray, Landscape]:
+        """(labels [n], arrays [n])."""
+        step = build.landscape_step(self.config, len(self.class_names), self.model.mesh)
+        split, found = self._test, []
+        for block, images in self.model.blocks(split, self.test_ids, "landscape"):
+            labels = split.labels[block]
+            found.append(self.model.of_each(step, (images, np.int32(labels), np.int32(block))))
+        return split.labels[self.test_ids], jax.tree.map(lambda *arrays: np.concatenate(arrays), *found)
+
+    @functools.cached_property
+    def natural(self) -> np.ndarray:
+        """Predictions [n] on the test images."""
+        return self.model.look(self._test, self.test_ids, what="predictions")[1].argmax(1)
+
+    def filtered(self, kind: str):
+        """(labels, right as they are, right once filtered) [n], of the test images; kind is of frequency.FILTERS."""
+        labels = self._test.labels[self.test_ids]
+
+        def change(images):
+            return frequency.FILTERS[kind](np.asarray(to_float(images)))
+
+        _, logits = self.model.look(self._test, self.test_ids, change, kind.replace("_", "-"))
+        return labels, self.natural == labels, logits.argmax(1) == labels
+
+    def transfer(self, direction: str):
+        """(labels, natural and adversarial predictions of the model that is to be fooled) [n].
+
+        Images are made on this model ("out") or on the other one ("in"), with this run's threat, and only of those that
+        the model they are made on gets right.
+        """
+        other = self._other("other")
+        if pathlib.Path(other.workdir).resolve() == self.run.workdir.resolve():
+            raise Missing("the other model is this one")
+        if self.radius == 0:
+            raise Missing("threat.eps_255 = 0, so there is no ball to attack in")
+        source, target = (self.model, other) if direction == "out" else (other, self.model)
+        config = source.config.copy_and_resolve_references()
+        config.update({"threat": self.config.threat.to_dict()})
+        spec = suites.parse(transfer.ATTACK, config.threat.norm).members[0]
+        begin, _ = build.attack_steps(config, len(self.class_names), source.mesh, spec, spec.iterations)
+        key = jax.random.key(config.eval.seed)
+
+        def adversarial(weights, *arrays):
+            return begin(weights, *arrays, key, np.int32(0))[0].adversarial
+
+        split, natural, found = self._test, [], []
+        step = build.features_step(source.config, len(self.class_names), source.mesh)
+        judge = build.features_step(target.config, len(self.class_names), target.mesh)
+        for block, images in source.blocks(split, self.test_ids, f"transfer {direction}"):
+            labels = split.labels[block]
+            right = source.of_each(step, (images,))[1].argmax(1) == labels
+            arrays = (images, np.int32(labels), np.int32(block), np.full(len(block), self.radius, np.float32))
+            made = source.of_each(adversarial, arrays)
+            before = target.of_each(judge, (images,))[1].argmax(1)
+            # -1 is no class: what the source gets wrong as it is does not count.
+            natural.append(np.where(right, before, -1))
+            found.append(target.of_each(judge, (made,))[1].argmax(1))
+        return split.labels[self.test_ids], np.concatenate(natural), np.concatenate(found)
+
+    @property
+    def _test(self) -> data.Split:
+        return getattr(self.dataset, self.run.split)
+
+    def _other(self, name: str) -> Model:
+        if name not in self._others:
+            raise Missing(f"give --{name} RUN")
+        return self._others[name]
+
+
+def _check_alike(field: str, other: Model, model: Model) -> None:
+    ours, theirs, remedy = model.dataset, other.dataset, f"give a run on the classes and images of {model.workdir}"
+    if tuple(theirs.class_names) != tuple(ours.class_names):
+        raise FieldError(field, other.workdir, "is of other classes", remedy)
+    if theirs.image_shape != ours.image_shape:
+        raise FieldError(field, other.workdir, f"takes images {theirs.image_shape}, not {ours.image_shape}", remedy)

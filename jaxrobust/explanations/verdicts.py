@@ -1,0 +1,102 @@
+"""Probes of results: where the errors under attack go to, and how much of the training carries over to new images.
+
+Rows of a confusion matrix [C, C] are true classes, columns predictions under attack.
+"""
+
+import numpy as np
+
+from jaxrobust.explanations.probe import Missing, Probe
+
+
+def flow_in(confusion) -> np.ndarray:
+    """Share of the images of other classes that are predicted as each class, [C]."""
+    confusion = np.asarray(confusion, np.float64)
+    others = confusion.sum() - confusion.sum(1)
+    return _ratio(confusion.sum(0) - np.diag(confusion), others)
+
+
+def flow_out(confusion) -> np.ndarray:
+    """Share of the images of each class that are predicted as another one, [C]."""
+    confusion = np.asarray(confusion, np.float64)
+    return _ratio(confusion.sum(1) - np.diag(confusion), confusion.sum(1))
+
+
+def largest_rival(confusion) -> np.ndarray:
+    """Share of the errors of each class that go to the one class that gets most of them, [C]; nan without errors."""
+    errors = np.asarray(confusion, np.float64) * (1 - np.eye(len(confusion)))
+    return _ratio(errors.max(1), errors.sum(1))
+
+
+def _ratio(part, whole) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+
+
+def _largest_rival(subject):
+    if len(subject.class_names) < 3:
+        raise Missing("of two classes all errors go to the other one")
+    return largest_rival(subject.confusion)
+
+
+def _breaking_radius(subject):
+    if subject.audit is None:
+        raise Missing("no audit of this checkpoint; run --mode audit")
+    radii = subject.audit["curve"]["half"]["class_radius"]
+    # Beyond the largest radius tried: larger than all others, which is all that ranks need.
+    beyond = 2 * max(subject.audit["curve"]["radii"])
+    count = np.array(subject.audit["count"])
+    return np.where(count > 0, [beyond if radius is None else radius for radius in radii], np.nan)
+
+
+PROBES = (
+    Probe(
+        "train_robustness",
+        "Accuracy of the class on the images of its last epoch of training, as the training attacked them.",
+        "results",
+        "results",
+        1,
+        lambda subject: subject.training_accuracy,
+    ),
+    Probe(
+        "flow_in",
+        "Share of the images of all other classes that the attack turns into this class.",
+        "results",
+        "results",
+        0,
+        lambda subject: flow_in(subject.confusion),
+    ),
+    Probe(
+        "largest_rival",
+        "Share of the class's errors under attack that go to the single class that gets most of them.",
+        "results",
+        "results",
+        -1,
+        _largest_rival,
+    ),
+    Probe(
+        "flow_out",
+        "Share of the class's images that the attack turns into another class: one minus its robustness.",
+        "results",
+        "results",
+        -1,
+        lambda subject: flow_out(subject.confusion),
+        built_in=True,
+    ),
+    Probe(
+        "train_test_gap",
+        "Accuracy in the last epoch of training, as it attacked its images, less that under attack on the scored ones.",
+        "results",
+        "results",
+        -1,
+        lambda subject: subject.training_accuracy - subject.robustness,
+        built_in=True,
+    ),
+    Probe(
+        "breaking_radius",
+        "Median over the class of the smallest radius that breaks an image, from the audit's security curve.",
+        "results",
+        "results",
+        1,
+        _breaking_radius,
+        built_in=True,
+    ),
+)

@@ -1,0 +1,96 @@
+"""Rank correlations with intervals and p-values of known level, and predictions of held-out runs."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxrobust.explanations import ranking
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_one_run_is_spearmans_correlation_with_its_exact_p_value():
+    x, y = rng(1).normal(size=(2, 6))
+    y[3] = y[1]
+    found = ranking.associate(x, y, rng())
+    assert found.correlation == pytest.approx(stats.spearmanr(x, y).statistic)
+    reached = stats.permutation_test((x,), lambda x: stats.spearmanr(x, y).statistic, permutation_type="pairings")
+    # scipy doubles the smaller tail.
+    assert found.p_value == pytest.approx(reached.pvalue, rel=0.2)
+    assert found.low < found.correlation < found.high and found.classes == 6
+    # Any rising function of the probe is the same probe, and a falling one has the other sign.
+    assert ranking.associate(np.exp(x), y, rng())[:4] == pytest.approx(found[:4])
+    assert ranking.associate(-x, y, rng()).correlation == pytest.approx(-found.correlation)
+
+
+def test_the_order_of_classes_does_not_matter():
+    x, y = rng(2).normal(size=(2, 3, 6))
+    order = rng(3).permutation(6)
+    assert ranking.associate(x, y, rng())[:4] == pytest.approx(ranking.associate(x[:, order], y[:, order], rng())[:4])
+    np.testing.assert_allclose(ranking.held_out(x, y), ranking.held_out(x[:, order], y[:, order]))
+
+
+def test_equal_runs_are_one():
+    x, y = rng(4).normal(size=(2, 10))
+    one, many = (ranking.associate(np.tile(x, (n, 1)), np.tile(y, (n, 1)), rng()) for n in (1, 5))
+    assert many[:4] == pytest.approx(one[:4])
+
+
+def test_p_values_of_no_relation_keep_their_level():
+    draws = rng(5).normal(size=(600, 2, 4, 6)) + rng(6).normal(size=(600, 2, 1, 6))  # four runs on the same classes
+    p_values = np.array([ranking.associate(*draw, rng()).p_value for draw in draws])
+    for level in (0.05, 0.2, 0.5):
+        assert (p_values <= level).mean() <= level + 3 * math.sqrt(level * (1 - level) / 600)
+    assert abs((p_values <= 0.5).mean() - 0.5) < 0.07
+
+
+def test_intervals_cover():
+    correlation, classes = 0.6, 12
+    truth = 6 / math.pi * math.asin(correlation / 2)
+    x, noise = rng(7).normal(size=(2, 4000, classes))
+    y = correlation * x + math.sqrt(1 - correlation**2) * noise
+    ranks = [ranking._unit_ranks(values) for values in (x, y)]
+    ends = np.array([ranking._interval(r, classes, 0.95) for r in (ranks[0] * ranks[1]).sum(1)])
+    assert ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean() == pytest.approx(0.95, abs=0.015)
+
+
+def test_perfect_order_and_too_few_classes():
+    found = ranking.associate([1, 2, 3, 4, 5], [0.1, 0.2, 0.3, 0.4, 0.5], rng())
+    assert found.correlation == pytest.approx(1) and found.high == 1 and -1 < found.low < 0.95
+    assert found.p_value == pytest.approx(2 / 120)
+    two = ranking.associate([1, 2], [0.3, 0.1], rng())
+    assert (two.correlation, two.low, two.high, two.p_value) == (pytest.approx(-1), -1, 1, 1)
+
+
+def test_probes_that_say_nothing():
+    same = ranking.associate([2, 2, 2, 2], [0.1, 0.2, 0.3, 0.4], rng())
+    assert math.isnan(same.correlation) and math.isnan(same.p_value)
+    absent = ranking.associate([1, np.nan, 3, 2, 4], [0.1, 0.2, np.nan, 0.4, 0.5], rng())
+    assert absent.classes == 3 and absent.correlation == pytest.approx(1)
+    assert ranking.associate([np.nan] * 3, [1, 2, 3], rng()).classes == 0
+    assert np.isnan(ranking.held_out([[1, 1], [2, 2]], [[0, 1], [0, 1]])).all()
+
+
+def test_a_line_common_to_all_runs_predicts_everything():
+    x = stats.zscore(rng(8).normal(size=(3, 8)), axis=1)
+    y = 0.3 * x + np.array([[0.1], [0.5], [0.9]])  # levels of runs do not count
+    np.testing.assert_allclose(ranking.held_out(x, y), 1)
+    # Nor do the units of the probe.
+    units, levels = np.array([[1.0], [1e3], [1e-3]]), np.array([[0.0], [7], [-5]])
+    np.testing.assert_allclose(ranking.held_out(units * x + levels, y), 1)
+    # The slope is that of the others alone.
+    y[2] = -y[2]
+    assert ranking.held_out(x, y)[2] == pytest.approx(1 - 2**2)
+
+
+def test_the_yardstick_is_the_mean_of_the_other_runs():
+    y = rng(9).normal(size=(3, 7))
+    centred = y - y.mean(1, keepdims=True)
+    predicted = (centred[1] + centred[2]) / 2
+    expected = 1 - np.square(centred[0] - predicted).sum() / np.square(centred[0]).sum()
+    assert ranking.held_out_by_class(y)[0] == pytest.approx(expected)
+    np.testing.assert_allclose(ranking.held_out_by_class(np.tile(y[:1], (4, 1))), 1)
