@@ -43,12 +43,20 @@ def dataset(config) -> data.DataSet:
         image_size=config.data.image_size,
         imbalance_profile=config.data.imbalance,
         imbalance_ratio=config.data.imbalance_ratio,
+        drop=config.data.drop,
+        merge=config.data.merge,
+        shares=config.data.shares,
         progress=console.progress,
     )
 
 
 def description(config, images=None, num_classes: int | None = None) -> data.Description:
-    """The data set's shape, classes and size without its data; `images` and `num_classes` as in `data.describe`."""
+    """The data set's shape, classes and size without its data; `images` and `num_classes` as in `data.describe`.
+
+    Where classes are regrouped or thinned, what is left is known from the data alone.
+    """
+    if (config.data.drop or config.data.merge or config.data.shares) and images is None and num_classes is None:
+        return data.described(dataset(config))
     return data.describe(
         config.data.name,
         data_dir=config.data.data_dir,

@@ -39,6 +39,9 @@ def default() -> ml_collections.ConfigDict:
     c.data.seed = 0  # draws the validation split, the long-tailed subset and the Gaussian mixtures, not the training
     c.data.imbalance = "none"  # long-tailed subset of the training set, label 0 largest: none | exponential | step
     c.data.imbalance_ratio = 0.1  # its smallest class over its largest, in (0, 1]; see data/imbalance.py
+    c.data.drop = ()  # classes to leave out, by name or label; in all splits
+    c.data.merge = ()  # groups of classes to make one, as "cat+dog"; in all splits
+    c.data.shares = ()  # of the training images of some classes, as "cat:0.5"
     c.data.streaming = False  # tfds only: leave images in their files until needed, for sets that do not fit in memory
     c.data.image_size = 0  # streamed only: side to resize to, centre crop included; 0: the one size that the files hold
     c.data.augment = ()  # of "crop", "flip", and "resized_crop" (streamed only, first); applied in the order given
@@ -155,6 +158,9 @@ def default() -> ml_collections.ConfigDict:
     c.remedy.spectral.weight = 0.3
     c.remedy.fair_tat = ml_collections.ConfigDict()
     c.remedy.fair_tat.radius_base = 0.5
+    c.remedy.fixed = ml_collections.ConfigDict()  # knobs set by hand, for interventions
+    c.remedy.fixed.radius = ()  # factors on the radius of some classes, as "3:1.5" for label 3
+    c.remedy.fixed.weight = ()  # weights of some classes on the losses
 
     c.optimizer = ml_collections.ConfigDict()
     c.optimizer.name = "sgd"  # sgd | adamw

@@ -210,10 +210,13 @@ def facts(config: dict, origin: dict | None) -> list[tuple[str, str]]:
 
 
 def _data(config: dict) -> str | None:
-    name, profile = field(config, "data.name"), field(config, "data.imbalance", "none")
-    if profile == "none":
-        return name
-    return f"{name}, {profile} imbalance of ratio {field(config, 'data.imbalance_ratio'):g} in training"
+    parts = [field(config, "data.name")]
+    for what, written in (("drop", "without"), ("merge", "merged"), ("shares", "shares in training")):
+        if classes := field(config, f"data.{what}"):
+            parts.append(f"{written} {', '.join(classes)}")
+    if (profile := field(config, "data.imbalance", "none")) != "none":
+        parts.append(f"{profile} imbalance of ratio {field(config, 'data.imbalance_ratio'):g} in training")
+    return ", ".join(parts) if parts[0] else None
 
 
 def _changes(origin: dict | None) -> tuple[list[dict], dict | None]:

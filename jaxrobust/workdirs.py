@@ -101,7 +101,7 @@ def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
         problem = f"its model.{differ[0]} is {other.model[differ[0]]!r}, here {config.model[differ[0]]!r}"
         raise FieldError(field, str(workdir), problem, "start from weights of the same model")
     if len(dataset.validation) and (workdir / results.TRAINING).exists():
-        for name in ("name", "seed", "validation_per_class"):
+        for name in ("name", "seed", "validation_per_class", "drop", "merge"):
             if other.data[name] != config.data[name]:
                 problem = f"its data.{name} is {other.data[name]!r}, so it has trained on images held out here"
                 raise FieldError(field, str(workdir), problem, f"set --config.data.{name}={other.data[name]}")

@@ -224,6 +224,7 @@ def config_of(name):
     config.remedy.observe = "validation" if "frl" in name else "training"
     config.model.head = "cosine" if "robal" in name else "linear"
     config.remedy.dafa.begin = 0.34
+    config.remedy.fixed.radius = ("1:1.5",)
     config.train.epochs, config.eval.every_epochs = 3, 0
     return config
 
@@ -236,7 +237,7 @@ TOGETHER = (
     "fair_ard+fair_tat",
     "dafa+balanced_softmax",
     "spectral+robal",
-    "reat",
+    "reat+fixed",
 )
 
 

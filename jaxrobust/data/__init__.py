@@ -10,11 +10,11 @@ TensorFlow is imported by the `tfds:` source alone, and only when it reads.
     data.train.counts(data.num_classes)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from jaxrobust.data import checks, imbalance, randomness, sources, splits
+from jaxrobust.data import checks, classes, imbalance, randomness, sources, splits
 from jaxrobust.data.dataset import DataSet, Split
-from jaxrobust.data.describe import Description, describe, is_there, random_dataset
+from jaxrobust.data.describe import Description, describe, described, is_there, random_dataset
 from jaxrobust.data.sources import Gaussians, check_name, check_streaming
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "check_name",
     "check_streaming",
     "describe",
+    "described",
     "is_there",
     "load",
     "random_dataset",
@@ -42,6 +43,9 @@ def load(
     image_size: int = 0,
     imbalance_profile: str = "none",
     imbalance_ratio: float = 1.0,
+    drop: Sequence[str] = (),
+    merge: Sequence[str] = (),
+    shares: Sequence[str] = (),
     progress: Callable = sources.no_progress,
 ) -> DataSet:
     """Reads and checks a data set, takes the validation split from its training set, and makes the rest long-tailed.
@@ -56,6 +60,8 @@ def load(
         streaming: leave the images in their files until they are needed; `tfds:` sets alone.
         image_size: side that streamed images are resized to; 0 leaves them as they are.
         imbalance_profile, imbalance_ratio: of the training set that is left, see `imbalance`.
+        drop, merge: of classes, see `classes.regroup`; before anything else.
+        shares: of the training images of classes, see `classes.thinned`; after the validation split is taken.
         progress: (title, total, unit) -> context that gives advance(amount): shows the indexing of files to stream.
 
     Raises:
@@ -67,6 +73,9 @@ def load(
     else:
         raw = sources.read(name, data_dir=data_dir, seed=seed, gaussians=gaussians)
     class_names, train, test = checks.checked(raw, name)
+    if drop or merge:
+        class_names, new_label = classes.regroup(class_names, drop, merge)
+        train, test = (classes.relabelled(split, new_label) for split in (train, test))
     train, validation = splits.hold_out(
         train, validation_per_class, class_names, randomness.generator(seed, "validation")
     )
@@ -77,4 +86,5 @@ def load(
         ratio=imbalance_ratio,
         rng=randomness.generator(seed, "imbalance"),
     )
+    train = classes.thinned(train, class_names, shares, randomness.generator(seed, "shares"))
     return DataSet(name, class_names, train, validation, test)

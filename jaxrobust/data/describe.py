@@ -126,6 +126,13 @@ def describe(
     return Description(name, (height, width, channels), classes, int(left.sum()), pixel_type)
 
 
+def described(dataset: DataSet) -> Description:
+    """What a data set at hand is."""
+    train = dataset.train
+    kind = "uint8" if train.images.dtype == np.uint8 else "float32"
+    return Description(dataset.name, dataset.image_shape, dataset.num_classes, len(train), kind)
+
+
 def is_there(name: str, data_dir: str = "") -> bool:
     """Whether a data set can be loaded without a download, as far as its name tells; files are not looked into."""
     form, argument = check_name(name)

@@ -7,8 +7,8 @@
 Both are pure and jittable. Knobs and memory (any pytree) are part of the train state and of its checkpoints.
 
 A remedy is made of rules. Those of long_tail.py make up for rare classes: what is rare is said by counts.py. Those of
-difficulty.py and confusion.py look at how classes do, and at which is taken for which. Several act together,
-`ldam+reweight`; each knob is turned by one of them at most.
+difficulty.py and confusion.py look at how classes do, and at which is taken for which; that of fixed.py at nothing.
+Several act together, `ldam+reweight`; each knob is turned by one of them at most.
 
 Remedies after training, which give a trained model another head, are no controllers; they are in heads.py.
 """
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.errors import FieldError
-from jaxrobust.remedies import confusion, difficulty, long_tail
+from jaxrobust.remedies import confusion, difficulty, fixed, long_tail
 from jaxrobust.remedies import counts as counts_lib
 from jaxrobust.remedies import knobs as knobs_lib
 from jaxrobust.remedies.rule import Rule, Run
@@ -48,6 +48,7 @@ _RULES = {
     "spectral": confusion.spectral,
     "fair_tat": confusion.fair_tat,
     "reat": confusion.reat,
+    "fixed": fixed.fixed,
 }
 NAMES = ("none", *_RULES)
 

@@ -1,0 +1,102 @@
+"""Other classes than a data set comes with, to see what the ones that are left owe to the rest.
+
+    names, new_label = regroup(("cat", "dog", "car"), drop=("car",), merge=("cat+dog",))
+    train = relabelled(train, new_label)
+    train = thinned(train, names, ("cat:0.5",), rng)
+
+A class is named by its name or by its label.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxrobust.data.dataset import Split
+from jaxrobust.errors import FieldError
+
+
+def regroup(
+    class_names: Sequence[str], drop: Sequence[str], merge: Sequence[str]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Which classes are left, in their order, and where each goes.
+
+    Args:
+        class_names: C names.
+        drop: classes whose images are left out.
+        merge: groups, joined by "+", that become one class in the place of their first.
+
+    Returns:
+        The new names, and the new label [C] of each class, -1 for those left out.
+
+    Raises:
+        FieldError: a class is unknown or named twice, a group has one class, or fewer than two classes are left.
+    """
+    groups = [[find(class_names, name, "data.merge") for name in group.split("+")] for group in merge]
+    dropped = [find(class_names, name, "data.drop") for name in drop]
+    for group, written in zip(groups, merge, strict=True):
+        if len(group) < 2:
+            raise FieldError("data.merge", tuple(merge), f"{written!r} is one class", "join several, as cat+dog")
+    named = [c for group in groups for c in group] + dropped
+    for c in named:
+        if named.count(c) > 1:
+            raise FieldError("data.merge", tuple(merge), f"{class_names[c]!r} is named twice", "name each class once")
+    owner = {c: group[0] for group in groups for c in group}
+    kept = [c for c in range(len(class_names)) if c not in dropped and owner.get(c, c) == c]
+    if len(kept) < 2:
+        raise FieldError("data.drop", tuple(drop), f"leaves {len(kept)} class", "leave two or more")
+    joined = {group[0]: "+".join(class_names[c] for c in group) for group in groups}
+    place = {c: new for new, c in enumerate(kept)}
+    labels = [-1 if c in dropped else place[owner.get(c, c)] for c in range(len(class_names))]
+    return tuple(joined.get(c, class_names[c]) for c in kept), np.array(labels, np.int32)
+
+
+def relabelled(split: Split, new_label: np.ndarray) -> Split:
+    """The images of classes that are left, in their order, with new labels."""
+    kept = new_label[split.labels] >= 0
+    split = split if kept.all() else split.take(kept)
+    return Split(split.images, new_label[split.labels])
+
+
+def thinned(train: Split, class_names: Sequence[str], shares: Sequence[str], rng: np.random.Generator) -> Split:
+    """A random share of the training images of some classes, all of the others, in the original order.
+
+    Args:
+        shares: of each such class "NAME:SHARE", with a share in (0, 1].
+
+    Raises:
+        FieldError: an entry is no such pair, the class is unknown or named twice, or would have no image left.
+    """
+    field, kept, seen = "data.shares", np.ones(len(train), bool), set()
+    for entry in shares:
+        name, _, share = entry.rpartition(":")
+        try:
+            share = float(share)
+        except ValueError:
+            share = 0.0
+        if not (name and 0 < share <= 1):
+            raise FieldError(field, tuple(shares), f"{entry!r} is no class and share", "write cat:0.5, up to 1")
+        c = find(class_names, name, field)
+        if c in seen:
+            raise FieldError(field, tuple(shares), f"{class_names[c]!r} is named twice", "name each class once")
+        seen.add(c)
+        images = np.flatnonzero(train.labels == c)
+        number = round(share * len(images))
+        if not number:
+            raise FieldError(field, tuple(shares), f"{entry!r} leaves no image", "use a larger share")
+        # The first of one order, so that a smaller share keeps a subset of what a larger one keeps.
+        kept[rng.permutation(images)[number:]] = False
+    return train if kept.all() else train.take(kept)
+
+
+def find(class_names: Sequence[str], name: str, field: str) -> int:
+    """The label of the class of that name, or of that label written in digits.
+
+    Raises:
+        FieldError: there is none.
+    """
+    if name in class_names:
+        return list(class_names).index(name)
+    if name.isdecimal() and int(name) < len(class_names):
+        return int(name)
+    known = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
+    raise FieldError(field, name, "is no class of the data", f"choose of {known}, or labels from 0")

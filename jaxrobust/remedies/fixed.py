@@ -1,0 +1,47 @@
+"""Knobs set by hand, for interventions: what does a larger radius of one class do to it, and to the others?"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from jaxrobust.errors import FieldError
+from jaxrobust.remedies.rule import Rule, Run
+
+
+def fixed(run: Run, *, radius: Sequence[str], weight: Sequence[str]) -> Rule:
+    """Factors of some classes, "LABEL:FACTOR", all others 1: on the radius of the attack, and weights on the losses.
+
+    Raises:
+        FieldError: an entry is no such pair. With the class counts: there is no such label.
+    """
+    factors = {"radius": _pairs("radius", radius), "weight": _pairs("weight", weight)}
+    knobs = {"radius": ("radius_scale",) if radius else (), "weight": run.weights if weight else ()}
+
+    def turn(memory, counts, progress):
+        values = {}
+        for name, of in factors.items():
+            scale = jnp.ones(len(counts))
+            for label, factor in of.items():
+                if label >= len(counts):
+                    problem = f"there are {len(counts)} classes, from 0"
+                    raise FieldError(f"remedy.fixed.{name}", f"{label}:{factor:g}", problem, "correct the label")
+                scale = scale.at[label].set(factor)
+            values |= dict.fromkeys(knobs[name], scale)
+        return values
+
+    return Rule(sum(knobs.values(), ()), turn)
+
+
+def _pairs(name: str, entries: Sequence[str]) -> dict[int, float]:
+    pairs = {}
+    for entry in entries:
+        label, _, factor = entry.partition(":")
+        try:
+            label, factor = int(label), float(factor)
+        except ValueError:
+            label = -1
+        if not (label >= 0 and 0 <= factor < float("inf")):
+            remedy = "write label and factor, for example 3:1.5"
+            raise FieldError(f"remedy.fixed.{name}", tuple(entries), f"{entry!r} is no such pair", remedy)
+        pairs[label] = factor
+    return pairs
