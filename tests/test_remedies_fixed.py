@@ -35,3 +35,8 @@ def test_what_is_no_pair_is_named(entry):
 def test_labels_beyond_the_classes_are_named():
     with pytest.raises(FieldError, match="there are 3 classes"):
         fixed(RUN, radius=("3:2",), weight=()).turn({}, COUNTS, 0.0)
+
+
+def test_without_entries_it_would_do_nothing_and_says_so():
+    with pytest.raises(FieldError, match=r"remedy\.name = 'fixed': sets nothing; give remedy\.fixed\.radius"):
+        fixed(RUN, radius=(), weight=())

@@ -12,8 +12,11 @@ def fixed(run: Run, *, radius: Sequence[str], weight: Sequence[str]) -> Rule:
     """Factors of some classes, "LABEL:FACTOR", all others 1: on the radius of the attack, and weights on the losses.
 
     Raises:
-        FieldError: an entry is no such pair. With the class counts: there is no such label.
+        FieldError: there is no entry, or one is no such pair. With the class counts: there is no such label.
     """
+    if not (radius or weight):
+        remedy = "give remedy.fixed.radius or remedy.fixed.weight, for example ('3:1.5',) for label 3"
+        raise FieldError("remedy.name", "fixed", "sets nothing", remedy)
     factors = {"radius": _pairs("radius", radius), "weight": _pairs("weight", weight)}
     knobs = {"radius": ("radius_scale",) if radius else (), "weight": run.weights if weight else ()}
 
