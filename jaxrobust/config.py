@@ -13,10 +13,8 @@ Radii and step sizes are written twice: `eps_255` in 1/255, as the field writes 
 [0, 1]. `eps`, where it is given, replaces `eps_255`. `radius()` and `step_size()` resolve them.
 """
 
-import importlib.util
 import json
 import math
-import pathlib
 
 import ml_collections
 from ml_collections import config_dict
@@ -41,9 +39,9 @@ def default() -> ml_collections.ConfigDict:
     c.data.imbalance_ratio = 0.1  # its smallest class over its largest, in (0, 1]; see data/imbalance.py
     c.data.drop = ()  # classes to leave out, by name or label; in all splits
     c.data.merge = ()  # groups of classes to make one, as "cat+dog"; in all splits
-    c.data.shares = ()  # of the training images of some classes, as "cat:0.5"
+    c.data.shares = ()  # of the training images of some classes, as "cat:0.5"; "*:0.5": of all others
     c.data.streaming = False  # tfds only: leave images in their files until needed, for sets that do not fit in memory
-    c.data.image_size = 0  # streamed only: side to resize to, centre crop included; 0: the one size that the files hold
+    c.data.image_size = 0  # side to resize to: any if streamed, centre crop included; else a divisor; 0: as it is
     c.data.augment = ()  # of "crop", "flip", and "resized_crop" (streamed only, first); applied in the order given
     c.data.crop_scale = (0.08, 1.0)  # resized_crop: smallest and largest share of the image's area
     c.data.pad = 4  # pixels on each side before the random crop
@@ -233,10 +231,7 @@ def default() -> ml_collections.ConfigDict:
 
 def from_file(path) -> ml_collections.ConfigDict:
     """The config of a file under configs/, for another one to build on."""
-    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+    return files.imported(path).get_config()
 
 
 def radius(config) -> float:

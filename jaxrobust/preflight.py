@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from jaxrobust import build, command_line, console, models, parallel, preflight_tables, validation
+from jaxrobust import build, command_line, console, costs, files, models, parallel, preflight_tables, validation
 from jaxrobust.attacks import suites
 from jaxrobust.compiled import hlo, machines
 from jaxrobust.data import batches
@@ -100,7 +100,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
 
     training = _compile_training(config, description, mesh)
     evaluation = _compile(
-        lambda: build.lower_evaluation(config, description, mesh, spec),
+        lambda: costs.lower_evaluation(config, description, mesh, spec),
         f"evaluation under {attack}, batch {config.eval.batch_size} on {count} chips",
     )
     streamed = config.data.streaming
@@ -120,7 +120,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
         "batch": config.train.batch_size,
         "batch_per_chip": config.train.batch_size // count,
         "steps_per_epoch": steps_per_epoch,
-        "steps_per_dispatch": build.dispatch_length(config, description, mesh),
+        "steps_per_dispatch": costs.dispatch_length(config, description, mesh),
         "compile_s": training.seconds,
         "fits": training.total <= capacity and beside <= capacity,
         "memory": _memory(training, resident, machine),
@@ -141,9 +141,9 @@ def _compile_training(config, description, mesh) -> Compiled:
     batch = config.train.batch_size
     total_steps = batches.steps_per_epoch(description.train_examples, batch) * config.train.epochs
     return _compile(
-        lambda: build.lower_training(config, description, mesh, total_steps),
+        lambda: costs.lower_training(config, description, mesh, total_steps),
         f"training, batch {batch // mesh.size} on each of {mesh.size} chips",
-        steps=build.dispatch_length(config, description, mesh),
+        steps=costs.dispatch_length(config, description, mesh),
     )
 
 
@@ -194,7 +194,7 @@ def _memory(training: Compiled, resident: int, machine) -> dict:
     return {
         **{f"{name}_bytes": value for name, value in parts.items() if name != "total"},
         "data_set_bytes": resident,
-        "total_bytes": _finite(training.total),
+        "total_bytes": files.nullable(training.total),
         "capacity_bytes": machine.capacity or None,
     }
 
@@ -202,8 +202,8 @@ def _memory(training: Compiled, resident: int, machine) -> dict:
 def _step(config, description, mesh, machine, program: hlo.Program, steps_per_epoch: int) -> dict:
     """What an update costs: counted, and estimated."""
     count, batch = mesh.size, config.train.batch_size // mesh.size
-    forward = build.forward_flops(config, description, mesh)
-    passes = build.floor_passes(config)
+    forward = costs.forward_flops(config, description, mesh)
+    passes = costs.floor_passes(config)
     executed = program.total.flops / batch
     attack = program.attack
     inlined = attack is None and config.objective.name != "standard"
@@ -291,7 +291,7 @@ def _evaluation(config, attack: str, total: float, evaluation: Compiled, machine
         "attack": attack,
         "batch": batch,
         "compile_s": evaluation.seconds,
-        "total_bytes": _finite(total),
+        "total_bytes": files.nullable(total),
         "flops_per_chip": program and program.total.flops,
         "bytes_per_chip": program and program.total.bytes,
         "collectives": program and len(program.collectives),
@@ -350,10 +350,6 @@ def predict(known: dict[int, float], capacity: float, limit: int) -> int | None:
 def round_down(batch: int) -> int:
     """To a multiple of 8 where there is one."""
     return batch - batch % 8 if batch >= 8 else batch
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _why_not(figures: dict) -> str:

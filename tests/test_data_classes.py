@@ -42,6 +42,19 @@ def test_shares_are_nested_and_leave_the_others_alone():
     assert classes.thinned(before, NAMES, (), np.random.default_rng(0)) is before
 
 
+def test_a_share_of_all_others_keeps_what_is_kept_of_a_class_by_its_name():
+    before = split()
+    all_others, named = (
+        classes.thinned(before, NAMES, shares, np.random.default_rng(3))
+        for shares in (("*:0.5", "cat:1"), ("car:0.5",))
+    )
+    for c, name in enumerate(NAMES):
+        number, expected = (all_others.labels == c).sum(), (before.labels == c).sum()
+        assert number == (expected if name == "cat" else round(expected / 2))
+    car = NAMES.index("car")
+    np.testing.assert_array_equal(*(split.images[split.labels == car] for split in (all_others, named)))
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [

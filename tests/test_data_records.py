@@ -217,7 +217,6 @@ def test_files_elsewhere_than_on_a_disk(folder):
     "options, message",
     [
         ({"name": "digits"}, r"^data.streaming = True: 'digits' can only be read into memory; set data.streaming"),
-        ({"streaming": False, "image_size": 32}, r"^data.image_size = 32: only streamed images are resized"),
         ({"image_size": -1}, r"^data.image_size = -1: is negative"),
     ],
 )

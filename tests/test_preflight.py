@@ -7,13 +7,11 @@ import os
 import pathlib
 import subprocess
 import sys
-import types
 
 import jax
-import numpy as np
 import pytest
 
-from jaxrobust import build, console, data, parallel, preflight, preflight_tables
+from jaxrobust import console, costs, data, parallel, preflight, preflight_tables
 from jaxrobust.compiled import machines
 from jaxrobust.errors import FieldError
 from tests import tiny_config
@@ -71,20 +69,12 @@ def test_steps_are_put_together_as_in_training(figures):
     config = tiny_config.get_config()
     mesh = parallel.make_mesh()
     assert figures["steps_per_dispatch"] == config.train.steps_per_dispatch == 4
-    indices = build.lower_training(config, DESCRIPTION, mesh, 10).args_info[0][3]
+    indices = costs.lower_training(config, DESCRIPTION, mesh, 10).args_info[0][3]
     assert indices.shape == (4, 64)
     config.train.steps_per_dispatch = 100
-    assert build.dispatch_length(config, DESCRIPTION, mesh) == figures["steps_per_epoch"] == 1047 // 64
+    assert costs.dispatch_length(config, DESCRIPTION, mesh) == figures["steps_per_epoch"] == 1047 // 64
     config.data.streaming = True
-    assert build.dispatch_length(config, DESCRIPTION, mesh) == 1
-
-
-def test_the_machine_compiled_for_says_how_many_steps():
-    config, mesh = tiny_config.get_config(), parallel.make_mesh()
-    config.train.steps_per_dispatch = 0
-    assert build.dispatch_length(config, DESCRIPTION, mesh) == 1
-    elsewhere = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(platform="tpu")]))
-    assert build.dispatch_length(config, DESCRIPTION, elsewhere) == 10
+    assert costs.dispatch_length(config, DESCRIPTION, mesh) == 1
 
 
 def test_what_a_dispatch_does_once_is_shared_among_its_steps():
@@ -114,16 +104,6 @@ def test_one_attack_step_is_inlined_and_says_so(restarts, capsys):
     assert "inlined: counted in the whole step" in shown and "rest of the step" not in shown
     config.objective.name = "standard"
     assert preflight.examine(config, DESCRIPTION, "cpu:8", search=False)["step"]["attack_note"] is None
-
-
-def test_arithmetic_of_the_model_is_that_of_no_device(monkeypatch):
-    """Maps of two by two pixels: what a CPU multiplies there is for the most part padding."""
-    config = tiny_config.get_config()
-    config.model.name = "preact_resnet18"
-    description, mesh = data.Description("random", (16, 16, 3), 10, 80), parallel.make_mesh()
-    here = build.forward_flops(config, description, mesh)
-    monkeypatch.setattr(parallel, "on_cpu", lambda mesh: False)
-    assert build.forward_flops(config, description, mesh) == here
 
 
 def test_estimates_and_the_largest_batch(machine, capsys):

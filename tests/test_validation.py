@@ -28,7 +28,7 @@ WRONG = {
     "data.name": ["cifar10", "tfds:", "npz:x"],
     "data.augment": [("rotate",), ("flip", "flip"), ("resized_crop",)],
     "data.streaming": [True],  # the default set is bundled
-    "data.image_size": [-1, 224],
+    "data.image_size": [-1],
     "data.crop_scale": [(0.0, 1.0), (0.5, 0.1), (0.5, 1.5), (0.5,)],
     "data.pad": [-1],
     "data.pad_mode": ["wrap"],

@@ -12,7 +12,7 @@ TensorFlow is imported by the `tfds:` source alone, and only when it reads.
 
 from collections.abc import Callable, Sequence
 
-from jaxrobust.data import checks, classes, imbalance, randomness, sources, splits
+from jaxrobust.data import checks, classes, imbalance, randomness, shrinking, sources, splits
 from jaxrobust.data.dataset import DataSet, Split
 from jaxrobust.data.describe import Description, describe, described, is_there, random_dataset
 from jaxrobust.data.sources import Gaussians, check_name, check_streaming
@@ -58,7 +58,8 @@ def load(
             split of `digits` is fixed.
         gaussians: the mixture that the name `gaussians` stands for.
         streaming: leave the images in their files until they are needed; `tfds:` sets alone.
-        image_size: side that streamed images are resized to; 0 leaves them as they are.
+        image_size: side that images are brought to, streamed ones by `records` and others by `shrinking`; 0 leaves
+            them as they are.
         imbalance_profile, imbalance_ratio: of the training set that is left, see `imbalance`.
         drop, merge: of classes, see `classes.regroup`; before anything else.
         shares: of the training images of classes, see `classes.thinned`; after the validation split is taken.
@@ -73,6 +74,8 @@ def load(
     else:
         raw = sources.read(name, data_dir=data_dir, seed=seed, gaussians=gaussians)
     class_names, train, test = checks.checked(raw, name)
+    if not streaming:
+        train, test = (shrinking.shrunk(split, image_size) for split in (train, test))
     if drop or merge:
         class_names, new_label = classes.regroup(class_names, drop, merge)
         train, test = (classes.relabelled(split, new_label) for split in (train, test))

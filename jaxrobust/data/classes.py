@@ -14,6 +14,8 @@ import numpy as np
 from jaxrobust.data.dataset import Split
 from jaxrobust.errors import FieldError
 
+_OTHERS = "*"  # in shares: all classes that are not named
+
 
 def regroup(
     class_names: Sequence[str], drop: Sequence[str], merge: Sequence[str]
@@ -58,15 +60,33 @@ def relabelled(split: Split, new_label: np.ndarray) -> Split:
 
 
 def thinned(train: Split, class_names: Sequence[str], shares: Sequence[str], rng: np.random.Generator) -> Split:
-    """A random share of the training images of some classes, all of the others, in the original order.
+    """A random share of the training images of some classes, in the original order.
+
+    What is kept of a class is the beginning of one order: a smaller share is a subset of a larger one, whatever the
+    shares of the others are.
 
     Args:
-        shares: of each such class "NAME:SHARE", with a share in (0, 1].
+        shares: of each class "NAME:SHARE", with a share in (0, 1]; "*:SHARE" is of all that are not named.
 
     Raises:
         FieldError: an entry is no such pair, the class is unknown or named twice, or would have no image left.
     """
-    field, kept, seen = "data.shares", np.ones(len(train), bool), set()
+    of_class = _shares(class_names, shares)
+    kept = np.ones(len(train), bool)
+    for c in range(len(class_names)):
+        images = rng.permutation(np.flatnonzero(train.labels == c))
+        share = of_class.get(c, of_class.get(_OTHERS, 1.0))
+        number = round(share * len(images))
+        if share < 1 and not number:
+            problem = f"leaves no image of {class_names[c]!r}"
+            raise FieldError("data.shares", tuple(shares), problem, "use a larger share")
+        kept[images[number:]] = False
+    return train if kept.all() else train.take(kept)
+
+
+def _shares(class_names: Sequence[str], shares: Sequence[str]) -> dict:
+    """Label, or `_OTHERS` -> share."""
+    found = {}
     for entry in shares:
         name, _, share = entry.rpartition(":")
         try:
@@ -74,18 +94,13 @@ def thinned(train: Split, class_names: Sequence[str], shares: Sequence[str], rng
         except ValueError:
             share = 0.0
         if not (name and 0 < share <= 1):
-            raise FieldError(field, tuple(shares), f"{entry!r} is no class and share", "write cat:0.5, up to 1")
-        c = find(class_names, name, field)
-        if c in seen:
-            raise FieldError(field, tuple(shares), f"{class_names[c]!r} is named twice", "name each class once")
-        seen.add(c)
-        images = np.flatnonzero(train.labels == c)
-        number = round(share * len(images))
-        if not number:
-            raise FieldError(field, tuple(shares), f"{entry!r} leaves no image", "use a larger share")
-        # The first of one order, so that a smaller share keeps a subset of what a larger one keeps.
-        kept[rng.permutation(images)[number:]] = False
-    return train if kept.all() else train.take(kept)
+            problem, remedy = f"{entry!r} is no class and share", "write cat:0.5, or *:0.5 for all others; up to 1"
+            raise FieldError("data.shares", tuple(shares), problem, remedy)
+        c = name if name == _OTHERS else find(class_names, name, "data.shares")
+        if c in found:
+            raise FieldError("data.shares", tuple(shares), f"{name!r} is named twice", "name each class once")
+        found[c] = share
+    return found
 
 
 def find(class_names: Sequence[str], name: str, field: str) -> int:

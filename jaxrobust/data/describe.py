@@ -78,7 +78,7 @@ def describe(
     Args:
         name, data_dir, validation_per_class, seed, gaussians, streaming, progress: as for `jaxrobust.data.load`.
         imbalance_profile, imbalance_ratio: likewise.
-        image_size: height and width that images are brought to, for sets whose images vary in size.
+        image_size: height and width that images are brought to; needed for sets whose images vary in size.
         images: (training examples, height, width, channels), used instead of what the source says.
         num_classes: likewise.
 

@@ -49,10 +49,6 @@ def check_streaming(name: str, streaming: bool, image_size: int) -> None:
         raise FieldError("data.streaming", True, f"{name!r} can only be read into memory", remedy)
     if image_size < 0:
         raise FieldError("data.image_size", image_size, "is negative", "use 0 for the size in the files")
-    if image_size and not streaming:
-        raise FieldError(
-            "data.image_size", image_size, "only streamed images are resized", "use 0, or set data.streaming to True"
-        )
 
 
 def read(name: str, *, data_dir: str, seed: int, gaussians: Gaussians | None) -> RawDataSet:
