@@ -19,7 +19,6 @@ a rate that is not known. Intervals are [low, high], 95 %, of each figure by its
 import dataclasses
 import io
 import json
-import math
 import pathlib
 import zipfile
 import zlib
@@ -183,10 +182,10 @@ def curve_figures(labels, breaking, radii, names) -> dict:
         "worst_class": [None if s.worst_class is None else names[s.worst_class] for s in summaries],
         "worst_class_accuracy": [s.worst_class_accuracy for s in summaries],
         "half": {
-            "radius": _finite(half.value),
-            "interval": [_finite(half.low), _finite(half.high)],
-            "class_radius": [_finite(h.value) for h in halves],
-            "class_interval": [[_finite(h.low), _finite(h.high)] for h in halves],
+            "radius": files.nullable(half.value),
+            "interval": files.nullable([half.low, half.high]),
+            "class_radius": files.nullable([h.value for h in halves]),
+            "class_interval": files.nullable([[h.low, h.high] for h in halves]),
         },
     }
 
@@ -311,7 +310,3 @@ def _descending(values) -> list[tuple[int, ...]]:
 def _nullable(values):
     """Nested lists with None in place of nan."""
     return np.where(np.isnan(values), None, np.asarray(values, object)).tolist()
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

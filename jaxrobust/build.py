@@ -1,11 +1,9 @@
 """From config sections to the objects they describe."""
 
-import math
 from functools import partial
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
 
 from jaxrobust import config as config_lib
 from jaxrobust import (
@@ -20,14 +18,11 @@ from jaxrobust import (
     remedies,
     steps,
     train_state,
-    worst_case,
 )
 from jaxrobust import train_steps as train_steps_lib
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import Pgd, PgdAttack
-from jaxrobust.compiled import flops
 from jaxrobust.data.augment import augment
-from jaxrobust.data.batches import steps_per_epoch
 from jaxrobust.remedies.rule import first_epoch
 
 
@@ -173,7 +168,7 @@ def abstract_state(config, data: data.DataSet | data.Description, mesh, total_st
     """The shapes, types and devices of the training state."""
     counts = np.ones(data.num_classes, np.int64)
     create = partial(_create_state, config, counts, data.image_shape, mesh, total_steps)
-    return _abstract(jax.eval_shape(create, jax.random.key(0)), mesh)
+    return parallel.abstract(jax.eval_shape(create, jax.random.key(0)), mesh)
 
 
 def _create_state(config, class_counts, image_shape, mesh, total_steps: int, key) -> train_state.TrainState:
@@ -402,77 +397,3 @@ _VERDICT = {"prediction": parallel.SHARDED, "excess": parallel.REPLICATED, "fini
 def _judge_step(config, num_classes: int, mesh):
     judge = model(config, num_classes, mesh, dtype="float32")
     return steps.make_judge_step(judge, threats.NORMS[config.threat.norm])
-
-
-def dispatch_length(config, description: data.Description, mesh) -> int:
-    """Updates in the program of `lower_training`: no more than an epoch has, and one where the host brings the data."""
-    if config.data.streaming:
-        return 1
-    return min(steps_per_dispatch(config, mesh), steps_per_epoch(description.train_examples, config.train.batch_size))
-
-
-def lower_training(config, description: data.Description, mesh, total_steps: int) -> jax.stages.Lowered:
-    """The updates of one dispatch as XLA takes them, for devices that need not be there.
-
-    There are `dispatch_length` of them. `lowered.args_info` tells the arguments.
-    """
-    whole, num_classes = parallel.REPLICATED, description.num_classes
-    state, key = abstract_state(config, description, mesh, total_steps), _abstract_key(mesh)
-    batch, examples, shape = config.train.batch_size, description.train_examples, description.image_shape
-    array = partial(_array, mesh)
-    if config.data.streaming:
-        share = parallel.SHARDED
-        inputs = array((batch, *shape), description.pixel_type, share), array((batch,), "int32", share)
-        return streamed_train_step(config, num_classes, mesh, total_steps).lower(state, *inputs, key)
-    resident = array((examples, math.prod(shape)), description.pixel_type, whole), array((examples,), "int32", whole)
-    indices = array((dispatch_length(config, description, mesh), batch), "int32", parallel.SHARDED_STEPS)
-    return train_steps(config, description, mesh, total_steps).lower(state, *resident, indices, key)
-
-
-def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.stages.Lowered:
-    """One batch of an evaluation as XLA takes it, for devices that need not be there.
-
-    Args:
-        spec: an attack, whose first part it is (see worst_case.part_lengths); None for the clean images.
-    """
-    weights = abstract_state(config, description, mesh, 1).weights
-    array, batch, share = partial(_array, mesh), config.eval.batch_size, parallel.SHARDED
-    images = array((batch, *description.image_shape), description.pixel_type, share)
-    labels, radius = array((batch,), "int32", share), array((batch,), "float32", share)
-    if spec is None:
-        return judge_step(config, description.num_classes, mesh).lower(weights, images, images, radius)
-    iterations = attack(config, description.num_classes, spec).iterations
-    begin, _ = attack_steps(config, description.num_classes, mesh, spec, worst_case.part_lengths(iterations)[0])
-    run = array((), "int32", parallel.REPLICATED)
-    return begin.lower(weights, images, labels, labels, radius, _abstract_key(mesh), run)
-
-
-def _abstract(tree, mesh):
-    """The tree's shapes and types, whole on every device."""
-    return jax.tree.map(lambda leaf: _array(mesh, leaf.shape, leaf.dtype, parallel.REPLICATED), tree)
-
-
-def _abstract_key(mesh):
-    return _abstract(jax.eval_shape(jax.random.key, 0), mesh)
-
-
-def _array(mesh, shape, dtype, spec) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
-
-
-def forward_flops(config, description: data.Description, mesh) -> float:
-    """Arithmetic of one forward pass of one image: F. The same for all devices, whatever form they compute it in."""
-    classifier = model(config, description.num_classes, mesh).clone(canonical_gradients=False)
-    image = jax.ShapeDtypeStruct((1, *description.image_shape), np.float32)
-    variables = jax.eval_shape(lambda key, x: classifier.init(key, x, train=False), jax.random.key(0), image)
-    return flops.forward(lambda v, x: classifier.apply(v, x, train=False), variables, image)
-
-
-def floor_passes(config) -> int:
-    """The least arithmetic of a training image, in forward passes.
-
-    An attack step is a forward pass and a gradient with respect to the image, the update has that of the weights too.
-    """
-    of = objective(config)
-    attack = 2 * config.attack.steps * config.attack.restarts if of.attacks else 0
-    return attack + of.attack_passes + of.passes * (2 if config.objective.awp_gamma else 1)

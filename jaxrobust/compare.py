@@ -19,7 +19,7 @@ import sys
 
 import numpy as np
 
-from jaxrobust import classwise, console, files
+from jaxrobust import arguments, classwise, console, files
 from jaxrobust.comparison import price_list
 from jaxrobust.comparison.pairs import SPLITS, WEIGHTS, Side, common_attacks, common_examples, open_runs, open_side
 from jaxrobust.errors import FieldError, UserError
@@ -148,13 +148,8 @@ def _description(side: Side) -> dict:
     }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise UserError(f"{message}; python -m jaxrobust.compare --help shows the options")
-
-
-def _arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = _Parser("python -m jaxrobust.compare", description=__doc__.splitlines()[0], allow_abbrev=False)
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    parser = arguments.Parser("jaxrobust.compare", __doc__)
     parser.add_argument("run_a", metavar="RUN_A", help="workdir of a run")
     parser.add_argument("run_b", metavar="RUN_B", help="workdir of the other")
     parser.add_argument("more", metavar="RUN", nargs="*", help="more workdirs: a price list of all methods against A's")
@@ -163,18 +158,18 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", choices=WEIGHTS, default="best", help="default: those of the best checkpoint")
     parser.add_argument("--step_a", type=int, help="step of A's checkpoint; default: its best, else its last")
     parser.add_argument("--step_b", type=int, help="the same of B")
-    parser.add_argument("--out", type=pathlib.Path, help="folder to write to; default: RUN_B/compare-<name of RUN_A>")
-    given = parser.parse_args(arguments)
+    parser.add_out("RUN_B/compare-<name of RUN_A>")
+    given = parser.parse_args(argv)
     for option in ("step_a", "step_b"):
         if given.more and getattr(given, option) is not None:
             raise FieldError(f"--{option}", getattr(given, option), "is of two runs alone", "leave it out")
     return given
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command: prints tables, sentences and the path of the page, or one line about what is wrong."""
     try:
-        given = _arguments(arguments)
+        given = _parsed(argv)
         chosen = {"split": given.split, "attacks": tuple(dict.fromkeys(given.attack)), "weights": given.weights}
         if given.more:
             shown, name = price_list_pages, "price_list.json"
@@ -184,12 +179,9 @@ def main(arguments: list[str] | None = None) -> int:
             shown, name = compare_pages, "compare.json"
             figures = compare(given.run_a, given.run_b, step_a=given.step_a, step_b=given.step_b, **chosen)
             folder = given.out or pathlib.Path(given.run_b) / f"compare-{figures['a']['name']}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with arguments.writing_to(folder):
             files.write_atomically(folder / name, files.to_json(figures))
             path = shown.write(folder, figures)
-        except OSError as error:
-            raise FieldError("--out", str(folder), error.strerror or str(error), "give a folder to write to") from error
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,7 +2,9 @@
 
 import contextlib
 import fcntl
+import importlib.util
 import json
+import math
 import os
 import pathlib
 import threading
@@ -111,9 +113,26 @@ def append_record(path, record: dict, key: tuple[str, ...]) -> bool:
         return True
 
 
+def imported(path):
+    """The module that a Python file is, wherever it lies; whatever its code raises is raised."""
+    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def user_cache() -> pathlib.Path:
     """The folder for what can be made again, shared by all runs of this user."""
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "jaxrobust"
+
+
+def nullable(value):
+    """JSON data without nan and infinity, which JSON has not: a figure that is not defined is null."""
+    if isinstance(value, dict):
+        return {name: nullable(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [nullable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_json(value) -> str:

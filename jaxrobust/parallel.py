@@ -66,6 +66,15 @@ def shard(tree, mesh: Mesh, spec: PartitionSpec = SHARDED):
     return jax.tree.map(lambda array: _place(array, NamedSharding(mesh, spec)), tree)
 
 
+def abstract(tree, mesh: Mesh, spec: PartitionSpec = REPLICATED):
+    """Shapes, types and devices of the tree's arrays as `replicate` or `shard` lays them out; no device need be there.
+
+    The tree's leaves have a shape and a dtype.
+    """
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
 def _place(array, sharding):
     return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array[index]))
 

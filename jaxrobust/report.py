@@ -11,7 +11,6 @@ import json
 import pathlib
 import sys
 
-import markupsafe
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +18,8 @@ from rich.text import Text
 
 from jaxrobust import classwise, figures, files, pages, results, runs
 from jaxrobust.errors import UserError
+from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
+from jaxrobust.figures.matrix import confusion_matrix
 from jaxrobust.pages import audit as report_audit
 from jaxrobust.pages import suites as report_suites
 from jaxrobust.runs import CONFIDENCE, Checkpoint, Run, Score, facts, field, headline, strongest, unequal
@@ -287,18 +288,18 @@ def _figures(run: Run, selected: Checkpoint, attack: str, confusions: dict[str, 
     bars = {
         a: (report_suites.floats(s.summary.class_accuracy), *np.array(s.class_interval).T) for a, s in scores.items()
     }
-    drawn = {"bars": figures.class_bars(names, bars)}
+    drawn = {"bars": class_bars(names, bars)}
     if len({c.step for c in run.scores}) > 1:
         marked = run.epoch(selected) if run.best_checkpoint() else None
-        drawn["learning"] = figures.learning_curves(_learning_curves(run), selected_epoch=marked)
+        drawn["learning"] = learning_curves(_learning_curves(run), selected_epoch=marked)
         for a in _tracked(run, selected):
             history = run.over_training(a, selected.weights)
             accuracy = np.array([report_suites.floats(s.summary.class_accuracy) for s in history])
             epochs = [s.record["epoch"] for s in history]
-            drawn[f"classes_{a}"] = figures.class_curves(epochs, accuracy, names, a, marked)
+            drawn[f"classes_{a}"] = class_curves(epochs, accuracy, names, a, marked)
     for a, matrix in confusions.items():
-        drawn[f"confusion_{a}"] = figures.confusion_matrix(matrix, names, a)
-    return {name: markupsafe.Markup(figures.to_svg(figure)) for name, figure in drawn.items()}
+        drawn[f"confusion_{a}"] = confusion_matrix(matrix, names, a)
+    return {name: pages.figure(figure) for name, figure in drawn.items()}
 
 
 def _tracked(run: Run, selected: Checkpoint) -> list[str]:
@@ -308,14 +309,14 @@ def _tracked(run: Run, selected: Checkpoint) -> list[str]:
     return list(dict.fromkeys(a for a in (strongest(scores), "clean") if a in scores)) if scores else []
 
 
-def _learning_curves(run: Run) -> dict[str, dict[str, figures.Curve]]:
+def _learning_curves(run: Run) -> dict[str, dict[str, Curve]]:
     """Curves by attack and weights, and those of the training batches where they were logged."""
     curves = {}
     for attack in dict.fromkeys(attack for scores in run.scores.values() for attack in headline(scores)):
         for weights in ("averaged", "raw"):
             history = run.over_training(attack, weights)
             if history:
-                curves.setdefault(attack, {})[weights] = figures.Curve(
+                curves.setdefault(attack, {})[weights] = Curve(
                     epoch=[s.record["epoch"] for s in history],
                     average=[s.summary.accuracy for s in history],
                     worst=[s.summary.worst_class_accuracy for s in history],
@@ -324,7 +325,7 @@ def _learning_curves(run: Run) -> dict[str, dict[str, figures.Curve]]:
     logged = [(epoch, accuracy[~np.isnan(accuracy)]) for epoch, accuracy in logged]
     logged = [(epoch, accuracy.mean(), accuracy.min()) for epoch, accuracy in logged if accuracy.size]
     if logged:
-        curves["training attack"] = {"training": figures.Curve(*zip(*logged, strict=True))}
+        curves["training attack"] = {"training": Curve(*zip(*logged, strict=True))}
     return curves
 
 

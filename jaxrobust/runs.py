@@ -127,7 +127,11 @@ class Run:
 
     def selected(self) -> Checkpoint:
         """The best checkpoint, else the last one; averaged weights before raw ones."""
-        return self.best_checkpoint() or max(self.scores, key=lambda c: (c.step, c.weights == "averaged"))
+        return self.best_checkpoint() or self.last_checkpoint()
+
+    def last_checkpoint(self) -> Checkpoint:
+        """The last one that was scored, with averaged weights where the run keeps such."""
+        return max(self.scores, key=lambda c: (c.step, c.weights == "averaged"))
 
     def compared(self) -> dict[Checkpoint, str]:
         """The checkpoints of the headline and what they are called: the best, and the last with all its weights."""
@@ -203,10 +207,17 @@ def facts(config: dict, origin: dict | None) -> list[tuple[str, str]]:
         facts |= {
             "objective": field(config, "objective.name"),
             "remedy": field(config, "remedy.name"),
-            "training": f"{field(config, 'train.epochs')} epochs, seed {field(config, 'train.seed')}",
+            "training": _training(config),
         }
     facts["after training"] = "; then ".join(map(_change, changes))
     return [(name, fact) for name, fact in facts.items() if fact]
+
+
+def _training(config: dict) -> str:
+    said = f"{field(config, 'train.epochs')} epochs, seed {field(config, 'train.seed')}"
+    factor = field(config, "attack.radius", 1.0)
+    attacked = field(config, "objective.name") != "standard"
+    return f"{said}, attacks of {factor:g} times the threat's radius" if attacked and factor != 1 else said
 
 
 def _data(config: dict) -> str | None:

@@ -10,6 +10,9 @@ import numpy as np
 
 from jaxrobust import console, figures, parallel
 from jaxrobust.data.augment import to_float
+from jaxrobust.figures.classes import class_bars
+from jaxrobust.figures.images import adversarial_images
+from jaxrobust.figures.matrix import confusion_matrix
 
 # The figures of a line of results.jsonl that become scalars, beside those of each class.
 FIGURES = ("accuracy", "balanced_accuracy", "worst_class_accuracy", "gap", "std", "cv", "nsd", "bottom_k_mean")
@@ -111,18 +114,16 @@ class Writer:
             record["attack"]: (record["class_accuracy"], *zip(*record["class_interval"], strict=True))
             for record in records
         }
-        drawn = {"test/classes": figures.class_bars(classes, bars, "accuracy by class")}
+        drawn = {"test/classes": class_bars(classes, bars, "accuracy by class")}
         for record in (records[0], records[-1]):
             if "confusion" in record:
                 title = f"confusion, {record['attack']}"
-                drawn[f"test/{record['attack']}/confusion"] = figures.confusion_matrix(
-                    record["confusion"], classes, title
-                )
+                drawn[f"test/{record['attack']}/confusion"] = confusion_matrix(record["confusion"], classes, title)
         attack = records[-1]["attack"]
         if adversarial is not None and attack != "clean":
             n = len(adversarial)
             clean = to_float(np.asarray(images[:n]))
-            drawn[f"test/{attack}/examples"] = figures.adversarial_images(
+            drawn[f"test/{attack}/examples"] = adversarial_images(
                 clean, adversarial, labels[:n], predictions[attack][:n], classes
             )
         writer.write_images(

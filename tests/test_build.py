@@ -6,7 +6,7 @@ import jax
 import pytest
 import tiny_config
 
-from jaxrobust import build, data, parallel
+from jaxrobust import build, costs, data, parallel
 from jaxrobust.attacks import suites
 
 
@@ -19,7 +19,7 @@ def config():
 def test_the_state_is_donated_and_nothing_else(config, streaming):
     config.data.streaming = streaming
     description = data.describe("digits")
-    (state, *inputs), _ = build.lower_training(config, description, parallel.make_mesh(), 10).args_info
+    (state, *inputs), _ = costs.lower_training(config, description, parallel.make_mesh(), 10).args_info
     assert all(leaf.donated for leaf in jax.tree.leaves(state))
     assert not any(leaf.donated for leaf in jax.tree.leaves(inputs))
 
@@ -27,7 +27,7 @@ def test_the_state_is_donated_and_nothing_else(config, streaming):
 def test_the_attack_computes_in_the_models_type_and_the_judge_in_float32(config):
     config.model.dtype = "bfloat16"
     (spec,) = suites.parse("pgd3").members
-    text = build.lower_evaluation(config, data.describe("digits"), parallel.make_mesh(), spec).as_text()
+    text = costs.lower_evaluation(config, data.describe("digits"), parallel.make_mesh(), spec).as_text()
     convolutions = re.findall(r"stablehlo\.convolution.*", text)
     judge = [line for line in convolutions if re.search(r": \(tensor<[\dx]*xf32>", line)]
     attack = [line for line in convolutions if re.search(r": \(tensor<[\dx]*xbf16>", line)]

@@ -62,9 +62,3 @@ def test_absent_class_is_left_out():
     classes.difference[1] = np.nan
     accuracy, _ = _figure(3, classes).axes
     assert "class 1" not in [label.get_text() for label in accuracy.get_yticklabels()]
-
-
-@pytest.mark.parametrize("file_format, start", [("svg", b"<?xml"), ("png", b"\x89PNG")])
-def test_files_are_deterministic(file_format, start):
-    first, again = (figures_compare.to_file(_figure(10), file_format) for _ in range(2))
-    assert first == again and first.startswith(start)

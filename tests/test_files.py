@@ -54,6 +54,11 @@ def test_nan_is_refused_rather_than_written(tmp_path):
     assert files.read_records(tmp_path / "r.jsonl") == []
 
 
+def test_what_is_not_finite_becomes_null_at_any_depth():
+    data = {"a": [1.5, float("nan"), ("b", -float("inf"))], "c": {"d": float("inf"), "e": None, "f": True, "g": 3}}
+    assert files.nullable(data) == {"a": [1.5, None, ["b", None]], "c": {"d": None, "e": None, "f": True, "g": 3}}
+
+
 def test_missing_files_are_empty(tmp_path):
     assert files.read_records(tmp_path / "none") == [] and files.read_json(tmp_path / "none") is None
 

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from jaxrobust.figures import BEST, CLEAN, INK, MUTED, NAMED_CLASSES, VERMILION, WORST, shorten, styled
+from jaxrobust.figures.matrix import cell_numbers, heat_map, share_bar
 
 NUMBERED_CELLS = 20  # most classes for which the cells hold numbers
 MARKED = 3  # classes in colour at each end
@@ -43,32 +44,24 @@ def class_to_class(share, ease, exposure, class_names: Sequence[str], title: str
     figure = Figure(figsize=(min(7.2, side + 0.9), min(6.6, side)), layout="constrained")
     axes = figure.subplots()
     # The square root scale tells a few percent from none.
-    image = axes.imshow(cells, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    image = heat_map(axes, cells, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     size = 8 if num_classes <= 14 else 6
+    muted = {"ha": "center", "va": "center", "color": MUTED}
     if num_classes <= NUMBERED_CELLS:
-        for (row, column), value in np.ndenumerate(cells):
-            if not np.isnan(value):
-                # 0 only where nothing was turned.
-                text = "0" if value == 0 else f"{100 * value:.0f}" if value >= 0.01 else "<1"
-                colour = "#ffffff" if value > 0.35 else "#14181f" if value > 0 else MUTED
-                axes.text(column, row, text, ha="center", va="center", fontsize=size - 1, color=colour)
+        some = np.where(cells > 0, cells, np.nan)
+        cell_numbers(axes, some, lambda s: f"{100 * s:.0f}" if s >= 0.01 else "<1", dark=0.35, fontsize=size - 1)
+        for row, column in np.argwhere(cells == 0):  # 0 only where nothing was turned
+            axes.text(column, row, "0", fontsize=size - 1, **muted)
     for i in range(num_classes):
-        axes.text(i, i, "·", ha="center", va="center", fontsize=size, color=MUTED)
-    unknown = np.argwhere(np.isnan(share) & ~np.eye(num_classes, dtype=bool))
-    for row, column in unknown:
-        axes.text(column, row, "?", ha="center", va="center", fontsize=size - 1, color=MUTED)
+        axes.text(i, i, "·", fontsize=size, **muted)
+    for row, column in np.argwhere(np.isnan(share) & ~np.eye(num_classes, dtype=bool)):
+        axes.text(column, row, "?", fontsize=size - 1, **muted)
     names = [shorten(name, 18) for name in class_names]
     at = [*range(num_classes), num_classes + 1]
     axes.set_xticks(at, [*names, "any other"], rotation=90, fontsize=size)
     axes.set_yticks(at, [*names, "mean"], fontsize=size)
     axes.set(xlabel="turned into", ylabel="true class", title=title)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, ticks=(0, 0.01, 0.05, 0.2, 0.5, 1))
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label("share of the true class", fontsize=8)
-    bar.outline.set_visible(False)
+    share_bar(figure, image)
     return figure
 
 

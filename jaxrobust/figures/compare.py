@@ -3,7 +3,6 @@
 figure = class_differences(names, classes, overall)
 """
 
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -112,15 +111,6 @@ def class_differences(class_names: Sequence[str], classes: Differences, overall:
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8)
     return figure
-
-
-@styled
-def to_file(figure: Figure, file_format: str) -> bytes:
-    """The figure as a file of its own on white, "svg" or "png"; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    metadata = dict.fromkeys(("Date", "Creator")) if file_format == "svg" else {"Software": None}
-    figure.savefig(buffer, format=file_format, dpi=200, metadata=metadata)
-    return buffer.getvalue()
 
 
 def _draw_accuracies(axes, rows: Differences, position):

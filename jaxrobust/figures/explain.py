@@ -15,7 +15,7 @@ from jaxrobust.figures import ATTACKS, BLUE, INK, MUTED, NAMED_CLASSES, PAPER, V
 
 
 @styled
-def ranking(names, correlations, intervals, significant, signs) -> Figure:
+def ranking(names, correlations, intervals, significant, signs, notes=()) -> Figure:
     """A dot with its interval for each probe, in the order given from top to bottom; a mark at the sign expected.
 
     Args:
@@ -24,6 +24,7 @@ def ranking(names, correlations, intervals, significant, signs) -> Figure:
         intervals: [P][2].
         significant: [P] bool; filled and in colour.
         signs: [P], 1, -1 or 0.
+        notes: a few characters at the right end of each line, after their heading: [1 + P], or none.
     """
     figure = Figure(figsize=(7.2, 1.1 + 0.23 * len(names)), layout="constrained")
     axes = figure.subplots()
@@ -40,6 +41,10 @@ def ranking(names, correlations, intervals, significant, signs) -> Figure:
         ylim=(len(names) - 0.4, -0.6), xlim=(-1.1, 1.1), xlabel="rank correlation with class accuracy under attack"
     )
     axes.grid(axis="x")
+    for y, note in enumerate(notes, start=-1):
+        style = {"fontsize": 8, "va": "center", "ha": "right", "annotation_clip": False}
+        place = {"xycoords": axes.get_yaxis_transform(), "xytext": (48, 0), "textcoords": "offset points"}
+        axes.annotate(note, (1.0, y), color=INK, **place, **style)
     mark = {"linestyle": "none", "markersize": 5}
     handles = [
         Line2D([], [], color=BLUE, marker="o", label="significant"),

@@ -7,9 +7,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from jaxrobust.figures import BLUE, INK, MUTED, NAMED_CLASSES, NUMBERED_CELLS, shorten, styled
+from jaxrobust.figures import BLUE, INK, MUTED, NAMED_CLASSES, shorten, styled
+from jaxrobust.figures.matrix import NUMBERED_CELLS, cell_numbers, colour_bar, heat_map
 
 NATURAL, ADVERSARIAL = MUTED, BLUE
+
+
+def _distinct(names: Sequence[str], length: int) -> list[str]:
+    """Shortened, but no further than they differ."""
+    longest = max(map(len, names))
+    while length < longest and len({shorten(name, length) for name in names}) < len(set(names)):
+        length += 1
+    return [shorten(name, length) for name in names]
 
 
 @styled
@@ -26,8 +35,8 @@ def class_table(accuracy, settings: Sequence[str], class_names: Sequence[str], t
     width = min(9.0, 2.8 + 0.45 * len(classes))
     figure = Figure(figsize=(width, 1.3 + 0.24 * len(settings)), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(accuracy, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    axes.set_yticks(range(len(settings)), [shorten(name, 40) for name in settings], fontsize=8)
+    image = heat_map(axes, accuracy, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_yticks(range(len(settings)), _distinct(settings, 40), fontsize=8)
     if len(classes) <= NAMED_CLASSES:
         axes.set_xticks(
             range(len(classes)), [shorten(name, 14) for name in classes], rotation=45, ha="right", fontsize=8
@@ -35,17 +44,9 @@ def class_table(accuracy, settings: Sequence[str], class_names: Sequence[str], t
     else:
         axes.set_xlabel("classes, weakest on average first")
     if len(classes) <= NUMBERED_CELLS and len(settings) <= 60:
-        for row, column in np.ndindex(*accuracy.shape):
-            colour = "#ffffff" if accuracy[row, column] > 0.6 else "#14181f"
-            text = f"{100 * accuracy[row, column]:.0f}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+        cell_numbers(axes, accuracy, lambda fraction: f"{100 * fraction:.0f}", dark=0.6)
     axes.set_title(title)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=25)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    bar.ax.tick_params(labelsize=7)
-    bar.outline.set_visible(False)
+    colour_bar(figure, image, shrink=0.8, aspect=25)
     return figure
 
 
@@ -112,19 +113,47 @@ def correlations(matrix, names: Sequence[str], title: str = "") -> Figure:
     size = min(9.0, 2.6 + 0.3 * len(names))
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(matrix, cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
-    short = [shorten(name, 30) for name in names]
+    image = heat_map(axes, matrix, cmap="RdBu", vmin=-1, vmax=1)
+    short = _distinct(names, 30)
     axes.set_xticks(range(len(names)), short, rotation=90, fontsize=7)
     axes.set_yticks(range(len(names)), short, fontsize=7)
     if len(names) <= NUMBERED_CELLS:
-        for row, column in np.ndindex(*matrix.shape):
-            colour = "#ffffff" if abs(matrix[row, column]) > 0.6 else "#14181f"
-            text = f"{matrix[row, column]:.2f}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
+        cell_numbers(axes, matrix, "{:.2f}".format, dark=0.6, fontsize=6)
     axes.set_title(title)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=25)
-    bar.ax.tick_params(labelsize=7)
-    bar.outline.set_visible(False)
+    colour_bar(figure, image, percent=False, shrink=0.7, aspect=25)
+    return figure
+
+
+@styled
+def changes(effects: Sequence[Mapping], title: str = "") -> Figure:
+    """Change of the accuracy of each class by each intervention, with intervals; a panel for each pair of levels.
+
+    Args:
+        effects: see studies.interventions.effects.
+    """
+    columns = min(3, len(effects))
+    rows = -(-len(effects) // columns)
+    tallest = max(len(of["classes"]) for of in effects)
+    figure = Figure(figsize=(3.2 * columns, rows * (1.0 + 0.2 * min(tallest, NAMED_CLASSES))), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    for panel, of in zip(panels, effects, strict=False):
+        shown = sorted(of["classes"], key=lambda row: row["change"])
+        at = range(len(shown))
+        change = np.array([row["change"] for row in shown])
+        low, high = np.array([row["interval"] for row in shown]).T
+        panel.axvline(0, color=MUTED, linewidth=0.8)
+        panel.hlines(at, low, high, color=INK, linewidth=1)
+        panel.plot(change, at, "o", color=BLUE, markersize=4)
+        named = len(shown) <= NAMED_CLASSES
+        panel.set_yticks(at if named else [], [shorten(row["name"], 18) for row in shown] if named else [], fontsize=8)
+        panel.tick_params(axis="y", length=0)
+        panel.set_ylim(-0.6, len(shown) - 0.4)
+        panel.set_title(f"{shorten(of['from'], 18)} to {shorten(of['to'], 18)}", fontsize=8, loc="left")
+        panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
+        panel.tick_params(axis="x", labelbottom=True)
+        panel.grid(axis="x")
+    for panel in panels[len(effects) :]:
+        panel.set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figure.supxlabel("change of accuracy, points", fontsize=9)
     return figure

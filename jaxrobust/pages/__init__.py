@@ -1,6 +1,11 @@
 """What the HTML pages of this package share: templates, and how they and the tables write figures."""
 
+import pathlib
+
 import jinja2
+import markupsafe
+
+from jaxrobust import figures, files
 
 NOTHING = "\N{EN DASH}"  # stands for a figure that is not defined
 
@@ -22,6 +27,19 @@ def render(template: str, page: dict) -> str:
         for filter_ in (percent, points, interval, ratio, probability, p_value, radius, norm, known, rounded)
     )
     return environment.get_template(template).render(page)
+
+
+def figure(drawn) -> markupsafe.Markup:
+    """A matplotlib figure as part of a page."""
+    return markupsafe.Markup(figures.to_svg(drawn))
+
+
+def write_figure(folder, stem: str, drawn) -> markupsafe.Markup:
+    """Write a matplotlib figure to `<folder>/<stem>.svg` and `.png`; returns it as part of a page."""
+    for file_format in ("svg", "png"):
+        path = pathlib.Path(folder) / f"{stem}.{file_format}"
+        files.write_atomically(path, figures.to_file(drawn, file_format))
+    return figure(drawn)
 
 
 def percent(fraction: float | None) -> str:

@@ -1,9 +1,8 @@
 """What the report says of an audit, the sections "Security curve" and "Class to class", and what the terminal does."""
 
-import markupsafe
 import numpy as np
 
-from jaxrobust import audit_results, figures
+from jaxrobust import audit_results, figures, pages
 from jaxrobust.figures import audit as figures_audit
 
 LISTED_NAMES = 3  # classes named in a sentence
@@ -27,7 +26,7 @@ def page(workdir) -> dict | None:
             _floats(matrix["share"]), _floats(matrix["ease"]), _floats(matrix["exposure"]), content["classes"]
         )
     return content | {
-        "figures": {name: markupsafe.Markup(figures.to_svg(figure)) for name, figure in drawn.items()},
+        "figures": {name: pages.figure(figure) for name, figure in drawn.items()},
         "accuracy": curve["accuracy"][at],
         "interval": tuple(curve["interval"][at]),
         "worst_class": curve["worst_class"][at],

@@ -3,7 +3,6 @@
 import pathlib
 import re
 
-import markupsafe
 import numpy as np
 from rich.table import Table
 from rich.text import Text
@@ -149,9 +148,7 @@ def write(folder, figures: dict) -> pathlib.Path:
     names = ", ".join(f"{s.upper()} = {figures_lib.shorten(figures[s]['name'])}" for s in "ab")
     for attack, stem in file_names(figures["attacks"]).items():
         figure = draw(figures["attacks"][attack], f"{names}, {_under(attack)}")
-        for file_format in ("svg", "png"):
-            files.write_atomically(folder / f"{stem}.{file_format}", figures_compare.to_file(figure, file_format))
-        drawn[attack] = markupsafe.Markup(figures_lib.to_svg(figure))
+        drawn[attack] = pages.write_figure(folder, stem, figure)
     first = figures["headline"]
     facts = list(dict.fromkeys([*figures["a"]["facts"], *figures["b"]["facts"]]))
     page = figures | {

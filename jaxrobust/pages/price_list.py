@@ -4,7 +4,6 @@ import csv
 import io
 import pathlib
 
-import markupsafe
 import numpy as np
 from rich import box
 from rich.table import Table
@@ -13,7 +12,6 @@ from rich.text import Text
 from jaxrobust import figures as figures_lib
 from jaxrobust import files, pages
 from jaxrobust.comparison import gains, price_list
-from jaxrobust.figures import compare as figures_compare
 from jaxrobust.figures import price_list as figures_price_list
 
 PAGE, TABLE, FIGURE = "price_list.html", "price_list.csv", "average-against-worst"
@@ -233,13 +231,10 @@ def _classes(worst: dict, length: int = figures_lib.NAME_LENGTH) -> str:
 def write(folder, figures: dict) -> pathlib.Path:
     """Write price_list.html, price_list.csv and the figure, as SVG and PNG, to a folder; returns the page's path."""
     folder = pathlib.Path(folder)
-    figure = draw(figures)
-    for file_format in ("svg", "png"):
-        files.write_atomically(folder / f"{FIGURE}.{file_format}", figures_compare.to_file(figure, file_format))
     files.write_atomically(folder / TABLE, to_csv(figures))
     page = figures | {
         "conclusion": conclusion(figures),
-        "figure_svg": markupsafe.Markup(figures_lib.to_svg(figure)),
+        "figure_svg": pages.write_figure(folder, FIGURE, draw(figures)),
         "show": {"rho": _rho, "times": _times, "classes": _classes},
     }
     path = folder / PAGE

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import markupsafe
 import numpy as np
 
-from jaxrobust import classwise, figures, results, runs
+from jaxrobust import classwise, pages, results, runs
 from jaxrobust.attacks import suites
 from jaxrobust.errors import FieldError
 from jaxrobust.figures import suites as figures_suites
@@ -259,7 +259,7 @@ def _worst_figure(truth: dict, of: dict) -> markupsafe.Markup | None:
         of["worst"]["probability"],
         candidates,
     )
-    return markupsafe.Markup(figures.to_svg(figure))
+    return pages.figure(figure)
 
 
 def _loss_figure(names, loss: dict | None, suite: str) -> markupsafe.Markup | None:
@@ -268,4 +268,4 @@ def _loss_figure(names, loss: dict | None, suite: str) -> markupsafe.Markup | No
     columns = loss["classes"]
     values = [floats(columns[name]) for name in ("before", "after", "loss")]
     losses = figures_suites.Losses(*values, *np.array(columns["interval"]).T)
-    return markupsafe.Markup(figures.to_svg(figures_suites.attack_losses(names, losses, loss["before"], suite)))
+    return pages.figure(figures_suites.attack_losses(names, losses, loss["before"], suite))
