@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrobust.attacks import masking, threats
+from jaxrobust.attacks import landscape, masking, threats
 from jaxrobust.attacks.attack import Attack, Victims, one_against_rest
 from jaxrobust.attacks.pgd import LOOP
 from jaxrobust.data.augment import to_float
-from jaxrobust.explanations import landscape
 from jaxrobust.parallel import AXIS
 from jaxrobust.train_state import Weights
 

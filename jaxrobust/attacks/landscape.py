@@ -1,0 +1,80 @@
+"""The landscape around natural images: margins, their gradients, and how far from linear they are.
+
+The margin of an image is f(x) = z_y - z_r, its logit less that of its rival, the class with the largest other logit *at
+the image*, which stays the rival around it. So f of a linear model is linear.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.attacks import losses, threats
+
+DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
+STEPS = 10  # of the search for the largest error of linearity
+_RELATIVE_STEP = 0.25
+
+
+class Landscape(NamedTuple):
+    """What is known of each image, [B].
+
+    Attributes:
+        margin: f, positive where the image is classified correctly.
+        probability_margin: probability of the label less the largest other one.
+        gradient: dual norm of the gradient of f. To first order the margin falls by at most this per unit of radius.
+        curvature: dual norm of the change of the gradient of f along the direction of the attack, over its length; the
+            directional finite difference of Moosavi-Dezfooli et al. (2019), arXiv:1811.09716, there of the loss.
+        linearity: largest |f(x + d) - f(x) - d grad f(x)| found in the ball, in logits; the measure of Qin et al.
+            (2019), arXiv:1907.02610, there of the loss.
+    """
+
+    margin: jax.Array
+    probability_margin: jax.Array
+    gradient: jax.Array
+    curvature: jax.Array
+    linearity: jax.Array
+
+
+def landscape(logits_fn, norm: str, images, labels, keys, radius: float) -> Landscape:
+    """Look at a model around some images, at the cost of 26 forward passes.
+
+    Args:
+        logits_fn: images [B, H, W, C] -> logits [B, K].
+        norm: of the threat, one of threats.NAMES.
+        images: float32 in [0, 1].
+        labels: [B] int.
+        keys: [B] PRNG keys.
+        radius: of the threat in pixel units.
+    """
+    ball, dual = threats.NORMS[norm], threats.NORMS[DUAL[norm]].size
+    radii = jnp.full(len(labels), radius, jnp.float32)
+    logits = logits_fn(images)
+    others = jnp.where(losses.is_class(logits, labels), -jnp.inf, logits)
+    rival = jax.lax.stop_gradient(others.argmax(-1))
+
+    def margin(images):
+        return -losses.targeted_margin(logits_fn(images), labels, rival)
+
+    def with_gradient(images):
+        values, pullback = jax.vjp(margin, images)
+        return values, pullback(jnp.ones_like(values))[0]
+
+    value, gradient = with_gradient(images)
+    step = threats.per_example(radii, images) * ball.direction(-gradient)
+    step = threats.project(ball, images, images + step, radii) - images
+    _, there = with_gradient(images + step)
+    length = ball.size(step)
+    curvature = jnp.where(length > 0, dual(there - gradient) / jnp.where(length > 0, length, 1.0), 0.0)
+
+    def climb(carry, _):
+        point, largest = carry
+        here, slope = with_gradient(point)
+        error = here - value - (gradient * (point - images)).sum((1, 2, 3))
+        up = threats.per_example(jnp.sign(error), images) * (slope - gradient)
+        moved = point + threats.per_example(_RELATIVE_STEP * radii, images) * ball.direction(up)
+        return (threats.project(ball, images, moved, radii), jnp.maximum(largest, jnp.abs(error))), None
+
+    start = threats.random_start(ball, keys, images, radii)
+    (_, linearity), _ = jax.lax.scan(climb, (start, jnp.zeros_like(value)), length=STEPS + 1)
+    return Landscape(value, -losses.softmax_margin(logits, labels), dual(gradient), curvature, linearity)
