@@ -27,8 +27,10 @@ from jaxrobust import (
     cluster,
     command_line,
     console,
+    costs,
     data,
     feeds,
+    files,
     models,
     parallel,
     train,
@@ -103,8 +105,8 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
 
     console.say(f"compiling {config.model.name} for {mesh.size} x {mesh.devices.flat[0].device_kind}, cold and warm")
     training = Training(config, dataset, mesh, steps_per_epoch * config.train.epochs)
-    forward = build.forward_flops(config, description, mesh)
-    passes = build.floor_passes(config)
+    forward = costs.forward_flops(config, description, mesh)
+    passes = costs.floor_passes(config)
     compilation = measuring.compilation(training.lower)
     training.compiled = compilation.compiled
     program = hlo.read(compilation.compiled.as_text(), steps=training.length)
@@ -122,6 +124,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
         console.say("training steps without an attack")
         clean = config.copy_and_resolve_references()
         clean.objective.name = "standard"
+        clean.remedy.name = "none"  # one may set knobs that only an attack has
         cleanly = Training(clean, dataset, mesh, steps_per_epoch * config.train.epochs)
         cleanly.compiled = cleanly.lower().compile()
         standard = measuring.plan(cleanly.loop, least=3, **budget)
@@ -151,7 +154,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     attack = program.attack if config.objective.name != "standard" else None
     device = mesh.devices.flat[0]
     roofline_s = roofline_seconds(device.device_kind, program, mesh.size)
-    return _jsonable(
+    return files.nullable(
         {
             "model": config.model.name,
             "model_title": models.title(config.model.name, config.model.depth, config.model.width),
@@ -369,11 +372,6 @@ def _check_profile(folder) -> None:
             pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--profile = {folder!r}: cannot be written ({error.strerror}); give another folder") from error
-
-
-def _jsonable(figures: dict) -> dict:
-    """Numbers that are none become None."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
 
 
 def table(figures: dict) -> Table:

@@ -12,7 +12,7 @@ import jax
 import pytest
 import tiny_config
 
-from jaxrobust import benchmark, build, console, data, parallel
+from jaxrobust import benchmark, build, console, costs, data, parallel
 from jaxrobust.compiled import hlo, measuring
 from jaxrobust.errors import UserError
 
@@ -65,6 +65,7 @@ def test_a_line_of_json_on_random_pixels_without_tensorflow(tmp_path):
         "--config.train.batch_size=8",
         "--config.eval.batch_size=8",
         "--config.attack.steps=3",
+        "--config.remedy.name=dafa",  # sets a knob that the steps without attack do not have
         f"--config.data.data_dir={tmp_path}",
         "--steps=1",
         f"--profile={tmp_path / 'trace'}",
@@ -121,11 +122,11 @@ def test_the_step_executes_no_more_arithmetic_than_the_floor(model, objective, p
     description = data.Description("random", (32, 32, 3), 10, 80)
     mesh = parallel.make_mesh(jax.devices()[:1])
     # What LLVM makes of it is no matter here, and most of the time.
-    compiled = build.lower_training(config, description, mesh, 10).compile({"xla_backend_optimization_level": 0})
+    compiled = costs.lower_training(config, description, mesh, 10).compile({"xla_backend_optimization_level": 0})
     program = hlo.read(compiled.as_text(), steps=build.steps_per_dispatch(config, mesh))
     assert not program.unknown_loops and not program.unknown_calls
-    assert build.floor_passes(config) == passes
-    floor = passes * build.forward_flops(config, description, mesh)
+    assert costs.floor_passes(config) == passes
+    floor = passes * costs.forward_flops(config, description, mesh)
     assert program.total.flops / 8 == pytest.approx(floor, rel=0.03)
 
 
