@@ -170,3 +170,16 @@ def test_wrong_input():
         permutation.trend([1.0, 2.0], [3.0, 3.0], [0, 0], rng=rng)
     with pytest.raises(ValueError, match="confidence"):
         permutation.trend([1.0, 2.0], [1.0, 3.0], [0, 0], rng=rng, confidence=2)
+
+
+def test_the_least_p_is_what_the_clearest_effect_would_have():
+    rng = np.random.default_rng(7)
+    profiles = np.array([[0.1, 0.5, 0.9], [0.9, 0.5, 0.1]])
+    axis = np.repeat([0, 1], 3)
+    clear = permutation.axis_test(profiles[axis] + 1e-3 * rng.random((6, 3)), axis, np.zeros(6), rng=rng)
+    # Of 20 ways to choose three of six runs, two tell the two threes apart.
+    assert clear.p_value == clear.least_p == pytest.approx(2 / 20)
+    none = permutation.axis_test(rng.random((6, 3)), axis, np.zeros(6), rng=rng)
+    assert none.least_p == pytest.approx(2 / 20) and none.p_value >= none.least_p
+    slope = permutation.trend([0.0, 0.1, 1.0, 1.1], [0, 0, 1, 1], ["a", "b", "a", "b"], rng=rng)
+    assert slope.least_p == pytest.approx(2 / 4)

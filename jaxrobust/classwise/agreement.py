@@ -89,7 +89,7 @@ def rank_correlation(a, b) -> float:
     if a.ndim != 1 or a.shape != b.shape:
         raise ValueError(f"a {a.shape} and b {b.shape} must be vectors with one entry per class")
     there = ~(np.isnan(a) | np.isnan(b))
-    return float(_correlations(_centred_ranks(a[there]), _centred_ranks(b[there])))
+    return float(_correlations(centred_ranks(a[there]), centred_ranks(b[there])))
 
 
 def rank_agreement(
@@ -124,12 +124,12 @@ def rank_agreement(
         raise ValueError(f"setting a has {classes_a} classes and setting b has {classes_b}")
     there = np.all([images > 0 for _, images in settings], 0)
     settings = [(accuracy[:, there], images[there]) for accuracy, images in settings]
-    ranks_a, ranks_b = (_centred_ranks(accuracy.mean(0)) for accuracy, _ in settings)
+    ranks_a, ranks_b = (centred_ranks(accuracy.mean(0)) for accuracy, _ in settings)
     found = float(_correlations(ranks_a, ranks_b))
     if math.isnan(found):
         return RankAgreement(*[math.nan] * 7)
 
-    redrawn = _correlations(*(_centred_ranks(_redrawn(*setting, rng, draws)) for setting in settings))
+    redrawn = _correlations(*(centred_ranks(_redrawn(*setting, rng, draws)) for setting in settings))
     # Redraws in which all classes are equal order nothing.
     low, high = _moved_percentiles(np.nan_to_num(redrawn), found, confidence, -1.0)
     permuted = rng.permuted(np.broadcast_to(ranks_a, (draws, ranks_a.size)), axis=1) @ ranks_b
@@ -176,7 +176,7 @@ def kendall_w(scores) -> float:
     scores = np.asarray(scores, float)
     if scores.ndim != 2 or len(scores) < 2:
         raise ValueError(f"scores {scores.shape} must be [R, C] with at least two rows to compare")
-    return _concordance_of(_centred_ranks(scores[:, ~np.isnan(scores).any(0)]))
+    return _concordance_of(centred_ranks(scores[:, ~np.isnan(scores).any(0)]))
 
 
 def concordance(
@@ -214,7 +214,7 @@ def concordance(
     if not setting_R.any():
         raise ValueError("all runs are of one setting; need two to compare")
     groups = [(accuracy[setting_R == g], count[setting_R == g].min(0)) for g in range(setting_R.max() + 1)]
-    ranks_GxC = _centred_ranks(np.stack([seeds.mean(0) for seeds, _ in groups]))
+    ranks_GxC = centred_ranks(np.stack([seeds.mean(0) for seeds, _ in groups]))
     number, classes = ranks_GxC.shape
     found = _concordance_of(ranks_GxC)
     if math.isnan(found):
@@ -224,7 +224,7 @@ def concordance(
     total, permuted = np.zeros((draws, classes)), np.zeros((draws, classes))
     squares, squares_of_repeated, roots = 0.0, 0.0, []
     for ranks, times, group in zip(ranks_GxC, times_DxG.T, groups, strict=True):
-        redrawn = _centred_ranks(_redrawn(*group, rng, draws))
+        redrawn = centred_ranks(_redrawn(*group, rng, draws))
         total += times[:, None] * redrawn
         squares = squares + times * (redrawn**2).sum(1)
         squares_of_repeated = squares_of_repeated + times**2 * (redrawn**2).sum(1)
@@ -268,7 +268,7 @@ def _checked_draws(draws: int) -> None:
         raise ValueError(f"draws must be at least 1; got {draws}")
 
 
-def _centred_ranks(values) -> np.ndarray:
+def centred_ranks(values) -> np.ndarray:
     """Ranks of the classes less their mean, [..., C]; equal ones share the mean of theirs."""
     return rankdata(np.round(values, _DECIMALS), axis=-1) - (values.shape[-1] + 1) / 2
 
@@ -307,7 +307,7 @@ def _reliability(accuracy_SxC, images, rng, draws: int) -> float:
     if seeds > 1:
         noise += accuracy_SxC.var(0, ddof=1).mean() / seeds
     shrunk = math.sqrt(max(0.0, 1 - noise / mean.var(ddof=1)))
-    pairs = (_centred_ranks(_redrawn(accuracy_SxC, images, rng, draws, shrunk)) for _ in range(2))
+    pairs = (centred_ranks(_redrawn(accuracy_SxC, images, rng, draws, shrunk)) for _ in range(2))
     return max(0.0, float(np.nan_to_num(_correlations(*pairs)).mean()))
 
 

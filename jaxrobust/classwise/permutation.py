@@ -35,6 +35,7 @@ class AxisTest:
         statistic: sum over levels and classes, weighted by runs, of the squared mean deviation from the block.
         share: of the sum of squares within blocks, in [0, 1]; nan if nothing varies. Chance alone makes it > 0.
         p_value: 1 if no block has two levels, so that nothing can be told.
+        least_p: of the ways tried the smallest p-value that any would have had; no effect, however large, shows below.
         permutations: how many ways p_value is from.
         exhaustive: they are all there are.
     """
@@ -42,6 +43,7 @@ class AxisTest:
     statistic: float
     share: float
     p_value: float
+    least_p: float
     permutations: int
     exhaustive: bool
 
@@ -65,6 +67,7 @@ class Trend:
         slope: by least squares, one for all blocks, with a level for each.
         low, high: its interval.
         p_value: two-sided, by permuting x within blocks.
+        least_p: as of `AxisTest`.
         runs, blocks: how many of those given tell anything: blocks in which x varies, and their runs.
     """
 
@@ -72,6 +75,7 @@ class Trend:
     low: float
     high: float
     p_value: float
+    least_p: float
     runs: int
     blocks: int
 
@@ -112,8 +116,8 @@ def axis_test(
         return total / whole if whole > 0 else total
 
     whole = float((deviation**2).sum())
-    share, p_value, tried, exhaustive = _permutation_test(statistic, axis, blocks, rng, permutations)
-    return AxisTest(share * whole, share if whole > 0 else math.nan, p_value, tried, exhaustive)
+    share, p_value, least_p, tried, exhaustive = _permutation_test(statistic, axis, blocks, rng, permutations)
+    return AxisTest(share * whole, share if whole > 0 else math.nan, p_value, least_p, tried, exhaustive)
 
 
 def paired_change(
@@ -145,7 +149,7 @@ def paired_change(
     def statistic(label_BxR):
         return np.abs(label_BxR @ halves)
 
-    _, p_value, _, _ = _permutation_test(statistic, label, pairs, rng, permutations)
+    _, p_value, *_ = _permutation_test(statistic, label, pairs, rng, permutations)
     mean = change.mean()
     half_width = stdtrit(change.size - 1, (1 + confidence) / 2) * change.std(ddof=1) / math.sqrt(change.size)
     return PairedChange(float(mean), float(mean - half_width), float(mean + half_width), p_value, change.size)
@@ -190,7 +194,7 @@ def trend(
 
     # Of any order of x, by the inequality of Cauchy and Schwarz.
     largest = max(np.linalg.norm(x_deviation) * np.linalg.norm(deviation), np.finfo(float).tiny)
-    _, p_value, _, _ = _permutation_test(statistic, level_R, blocks, rng, permutations)
+    _, p_value, least_p, *_ = _permutation_test(statistic, level_R, blocks, rng, permutations)
     squares = (x_deviation**2).sum()
     slope = x_deviation @ deviation / squares
     residual, number = deviation - slope * x_deviation, blocks.max() + 1
@@ -201,7 +205,8 @@ def trend(
         degrees = values.size - 2
         error = math.sqrt((residual**2).sum() / squares / degrees) if degrees else math.inf
     half_width = stdtrit(degrees, (1 + confidence) / 2) * error if degrees else math.inf
-    return Trend(float(slope), float(slope - half_width), float(slope + half_width), p_value, values.size, int(number))
+    ends = float(slope - half_width), float(slope + half_width)
+    return Trend(float(slope), *ends, p_value, least_p, values.size, int(number))
 
 
 def label_indices(name: str, labels, runs: int) -> np.ndarray:
@@ -223,8 +228,8 @@ def _within(values_RxK, blocks) -> np.ndarray:
     return np.where(np.abs(deviation) > _ROUNDING * np.abs(values_RxK).max(), deviation, 0.0)
 
 
-def _permutation_test(statistic, labels, blocks, rng, permutations: int) -> tuple[float, float, int, bool]:
-    """The statistic found, its p-value, the number of ways tried, and whether they are all.
+def _permutation_test(statistic, labels, blocks, rng, permutations: int) -> tuple[float, float, float, int, bool]:
+    """The statistic found, its p-value, the least one of the ways tried, their number, and whether they are all.
 
     Args:
         statistic: labels [B, R] -> [B], in [0, 1]; large values speak against the hypothesis.
@@ -235,13 +240,9 @@ def _permutation_test(statistic, labels, blocks, rng, permutations: int) -> tupl
     found = float(statistic(labels[None])[0])
     exhaustive = _ways(labels, blocks) <= permutations
     batches = _all_ways(labels, blocks) if exhaustive else _drawn(labels, blocks, rng, permutations)
-    tried = reached = 0
-    for batch in batches:
-        tried += len(batch)
-        reached += int((statistic(batch) >= found - _TOLERANCE).sum())
-    if not exhaustive:
-        tried, reached = tried + 1, reached + 1
-    return found, reached / tried, tried, exhaustive
+    values = np.concatenate([[] if exhaustive else [found], *map(statistic, batches)])
+    reached, largest = ((values >= least - _TOLERANCE).sum() for least in (found, values.max()))
+    return found, float(reached / values.size), float(largest / values.size), values.size, exhaustive
 
 
 def _ways(labels, blocks) -> int:
