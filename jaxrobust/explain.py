@@ -2,6 +2,7 @@
 
     python -m jaxrobust.explain WORKDIR [WORKDIR ...] [--attack NAME] [--weights best|raw|averaged] [--split NAME]
         [--standard RUN] [--other RUN] [--examples N] [--data_dir DIR] [--batch_size N] [--out DIR]
+    python -m jaxrobust.explain --config FILE [--examples N] [--data_dir DIR] [--out DIR]      # before training
 
 Each probe is a number for each class of the best checkpoint (else the last), see explanations/. Its rank correlation
 with the accuracies of the classes under an attack, by default the strongest, comes with an interval, a p-value with
@@ -10,30 +11,28 @@ classes it also says how much of the variance between the classes of a run the p
 RUN are other models on the same images: one trained without attack, and one that adversarial images are passed to.
 
 Prints tables and what follows from them, and writes explain.html, explain.json, explain.csv and the figures to DIR, by
-default WORKDIR/explain. A correlation is no cause; what a probe moves takes an intervention to know.
+default WORKDIR/explain. Of a config it measures the probes of data alone, and writes them to data_probes.csv in DIR, by
+default in runs/<config name>/explain. A correlation is no cause; what a probe moves takes an intervention to know.
 """
 
 import argparse
 import csv
 import io
-import math
 import pathlib
 import sys
 
-import numpy as np
 from absl import logging as absl_logging
 
-from jaxrobust import classwise, console, files, runs
+from jaxrobust import arguments, build, console, files, parallel, runs, validation
+from jaxrobust import config as config_lib
 from jaxrobust.comparison.pairs import SPLITS, WEIGHTS, open_runs, open_side
-from jaxrobust.data import randomness
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.explanations import PROBES, Missing, ranking
+from jaxrobust.explanations import PROBES, measuring
+from jaxrobust.explanations.images import Images
+from jaxrobust.explanations.measuring import measure, rank
+from jaxrobust.explanations.probe import EXAMPLES
 from jaxrobust.explanations.subject import Subject, open_model
 from jaxrobust.pages import explain as explain_pages
-
-CONFIDENCE = 0.95
-LEVEL = 0.05  # of the tests, after Holm's correction
-EXAMPLES = 5000
 
 
 def explain(
@@ -61,8 +60,7 @@ def explain(
         UserError: there is no such run, result, attack or checkpoint, or runs are of different classes.
     """
     overrides = overrides or {}
-    if examples < 0:
-        raise FieldError("--examples", examples, "is negative", "give a number, or 0 for all")
+    _check_examples(examples)
     folders = [pathlib.Path(workdir).resolve() for workdir in workdirs]
     if twice := [str(w) for w, folder in zip(workdirs, folders, strict=True) if folders.count(folder) > 1]:
         raise UserError(f"{twice[0]} is given twice; give each run once")
@@ -85,11 +83,12 @@ def explain(
         for name in PROBES:
             values[name].append(found.get(name))
     return {
+        "unit": "run",
         "attack": attack,
         "split": sides[0].run.split,
         "classes": list(sides[0].class_names),
-        "confidence": CONFIDENCE,
-        "level": LEVEL,
+        "confidence": measuring.CONFIDENCE,
+        "level": measuring.LEVEL,
         "standard": None if standard is None else str(standard),
         "other": None if other is None else str(other),
         "runs": described,
@@ -97,86 +96,33 @@ def explain(
     }
 
 
-def measure(subject: Subject, known: dict | None = None) -> tuple[dict, dict]:
-    """({probe: [C]}, {probe: why it could not be measured}) of one run.
+def before_training(path, *, examples: int = EXAMPLES, overrides: dict | None = None) -> dict:
+    """The probes of data alone, of the data of a config file, as JSON data: `classes` and `probes`, {name: [C]}.
 
     Args:
-        known: probes of data alone by what the data are; filled, so that several runs on the same data share them.
+        examples, overrides: as of `explain`.
+
+    Raises:
+        UserError: there is no such file, or its data cannot be had.
     """
-    known = {} if known is None else known
-    data_key = str((sorted(subject.dataset.fingerprint().items()), subject.config.eval.seed))
-    found, left_out = {}, {}
-    for name, probe in PROBES.items():
-        try:
-            if probe.looks_at != "data":
-                found[name] = probe.measure(subject)
-            else:
-                if (data_key, name) not in known:
-                    known[data_key, name] = probe.measure(subject)
-                found[name] = known[data_key, name]
-        except Missing as reason:
-            left_out[name] = str(reason)
-    return found, left_out
+    if not pathlib.Path(path).is_file():
+        raise FieldError("--config", str(path), "is no file", "give a config, for example configs/digits.py")
+    _check_examples(examples)
+    config = config_lib.from_file(path)
+    config.update_from_flattened_dict(overrides or {})
+    validation.validate(config, parallel.make_mesh().size, training=False)
+    looked_at = Images(config, build.dataset(config), examples, str(path))
+    found = {name: probe.measure(looked_at) for name, probe in PROBES.items() if probe.looks_at == "data"}
+    return {
+        "classes": list(looked_at.class_names),
+        "training_images": len(looked_at.train_ids),
+        "probes": files.nullable({name: values.tolist() for name, values in found.items()}),
+    }
 
 
-def rank(values: dict, robustness) -> dict:
-    """The probes as JSON data, those first that predict most on held-out runs, or of one run correlate most.
-
-    Args:
-        values: {probe: one entry for each run, [C] or None}.
-        robustness: [R][C], accuracies; None for a class without images.
-
-    Returns:
-        probes: of each that some run has, what it is, its `values` [R][C] and what `ranking` says of it: `correlation`,
-            `interval`, `p_value`, `p_holm`, `significant`, `as_expected` (None where theory says nothing), of_runs [R],
-            and with several runs `held_out`, R^2 [R] with their `mean_held_out`;
-        yardstick: R^2 [R] and mean by the classes' means over the other runs; None of one run.
-    """
-    robustness = _array(robustness)
-    several = len(robustness) > 1
-    rows = []
-    for name, of_runs in values.items():
-        has = [r for r, value in enumerate(of_runs) if value is not None]
-        if not has:
-            continue
-        probe, value = PROBES[name], np.full(robustness.shape, np.nan)
-        value[has] = [of_runs[r] for r in has]
-        value[np.isinf(value)] = np.nan
-        found = ranking.associate(value[has], robustness[has], randomness.generator(0, f"explain {name}"))
-        row = {
-            **{field: getattr(probe, field) for field in ("name", "meaning", "family", "looks_at", "sign", "built_in")},
-            "correlation": found.correlation,
-            "interval": [found.low, found.high],
-            "p_value": found.p_value,
-            "classes": found.classes,
-            "runs": len(has),
-            "of_runs": dict(zip(has, found.of_runs, strict=True)),
-            "values": value.tolist(),
-        }
-        row["of_runs"] = [row["of_runs"].get(r, math.nan) for r in range(len(of_runs))]
-        held_out = np.full(len(of_runs), np.nan)
-        if len(has) > 1:
-            held_out[has] = ranking.held_out(value[has], robustness[has])
-        row |= {"held_out": held_out.tolist(), "mean_held_out": _mean(held_out)} if several else {}
-        rows.append(row)
-    tested = [row for row in rows if not row["built_in"] and not math.isnan(row["p_value"])]
-    holm = dict(
-        zip([r["name"] for r in tested], classwise.holm_correction([r["p_value"] for r in tested]), strict=True)
-    )
-    for row in rows:
-        row["p_holm"] = float(holm.get(row["name"], math.nan))
-        row["significant"] = row["p_holm"] <= LEVEL
-        defined = row["sign"] and not math.isnan(row["correlation"])
-        row["as_expected"] = bool(row["correlation"] * row["sign"] > 0) if defined else None
-    rows.sort(key=lambda row: _place(row, several))
-    yardstick = ranking.held_out_by_class(robustness) if several else None
-    of_classes = {"held_out": yardstick.tolist(), "mean_held_out": _mean(yardstick)} if several else None
-    return _plain({"probes": rows, "tested": len(tested), "yardstick": of_classes})
-
-
-def _place(row: dict, several: bool) -> tuple:
-    of_order = row["mean_held_out"] if several else abs(row["correlation"])
-    return row["built_in"], math.isnan(of_order), -of_order
+def _check_examples(examples: int) -> None:
+    if examples < 0:
+        raise FieldError("--examples", examples, "is negative", "give a number, or 0 for all")
 
 
 def _attack(sides, asked: str | None) -> str:
@@ -206,10 +152,8 @@ def _description(side, subject: Subject, left_out: dict) -> dict:
         "facts": dict(runs.facts(side.run.config, side.run.origin)),
         "count": subject.count.tolist(),
         "correct": subject.correct.tolist(),
-        "robustness": _plain(robustness.tolist()),
-        "training_images": len(subject.train_ids),
-        "test_images": len(subject.test_ids),
-        "test_is_scored": subject.test_is_scored,
+        "robustness": files.nullable(robustness.tolist()),
+        **measuring.images(subject),
         "left_out": left_out,
     }
 
@@ -221,38 +165,19 @@ def to_csv(figures: dict) -> str:
         for c, name in enumerate(figures["classes"]):
             probes = [row["values"][r][c] for row in figures["probes"]]
             lines.append([run["workdir"], name, run["count"][c], run["robustness"][c], *probes])
+    return _csv(lines)
+
+
+def _csv(lines) -> str:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(lines)
     return file.getvalue()
 
 
-def _array(rows) -> np.ndarray:
-    return np.array([[np.nan if value is None else value for value in row] for row in rows], float)
-
-
-def _mean(values) -> float:
-    values = np.asarray(values, float)
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else math.nan
-
-
-def _plain(value):
-    """JSON has no nan: a figure that is not defined is null."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise UserError(f"{message}; python -m jaxrobust.explain --help shows the options")
-
-
-def _arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = _Parser("python -m jaxrobust.explain", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("workdirs", metavar="WORKDIR", nargs="+", help="workdirs of scored runs on the same classes")
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    parser = arguments.Parser("jaxrobust.explain", __doc__)
+    parser.add_argument("workdirs", metavar="WORKDIR", nargs="*", help="workdirs of scored runs on the same classes")
+    parser.add_argument("--config", metavar="FILE", help="a config, to look at its data before anything is trained")
     parser.add_argument("--attack", help="under which robustness counts; default: the strongest that all have")
     parser.add_argument("--weights", choices=WEIGHTS, default="best", help="default: those of the best checkpoint")
     parser.add_argument("--split", choices=SPLITS, help="default: test where it was scored")
@@ -263,16 +188,22 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=EXAMPLES, help="images of each split to look at; 0: all")
     parser.add_argument("--data_dir", help="folder of the data, if not that of the runs")
     parser.add_argument("--batch_size", type=int, help="images at a time; default: that of the evaluation")
-    parser.add_argument("--out", type=pathlib.Path, help="folder to write to; default: WORKDIR/explain")
-    return parser.parse_args(arguments)
+    parser.add_out("WORKDIR/explain")
+    given = parser.parse_args(argv)
+    if bool(given.workdirs) == bool(given.config):
+        raise UserError("give the workdirs of trained runs, or else --config FILE to look at data before training")
+    return given
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command: prints tables, sentences and the path of the page, or one line about what is wrong."""
     absl_logging.set_verbosity(absl_logging.ERROR)  # libraries log what a user cannot act on
     try:
-        given = _arguments(arguments)
+        given = _parsed(argv)
         fields = {"data.data_dir": given.data_dir, "eval.batch_size": given.batch_size}
+        fields = {name: value for name, value in fields.items() if value is not None}
+        if given.config:
+            return _show_data(given, fields)
         figures = explain(
             given.workdirs,
             attack=given.attack,
@@ -281,16 +212,13 @@ def main(arguments: list[str] | None = None) -> int:
             standard=given.standard,
             other=given.other,
             examples=given.examples,
-            overrides={name: value for name, value in fields.items() if value is not None},
+            overrides=fields,
         )
         folder = given.out or pathlib.Path(given.workdirs[0]) / "explain"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with arguments.writing_to(folder):
             files.write_atomically(folder / "explain.json", files.to_json(figures))
             files.write_atomically(folder / "explain.csv", to_csv(figures))
             path = explain_pages.write(folder, figures)
-        except OSError as error:
-            raise FieldError("--out", str(folder), error.strerror or str(error), "give a folder to write to") from error
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -303,6 +231,19 @@ def main(arguments: list[str] | None = None) -> int:
         console.say(sentence)
     for line in explain_pages.left_out(figures):
         console.say(line)
+    print(path)
+    return 0
+
+
+def _show_data(given: argparse.Namespace, overrides: dict) -> int:
+    figures = before_training(given.config, examples=given.examples, overrides=overrides)
+    rows = [figures["classes"], *figures["probes"].values()]
+    lines = [["class", *figures["probes"]], *zip(*rows, strict=True)]
+    folder = given.out or pathlib.Path("runs") / pathlib.Path(given.config).stem / "explain"
+    with arguments.writing_to(folder):
+        path = folder / "data_probes.csv"
+        files.write_atomically(path, _csv(lines))
+    console.show(explain_pages.data_table(figures))
     print(path)
     return 0
 

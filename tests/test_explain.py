@@ -29,6 +29,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explain")
     train.train_and_evaluate(config_of(), folder / "run")
     standard = {"objective.name": "standard", "threat.norm": "l2", "threat.eps": 0.5, "train.average_decay": 0.0}
+    standard |= {"eval.splits": ("test",)}
     train.train_and_evaluate(config_of(**standard), folder / "standard")
     return folder / "run", folder / "standard"
 
@@ -64,6 +65,19 @@ def test_every_probe_is_measured(explained, trained):
     assert rows["train_robustness"]["values"][0] == last["train_class_accuracy"]
     held_out = [r["mean_held_out"] for r in figures["probes"] if not r["built_in"] and r["mean_held_out"] is not None]
     assert held_out == sorted(held_out, reverse=True)
+
+
+def test_before_training(explained, tmp_path, capfd):
+    arguments = ["--config", tiny_config.__file__, "--examples", "200", "--out", str(tmp_path)]
+    assert explain.main(arguments) == 0
+    with open(tmp_path / "data_probes.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    names = {name for name, probe in PROBES.items() if probe.looks_at == "data"}
+    assert set(lines[0]) == {"class"} | names and "pixel_overlap" in names
+    for row in explained[1]["probes"]:
+        if row["name"] in names:
+            assert [float(line[row["name"]]) for line in lines] == row["values"][0]
+    assert "before training, 200 training images" in capfd.readouterr().err
 
 
 def test_its_files(explained):
@@ -113,6 +127,8 @@ def test_errors_in_one_line(trained, tmp_path, capsys):
     assert "--attack = 'pgd7'" in said(run, "--attack", "pgd7") and "clean, pgd3" in said(run, "--attack", "pgd7")
     assert "--other" in said(run, "--other", tmp_path / "empty") and "holds no run" in said(run, "--other", tmp_path)
     assert "twice" in said(run, standard, run)
+    assert "--config FILE" in said() and "--config FILE" in said(run, "--config", tiny_config.__file__)
+    assert "is no file" in said("--config", tmp_path / "nothing.py")
     assert "--examples" in said(run, "--examples", -1)
     assert "unrecognized" in said(run, "--nonsense")
 

@@ -94,3 +94,25 @@ def test_the_yardstick_is_the_mean_of_the_other_runs():
     expected = 1 - np.square(centred[0] - predicted).sum() / np.square(centred[0]).sum()
     assert ranking.held_out_by_class(y)[0] == pytest.approx(expected)
     np.testing.assert_allclose(ranking.held_out_by_class(np.tile(y[:1], (4, 1))), 1)
+
+
+def test_the_ceiling_is_what_the_truth_would_reach():
+    """Over redraws of seeds and of the images that all seeds of a setting share."""
+    rng, truth, images, seeds = np.random.default_rng(3), np.linspace(0.3, 0.7, 8), 60, 4
+    reached, found = [], []
+    for _ in range(400):
+        seen = rng.binomial(images, truth) / images  # what these images would give, whatever the seed
+        accuracy = seen + rng.normal(0, 0.05, (seeds, len(truth)))
+        mean = accuracy.mean(0) - accuracy.mean()
+        for best in (seen, truth):
+            reached.append(1 - np.square(mean - (best - best.mean())).sum() / np.square(mean).sum())
+        found.append(ranking.ceiling(accuracy, np.full(len(truth), images)))
+    of_seeds, of_images = np.reshape(reached, (-1, 2)).mean(0)
+    assert np.mean(found, axis=0) == pytest.approx([of_seeds, of_images], abs=0.01)
+    assert of_images < of_seeds - 0.05
+
+
+def test_the_ceiling_of_one_seed_is_unknown():
+    assert np.isnan(ranking.ceiling([[0.1, 0.5]], [10, 10])).all()
+    assert np.isnan(ranking.ceiling([[0.5, 0.5], [0.5, 0.5]], [10, 10])).all()
+    assert ranking.ceiling([[0.1, 0.5, np.nan]] * 2, [10, 10, 0])[0] == 1

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+EXAMPLES = 5000  # images of a split that probes look at, by default
 LOOKS_AT = ("data", "model", "results")
 
 

@@ -8,7 +8,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
+
+from jaxrobust.classwise.agreement import centred_ranks
 
 PERMUTATIONS = 10_000
 _TOLERANCE = 1e-9  # of a statistic that equals the one found but for rounding
@@ -96,6 +98,35 @@ def held_out_by_class(robustness) -> np.ndarray:
     return _explained(y, (y.sum(0, keepdims=True) - y) / (len(y) - 1))
 
 
+def ceiling(seeds, count) -> tuple[float, float]:
+    """The R^2 that the truth itself would reach on the mean of a setting over its K seeds; chance is the rest.
+
+    Of the accuracies of each seed, centred over the classes, s_c^2 is the variance of class c over the seeds, so the
+    mean m_c over seeds is off by s_c^2 / K: R^2 = 1 - sum_c s_c^2 / K / sum_c m_c^2. That is for other seeds judged on
+    the same images. Drawing the images anew too adds at most a_c (1 - a_c) / n_c to the variance of an accuracy a_c:
+    seeds that fail on the same images have it in full, so it is the second R^2 at least.
+
+    Args:
+        seeds: accuracies [K, C]; classes that are nan in any seed take no part.
+        count: images of each class [C].
+
+    Returns:
+        (other seeds, other seeds and images), both unbiased and so perhaps below 0; nan of a single seed, or where
+        nothing varies.
+    """
+    accuracy = np.atleast_2d(np.asarray(seeds, float))
+    there = np.isfinite(accuracy).all(0)
+    accuracy, count = accuracy[:, there], np.asarray(count, float)[there]
+    centred, classes = _centred(accuracy)[0], accuracy.shape[1]
+    total = np.square(centred.mean(0)).sum()
+    if len(centred) < 2 or not total > 0:
+        return math.nan, math.nan
+    of_seeds = centred.var(0, ddof=1).sum() / len(centred)
+    mean = accuracy.mean(0)
+    of_images = (mean * (1 - mean) / count).sum() * (1 - 1 / classes)
+    return float(1 - of_seeds / total), float(1 - (of_seeds + of_images) / total)
+
+
 def _centred(*values):
     values = [np.asarray(array, float) for array in values]
     there = np.all([np.isfinite(array).all(0) for array in values], axis=0)
@@ -113,7 +144,7 @@ def _unit_ranks(values) -> np.ndarray:
     """Ranks [R, C] of the classes, mean 0 and length 1; 0 where all are alike. Their products are correlations."""
     if values.shape[1] == 0:
         return values
-    ranks = rankdata(np.round(values, 12), axis=1) - (values.shape[1] + 1) / 2
+    ranks = centred_ranks(values)
     lengths = np.linalg.norm(ranks, axis=1, keepdims=True)
     return np.divide(ranks, lengths, out=np.zeros_like(ranks), where=lengths > 0)
 

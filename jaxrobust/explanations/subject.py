@@ -10,15 +10,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxrobust import audit_results, blocks, build, console, data, files, parallel, results, workdirs, worst_case
+from jaxrobust import audit_results, build, data, files, parallel, results, workdirs, worst_case
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
-from jaxrobust.data import randomness, splits
+from jaxrobust.attacks.landscape import Landscape
 from jaxrobust.data.augment import to_float
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.explanations import frequency, neighbours, transfer
-from jaxrobust.explanations.landscape import Landscape
+from jaxrobust.explanations import frequency, transfer
+from jaxrobust.explanations.images import Images, each
 from jaxrobust.explanations.probe import Missing
 from jaxrobust.remedies.heads import Head
 from jaxrobust.runs import Checkpoint, Run
@@ -53,10 +53,7 @@ class Model(NamedTuple):
 
     def blocks(self, split: data.Split, ids, what: str):
         """(ids, images) block by block, with progress."""
-        with console.progress(f"{self.workdir}, {what}", max(len(ids), 1), "images") as advance:
-            for block, _, images in blocks.each(split, ids, self.config.eval.batch_size):
-                yield block, images
-                advance(len(block))
+        return each(split, ids, self.config.eval.batch_size, f"{self.workdir}, {what}")
 
     def of_each(self, step, arrays):
         """See worst_case.of_each."""
@@ -100,7 +97,7 @@ def open_model(
     return Model(str(workdir), run.config, run.dataset, run.mesh, parallel.replicate(jax.device_get(chosen), run.mesh))
 
 
-class Subject:
+class Subject(Images):
     """A scored checkpoint.
 
     Attributes:
@@ -123,15 +120,14 @@ class Subject:
     def __init__(self, run: Run, checkpoint: Checkpoint, attack: str, overrides, examples: int, others: dict):
         self.run, self.checkpoint, self.attack = run, checkpoint, attack
         record = run.scores[checkpoint][attack].record
-        self.class_names = tuple(record["classes"])
         self.count = np.array(record["count"])
         correct = np.array(record["correct"])
         self.correct = correct
         self.robustness = np.divide(correct, self.count, out=np.full(len(correct), np.nan), where=self.count > 0)
-        self._examples, self._others = examples, others
+        self._others = others
         self.model = open_model(run.workdir, overrides, step=checkpoint.step, weights=checkpoint.weights)
-        self.config, self.dataset = self.model.config, self.model.dataset
-        if tuple(self.dataset.class_names) != self.class_names:
+        super().__init__(self.model.config, self.model.dataset, examples, self.model.workdir)
+        if tuple(record["classes"]) != self.class_names:
             raise UserError(f"{run.workdir}: its results are of other classes than its data; evaluate it again")
         self.radius = config_lib.radius(self.config)
         for name, other in others.items():
@@ -141,11 +137,6 @@ class Subject:
     def head(self) -> Head:
         head = jax.device_get(self.model.weights.params["head"])
         return Head(np.asarray(head["kernel"]), np.asarray(head["bias"]))
-
-    @functools.cached_property
-    def train_ids(self) -> np.ndarray:
-        """The training images that are looked at."""
-        return self._subset(self.dataset.train.labels, "explain train")
 
     @functools.cached_property
     def test_ids(self) -> np.ndarray:
@@ -167,10 +158,6 @@ class Subject:
         """Whether robustness was scored on the images that are looked at."""
         scored = results.read_examples(self.run.workdir, *self.checkpoint, self.run.split).get("index")
         return scored is None or bool(np.isin(self.test_ids, scored).any())
-
-    def _subset(self, labels, purpose: str) -> np.ndarray:
-        rng = randomness.generator(self.config.eval.seed, purpose)
-        return splits.stratified_subset(labels, self._examples, len(self.class_names), rng)
 
     @functools.cached_property
     def confusion(self) -> np.ndarray:
@@ -208,15 +195,6 @@ class Subject:
     def _features_of(self, model: Model):
         features, _ = model.look(self.dataset.train, self.train_ids)
         return np.float64(features), self.dataset.train.labels[self.train_ids]
-
-    @functools.cached_property
-    def train_pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        """(pixels [n, D] in [0, 1], labels [n]) of training images, see neighbours.shrink."""
-        found = [
-            neighbours.shrink(np.asarray(to_float(images)))
-            for _, images in self.model.blocks(self.dataset.train, self.train_ids, "pixels")
-        ]
-        return np.concatenate(found), self.dataset.train.labels[self.train_ids]
 
     @functools.cached_property
     def landscape(self) -> tuple[np.ndarray, Landscape]:

@@ -3,13 +3,10 @@
 import math
 import pathlib
 
-import markupsafe
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import figures as figures_lib
 from jaxrobust import files, pages
-from jaxrobust.figures import compare as figures_compare
 from jaxrobust.figures import explain as figures_explain
 
 PAGE = "explain.html"
@@ -19,7 +16,7 @@ FEW = 5  # classes with fewer than this, of which all orders are likely ones
 
 
 def conclusion(figures: dict) -> list[str]:
-    """What follows from the figures of `explain.explain`, in a few sentences."""
+    """What follows from the figures of `explain.explain`, or of a study's `explanations`, in a few sentences."""
     tested = _by_correlation(figures)
     sentences = [_on_strength(figures, tested)]
     if tested:
@@ -42,7 +39,7 @@ def _by_correlation(figures: dict) -> list[dict]:
 def _on_strength(figures: dict, tested: list[dict]) -> str:
     attack, classes = figures["attack"], len(figures["classes"])
     start = "Without attack" if attack == "clean" else f"Under {attack}"
-    start += "" if len(figures["runs"]) == 1 else f", in {len(figures['runs'])} runs"
+    start += "" if len(figures["runs"]) == 1 else f", in {len(figures['runs'])} {figures['unit']}s"
     if classes < FEW:
         return f"{start}: {classes} classes are too few for a rank correlation to be told from chance."
     level = f"at {100 * figures['level']:g} %, permuted classes, Holm's correction over {figures['tested']} probes"
@@ -80,14 +77,13 @@ def _on_held_out(figures: dict, tested: list[dict]) -> str:
     ranked = sorted((r for r in tested if r["mean_held_out"] is not None), key=lambda r: -r["mean_held_out"])
     if not ranked:
         return "On held-out runs no probe predicts anything, as the classes do not differ."
-    best = ranked[0]
-    sentence = (
-        f"On a run held out, {best['name']} predicts most of the variance between classes, "
-        f"{share(best['mean_held_out'])} on average"
-    )
+    unit = figures["unit"]
+    best = [f"{row['name']} ({share(row['mean_held_out'])} on average)" for row in ranked[:1]]
+    best += [f"{row['name']} ({share(row['mean_held_out'])})" for row in ranked[1:NAMED]]
     yardstick = figures["yardstick"]["mean_held_out"]
     return (
-        f"{sentence}; what the classes have in common over runs, their mean in the others, predicts {share(yardstick)}."
+        f"What predicts most of the variance between the classes of a {unit} held out: {', '.join(best)}. The mean of "
+        f"each class in the other {unit}s predicts {share(yardstick)}."
     )
 
 
@@ -156,6 +152,18 @@ def table(figures: dict) -> Table:
     return table
 
 
+def data_table(figures: dict) -> Table:
+    """Probes of data alone by class, for the terminal; the class that lies most within others first."""
+    names = list(figures["probes"])
+    table = Table(title=Text(f"before training, {figures['training_images']:,} training images"))
+    table.add_column("class")
+    for name in names:
+        table.add_column(name, justify="right")
+    for c in sorted(range(len(figures["classes"])), key=lambda c: -(figures["probes"]["pixel_overlap"][c] or 0)):
+        table.add_row(Text(figures["classes"][c]), *(number(figures["probes"][name][c]) for name in names))
+    return table
+
+
 def correlation(value: float | None) -> str:
     """With its sign, two decimals."""
     return pages.NOTHING if value is None else f"{value:+.2f}"
@@ -187,18 +195,13 @@ def write(folder, figures: dict) -> pathlib.Path:
     """Write explain.html and its figures, as SVG and PNG, to a folder; returns the page's path."""
     folder = pathlib.Path(folder)
     shown = _by_correlation(figures)
-    drawn = {}
-    for stem, figure in {"ranking": _ranking(shown), "classes": _panels(figures, shown)}.items():
-        if figure is None:
-            continue
-        for file_format in ("svg", "png"):
-            files.write_atomically(folder / f"{stem}.{file_format}", figures_compare.to_file(figure, file_format))
-        drawn[stem] = markupsafe.Markup(figures_lib.to_svg(figure))
+    drawn = {"ranking": _ranking(shown), "classes": _panels(figures, shown)}
     page = figures | {
+        "explanation": figures,
         "conclusion": conclusion(figures),
         "left_out": left_out(figures),
         "notes": notes(figures),
-        "figures": drawn,
+        "figures": {stem: pages.write_figure(folder, stem, figure) for stem, figure in drawn.items() if figure},
         "write": {"correlation": correlation, "interval": interval, "share": share, "number": number, "sign": sign},
         "several": figures["yardstick"] is not None,
         "order": [_weakest_first(run["robustness"]) for run in figures["runs"]],
