@@ -3,13 +3,18 @@
     python -m jaxrobust.study --study configs/studies/digits.py --workdir DIR
     python -m jaxrobust.study --study FILE --workdir DIR --list          # what would be trained, and what it costs
     python -m jaxrobust.study --study FILE --workdir DIR --shard 2/8     # a part of it, for a job array
+    python -m jaxrobust.study --study FILE --workdir DIR --processes 4   # so many runs at a time on this machine
     python -m jaxrobust.study --study FILE --workdir DIR --summarise     # the answers of what is there
+
+A study that asks for `probes` has them measured once its runs are trained, by whoever trained them; --summarise does it
+for those that still lack them.
 
 Runs are ordinary runs in DIR/runs; see studies/ for how a study is declared. The same command continues what was
 interrupted. A study that is done, in whole or with --summarise in part, writes DIR/study.html, study.json, the tables
 as .csv and the figures.
 """
 
+import contextlib
 import pathlib
 
 from absl import flags
@@ -19,7 +24,7 @@ from rich.text import Text
 from jaxrobust import command_line, console, parallel
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.pages import study as study_pages
-from jaxrobust.studies import answers, design, running
+from jaxrobust.studies import answers, design, probing, processes, running
 
 
 def define_flags() -> None:
@@ -28,7 +33,9 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the study.")
     flags.DEFINE_bool("list", False, "Show the runs, how far they are, and what they cost.")
     flags.DEFINE_string("shard", None, "Train part i of n alone, as i/n.")
-    flags.DEFINE_bool("summarise", False, "Write the answers of the runs that are done, and train nothing.")
+    flags.DEFINE_integer("processes", 1, "Train so many runs at a time, each on its share of the cores and GPUs.")
+    flags.DEFINE_bool("worker", False, "Train what standard input names: a process of --processes, not for users.")
+    flags.DEFINE_bool("summarise", False, "Write the answers of the runs that are done; train nothing.")
 
 
 def main() -> int | None:
@@ -39,20 +46,30 @@ def main() -> int | None:
             raise UserError(f"--{name} is missing; give {what}")
     if given.list + given.summarise + (given.shard is not None) > 1 and not (given.list and given.shard):
         raise UserError("--list, --shard and --summarise are different things to do; give one")
+    if given.processes < 1:
+        raise FieldError("--processes", given.processes, "must be at least 1", "give the number of runs at a time")
     path, workdir = pathlib.Path(given.study), pathlib.Path(given.workdir)
     study = design.load(path)
     planned = design.plan(study, path.parent)
+    if given.worker:
+        return processes.work(planned, workdir)
     chosen = running.part(planned, given.shard) if given.shard else planned
     if given.list:
-        show(chosen, workdir)
+        show(chosen, workdir, {task.name for task in probing.lacking(study, planned, workdir)})
         return None
     failed = []
     if not given.summarise:
-        running.check(planned, parallel.make_mesh().size)
-        _make(workdir)
-        failed = running.run_all(chosen, workdir)
+        several = given.processes > 1
+        with processes.without_accelerators() if several else contextlib.nullcontext():
+            running.check(planned, parallel.make_mesh().size)
+            _make(workdir)
+            failed = (
+                processes.run_all(chosen, workdir, given.processes) if several else running.run_all(chosen, workdir)
+            )
         if given.shard:
+            failed += probing.measure_all(study, planned, workdir, chosen)
             return 1 if failed else None
+    failed += probing.measure_all(study, planned, workdir)
     figures = answers.answer(study, planned, workdir)
     for sentence in study_pages.sentences(figures):
         console.say(sentence)
@@ -67,21 +84,27 @@ def _make(workdir: pathlib.Path) -> None:
         raise FieldError("--workdir", str(workdir), f"cannot be made ({error.strerror})", "give another") from error
 
 
-def show(planned, workdir) -> None:
-    """The runs with their state and seconds, measured or estimated."""
-    seconds = running.estimates(planned, workdir)
-    table = Table()
+def show(planned, workdir, unprobed=frozenset()) -> None:
+    """The runs with their state and seconds, measured or estimated.
+
+    Args:
+        unprobed: names of those that lack only their probes.
+    """
+    found = running.statuses(workdir, planned)
+    seconds = running.estimates(planned, found)
+    table, states = Table(), []
     for name in ("run", "state", "time"):
         table.add_column(name, justify="right" if name == "time" else "left")
     for run in planned:
-        found = running.status(workdir, run)
-        estimate = seconds[run.name]
-        shown = "" if estimate is None else ("" if found.state == "done" else "about ") + console.duration(estimate)
-        table.add_row(Text(run.name), found.state + (f": {found.error}" if found.error else ""), shown)
+        state, error, estimate = found[run.name].state, found[run.name].error, seconds[run.name]
+        shown = "" if estimate is None else ("" if state == "done" else "about ") + console.duration(estimate)
+        states.append("not probed" if run.name in unprobed else state)
+        table.add_row(Text(run.name), states[-1] + (f": {error}" if error else ""), shown)
     console.show(table)
-    states = [running.status(workdir, run).state for run in planned]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    left = [seconds[run.name] for run, state in zip(planned, states, strict=True) if state != "done"]
+    left = [
+        seconds[run.name] for run, state in zip(planned, states, strict=True) if state not in ("done", "not probed")
+    ]
     total = "" if None in left or not left else f"; about {console.duration(sum(left))} left"
     console.say(f"{len(planned)} runs: {counts}{total}")
 

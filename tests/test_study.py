@@ -1,68 +1,77 @@
 """The command: real trainings of a small study, in parts, with one that fails, interrupted and resumed."""
 
+import functools
 import json
+import multiprocessing
+import os
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
+import small_study
 from runs import TESTS
+from small_study import plan
 
-from jaxrobust import files
-from jaxrobust.studies import design, running
+from jaxrobust import files, study
+from jaxrobust.studies import running
 
-STUDY = """
-from jaxrobust.studies import Study, levels, product
-
-AXES = {"rate": {"fast": {}, "slow": {"optimizer.learning_rate": 0.02}}, "seed": levels("train.seed", (0,), "seed")}
-
-def get_study():
-    return Study(title="Small", base=BASE, axes=AXES, runs=product(AXES), fields=FIELDS)
-"""
-FIELDS = {"model.name": "linear", "eval.splits": ("test",), "train.average_decay": 0.0, "train.epochs": 2}
-FIELDS |= {"eval.every_epochs": 1}
-# See runs.py.
-COMMAND = "import sys; sys.modules['clu'] = None; from jaxrobust import study; study.run()"
+# A process for each command, forked from one that has nothing but imported what they need, which takes longest.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([study.__name__])
 
 
 @pytest.fixture
 def declared(tmp_path):
-    def declare(**fields):
-        path = tmp_path / "study.py"
-        path.write_text(f"BASE = {str(TESTS / 'tiny_config.py')!r}\nFIELDS = {FIELDS | fields!r}\n" + STUDY)
-        return path
-
-    return declare
+    return functools.partial(small_study.declare, tmp_path / "study.py")
 
 
-def start(path, workdir, *arguments):
-    command = [sys.executable, "-c", COMMAND, "--study", path, "--workdir", workdir, *arguments]
-    return subprocess.Popen(command, cwd=TESTS.parent, stderr=subprocess.PIPE, text=True)
+def _command(arguments, messages):
+    sys.modules["clu"] = None  # see runs.py
+    sys.argv = ["study", *arguments]
+    os.chdir(TESTS.parent)
+    with open(messages, "w") as file:
+        os.dup2(file.fileno(), 2)
+    study.run()
 
 
-def run(*arguments):
-    process = start(*arguments)
-    _, said = process.communicate(timeout=300)
-    return process.returncode, said
+@pytest.fixture
+def start(tmp_path):
+    def start(*arguments):
+        """A process, and a function that waits for its end and returns its exit code and what it said."""
+        messages = tmp_path / "messages.txt"
+        process = PROCESSES.Process(target=_command, args=([str(argument) for argument in arguments], messages))
+        process.start()
+
+        def end():
+            process.join(300)
+            return process.exitcode, messages.read_text()
+
+        return process, end
+
+    return start
 
 
-def plan(path):
-    return design.plan(design.load(path), path.parent)
+@pytest.fixture
+def run(start):
+    def run(path, workdir, *arguments):
+        return start("--study", path, "--workdir", workdir, *arguments)[1]()
+
+    return run
 
 
-def test_parts_an_interruption_and_a_resumption_give_the_page_of_one_run(declared, tmp_path):
+def test_parts_an_interruption_and_a_resumption_give_the_page_of_one_run(declared, start, run, tmp_path):
     path, whole, parts = declared(), tmp_path / "whole", tmp_path / "parts"
     code, said = run(path, whole)
     assert code == 0 and "run 2 of 2: slow" in said and "study.html" in said
 
-    process = start(path, parts, "--shard", "1/2")
+    process, end = start("--study", path, "--workdir", parts, "--shard", "1/2")
     while not (parts / "runs" / "fast" / "results.jsonl").exists():
-        assert process.poll() is None
+        assert process.exitcode is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 143 and "continue" in said
+    os.kill(process.pid, signal.SIGTERM)
+    code, said = end()
+    assert code == 143 and "continue" in said
     assert run(path, parts, "--shard", "1/2")[0] == run(path, parts, "--shard", "2/2")[0] == 0
     code, said = run(path, parts, "--summarise")
     assert code == 0
@@ -76,8 +85,8 @@ def test_parts_an_interruption_and_a_resumption_give_the_page_of_one_run(declare
     assert code == 0 and "2 runs: 2 done" in said
 
 
-def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(declared, tmp_path):
-    path, workdir = declared(), tmp_path / "study"
+def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(declared, run, tmp_path):
+    path, workdir = declared(**{"train.epochs": 1}), tmp_path / "study"
     blocked, other = plan(path)
     # A folder that holds a run of another config.
     folder = running.folder(workdir, blocked)
@@ -92,14 +101,13 @@ def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(declared, t
     assert running.status(workdir, blocked).state == "done"
 
 
-def test_wrong_flags_end_in_one_line():
+def test_wrong_flags_end_in_one_line(start):
     shipped = ("--study", "configs/studies/digits.py")
     for arguments, words in (
         ((*shipped,), "--workdir is missing"),
         ((*shipped, "--workdir", "x", "--shard", "3/2"), "is no part"),
         ((*shipped, "--workdir", "x", "--list", "--summarise"), "give one"),
+        ((*shipped, "--workdir", "x", "--processes", "0"), "at least 1"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-c", COMMAND, *arguments], cwd=TESTS.parent, capture_output=True, text=True
-        )
-        assert done.returncode == 2 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+        code, said = start(*arguments)[1]()
+        assert code == 2 and words in said and len(said.strip().splitlines()) == 1

@@ -186,7 +186,46 @@ def test_runs_of_other_classes_are_not_mixed(tmp_path):
 
 def test_estimates_go_by_what_is_done(workdir):
     planned = plan(study())
-    seconds = running.estimates(planned, workdir)
+    states = running.statuses(workdir, planned)
+    seconds = running.estimates(planned, states)
     # Two epochs of 320 images at 100 a second, and four evaluations of a second.
     assert all(value == pytest.approx(2 * 3.2 + 4) for value in seconds.values())
-    assert {running.status(workdir, run).state for run in planned} == {"done"}
+    assert {status.state for status in states.values()} == {"done"}
+
+
+def test_results_of_another_config_are_not_taken_for_done(tmp_path):
+    planned, rng = plan(study()), np.random.default_rng(4)
+    for run in planned[:2]:
+        write(tmp_path, run, rng)
+    changed = plan(study(fields=FIELDS | {"train.batch_size": 32, "train.log_every_steps": 7}))
+    found = running.status(tmp_path, changed[0])
+    assert (
+        found.state == "failed" and "train.batch_size = 32, there 64" in found.error and "log_every" not in found.error
+    )
+    assert running.status(tmp_path, plan(study(fields=FIELDS | {"train.log_every_steps": 7}))[0]).state == "done"
+
+
+def test_classes_without_test_images_are_left_out(tmp_path):
+    planned, rng = plan(study()), np.random.default_rng(5)
+    for run in planned[:6]:
+        write(tmp_path, run, rng)
+        where = running.folder(tmp_path, run) / results.RESULTS
+        records = [json.loads(line) for line in where.read_text().splitlines()]
+        for record in records:
+            record["count"][1] = record["correct"][1] = 0
+        where.write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = answers.answer(study(), planned, tmp_path)["data"][0]
+    assert found["classes"] == [NAMES[0], *NAMES[2:]]
+    assert all(len(row["attacked"]["class_accuracy"]) == len(NAMES) - 1 for row in found["settings"])
+
+
+def test_the_order_is_compared_with_what_others_found(workdir):
+    published = {"same": dict(zip(NAMES, ORDER, strict=True)), "other way": dict(zip(NAMES, 1 - ORDER, strict=True))}
+    of = study(published={"": published | {"without cat": dict(zip(NAMES[1:], ORDER[1:], strict=True))}})
+    found = answers.answer(of, plan(of), workdir)
+    rows = {row["source"]: row for row in found["data"][0]["published"]}
+    assert rows["same"]["correlation"] == -rows["other way"]["correlation"] == pytest.approx(1)
+    assert rows["without cat"]["classes"] == len(NAMES) - 1
+    # Of 5! orders one is that of the classes, and one its reverse.
+    assert rows["same"]["p_value"] == pytest.approx(2 / 120)
+    assert "with other way (p" in " ".join(study_pages.sentences(found))

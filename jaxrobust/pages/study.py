@@ -4,13 +4,10 @@ import csv
 import io
 import pathlib
 
-import markupsafe
-
-from jaxrobust import figures as figures_lib
 from jaxrobust import files, pages
-from jaxrobust.figures import compare as figures_compare
 from jaxrobust.figures import study as figures_study
 from jaxrobust.pages import price_list as price_list_pages
+from jaxrobust.pages import study_explain, study_interventions
 
 PAGE = "study.html"
 DATA = "study.json"
@@ -23,9 +20,9 @@ def sentences(answer: dict) -> list[str]:
     found = []
     for of in answer["data"]:
         prefix = f"{of['name']}: " if of["name"] else ""
-        found += [prefix + sentence for sentence in findings(of, answer["attack"])]
-    if (remedies := answer["price_list"]) and "error" not in remedies:
-        found += price_list_pages.conclusion(remedies)
+        found += [prefix + sentence for sentence in findings(of, answer["attack"]) + _why(of)]
+    if remedies := answer["price_list"]:
+        found += on_remedies(remedies)
     if answer["done"] < answer["planned"]:
         missing = answer["planned"] - answer["done"]
         found.append(f"{missing} of {answer['planned']} runs are missing; all this is of the other {answer['done']}.")
@@ -34,8 +31,20 @@ def sentences(answer: dict) -> list[str]:
 
 def findings(of: dict, attack: str) -> list[str]:
     """The findings on one data set."""
-    makers = (_on_agreement, _on_classes, _on_components, _on_axes, _on_widening, _on_radius, _on_epochs)
-    return [sentence for maker in makers if (sentence := maker(of, attack))]
+    makers = (_on_agreement, _on_classes, _on_published, _on_components, _on_axes, _on_widening, _on_radius, _on_epochs)
+    found = [sentence for maker in makers if (sentence := maker(of, attack))]
+    return found + study_interventions.sentences(of["interventions"], attack)
+
+
+def on_remedies(price_list: dict) -> list[str]:
+    """What the price list says, or why there is none."""
+    if "error" in price_list:
+        return [f"The remedies cannot be compared: {price_list['error']}"]
+    return price_list_pages.conclusion(price_list)
+
+
+def _why(of: dict) -> list[str]:
+    return study_explain.sentences(of["explanations"]) if of["explanations"] else []
 
 
 def _on_agreement(of: dict, attack: str) -> str:
@@ -61,6 +70,17 @@ def _on_classes(of: dict, attack: str) -> str:
     return f"The weakest classes by mean rank, and in how many of the settings each is the worst: {named}."
 
 
+def _on_published(of: dict, attack: str) -> str:
+    rows = [row for row in of["published"] if row["correlation"] is not None and None not in row["settings"]]
+    said = [
+        f"{row['correlation']:.2f} [{row['interval'][0]:.2f}, {row['interval'][1]:.2f}] with {row['source']} "
+        f"(p = {pages.p_value(row['p_value'])}; single settings {row['settings'][0]:.2f} to {row['settings'][1]:.2f})"
+        for row in rows
+    ]
+    start = "The rank correlation of the classes, by their means over settings, with what others published is"
+    return f"{start} {'; '.join(said)}." if said else ""
+
+
 def _on_components(of: dict, attack: str) -> str:
     found = of["components"]
     if found is None or "missing" in found:
@@ -78,18 +98,22 @@ def _on_components(of: dict, attack: str) -> str:
 
 
 def _on_axes(of: dict, attack: str) -> str:
-    if not of["axes"]:
+    # Without Holm's correction: of tests that rest on few runs each, it would leave none.
+    changing = [f"{row['axis']} (p = {pages.p_value(row['p_profile'])})" for row in of["axes"] if _is_sure(row)]
+    others = [row for row in of["axes"] if not _is_sure(row)]
+    blind = [f"{row['axis']} ({row['runs']} runs)" for row in others if row["least_p"] >= _LEVEL]
+    same = [f"{row['axis']} (p = {pages.p_value(row['p_profile'])})" for row in others if row["least_p"] < _LEVEL]
+    parts = [f"changes with {', '.join(changing)}"] if changing else []
+    parts += [f"was not found to change with {', '.join(same)}"] if same else []
+    parts += [f"cannot be tested of {', '.join(blind)}, too few for any p below {_LEVEL:g}"] if blind else []
+    if not parts:
         return ""
-    # Holm's correction over the axes would be of tests that few runs give; levels are shown as they are.
-    changing = [
-        f"{row['axis']} (p = {pages.p_value(row['p_profile'])})" for row in of["axes"] if row["p_profile"] < _LEVEL
-    ]
-    others = [row["axis"] for row in of["axes"] if row["p_profile"] >= _LEVEL]
-    said = f"Which classes are weak, and by how much, changes with {', '.join(changing)}" if changing else ""
-    if others:
-        rest = f"no change was found with {', '.join(others)}"
-        said = f"{said}; {rest}" if said else f"In which classes are weak, {rest}"
-    return f"{said} (permutation tests, not corrected for their number)."
+    tests = "permutation tests, not corrected for their number"
+    return f"Which classes are weak, and by how much, {'; '.join(parts)} ({tests})."
+
+
+def _is_sure(row: dict) -> bool:
+    return row["p_profile"] < _LEVEL
 
 
 def _on_widening(of: dict, attack: str) -> str:
@@ -114,9 +138,10 @@ def _on_radius(of: dict, attack: str) -> str:
     slope = gap["slope"] / 255
     ends = None if None in gap["interval"] else tuple(end / 255 for end in gap["interval"])
     grows = ("grows" if slope > 0 else "shrinks") if gap["p_value"] < _LEVEL else "does not change significantly"
+    blind = f", too few for any p below {_LEVEL:g}" if gap["least_p"] >= _LEVEL else ""
     return (
         f"With the radius of the training the gap {grows}: {pages.points(slope)} points per 1/255 "
-        f"{pages.interval(ends)}, p = {pages.p_value(gap['p_value'])}, {of['radius']['runs']} runs."
+        f"{pages.interval(ends)}, p = {pages.p_value(gap['p_value'])}, {of['radius']['runs']} runs{blind}."
     )
 
 
@@ -140,11 +165,13 @@ def write(folder, answer: dict) -> pathlib.Path:
         stem = f"-{of['name'] or 'all'}" if len(answer["data"]) > 1 else ""
         drawn[number] = {}
         for name, figure in _figures(of, answer["attack"]):
-            for file_format in ("svg", "png"):
-                path = folder / f"{name}{stem}.{file_format}"
-                files.write_atomically(path, figures_compare.to_file(figure, file_format))
-            drawn[number][name] = markupsafe.Markup(figures_lib.to_svg(figure))
+            drawn[number][name] = pages.write_figure(folder, f"{name}{stem}", figure)
         files.write_atomically(folder / f"classes{stem}.csv", classes_csv(of))
+        if of["interventions"]:
+            path = folder / f"interventions{stem}.csv"
+            files.write_atomically(path, study_interventions.to_csv(of["interventions"]))
+        if of["explanations"]:
+            files.write_atomically(folder / f"explain{stem}.csv", study_explain.to_csv(of["explanations"]))
     remedies = None
     if (found := answer["price_list"]) and "error" not in found:
         remedies = folder / "price-list"
@@ -155,8 +182,11 @@ def write(folder, answer: dict) -> pathlib.Path:
         "figures": drawn,
         "findings": [findings(of, answer["attack"]) for of in answer["data"]],
         "sentences": sentences(answer),
-        "remedies": price_list_pages.conclusion(found) if remedies else [],
-        "remedies_figure": markupsafe.Markup(figures_lib.to_svg(price_list_pages.draw(found))) if remedies else "",
+        "why": [_why(of) for of in answer["data"]],
+        "notes": [study_explain.notes(of["explanations"]) if of["explanations"] else [] for of in answer["data"]],
+        "write": study_explain.WRITE,
+        "remedies": on_remedies(found) if found else [],
+        "remedies_figure": pages.figure(price_list_pages.draw(found)) if remedies else "",
     }
     path = folder / PAGE
     files.write_atomically(path, pages.render(PAGE, page))
@@ -179,6 +209,8 @@ def _figures(of: dict, attack: str):
         yield "correlations", figures_study.correlations(of["agreement"]["correlations"], names, "rank correlation")
     if of["components"] and "missing" not in of["components"]:
         yield "variance", figures_study.shares(of["components"]["share"], of["components"]["intervals"])
+    if of["explanations"] and (ranking := study_explain.draw(of["explanations"])):
+        yield "ranking", ranking
     epochs = {"natural" if kind["natural"] else "adversarial": (kind["epochs"], kind["gap"]) for kind in of["epochs"]}
     radii = None
     if of["radius"]:
@@ -186,6 +218,8 @@ def _figures(of: dict, attack: str):
         radii = [255 * row["radius"] for row in rows], [row["mean"] for row in rows]
     if epochs or radii:
         yield "gap", figures_study.discrepancy(epochs, radii)
+    if of["interventions"]:
+        yield "interventions", figures_study.changes(of["interventions"], f"accuracy under {attack}")
 
 
 def classes_csv(of: dict) -> str:

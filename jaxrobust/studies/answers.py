@@ -4,21 +4,34 @@ Accuracies are fractions, of test images at the last checkpoint. `natural` setti
 others are compared under the attack of the study. Figures that the runs at hand do not allow are null.
 """
 
-import collections
 import math
 import pathlib
 
 import numpy as np
+from scipy.stats import rankdata
 
-from jaxrobust import classwise
+from jaxrobust import classwise, files
 from jaxrobust.classwise import agreement, components, permutation
 from jaxrobust.comparison import price_list
 from jaxrobust.errors import UserError
-from jaxrobust.studies import running
+from jaxrobust.explanations import ranking
+from jaxrobust.studies import explaining, probing, running
 from jaxrobust.studies.design import Planned, Study
-from jaxrobust.studies.observed import DATA, SEED, Observed, by_data, by_setting, matched, observe
+from jaxrobust.studies.interventions import effects
+from jaxrobust.studies.observed import (
+    DATA,
+    INTERVENTION,
+    OBJECTIVE,
+    RADIUS,
+    SEED,
+    Observed,
+    by_data,
+    matched,
+    observe,
+    ordinary,
+)
 
-OBJECTIVE, RADIUS, REMEDY = "objective", "radius", "remedy"
+REMEDY = "remedy"
 FIGURES = ("gap", "std", "cv", "worst_class_accuracy", "accuracy")
 _RANDOM = 0  # seed of bootstraps and permutations: the same files give the same page
 
@@ -29,9 +42,16 @@ def answer(study: Study, planned: list[Planned], workdir) -> dict:
     Raises:
         UserError: no run is done, or the runs cannot be compared.
     """
-    observed, attack = observe(study, planned, workdir)
-    states = {run.name: running.status(workdir, run) for run in planned}
-    return {
+    states = running.statuses(workdir, planned)
+    done = [run for run in planned if states[run.name].state == "done"]
+    if not done:
+        raise UserError(f"workdir = {str(workdir)!r}: none of the {len(planned)} runs is done; train them first")
+    observed, attack = observe(study, done, workdir)
+    interventions, plain = list(study.axes.get(INTERVENTION, ())), ordinary(study, observed)
+    if not plain:
+        raise UserError(f"workdir = {str(workdir)!r}: none of the runs without intervention is done; train them first")
+    probes = probing.read(workdir, probing.tasks(study, planned, states, observed, attack)) if study.probes else {}
+    found = {
         "title": study.title,
         "question": study.question,
         "attack": attack,
@@ -39,14 +59,27 @@ def answer(study: Study, planned: list[Planned], workdir) -> dict:
         "done": len(observed),
         "failed": [{"run": name, "error": found.error} for name, found in states.items() if found.state == "failed"],
         "axes": {axis: list(levels) for axis, levels in study.axes.items()},
-        "data": [_of_data(name, runs) for name, runs in by_data(observed).items()],
-        "price_list": _price_list(observed, workdir),
+        "data": [
+            _of_data(name, runs, probes, attack)
+            | {
+                "published": _published(_robust(runs), study.published.get(name, {})),
+                "interventions": effects(_robust(by_data(observed)[name]), interventions),
+            }
+            for name, runs in by_data(plain).items()
+        ],
+        "price_list": _price_list(plain, study, workdir),
     }
+    return files.nullable(found)
 
 
-def _of_data(name: str, runs: list[Observed]) -> dict:
+def _of_data(name: str, runs: list[Observed], probes: dict[str, dict], attack: str) -> dict:
     """The answers within one data set."""
-    robust = [run for run in runs if not run.natural]
+    robust = _robust(runs)
+    varied = _varied(robust) if robust else []
+
+    def name_of(levels):
+        return label(levels, varied, robust[0].run.levels)
+
     return {
         "name": name,
         "classes": list(runs[0].classes),
@@ -57,12 +90,18 @@ def _of_data(name: str, runs: list[Observed]) -> dict:
         "widening": _widening(runs),
         "radius": _radius(robust),
         "epochs": _epochs(runs),
+        "explanations": explaining.explanations(robust, probes, attack, name_of),
     }
 
 
-def label(levels: dict[str, str], varied: list[str]) -> str:
-    """A setting by its levels on the axes that vary."""
-    return ", ".join(levels[axis] for axis in varied) or "all"
+def _robust(runs: list[Observed]) -> list[Observed]:
+    return [run for run in runs if not run.natural]
+
+
+def label(levels: dict[str, str], varied: list[str], reference: dict[str, str]) -> str:
+    """A setting by its levels on the axes that vary: of the one referred to all, of others those that are different."""
+    different = [levels[axis] for axis in varied if levels[axis] != reference[axis]]
+    return ", ".join(different or [levels[axis] for axis in varied]) or "all"
 
 
 def _varied(runs: list[Observed]) -> list[str]:
@@ -73,12 +112,12 @@ def _varied(runs: list[Observed]) -> list[str]:
 
 def _settings(runs: list[Observed]) -> list[dict]:
     varied, found = _varied(runs), []
-    for seeds in by_setting(runs).values():
+    for seeds in matched(runs, SEED).values():
         count = sum(run.count for run in seeds)
         attacked, clean = sum(run.correct for run in seeds), sum(run.clean for run in seeds)
         found.append(
             {
-                "label": label(seeds[0].run.levels, varied),
+                "label": label(seeds[0].run.levels, varied, runs[0].run.levels),
                 "levels": {axis: seeds[0].run.levels[axis] for axis in varied},
                 "natural": seeds[0].natural,
                 "radius": seeds[0].radius,
@@ -101,29 +140,29 @@ def _figures(correct, count) -> dict:
 
 def _agreement(robust: list[Observed]) -> dict | None:
     """Do settings order the classes alike?"""
-    groups = by_setting(robust)
-    if len(groups) < 2:
+    settings = list(matched(robust, SEED).values())
+    if len(settings) < 2:
         return None
-    numbers = {setting: number for number, setting in enumerate(groups)}
     concordance = agreement.concordance(
-        np.stack([run.correct for run in robust]),
-        np.stack([run.count for run in robust]),
-        np.array([numbers[run.setting] for run in robust]),
+        np.stack([run.correct for seeds in settings for run in seeds]),
+        np.stack([run.count for seeds in settings for run in seeds]),
+        np.repeat(np.arange(len(settings)), [len(seeds) for seeds in settings]),
         rng=np.random.default_rng(_RANDOM),
     )
-    means = np.stack([np.mean([run.accuracy for run in seeds], axis=0) for seeds in groups.values()])
+    means = np.stack([np.mean([run.accuracy for run in seeds], axis=0) for seeds in settings])
     correlations = np.array([[agreement.rank_correlation(a, b) for b in means] for a in means])
     above = correlations[np.triu_indices(len(means), 1)]
     known = above[~np.isnan(above)]
-    ranks = means.argsort(axis=1).argsort(axis=1)  # 0 is the weakest
+    # 1 is the weakest. Classes that are equal share a mean rank, and each counts as being as weak as the other.
+    ranks, least_ranks = (rankdata(means.round(12), method=method, axis=1) for method in ("average", "min"))
     lowest = max(1, round(0.4 * means.shape[1]))
     return {
-        "settings": [label(seeds[0].run.levels, _varied(robust)) for seeds in groups.values()],
-        "w": _number(concordance.w),
-        "interval": [_number(concordance.low), _number(concordance.high)],
-        "ceiling": _number(concordance.ceiling),
-        "p_value": _number(concordance.p_value),
-        "correlations": [[_number(value) for value in row] for row in correlations],
+        "settings": [label(seeds[0].run.levels, _varied(robust), robust[0].run.levels) for seeds in settings],
+        "w": concordance.w,
+        "interval": [concordance.low, concordance.high],
+        "ceiling": concordance.ceiling,
+        "p_value": concordance.p_value,
+        "correlations": correlations.tolist(),
         "median_correlation": float(np.median(known)) if known.size else None,
         "least_correlation": float(known.min()) if known.size else None,
         "lowest": lowest,
@@ -131,17 +170,37 @@ def _agreement(robust: list[Observed]) -> dict | None:
             {
                 "name": name,
                 "accuracy": float(means[:, c].mean()),
-                "mean_rank": float(1 + ranks[:, c].mean()),
-                "worst_in": float((ranks[:, c] == 0).mean()),
-                "among_lowest_in": float((ranks[:, c] < lowest).mean()),
+                "mean_rank": float(ranks[:, c].mean()),
+                "worst_in": float((least_ranks[:, c] == 1).mean()),
+                "among_lowest_in": float((least_ranks[:, c] <= lowest).mean()),
             }
             for c, name in enumerate(robust[0].classes)
         ],
     }
 
 
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _published(robust: list[Observed], published) -> list[dict]:
+    """Do the classes have the order that others have found? Of their mean accuracies over settings."""
+    settings = list(matched(robust, SEED).values())
+    found = []
+    for source, accuracy in published.items() if settings else ():
+        mean = np.mean([np.mean([run.accuracy for run in seeds], axis=0) for seeds in settings], axis=0)
+        theirs = np.array([accuracy.get(name, math.nan) for name in robust[0].classes])
+        of = ranking.associate(mean, theirs, np.random.default_rng(_RANDOM))
+        each = [
+            agreement.rank_correlation(np.mean([run.accuracy for run in seeds], axis=0), theirs) for seeds in settings
+        ]
+        found.append(
+            {
+                "source": source,
+                "classes": of.classes,
+                "correlation": of.correlation,
+                "interval": [of.low, of.high],
+                "p_value": of.p_value,
+                "settings": [min(each), max(each)],
+            }
+        )
+    return found
 
 
 def _components(robust: list[Observed]) -> dict | None:
@@ -162,9 +221,9 @@ def _components(robust: list[Observed]) -> dict | None:
     intervals = {name: [found.share_low[name], found.share_high[name]] for name in found.share}
     return {
         "share": found.share,
-        "intervals": {name: [_number(end) for end in ends] for name, ends in intervals.items()},
-        "explained_by_class_order": _number(found.explained_by_class_order),
-        "explained_interval": [_number(found.explained_low), _number(found.explained_high)],
+        "intervals": intervals,
+        "explained_by_class_order": found.explained_by_class_order,
+        "explained_interval": [found.explained_low, found.explained_high],
     }
 
 
@@ -172,19 +231,21 @@ def _axes(robust: list[Observed]) -> list[dict]:
     """Does an axis change which classes are weak, and does it change the average?"""
     found = []
     for axis in _varied(robust) if robust else ():
-        groups = {key: runs for key, runs in matched(robust, axis, SEED).items() if len(runs) > 1}
-        runs = [run for of_group in groups.values() for run in of_group]
-        if len({run.run.levels[axis] for run in runs}) < 2:
+        groups = [of for of in matched(robust, axis, SEED).values() if len({run.run.levels[axis] for run in of}) > 1]
+        runs = [run for group in groups for run in group]
+        if not runs:
             continue
-        blocks = np.array([number for number, of_group in enumerate(groups.values()) for _ in of_group])
+        blocks = np.array([number for number, group in enumerate(groups) for _ in group])
         levels = np.array([run.run.levels[axis] for run in runs])
         accuracy, rng = np.stack([run.accuracy for run in runs]), np.random.default_rng(_RANDOM)
+        profile = permutation.axis_test(accuracy, levels, blocks, rng=rng)
         found.append(
             {
                 "axis": axis,
                 "levels": sorted(set(levels.tolist())),
                 "runs": len(runs),
-                "p_profile": permutation.axis_test(accuracy, levels, blocks, rng=rng).p_value,
+                "p_profile": profile.p_value,
+                "least_p": profile.least_p,
                 "p_average": permutation.axis_test(accuracy, levels, blocks, rng=rng, profile=False).p_value,
             }
         )
@@ -197,15 +258,17 @@ def _widening(runs: list[Observed]) -> dict | None:
     The accuracy that each is trained for: clean of the natural run, under attack of the adversarial one; and clean of
     both.
     """
-    pairs = collections.defaultdict(list)
+    natural = {}
     # The radius of the training is nothing to a natural one.
     for group in matched(runs, OBJECTIVE, RADIUS).values():
-        natural = [run for run in group if run.natural]
-        for run in group:
-            if natural and not run.natural:
-                pairs[run.setting].append((natural[0], run))
+        natural |= {run.run.name: next((other for other in group if other.natural), None) for run in group}
+    pairs = [
+        [(natural[run.run.name], run) for run in seeds if natural[run.run.name]]
+        for seeds in matched(_robust(runs), SEED).values()
+    ]
+    pairs = [of for of in pairs if of]
     # Seeds of a setting are not independent pairs, unless there is one setting alone, of which all is said.
-    units = list(pairs.values()) if len(pairs) > 1 else [[pair] for of in pairs.values() for pair in of]
+    units = pairs if len(pairs) > 1 else [[pair] for of in pairs for pair in of]
     if len(units) < 2:
         return None
     found = {"pairs": sum(map(len, units)), "settings": len(pairs)}
@@ -229,7 +292,7 @@ def _change(units, figure: str, attacked: bool) -> dict:
         "natural": float(values[0].mean()),
         "adversarial": float(values[1].mean()),
         "change": change.mean,
-        "interval": [_number(change.low), _number(change.high)],
+        "interval": [change.low, change.high],
         "p_value": change.p_value,
     }
 
@@ -242,14 +305,15 @@ def _radius(robust: list[Observed]) -> dict | None:
         return None
     blocks = np.array([number for number, group in enumerate(groups) for _ in group])
     radii, found = np.array([run.radius for run in runs]), {}
-    for figure in ("gap", "std", "cv", "accuracy", "worst_class_accuracy"):
+    for figure in FIGURES:
         values = np.array([getattr(classwise.summary(run.correct, run.count), figure) for run in runs], float)
         trend = permutation.trend(values, radii, blocks, rng=np.random.default_rng(_RANDOM))
         by_radius = {radius: float(values[radii == radius].mean()) for radius in sorted(set(radii.tolist()))}
         found[figure] = {
             "slope": trend.slope,  # per pixel unit
-            "interval": [_number(trend.low), _number(trend.high)],
+            "interval": [trend.low, trend.high],
             "p_value": trend.p_value,
+            "least_p": trend.least_p,
             "by_radius": [{"radius": radius, "mean": mean} for radius, mean in by_radius.items()],
         }
     return {"runs": len(runs), "figures": found}
@@ -263,28 +327,34 @@ def _epochs(runs: list[Observed]) -> list[dict]:
         common = set.intersection(*({epoch for epoch, *_ in run.epochs} for run in of_kind)) if of_kind else set()
         if len(common) < 2:
             continue
-        at = {epoch: collections.defaultdict(list) for epoch in sorted(common)}
+        at = {epoch: [] for epoch in sorted(common)}
         for run in of_kind:
             for epoch, attacked, clean in run.epochs:
                 if epoch in at:
-                    of = classwise.summary(clean if natural else attacked, run.count)
-                    for figure in FIGURES:
-                        at[epoch][figure].append(getattr(of, figure))
-        figures = {figure: [float(np.mean(at[epoch][figure])) for epoch in at] for figure in ("gap", "std", "accuracy")}
+                    at[epoch].append(classwise.summary(clean if natural else attacked, run.count))
+        figures = {
+            figure: [float(np.mean([getattr(of, figure) for of in at[epoch]])) for epoch in at]
+            for figure in ("gap", "std", "accuracy")
+        }
         found.append({"natural": natural, "runs": len(of_kind), "epochs": list(at), **figures})
     return found
 
 
-def _price_list(observed: list[Observed], workdir) -> dict | None:
-    """Question (c): the remedies against the first level of their axis, in the other axes' most frequent setting."""
-    if REMEDY not in observed[0].run.levels:
+def _price_list(observed: list[Observed], study: Study, workdir) -> dict | None:
+    """Question (c): the remedies against the first level of their axis, in the setting in which most are done."""
+    if REMEDY not in study.axes:
         return None
-    groups = matched(observed, REMEDY, SEED).values()
+    base = next(iter(study.axes[REMEDY]))
+    groups = [
+        sorted(of, key=lambda run: run.run.levels[REMEDY] != base)
+        for of in matched(observed, REMEDY, SEED).values()
+        if base in {run.run.levels[REMEDY] for run in of}
+    ]
+    if not groups:
+        return {"error": f"no run of {base}, which they are compared with, is done"}
     runs = max(groups, key=lambda of: len({run.run.levels[REMEDY] for run in of}))
-    base = observed[0].run.levels[REMEDY]
-    runs.sort(key=lambda run: run.run.levels[REMEDY] != base)
-    if len({run.run.levels[REMEDY] for run in runs}) < 2 or runs[0].run.levels[REMEDY] != base:
-        return None
+    if len({run.run.levels[REMEDY] for run in runs}) < 2:
+        return {"error": f"none is done beside {base}"}
     folders = [pathlib.Path(running.folder(workdir, run.run)) for run in runs]
     try:
         return price_list.price_list(folders, split="test")

@@ -1,7 +1,6 @@
 """What a study trains: axes, their levels, and which of them meet in a run."""
 
 import dataclasses
-import importlib.util
 import itertools
 import pathlib
 import re
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from jaxrobust import config as config_lib
 from jaxrobust import files
 from jaxrobust.errors import FieldError, UserError
+from jaxrobust.explanations import probe
 
 Axes = Mapping[str, Mapping[str, Mapping]]
 CONFIG = "config"  # in a level, beside fields: a config file in place of the study's base
@@ -29,6 +29,11 @@ class Study:
         question: what the study is to answer, a sentence or two for its page.
         fields: that all runs have otherwise than their base.
         attack: under which classes are compared; by default the strongest that all runs were scored under.
+        published: data level ("" without such an axis) -> name -> class -> published robust accuracy, for the order of
+            the classes to be compared with; see published.py.
+        probes: whether the probes of `explanations` are measured on every adversarially trained run, to say what goes
+            along with the robustness of a class.
+        probe_examples: how many images of a split these look at, stratified; 0 for all.
     """
 
     title: str
@@ -38,6 +43,9 @@ class Study:
     question: str = ""
     fields: Mapping = dataclasses.field(default_factory=dict)
     attack: str = ""
+    published: Mapping[str, Mapping[str, Mapping[str, float]]] = dataclasses.field(default_factory=dict)
+    probes: bool = False
+    probe_examples: int = probe.EXAMPLES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +92,8 @@ def load(path) -> Study:
     path = pathlib.Path(path)
     if not path.is_file():
         raise FieldError("--study", str(path), "is no file", "give a study, for example configs/studies/digits.py")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        study = module.get_study()
+        study = files.imported(path).get_study()
     except UserError:
         raise
     except Exception as error:  # whatever the code of a study may raise
@@ -124,6 +129,8 @@ def plan(study: Study, folder) -> list[Planned]:
 
 
 def _check(study: Study) -> None:
+    if study.probe_examples < 0:
+        raise FieldError("probe_examples", study.probe_examples, "is negative", "give a number, or 0 for all")
     if not study.runs:
         raise UserError("the study has no runs; give some, for example product(AXES)")
     for axis, of_axis in study.axes.items():

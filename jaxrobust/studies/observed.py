@@ -6,11 +6,12 @@ import numpy as np
 
 from jaxrobust import config as config_lib
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.runs import Run, headline, strongest
+from jaxrobust.runs import Checkpoint, Run, headline, strongest
 from jaxrobust.studies import running
 from jaxrobust.studies.design import Planned, Study
 
-SEED, DATA = "seed", "data"  # names of axes, see studies/__init__.py
+# Names of axes, see studies/__init__.py.
+SEED, DATA, OBJECTIVE, RADIUS, INTERVENTION = "seed", "data", "objective", "radius", "intervention"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +23,11 @@ class Observed:
     Attributes:
         natural: trained without attack.
         radius: that it was trained with, in pixel units; 0 for a natural one.
-        classes: names, [C].
+        classes: names of those with test images, [C].
         count, correct, clean: test images of each class, and those that withstand and that are right without attack,
             integers [C].
         epochs: (epoch, correct [C], clean [C]) of every checkpoint that was scored, in order.
+        checkpoint: that is scored.
     """
 
     run: Planned
@@ -36,36 +38,22 @@ class Observed:
     correct: np.ndarray
     clean: np.ndarray
     epochs: tuple[tuple[int, np.ndarray, np.ndarray], ...]
-
-    @property
-    def setting(self) -> tuple[tuple[str, str], ...]:
-        """Its levels on all axes but the seed's."""
-        return tuple((axis, level) for axis, level in self.run.levels.items() if axis != SEED)
+    checkpoint: Checkpoint | None = None
 
     @property
     def accuracy(self) -> np.ndarray:
         """[C], under the attack."""
         return self.correct / self.count
 
-    @property
-    def clean_accuracy(self) -> np.ndarray:
-        """[C]."""
-        return self.clean / self.count
 
-
-def observe(study: Study, planned: list[Planned], workdir) -> tuple[list[Observed], str]:
-    """The runs that are done, in the study's order, and the attack under which they are compared.
+def observe(study: Study, done: list[Planned], workdir) -> tuple[list[Observed], str]:
+    """The runs given, all of which are done, in their order, and the attack under which they are compared.
 
     Raises:
-        UserError: none is done, they share no attack, or runs of one data set have not the same classes.
+        UserError: they share no attack, or runs of one data set have not the same classes.
     """
-    opened = []
-    for run in planned:
-        if running.status(workdir, run).state == "done":
-            opened.append((run, Run(running.folder(workdir, run), "test")))
-    if not opened:
-        raise UserError(f"workdir = {str(workdir)!r}: none of the {len(planned)} runs is done; train them first")
-    attack = _attack(study, [_last(run) for _, run in opened])
+    opened = [(run, Run(running.folder(workdir, run), "test")) for run in done]
+    attack = _attack(study, [run.scores[run.last_checkpoint()] for _, run in opened])
     found = [_observed(planned, run, attack) for planned, run in opened]
     _check_classes(found)
     return found, attack
@@ -79,12 +67,10 @@ def by_data(observed: list[Observed]) -> dict[str, list[Observed]]:
     return groups
 
 
-def by_setting(observed: list[Observed]) -> dict[tuple, list[Observed]]:
-    """The seeds of each setting."""
-    groups: dict[tuple, list[Observed]] = {}
-    for run in observed:
-        groups.setdefault(run.setting, []).append(run)
-    return groups
+def ordinary(study: Study, observed: list[Observed]) -> list[Observed]:
+    """The runs without intervention: those at the first level of that axis, or all of a study without one."""
+    first = list(study.axes.get(INTERVENTION, ()))[:1]
+    return [run for run in observed if run.run.levels.get(INTERVENTION) in (None, *first)]
 
 
 def matched(observed: list[Observed], *axes: str) -> dict[tuple, list[Observed]]:
@@ -108,36 +94,35 @@ def _attack(study: Study, scores: list[dict]) -> str:
     return strongest({name: scores[0][name] for name in attacked})
 
 
-def _last(run: Run) -> dict:
-    checkpoint = max(run.scores, key=lambda c: (c.step, c.weights == "averaged"))
-    return run.scores[checkpoint]
-
-
 def _observed(planned: Planned, run: Run, attack: str) -> Observed:
     config = planned.config
     natural = config.objective.name == "standard"
-    weights = max(run.scores, key=lambda c: (c.step, c.weights == "averaged")).weights
-    epochs = []
+    last_one, epochs = run.last_checkpoint(), []
     for checkpoint, scores in run.scores.items():
-        if checkpoint.weights == weights and attack in scores and "clean" in scores:
+        if checkpoint.weights == last_one.weights and attack in scores and "clean" in scores:
             record, clean = scores[attack].record, scores["clean"].record
             epochs.append((record["epoch"], np.array(record["correct"]), np.array(clean["correct"])))
-    last = _last(run)[attack].record
+    last = run.scores[last_one][attack].record
+    there = np.array(last["count"]) > 0
     return Observed(
         run=planned,
         natural=natural,
         radius=0.0 if natural else config_lib.attack_radius(config, "attack"),
-        classes=tuple(last["classes"]),
-        count=np.array(last["count"]),
-        correct=epochs[-1][1],
-        clean=epochs[-1][2],
-        epochs=tuple(epochs),
+        classes=tuple(name for name, some in zip(last["classes"], there, strict=True) if some),
+        count=np.array(last["count"])[there],
+        correct=epochs[-1][1][there],
+        clean=epochs[-1][2][there],
+        epochs=tuple((epoch, correct[there], clean[there]) for epoch, correct, clean in epochs),
+        checkpoint=last_one,
     )
 
 
 def _check_classes(observed: list[Observed]) -> None:
-    for data, runs in by_data(observed).items():
-        for run in runs[1:]:
-            if run.classes != runs[0].classes:
-                where = f"{runs[0].run.name} and {run.run.name}" + (f" (data {data})" if data else "")
-                raise UserError(f"{where} have not the same classes; put data sets on an axis called data")
+    """An intervention may change which classes there are; nothing else may."""
+    first: dict[tuple, Observed] = {}
+    for run in observed:
+        data, level = (run.run.levels.get(axis, "") for axis in (DATA, INTERVENTION))
+        other = first.setdefault((data, level), run)
+        if run.classes != other.classes:
+            where = f"{other.run.name} and {run.run.name}" + (f" (data {data})" if data else "")
+            raise UserError(f"{where} have not the same classes; put data sets on an axis called data")

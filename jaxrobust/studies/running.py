@@ -10,7 +10,7 @@ import traceback
 
 import jax
 
-from jaxrobust import build, console, files, parallel, results, train, validation
+from jaxrobust import build, console, costs, files, parallel, results, train, validation, workdirs
 from jaxrobust.data import batches
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted
@@ -25,7 +25,7 @@ class Status:
     """How far a run is.
 
     Attributes:
-        state: waiting | begun | failed | done.
+        state: waiting | begun | failed | done; failed too where the folder holds a run of another config.
         error: of a failed one.
         seconds: that its training and evaluations took, so far.
     """
@@ -43,9 +43,14 @@ def folder(workdir, run: Planned) -> pathlib.Path:
 def status(workdir, run: Planned) -> Status:
     """How far a run is, as its files tell."""
     where = folder(workdir, run)
-    if not (where / "config.json").exists():
+    stored = files.read_json(where / "config.json")
+    if stored is None:
         failed = files.read_json(where / FAILED)
         return Status("failed", failed["error"]) if failed else Status("waiting")
+    try:
+        workdirs.check_same_config(where, run.config, stored, train.MAY_DIFFER)
+    except UserError as error:  # of an earlier version of the study: what it found is of another run
+        return Status("failed", str(error))
     training = files.read_records(where / results.TRAINING)
     records = results.read(where)
     seconds = sum(record["seconds"] for record in records if not results.is_member(record["attack"]))
@@ -58,6 +63,11 @@ def status(workdir, run: Planned) -> Status:
         return Status("done", seconds=seconds)
     failed = files.read_json(where / FAILED)
     return Status("failed", failed["error"], seconds) if failed else Status("begun", seconds=seconds)
+
+
+def statuses(workdir, planned: list[Planned]) -> dict[str, Status]:
+    """How far each run is, by name."""
+    return {run.name: status(workdir, run) for run in planned}
 
 
 def check(planned: list[Planned], device_count: int) -> None:
@@ -103,7 +113,7 @@ def run_all(planned: list[Planned], workdir) -> list[str]:
     Raises:
         Interrupted: by SIGTERM or Ctrl-C, after saving. The same call continues.
     """
-    known = {run.name: status(workdir, run) for run in planned}
+    known = statuses(workdir, planned)
     todo = [run for run in planned if known[run.name].state != "done"]
     work = flops(todo) if todo else {}
     failed, spent, worked = [], 0.0, 0.0
@@ -112,7 +122,7 @@ def run_all(planned: list[Planned], workdir) -> list[str]:
         expected = f", about {console.duration(left * spent / worked)} left" if worked else ""
         console.say(f"run {position} of {len(todo)}: {run.name}{expected}")
         before = known[run.name].seconds
-        if error := _try(run, folder(workdir, run)):
+        if error := attempt(run, folder(workdir, run)):
             console.warn(f"run {run.name} failed: {error}")
             failed.append(run.name)
         else:
@@ -122,8 +132,12 @@ def run_all(planned: list[Planned], workdir) -> list[str]:
     return failed
 
 
-def _try(run: Planned, where: pathlib.Path) -> str:
-    """Train and evaluate; returns what went wrong, "" for nothing."""
+def attempt(run: Planned, where: pathlib.Path) -> str:
+    """Train and evaluate in that folder; returns what went wrong, "" for nothing.
+
+    Raises:
+        Interrupted: after saving.
+    """
     where.mkdir(parents=True, exist_ok=True)
     try:
         train.train_and_evaluate(run.config, where)
@@ -137,6 +151,11 @@ def _try(run: Planned, where: pathlib.Path) -> str:
     else:
         (where / FAILED).unlink(missing_ok=True)
         return ""
+    return record_failure(where, message)
+
+
+def record_failure(where: pathlib.Path, message: str) -> str:
+    """Keep in a run's folder why its last try ended; returns that."""
     files.write_atomically(where / FAILED, files.to_json({"error": message}))
     return message
 
@@ -153,19 +172,22 @@ def flops(planned: list[Planned]) -> dict[str, float]:
         description = known[data_key]
         model_key = data_key + files.to_json(config.model.to_dict())
         if model_key not in known:
-            known[model_key] = build.forward_flops(config, description, mesh)
+            known[model_key] = costs.forward_flops(config, description, mesh)
         steps = batches.steps_per_epoch(description.train_examples, config.train.batch_size) * config.train.epochs
-        found[run.name] = known[model_key] * build.floor_passes(config) * steps * config.train.batch_size
+        found[run.name] = known[model_key] * costs.floor_passes(config) * steps * config.train.batch_size
     return found
 
 
-def estimates(planned: list[Planned], workdir) -> dict[str, float | None]:
+def estimates(planned: list[Planned], states: dict[str, Status]) -> dict[str, float | None]:
     """Seconds that each run takes, by name: as measured of done ones; by arithmetic, at their median rate, of others.
 
     None where none is done.
+
+    Args:
+        states: of `statuses`.
     """
     work = flops(planned)
-    seconds = {run.name: found.seconds for run in planned if (found := status(workdir, run)).state == "done"}
+    seconds = {run.name: states[run.name].seconds for run in planned if states[run.name].state == "done"}
     rates = [work[name] / took for name, took in seconds.items() if took > 0]
     rate = statistics.median(rates) if rates else None
     return {run.name: seconds.get(run.name, rate and work[run.name] / rate) for run in planned}

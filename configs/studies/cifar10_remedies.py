@@ -1,0 +1,30 @@
+"""Which remedies help the worst class, and at what price? CIFAR-10, ResNet-18, full schedule: 84 runs for a GPU.
+
+    python -m jaxrobust.study --study configs/studies/cifar10_remedies.py --workdir runs/studies/cifar10_remedies
+
+The remedies of digits_remedies.py; `--shard i/n` takes a part of the runs, see launch/. On a CPU, in a small setting:
+`base="../cifar10_small.py"` in place of the one below, and a larger `remedy.cfol.eta`, as there are fewer images.
+"""
+
+import dataclasses
+import pathlib
+
+from jaxrobust.studies import load
+
+HERE = pathlib.Path(__file__).parent
+
+
+def get_study():
+    digits = load(HERE / "digits_remedies.py")
+    remedies = digits.axes["remedy"]
+    remedies["cfol"]["remedy.cfol.eta"] = 5e-6  # as published, for as many images
+    return dataclasses.replace(
+        digits,
+        base="../cifar10.py",
+        fields={
+            "eval.attacks": ("clean", "pgd20", "standard"),
+            "eval.splits": ("test",),
+            "eval.every_epochs": 110,
+            "checkpoint.every_epochs": 10,
+        },
+    )

@@ -1,0 +1,61 @@
+"""Is the discrepancy between classes universal, and what goes along with it? On CIFAR-10 and Fashion-MNIST, on a CPU.
+
+    python -m jaxrobust.study --study configs/studies/small_models.py --workdir runs/studies/small_models
+
+From one setting each other one differs in a single choice: three architectures; learning rate, weight decay and
+augmentation; two radii of the training. Adversarial and natural training, three seeds each. Images of half the height
+and width, a quarter of the training images of CIFAR-10, a fifth of those of Fashion-MNIST, few epochs: accuracies are
+far from those of large models.
+"""
+
+from jaxrobust.studies import Study, levels, one_at_a_time
+from jaxrobust.studies.published import CIFAR10
+
+FASHION_MNIST = {
+    "data.name": "tfds:fashion_mnist",
+    "data.image_size": 14,
+    "data.shares": ("*:0.2",),
+    "model.mean": (0.286,),
+    "model.std": (0.353,),
+    "threat.eps_255": 12.75,
+}
+AXES = {
+    "data": {"cifar10": {}, "fashion_mnist": FASHION_MNIST},
+    "architecture": {
+        "cnn": {},
+        "mlp": {"model.name": "mlp"},
+        "wide_resnet": {"model.name": "wide_resnet", "model.depth": 10, "model.width": 1},
+    },
+    "learning_rate": {"rate0.1": {}, "rate0.02": {"optimizer.learning_rate": 0.02}},
+    "weight_decay": {"decay0.0005": {}, "decay0.005": {"optimizer.weight_decay": 0.005}},
+    "augmentation": {"crop+flip": {}, "plain": {"data.augment": ()}},
+    "radius": {"radius1": {}, "radius0.5": {"attack.radius": 0.5}},
+    "objective": {"pgd": {}, "natural": {"objective.name": "standard"}},
+    "seed": levels("train.seed", (0, 1, 2), "seed"),
+}
+
+
+def get_study():
+    crossed = one_at_a_time(AXES, across=("data", "objective", "seed"))
+    return Study(
+        title="Are the same classes weak whatever the setting?",
+        question="Adversarial training leaves some classes much less robust than others. Is that a matter of the "
+        "classes, or of how the classifier is built and trained?",
+        base="../cifar10_small.py",
+        axes=AXES,
+        # The radius of the training means nothing to natural training.
+        runs=[run for run in crossed if not (run["objective"] == "natural" and run["radius"] != "radius1")],
+        fields={
+            "data.validation_per_class": 0,
+            "attack.steps": 4,
+            "attack.step_size_255": None,  # a quarter of the radius, whatever that is
+            "optimizer.learning_rate": 0.1,
+            "train.epochs": 6,
+            "eval.splits": ("test",),
+            "eval.every_epochs": 2,
+            "checkpoint.every_epochs": 2,
+        },
+        published={"cifar10": CIFAR10},
+        probes=True,
+        probe_examples=1000,
+    )

@@ -1,0 +1,155 @@
+"""The probes of `explanations` on the runs of a study, each in its run's folder.
+
+RUN/probes.json     what was looked at, the probes' values by class, and why others could not be measured
+
+Only adversarially trained runs are probed: their robustness is what is to be explained. Those trained without attack
+lend their features, so a run is probed after its counterpart is trained.
+"""
+
+import traceback
+from typing import NamedTuple
+
+import jax
+
+from jaxrobust import console, files
+from jaxrobust.errors import UserError
+from jaxrobust.explanations import measuring
+from jaxrobust.explanations.subject import Subject, open_model
+from jaxrobust.runs import Run
+from jaxrobust.studies import running
+from jaxrobust.studies.design import Planned, Study
+from jaxrobust.studies.observed import OBJECTIVE, RADIUS, Observed, observe, ordinary
+
+PROBES = "probes.json"  # in a run's folder
+_REASONS = {
+    "give --standard RUN": "the study has no run that is trained without attack and otherwise alike",
+    "give --other RUN": "a study passes no images to other models",
+}
+
+
+class Task(NamedTuple):
+    """A run to be probed.
+
+    Attributes:
+        attack: under which robustness counts.
+        examples: see `Study.probe_examples`.
+        standard: the run trained without attack that is otherwise alike, if it is done.
+        waits: that one is still to be trained.
+    """
+
+    run: Observed
+    attack: str
+    examples: int
+    standard: Planned | None
+    waits: bool
+
+    @property
+    def name(self) -> str:
+        return self.run.run.name
+
+    @property
+    def looked_at(self) -> dict:
+        """What values depend on, beside the run's config."""
+        standard = self.standard and self.standard.name
+        return {**self.run.checkpoint._asdict(), "attack": self.attack, "examples": self.examples, "standard": standard}
+
+
+def tasks(study: Study, planned: list[Planned], states: dict, observed: list[Observed], attack: str) -> list[Task]:
+    """Of every adversarially trained run that is done and without intervention, whether it is probed or not.
+
+    Args:
+        states: of running.statuses.
+        observed, attack: of observed.observe.
+    """
+
+    def rest(run: Planned) -> tuple:  # the radius of the training means nothing to natural training
+        return tuple(item for item in run.levels.items() if item[0] not in (OBJECTIVE, RADIUS))
+
+    counterparts = {}
+    for run in planned:
+        if run.config.objective.name == "standard" and rest(run) not in counterparts:
+            counterparts[rest(run)] = run, states[run.name].state
+    found = []
+    for run in ordinary(study, observed):
+        if not run.natural:
+            other, state = counterparts.get(rest(run.run), (None, ""))
+            standard, waits = other if state == "done" else None, state in ("waiting", "begun")
+            found.append(Task(run, attack, study.probe_examples, standard, waits))
+    return found
+
+
+def read(workdir, of: list[Task]) -> dict[str, dict]:
+    """Contents of probes.json by the run's name; runs that have none of what is to be looked at are left out.
+
+    Keys are `of`, what was looked at; `classes`, names [C]; `images`, see measuring.images; `values`, {probe: [C]},
+    null for a class that has none; and `left_out`, {probe: why it could not be measured}.
+    """
+    found = {}
+    for task in of:
+        content = files.read_json(running.folder(workdir, task.run.run) / PROBES)
+        if content and content["of"] == task.looked_at:
+            found[task.name] = content
+    return found
+
+
+def lacking(study: Study, planned: list[Planned], workdir) -> list[Task]:
+    """Those of runs that are done and still to be probed."""
+    states = running.statuses(workdir, planned)
+    done = [run for run in planned if states[run.name].state == "done"]
+    if not (study.probes and done):
+        return []
+    of = tasks(study, planned, states, *observe(study, done, workdir))
+    there = read(workdir, of)
+    return [task for task in of if task.name not in there]
+
+
+def measure_all(study: Study, planned: list[Planned], workdir, part: list[Planned] | None = None) -> list[str]:
+    """Probe every adversarially trained run that is done and lacks it; nothing if the study asks for no probes.
+
+    Args:
+        planned: all runs of the study.
+        part: those to probe, while others are trained elsewhere: a run whose counterpart is still to be trained is
+            left to a later call. By default all, with the counterparts that are there.
+
+    Returns:
+        The names of those that could not be probed; the next call tries them again.
+    """
+    todo = lacking(study, planned, workdir)
+    if part is not None:
+        names = {run.name for run in part}
+        todo = [task for task in todo if task.name in names and not task.waits]
+    known, failed = {}, []
+    for position, task in enumerate(todo, start=1):
+        console.say(f"probes of run {position} of {len(todo)}: {task.name}")
+        if error := _try(task, workdir, known):
+            console.warn(f"run {task.name} could not be probed: {error}")
+            failed.append(task.name)
+        jax.clear_caches()  # of programs that no other run has; those it has are on disk
+    return failed
+
+
+def _try(task: Task, workdir, known: dict) -> str:
+    """Probe one run; returns what went wrong, "" for nothing."""
+    where = running.folder(workdir, task.run.run)
+    try:
+        others = {}
+        if task.standard:
+            folder = running.folder(workdir, task.standard)
+            step, weights = Run(folder, "test").last_checkpoint()
+            others["standard"] = open_model(folder, {}, step=step, weights=weights)
+        subject = Subject(Run(where, "test"), task.run.checkpoint, task.attack, {}, task.examples, others)
+        (values, left_out), images = measuring.measure(subject, known), measuring.images(subject)
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # a defect, or a full memory: it must not end the others
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
+    content = {
+        "of": task.looked_at,
+        "classes": list(subject.class_names),
+        "images": images,
+        "values": files.nullable({name: value.tolist() for name, value in values.items()}),
+        "left_out": {name: _REASONS.get(reason, reason) for name, reason in left_out.items()},
+    }
+    files.write_atomically(where / PROBES, files.to_json(content))
+    return ""
