@@ -15,6 +15,7 @@ LAUNCH = ROOT / "launch"
 SLICE = ("--name", "at-1", "--zone", "us-central1-a")
 SPOT = ("--type", "v5litepod-16", "--spot", "--nfs", "10.0.0.2:/share")
 TRAINER = ("--config", "configs/digits.py", "--workdir", "runs/with space", "--config.eval.attacks=('clean',)")
+STUDY = ("--study", "configs/studies/digits.py", "--workdir", "runs/with space")
 QUOTED = """--config configs/digits.py --workdir 'runs/with space' '--config.eval.attacks=('\\''clean'\\'',)'"""
 
 
@@ -47,7 +48,9 @@ def test_scripts_parse(script):
     assert subprocess.run(("bash", "-n", LAUNCH / script)).returncode == 0
 
 
-@pytest.mark.parametrize("script", ["tpu_vm.sh", "gpu_node.sh", "slurm.sbatch", "slurm_array.sbatch"])
+@pytest.mark.parametrize(
+    "script", ["tpu_vm.sh", "gpu_node.sh", "slurm.sbatch", "slurm_array.sbatch", "slurm_study.sbatch"]
+)
 def test_help(script):
     done = run(script, "--help")
     assert done.returncode == 0 and "--dry-run" in done.stdout and not done.stderr
@@ -80,6 +83,11 @@ def test_help(script):
         ("slurm.sbatch", TRAINER, "this is no SLURM job"),
         ("slurm_array.sbatch", (), "give one file"),
         ("slurm_array.sbatch", ("nowhere.txt",), "'nowhere.txt' is no file"),
+        ("slurm_study.sbatch", STUDY[2:], "--study is missing"),
+        ("slurm_study.sbatch", ("--dry-run", *STUDY), "is no number of array tasks"),
+        ("slurm_study.sbatch", ("--dry-run", "2", *STUDY[:2]), "--workdir is missing"),
+        ("slurm_study.sbatch", (*STUDY, "--shard=1/2"), "leave it out"),
+        ("slurm_study.sbatch", STUDY, "this is no array job"),
     ],
 )
 def test_wrong_arguments_end_in_one_line(script, arguments, message):
@@ -116,6 +124,12 @@ def test_dry_runs_print_the_commands_and_run_nothing(tmp_path):
     runs.write_text(f"# two runs\n\n{QUOTED}\n--config=c.py --workdir=b\n")
     array = run("slurm_array.sbatch", "--dry-run", runs, **path)
     assert "--array=1-2 " in array.stdout and QUOTED in array.stdout and "--workdir=b" in array.stdout
+
+    study = run("slurm_study.sbatch", "--dry-run", "2", *STUDY, **path).stdout
+    trained = [line for line in study.splitlines() if line.startswith("srun ")]
+    quoted = "-m jaxrobust.study --study configs/studies/digits.py --workdir 'runs/with space' --"
+    assert [line.partition(quoted)[2] for line in trained] == ["shard 1/2", "shard 2/2", "summarise"]
+    assert "--array=1-2 " in study and "--dependency=afterany:$job " in study
     assert not (tmp_path / "ran").exists()
 
 
@@ -147,10 +161,9 @@ def slurm(tmp_path, code, *, state="RUNNING", restarts=0, report="", arguments=T
         *arguments,
         PATH=f"{tmp_path}:{os.environ['PATH']}",
         PYTHON="bash",
-        JAX_PLATFORMS="cpu",
         SLURM_JOB_ID="7",
         SLURM_RESTART_COUNT=str(restarts),
-        **more,
+        **{"JAX_PLATFORMS": "cpu"} | more,
     )
     called = tmp_path / "scontrol.called"
     return done, called.read_text() if called.exists() else ""
@@ -186,6 +199,39 @@ def test_slurm_array_runs_the_line_of_its_index(tmp_path):
     assert (tmp_path / "srun.called").read_text().endswith("\n".join(TRAINER) + "\n")
     done, _ = slurm(tmp_path, 0, script="slurm_array.sbatch", arguments=(runs,), SLURM_ARRAY_TASK_ID="3")
     assert done.returncode == 2 and "holds 2 run(s)" in done.stderr
+
+
+@pytest.mark.parametrize(("code", "exit_code", "requeued"), [(0, 0, False), (1, 1, False), (143, 143, True)])
+def test_slurm_study_trains_the_part_of_its_task_and_requeues_that_task_alone(tmp_path, code, exit_code, requeued):
+    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "3"}
+    array |= {"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "3"}
+    done, scontrol = slurm(tmp_path, code, script="slurm_study.sbatch", arguments=STUDY, **array)
+    assert done.returncode == exit_code
+    assert scontrol == ("requeue 7_2\n" if requeued else "")
+    called = (tmp_path / "srun.called").read_text().splitlines()
+    assert called[-8:] == ["-m", "jaxrobust.study", *STUDY, "--shard", "2/3"]
+
+
+def test_slurm_study_writes_the_page_in_a_job_without_gpus(tmp_path):
+    done, _ = slurm(tmp_path, 0, script="slurm_study.sbatch", arguments=(*STUDY, "--summarise"), JAX_PLATFORMS="")
+    assert done.returncode == 0
+    assert (tmp_path / "srun.called").read_text().endswith("\n".join((*STUDY, "--summarise")) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"SLURM_ARRAY_TASK_MIN": "2", "SLURM_ARRAY_TASK_MAX": "2", "SLURM_ARRAY_TASK_COUNT": "1"}, "has to be 1-N"),
+        ({"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "5", "SLURM_ARRAY_TASK_COUNT": "3"}, "has to be 1-N"),
+        (
+            {f"SLURM_ARRAY_TASK_{name}": "1" for name in ("MIN", "MAX", "COUNT")} | {"SLURM_JOB_NUM_NODES": "2"},
+            "on one node",
+        ),
+    ],
+)
+def test_slurm_study_refuses_arrays_that_are_not_its_parts(tmp_path, given, message):
+    done, _ = slurm(tmp_path, 0, script="slurm_study.sbatch", arguments=STUDY, SLURM_ARRAY_TASK_ID="1", **given)
+    assert done.returncode == 2 and message in done.stderr and not (tmp_path / "srun.called").exists()
 
 
 def gpu_node(tmp_path, codes, *options):
@@ -425,3 +471,27 @@ def test_manifests_start_every_host_and_never_repeat_an_error(name):
         assert service["spec"]["clusterIP"] == "None"
         assert service["metadata"]["name"] == top["metadata"]["name"] == pod["subdomain"]
         assert set(service["spec"]["selector"].values()) == {top["metadata"]["name"]}
+
+
+def test_pods_of_a_study_train_its_parts_and_a_failed_run_ends_no_other(tmp_path):
+    (top,) = manifests("study_job.yaml")
+    job, pod = top["spec"], top["spec"]["template"]["spec"]
+    (trainer,) = pod["containers"]
+    assert job["completionMode"] == "Indexed" and job["parallelism"] <= job["completions"]
+    assert "backoffLimit" not in job and pod["restartPolicy"] == "Never"  # FailIndex needs both
+    codes = {rule["action"]: rule["onExitCodes"]["values"] for rule in job["podFailurePolicy"]["rules"][:-1]}
+    assert codes == {"FailJob": [2], "FailIndex": [1]}
+    environment = {variable["name"]: variable["value"] for variable in trainer["env"]}
+    assert environment["SHARDS"] == str(job["completions"])
+    # As the pod of the last index would call it.
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "JOB_COMPLETION_INDEX": str(job["completions"] - 1)}
+    write_program(tmp_path / "python", 'printf "%s\\n" "$@"\n')
+    command = [*trainer["command"], *trainer["args"]]
+    called = subprocess.run(command, env={**os.environ, **environment, **path}, capture_output=True, text=True).stdout
+    assert called.splitlines() == ["-m", "jaxrobust.study", *trainer["args"], "--shard=8/8"]
+
+    (page,) = manifests("study_page.yaml")
+    (summary,) = page["spec"]["template"]["spec"]["containers"]
+    assert summary["args"] == [*trainer["args"], "--summarise"]
+    assert summary["image"] == trainer["image"] and summary["volumeMounts"] == trainer["volumeMounts"]
+    assert page["spec"]["template"]["spec"]["volumes"] == pod["volumes"]
