@@ -67,7 +67,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
     validation.check_radius(run.config, run.dataset.image_shape)
     checkpoint = _selected(workdir, run)
     if checkpoint is None:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint to audit yet")
+        raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint to audit yet; train on first")
 
     def weights():
         state = run.checkpoints.restore(checkpoint["step"], run.like)

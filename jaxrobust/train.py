@@ -117,14 +117,14 @@ def _train_and_evaluate(config, workdir, mesh):
 
         def log_loss(step, loss):
             if not math.isfinite(loss):
-                raise _diverged(f"the loss is {loss}", step)
+                raise _diverged(config, f"the loss is {loss}", step)
             if step % config.train.log_every_steps == 0:
                 writer.scalars(step, {"train/loss": loss, "train/learning_rate": float(learning_rate(step - 1))})
 
         def save(step):
             # The loss was computed before the last update. What cannot go on must not take the place of what can.
             if not (_is_finite(state.weights) and evaluator.is_finite(state.weights, dataset.train)):
-                raise _diverged("the weights or their logits are no longer finite numbers", step)
+                raise _diverged(config, "the weights or their logits are no longer finite numbers", step)
             checkpoints.save(step, state)
 
         def save_and_stop(step):
@@ -286,10 +286,12 @@ def _is_finite(tree):
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _diverged(what: str, step: int) -> Diverged:
+def _diverged(config, what: str, step: int) -> Diverged:
+    name = config.remedy.name
+    of_remedy = f", or mend the settings of remedy.name = {name!r}" if name != "none" else ""
     return Diverged(
         f"{what} after step {step}; the last checkpoint before it is kept: "
-        "lower optimizer.learning_rate, or set optimizer.clip_norm, and train in another --workdir"
+        f"lower optimizer.learning_rate, or set optimizer.clip_norm{of_remedy}, and train in another --workdir"
     )
 
 

@@ -65,7 +65,7 @@ def choose(workdir, steps: list[int], step: int | None, weights: str | None) -> 
         UserError: there is no checkpoint, or not that one.
     """
     if not steps:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint")
+        raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint; train on, or give another run")
     best = files.read_json(pathlib.Path(workdir) / results.BEST) or {}
     if step is None:
         step = best["step"] if best.get("step") in steps else steps[-1]
