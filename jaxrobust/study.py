@@ -16,6 +16,7 @@ as .csv and the figures.
 
 import contextlib
 import pathlib
+from collections import Counter
 
 from absl import flags
 from rich.table import Table
@@ -46,6 +47,10 @@ def main() -> int | None:
             raise UserError(f"--{name} is missing; give {what}")
     if given.list + given.summarise + (given.shard is not None) > 1 and not (given.list and given.shard):
         raise UserError("--list, --shard and --summarise are different things to do; give one")
+    if given.processes > 1 and (given.list or given.summarise):
+        raise FieldError(
+            "--processes", given.processes, "trains, --list and --summarise do not", "leave one of them out"
+        )
     if given.processes < 1:
         raise FieldError("--processes", given.processes, "must be at least 1", "give the number of runs at a time")
     path, workdir = pathlib.Path(given.study), pathlib.Path(given.workdir)
@@ -85,28 +90,40 @@ def _make(workdir: pathlib.Path) -> None:
 
 
 def show(planned, workdir, unprobed=frozenset()) -> None:
-    """The runs with their state and seconds, measured or estimated.
+    """The runs with their state, the least arithmetic of their training, and seconds, measured or estimated.
 
     Args:
         unprobed: names of those that lack only their probes.
     """
-    found = running.statuses(workdir, planned)
-    seconds = running.estimates(planned, found)
-    table, states = Table(), []
-    for name in ("run", "state", "time"):
-        table.add_column(name, justify="right" if name == "time" else "left")
-    for run in planned:
-        state, error, estimate = found[run.name].state, found[run.name].error, seconds[run.name]
-        shown = "" if estimate is None else ("" if state == "done" else "about ") + console.duration(estimate)
-        states.append("not probed" if run.name in unprobed else state)
-        table.add_row(Text(run.name), states[-1] + (f": {error}" if error else ""), shown)
+    found, work = running.statuses(workdir, planned), running.flops(planned)
+    seconds = running.estimates(work, found)
+    table, states = Table(), {}
+    for name in ("run", "state", "TFLOP", "time"):
+        table.add_column(name, justify="left" if name in ("run", "state") else "right")
+    for name, status in found.items():
+        states[name] = "not probed" if name in unprobed else status.state
+        state = states[name] + (f": {status.error}" if status.error else "")
+        table.add_row(Text(name), state, _tera(work[name]), _time(status.state, seconds[name]))
     console.show(table)
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    left = [
-        seconds[run.name] for run, state in zip(planned, states, strict=True) if state not in ("done", "not probed")
-    ]
-    total = "" if None in left or not left else f"; about {console.duration(sum(left))} left"
-    console.say(f"{len(planned)} runs: {counts}{total}")
+    counts = Counter(states.values())
+    console.say(f"{len(planned)} runs: {', '.join(f'{number} {state}' for state, number in counts.items())}")
+    left = [name for name, state in states.items() if state not in ("done", "not probed")]
+    if left:
+        flop = f"{_tera(sum(work[name] for name in left))} TFLOP of training left"
+        if None in seconds.values():
+            console.say(f"{flop}; the time is estimated once a run is done, and `benchmark` tells TFLOP/s before")
+        else:
+            console.say(f"{flop}, about {console.duration(sum(seconds[name] for name in left))}, one run at a time")
+
+
+def _tera(flops: float) -> str:
+    return f"{1e-12 * flops:,.3g}" if flops < 1e15 else f"{1e-12 * flops:,.0f}"
+
+
+def _time(state: str, seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return ("" if state == "done" else "about ") + console.duration(seconds)
 
 
 def run() -> None:

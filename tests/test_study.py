@@ -108,6 +108,7 @@ def test_wrong_flags_end_in_one_line(start):
         ((*shipped, "--workdir", "x", "--shard", "3/2"), "is no part"),
         ((*shipped, "--workdir", "x", "--list", "--summarise"), "give one"),
         ((*shipped, "--workdir", "x", "--processes", "0"), "at least 1"),
+        ((*shipped, "--workdir", "x", "--processes", "2", "--list"), "leave one of them out"),
     ):
         code, said = start(*arguments)[1]()
         assert code == 2 and words in said and len(said.strip().splitlines()) == 1

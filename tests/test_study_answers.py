@@ -187,7 +187,7 @@ def test_runs_of_other_classes_are_not_mixed(tmp_path):
 def test_estimates_go_by_what_is_done(workdir):
     planned = plan(study())
     states = running.statuses(workdir, planned)
-    seconds = running.estimates(planned, states)
+    seconds = running.estimates(running.flops(planned), states)
     # Two epochs of 320 images at 100 a second, and four evaluations of a second.
     assert all(value == pytest.approx(2 * 3.2 + 4) for value in seconds.values())
     assert {status.state for status in states.values()} == {"done"}

@@ -178,16 +178,16 @@ def flops(planned: list[Planned]) -> dict[str, float]:
     return found
 
 
-def estimates(planned: list[Planned], states: dict[str, Status]) -> dict[str, float | None]:
+def estimates(work: dict[str, float], states: dict[str, Status]) -> dict[str, float | None]:
     """Seconds that each run takes, by name: as measured of done ones; by arithmetic, at their median rate, of others.
 
     None where none is done.
 
     Args:
+        work: of `flops`.
         states: of `statuses`.
     """
-    work = flops(planned)
-    seconds = {run.name: states[run.name].seconds for run in planned if states[run.name].state == "done"}
+    seconds = {name: states[name].seconds for name in work if states[name].state == "done"}
     rates = [work[name] / took for name, took in seconds.items() if took > 0]
     rate = statistics.median(rates) if rates else None
-    return {run.name: seconds.get(run.name, rate and work[run.name] / rate) for run in planned}
+    return {name: seconds.get(name, rate and work[name] / rate) for name in work}
