@@ -54,12 +54,15 @@ def main() -> int | None:
     if given.processes < 1:
         raise FieldError("--processes", given.processes, "must be at least 1", "give the number of runs at a time")
     path, workdir = pathlib.Path(given.study), pathlib.Path(given.workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise FieldError("--workdir", str(workdir), "is no folder", "give another")
     study = design.load(path)
     planned = design.plan(study, path.parent)
     if given.worker:
         return processes.work(planned, workdir)
     chosen = running.part(planned, given.shard) if given.shard else planned
     if given.list:
+        running.check(planned, parallel.make_mesh().size)
         show(chosen, workdir, {task.name for task in probing.lacking(study, planned, workdir)})
         return None
     failed = []
