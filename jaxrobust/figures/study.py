@@ -56,7 +56,7 @@ def shares(of_variance: Mapping[str, float], intervals: Mapping[str, tuple[float
 
     Args:
         of_variance: name -> share of all variance.
-        intervals: name -> (low, high) of those that have one.
+        intervals: name -> (low, high); None where there is no end.
     """
     names = sorted(of_variance, key=lambda name: -of_variance[name])
     figure = Figure(figsize=(6.4, 0.8 + 0.27 * len(names)), layout="constrained")
@@ -64,7 +64,7 @@ def shares(of_variance: Mapping[str, float], intervals: Mapping[str, tuple[float
     values = [of_variance[name] for name in names]
     axes.barh(range(len(names)), values, height=0.65, color=[MUTED if name == "sampling" else BLUE for name in names])
     for row, name in enumerate(names):
-        if name in intervals:
+        if name in intervals and None not in intervals[name]:
             axes.plot(np.clip(intervals[name], 0, 1), [row, row], color=INK, linewidth=1)
     axes.set_yticks(range(len(names)), [shorten(name, 40) for name in names])
     axes.invert_yaxis()
@@ -90,7 +90,7 @@ def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], r
     if epochs:
         for name, (at, gap) in epochs.items():
             axes[0].plot(at, gap, color=colours[name], marker="o", markersize=3)
-        axes[0].set(xlabel="epoch", ylabel="best minus worst class")
+        axes[0].set(xlabel="epoch")
         axes[0].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         handles = [Line2D([], [], color=colours[name], label=f"{name} training") for name in epochs]
         axes[0].legend(handles=handles, fontsize=8)
@@ -98,6 +98,7 @@ def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], r
         axes[-1].plot(*radii, color=ADVERSARIAL, marker="o", markersize=3)
         axes[-1].set(xlabel="radius of the training, 1/255")
         axes[-1].set_xlim(left=0)
+    axes[0].set_ylabel("best minus worst class")
     for panel in axes:
         panel.grid(axis="y")
         panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
