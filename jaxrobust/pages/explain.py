@@ -166,17 +166,17 @@ def data_table(figures: dict) -> Table:
 
 def correlation(value: float | None) -> str:
     """With its sign, two decimals."""
-    return pages.NOTHING if value is None else f"{value:+.2f}"
+    return pages.NOTHING if value is None else pages.decimals(value, 2, "+")
 
 
 def interval(ends) -> str:
     """Of correlations."""
-    return "" if None in ends else f"[{ends[0]:+.2f}, {ends[1]:+.2f}]"
+    return "" if None in ends else f"[{correlation(ends[0])}, {correlation(ends[1])}]"
 
 
 def share(value: float | None) -> str:
     """A share of variance."""
-    return pages.NOTHING if value is None else f"{100 * value:.0f} %"
+    return pages.NOTHING if value is None else f"{pages.decimals(100 * value, 0)} %"
 
 
 def number(value: float | None) -> str:
