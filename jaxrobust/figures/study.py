@@ -11,6 +11,7 @@ from jaxrobust.figures import BLUE, INK, MUTED, NAMED_CLASSES, shorten, styled
 from jaxrobust.figures.matrix import NUMBERED_CELLS, cell_numbers, colour_bar, heat_map
 
 NATURAL, ADVERSARIAL = MUTED, BLUE
+NAMED_SETTINGS = 60  # most for which a matrix of settings has room for their names
 
 
 def _distinct(names: Sequence[str], length: int) -> list[str]:
@@ -109,15 +110,18 @@ def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], r
 
 @styled
 def correlations(matrix, names: Sequence[str], title: str = "") -> Figure:
-    """Rank correlations [S, S] of the class order between settings."""
+    """Rank correlations [S, S] of the class order between settings; more than `NAMED_SETTINGS` are not named."""
     matrix = np.asarray(matrix, float)
     size = min(9.0, 2.6 + 0.3 * len(names))
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
     image = heat_map(axes, matrix, cmap="RdBu", vmin=-1, vmax=1)
-    short = _distinct(names, 30)
-    axes.set_xticks(range(len(names)), short, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(names)), short, fontsize=7)
+    if len(names) <= NAMED_SETTINGS:
+        short = _distinct(names, 30)
+        axes.set_xticks(range(len(names)), short, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(names)), short, fontsize=7)
+    else:
+        axes.set(xlabel="settings, in the order of the table", ylabel="settings, in the order of the table")
     if len(names) <= NUMBERED_CELLS:
         cell_numbers(axes, matrix, "{:.2f}".format, dark=0.6, fontsize=6)
     axes.set_title(title)

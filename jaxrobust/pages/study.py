@@ -45,7 +45,12 @@ def on_remedies(price_list: dict) -> list[str]:
     """What the price list says, or why there is none."""
     if "error" in price_list:
         return [f"The remedies cannot be compared: {price_list['error']}"]
-    return price_list_pages.conclusion(price_list)
+    said = price_list_pages.conclusion(price_list)
+    if price_list["settings"] > 1:
+        said.append(
+            f"That is of one of {price_list['settings']} settings with remedies alone: {price_list['setting']}."
+        )
+    return said
 
 
 def _why(of: dict) -> list[str]:

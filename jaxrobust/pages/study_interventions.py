@@ -36,7 +36,8 @@ def _sentence(of: dict, attack: str) -> str:
 
 def _pairs(of: dict) -> str:
     alone = ", so intervals are of other images alone, not of other seeds" if of["pairs"] == 1 else ""
-    return f"{of['pairs']} {'pair' if of['pairs'] == 1 else 'pairs'} of runs{alone}"
+    settings = f" in {of['settings']} settings" if of["settings"] > 1 else ""
+    return f"{of['pairs']} {'pair' if of['pairs'] == 1 else 'pairs'} of runs{settings}{alone}"
 
 
 def to_csv(effects: list[dict]) -> str:

@@ -399,7 +399,9 @@ def _price_list(observed: list[Observed], study: Study, workdir) -> dict | None:
     if len({run.run.levels[REMEDY] for run in runs}) < 2:
         return {"error": f"none is done beside {base}"}
     folders = [pathlib.Path(running.folder(workdir, run.run)) for run in runs]
+    others = [axis for axis in runs[0].run.levels if len({of[0].run.levels[axis] for of in groups}) > 1]
+    setting = [runs[0].run.levels[axis] for axis in others if axis not in (REMEDY, SEED)]
     try:
-        return price_list.price_list(folders, split="test")
+        return price_list.price_list(folders, split="test") | {"settings": len(groups), "setting": ", ".join(setting)}
     except UserError as error:
         return {"error": str(error)}
