@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from jaxrobust.figures import BLUE, INK, MUTED, NAMED_CLASSES, shorten, styled
+from jaxrobust.figures import BLUE, INK, MUTED, NAMED_CLASSES, shorten, styled, text_inches
 from jaxrobust.figures.matrix import NUMBERED_CELLS, cell_numbers, colour_bar, heat_map
 
 NATURAL, ADVERSARIAL = MUTED, BLUE
@@ -33,7 +33,7 @@ def class_table(accuracy, settings: Sequence[str], class_names: Sequence[str], t
     accuracy = np.asarray(accuracy, float)
     order = accuracy.mean(0).argsort(kind="stable")
     accuracy, classes = accuracy[:, order], [class_names[c] for c in order]
-    width = min(9.0, 2.8 + 0.45 * len(classes))
+    width = max(min(9.0, 2.8 + 0.45 * len(classes)), text_inches(title, 10) + 0.3)
     figure = Figure(figsize=(width, 1.3 + 0.24 * len(settings)), layout="constrained")
     axes = figure.subplots()
     image = heat_map(axes, accuracy, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -46,7 +46,7 @@ def class_table(accuracy, settings: Sequence[str], class_names: Sequence[str], t
         axes.set_xlabel("classes, weakest on average first")
     if len(classes) <= NUMBERED_CELLS and len(settings) <= 60:
         cell_numbers(axes, accuracy, lambda fraction: f"{100 * fraction:.0f}", dark=0.6)
-    axes.set_title(title)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     colour_bar(figure, image, shrink=0.8, aspect=25)
     return figure
 
