@@ -155,6 +155,9 @@ def test_profiles_that_are_all_alike_are_explained_by_class():
     assert found.variance["class"] == pytest.approx(np.linspace(0.2, 0.6, 6).var(ddof=1))
     nothing = variance_components(np.full((4, 6), 0.5), None, {"arch": ["a", "a", "b", "b"]})
     assert math.isnan(nothing.explained_by_class_order) and math.isnan(nothing.share["class"])
+    # Nor does rounding: no mean of equal numbers has to be that number.
+    equal = variance_components(np.full((12, 5), 0.95), None, {"seed": [0, 1, 2] * 4})
+    assert math.isnan(equal.share["class"])
 
 
 def test_classes_that_a_run_lacks_take_no_part():

@@ -5,6 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from jaxrobust import pages
+from jaxrobust.pages import explain as explain_pages
 
 
 def test_what_is_not_defined_is_a_dash():
@@ -29,6 +30,12 @@ def test_what_is_not_defined_is_a_dash():
         (pages.points, -0.0004, "0.0"),
         (pages.points, -0.0006, "-0.1"),
         (pages.interval, (-0.01, 0.2), "[-1.0, 20.0]"),
+        (pages.interval, (-0.0004, 0.2), "[0.0, 20.0]"),
+        (lambda value: pages.decimals(value, 2, "+"), -0.004, "0.00"),
+        (lambda value: pages.decimals(value, 2, "+"), 0.006, "+0.01"),
+        (explain_pages.share, -0.004, "0 %"),
+        (lambda number: pages.counted(number, "run"), 1, "1 run"),
+        (lambda number: pages.counted(number, "run"), 0, "0 runs"),
         (pages.probability, 0.123, "0.12"),
         (pages.probability, 0.0049, "<0.01"),
         (pages.rounded, 8101.96, "8,102"),

@@ -11,6 +11,7 @@ import pytest
 from jaxrobust import config as config_lib
 from jaxrobust import files, results
 from jaxrobust.errors import UserError
+from jaxrobust.figures import study as figures_study
 from jaxrobust.pages import study as study_pages
 from jaxrobust.studies import Study, answers, design, levels, observed, product, running
 
@@ -125,6 +126,13 @@ def test_gaps_widen_with_attack_and_radius(answer):
     assert slope == pytest.approx(0.6, abs=0.08) and of["radius"]["figures"]["gap"]["p_value"] < 0.05
 
 
+def test_the_change_over_epochs_is_that_of_the_gaps_with_its_interval(answer):
+    (robust,) = [kind for kind in answer["data"][0]["epochs"] if not kind["natural"]]
+    change = robust["change"]["change"]
+    assert change == pytest.approx(robust["gap"][-1] - robust["gap"][0])
+    assert robust["change"]["interval"][0] < change < robust["change"]["interval"][1] and robust["settings"] == 4
+
+
 def test_no_effect_gives_uniform_p_values():
     """Of an axis that does nothing, over repeated studies: the mean of uniform numbers is 1/2."""
     axes = {"nuisance": {"a": {}, "b": {"train.log_every_steps": 11}}, "seed": levels("train.seed", range(4), "seed")}
@@ -146,8 +154,16 @@ def test_page_table_and_sentences(answer, tmp_path):
     assert "http" not in page.replace("http://www.w3.org", "") and "<script src" not in page
     for word in ("Kendall", *NAMES, "whole", "mlp"):
         assert word in page
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "classes.csv").read_text())))
-    assert len(rows) == len(answer["data"][0]["settings"]) * len(NAMES)
+    rows = {
+        name: list(csv.DictReader(io.StringIO((tmp_path / f"{name}.csv").read_text())))
+        for name in ("classes", "settings", "order", "axes")
+    }
+    settings = answer["data"][0]["settings"]
+    assert len(rows["classes"]) == len(settings) * len(NAMES)
+    assert [float(row["gap under attack"]) for row in rows["settings"]] == [row["attacked"]["gap"] for row in settings]
+    assert [row["name"] for row in rows["order"]] == list(NAMES)
+    assert {row["axis"] for row in rows["axes"]} == {"architecture", "radius"}
+    assert all(f"{name}.csv" in page for name in rows)
     assert json.loads((tmp_path / "study.json").read_text()) == json.loads(files.to_json(answer))
     said = " ".join(study_pages.sentences(answer))
     assert "grows" in said and "cat (100 %)" in said and "architecture" in said
@@ -229,3 +245,69 @@ def test_the_order_is_compared_with_what_others_found(workdir):
     # Of 5! orders one is that of the classes, and one its reverse.
     assert rows["same"]["p_value"] == pytest.approx(2 / 120)
     assert "with other way (p" in " ".join(study_pages.sentences(found))
+
+
+def test_a_single_setting_or_none_is_said_to_be_no_answer(workdir):
+    runs = observed.observe(study(), plan(study()), workdir)[0]
+    of_kind = {
+        "No adversarially trained run": [run for run in runs if run.natural],
+        "One adversarially trained setting is done (1 seed)": [run for run in runs if not run.natural][:1],
+    }
+    for start, some in of_kind.items():
+        said = study_pages.findings(_of(some), "pgd20")
+        assert said[0].startswith(start), said
+
+
+def test_what_nothing_withstands_has_no_relative_gap_and_no_order():
+    runs = [_drawn(run, np.zeros(5) if run.config.objective.name != "standard" else ORDER) for run in plan(study())]
+    found = _of(runs)
+    assert found["agreement"]["w"] is None and found["components"] == {"missing": "nothing varies"}
+    assert found["widening"]["own"]["cv"]["change"] is None and found["radius"]["figures"]["cv"] is None
+    said = " ".join(study_pages.findings(found, "pgd20"))
+    assert "have no order" in said and "coefficient of variation" not in said and "grows" not in said
+    # One class that always withstands, the others never: without that class nothing varies, and shares have no ends.
+    found = _of([_drawn(run, np.array([1, 0, 0, 0, 0])) for run in plan(study())])
+    assert found["components"]["explained_interval"] == [None, None]
+    assert "100 % are the same in all runs" in " ".join(study_pages.findings(found, "pgd20"))
+    figures_study.shares(found["components"]["share"], found["components"]["intervals"])
+
+
+def test_two_classes_in_the_same_order_are_no_evidence():
+    """Of two classes in four settings all orders are alike by chance once in eight times."""
+    found = _of([_drawn(run, truth(run)[:2], NAMES[:2]) for run in plan(study())])
+    said = study_pages.findings(found, "pgd20")[0]
+    assert found["agreement"]["w"] == pytest.approx(1)
+    assert "were not found to order" in said and "no p below 0.05 being possible" in said
+
+
+def test_pairs_that_share_their_natural_runs_count_as_one(answer):
+    of = answer["data"][0]["widening"]
+    assert (of["pairs"], of["settings"], of["units"]) == (12, 4, 2)  # two radii of each of two architectures
+    assert of["own"]["gap"]["least_p"] == pytest.approx(2 / 2**2)
+
+
+def test_levels_of_one_name_are_told_apart_by_their_axis():
+    axes = {
+        "nesterov": {"off": {"optimizer.nesterov": False}, "on": {"optimizer.nesterov": True}},
+        "decay": {"off": {"optimizer.weight_decay": 0.0}, "on": {"optimizer.weight_decay": 1e-3}},
+    }
+    runs = [_drawn(run, ORDER) for run in plan(study(axes=axes, runs=product(axes)))]
+    labels = [row["label"] for row in _of(runs)["settings"]]
+    assert labels == ["nesterov off, decay off", "decay on", "nesterov on", "nesterov on, decay on"]
+
+
+def _drawn(run, accuracy, names=NAMES) -> observed.Observed:
+    """A run that meets these accuracies exactly, at two checkpoints."""
+    count = np.full(len(names), IMAGES)
+    correct = np.round(IMAGES * np.asarray(accuracy)).astype(int)
+    clean = np.maximum(correct, IMAGES // 2)
+    natural = run.config.objective.name == "standard"
+    radius = 0.0 if natural else run.config.attack.radius
+    return observed.Observed(
+        run, natural, radius, tuple(names), count, correct, clean, ((1, correct, clean), (2, correct, clean))
+    )
+
+
+def _of(runs) -> dict:
+    """The answers of one data set, as the page is given them."""
+    return files.nullable(answers._of_data("", runs, {}, "pgd20") | {"published": [], "interventions": []})

@@ -32,7 +32,7 @@ def draw(rng, of=lambda run: True):
 
 def explanations(runs, contents):
     return explaining.explanations(
-        runs, contents, "pgd20", lambda levels: answers.label(levels, ["architecture", "radius"], runs[0].run.levels)
+        runs, contents, "pgd20", lambda levels: answers.label(levels, answers._varied(runs), runs[0].run.levels)
     )
 
 

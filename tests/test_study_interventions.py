@@ -85,3 +85,19 @@ def test_they_are_on_the_page(tmp_path):
     page = study_pages.write(tmp_path, found).read_text()
     assert "without3" in page and "What interventions change" in page
     assert (tmp_path / "interventions.svg").stat().st_size and (tmp_path / "interventions.csv").stat().st_size
+
+
+def test_seeds_of_several_settings_do_not_make_the_settings_more():
+    """Two architectures that react otherwise: three seeds of each are no six observations of the mean reaction."""
+    rng, runs = np.random.default_rng(7), []
+    for architecture, gain in (("cnn", 0.1), ("mlp", 0.4)):
+        for seed in range(3):
+            for level in ("all", "cat+vehicles"):
+                of = run(level, seed, rng.random((len(LEVELS[level]), IMAGES)), rng, seed_spread=0.0)
+                of.run.levels["architecture"] = architecture
+                of.correct[0] = IMAGES * (0.2 + gain * (level != "all"))
+                runs.append(of)
+    (found,) = interventions.effects(runs, ["all", "cat+vehicles"])
+    (cat,) = (row for row in found["classes"] if row["name"] == "cat")
+    assert (found["pairs"], found["settings"]) == (6, 2) and cat["change"] == pytest.approx(0.25)
+    assert cat["interval"][0] < 0 and "(6 pairs of runs in 2 settings)" in pages.sentences([found], "pgd20")[0]

@@ -29,6 +29,7 @@ from jaxrobust.classwise.intervals import checked_confidence
 from jaxrobust.classwise.permutation import label_indices
 
 _CONFOUNDED = 1e-9  # relative size of an eigenvalue that is zero but for rounding
+_ROUNDING = 1e-24  # variance of accuracies that is zero but for rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,8 +180,10 @@ def _estimate(accuracy, sampling, design: _Design) -> np.ndarray:
     of_class = max(0.0, (covariance - design.sum(interactions)).mean())
     # An average over classes has of their random terms one part in C.
     known = (design.sum(interactions) + np.diag(sampling.mean(1))) / classes
-    averages = design.fit(np.outer(average, average) - known)
-    return np.array([of_class, *averages[:-1], *interactions[:-1], averages[-1], interactions[-1], sampling.mean()])
+    centred = average - average.mean()  # as `fit` would, but without the rounding of large numbers
+    averages = design.fit(np.outer(centred, centred) - known)
+    found = np.array([of_class, *averages[:-1], *interactions[:-1], averages[-1], interactions[-1], sampling.mean()])
+    return np.where(found > _ROUNDING, found, 0.0)
 
 
 def _checked_accuracy(accuracy, count) -> tuple[np.ndarray, np.ndarray]:

@@ -50,12 +50,16 @@ class AxisTest:
 
 @dataclasses.dataclass(frozen=True)
 class PairedChange:
-    """The mean of after - before, in their unit. The interval is Student's, the p-value that of flipping signs."""
+    """The mean of after - before, in their unit. The interval is Student's, the p-value that of flipping signs.
+
+    `least_p` is as of `AxisTest`.
+    """
 
     mean: float
     low: float
     high: float
     p_value: float
+    least_p: float
     pairs: int
 
 
@@ -149,10 +153,10 @@ def paired_change(
     def statistic(label_BxR):
         return np.abs(label_BxR @ halves)
 
-    _, p_value, *_ = _permutation_test(statistic, label, pairs, rng, permutations)
+    _, p_value, least_p, *_ = _permutation_test(statistic, label, pairs, rng, permutations)
     mean = change.mean()
     half_width = stdtrit(change.size - 1, (1 + confidence) / 2) * change.std(ddof=1) / math.sqrt(change.size)
-    return PairedChange(float(mean), float(mean - half_width), float(mean + half_width), p_value, change.size)
+    return PairedChange(float(mean), float(mean - half_width), float(mean + half_width), p_value, least_p, change.size)
 
 
 def trend(

@@ -7,10 +7,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from jaxrobust.figures import BLUE, INK, MUTED, NAMED_CLASSES, shorten, styled
+from jaxrobust.figures import BLUE, INK, MUTED, NAMED_CLASSES, shorten, styled, text_inches
 from jaxrobust.figures.matrix import NUMBERED_CELLS, cell_numbers, colour_bar, heat_map
 
 NATURAL, ADVERSARIAL = MUTED, BLUE
+NAMED_SETTINGS = 60  # most for which a matrix of settings has room for their names
 
 
 def _distinct(names: Sequence[str], length: int) -> list[str]:
@@ -32,7 +33,7 @@ def class_table(accuracy, settings: Sequence[str], class_names: Sequence[str], t
     accuracy = np.asarray(accuracy, float)
     order = accuracy.mean(0).argsort(kind="stable")
     accuracy, classes = accuracy[:, order], [class_names[c] for c in order]
-    width = min(9.0, 2.8 + 0.45 * len(classes))
+    width = max(min(9.0, 2.8 + 0.45 * len(classes)), text_inches(title, 10) + 0.3)
     figure = Figure(figsize=(width, 1.3 + 0.24 * len(settings)), layout="constrained")
     axes = figure.subplots()
     image = heat_map(axes, accuracy, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -45,7 +46,7 @@ def class_table(accuracy, settings: Sequence[str], class_names: Sequence[str], t
         axes.set_xlabel("classes, weakest on average first")
     if len(classes) <= NUMBERED_CELLS and len(settings) <= 60:
         cell_numbers(axes, accuracy, lambda fraction: f"{100 * fraction:.0f}", dark=0.6)
-    axes.set_title(title)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     colour_bar(figure, image, shrink=0.8, aspect=25)
     return figure
 
@@ -56,7 +57,7 @@ def shares(of_variance: Mapping[str, float], intervals: Mapping[str, tuple[float
 
     Args:
         of_variance: name -> share of all variance.
-        intervals: name -> (low, high) of those that have one.
+        intervals: name -> (low, high); None where there is no end.
     """
     names = sorted(of_variance, key=lambda name: -of_variance[name])
     figure = Figure(figsize=(6.4, 0.8 + 0.27 * len(names)), layout="constrained")
@@ -64,7 +65,7 @@ def shares(of_variance: Mapping[str, float], intervals: Mapping[str, tuple[float
     values = [of_variance[name] for name in names]
     axes.barh(range(len(names)), values, height=0.65, color=[MUTED if name == "sampling" else BLUE for name in names])
     for row, name in enumerate(names):
-        if name in intervals:
+        if name in intervals and None not in intervals[name]:
             axes.plot(np.clip(intervals[name], 0, 1), [row, row], color=INK, linewidth=1)
     axes.set_yticks(range(len(names)), [shorten(name, 40) for name in names])
     axes.invert_yaxis()
@@ -90,7 +91,7 @@ def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], r
     if epochs:
         for name, (at, gap) in epochs.items():
             axes[0].plot(at, gap, color=colours[name], marker="o", markersize=3)
-        axes[0].set(xlabel="epoch", ylabel="best minus worst class")
+        axes[0].set(xlabel="epoch")
         axes[0].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         handles = [Line2D([], [], color=colours[name], label=f"{name} training") for name in epochs]
         axes[0].legend(handles=handles, fontsize=8)
@@ -98,6 +99,7 @@ def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], r
         axes[-1].plot(*radii, color=ADVERSARIAL, marker="o", markersize=3)
         axes[-1].set(xlabel="radius of the training, 1/255")
         axes[-1].set_xlim(left=0)
+    axes[0].set_ylabel("best minus worst class")
     for panel in axes:
         panel.grid(axis="y")
         panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -108,15 +110,18 @@ def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], r
 
 @styled
 def correlations(matrix, names: Sequence[str], title: str = "") -> Figure:
-    """Rank correlations [S, S] of the class order between settings."""
+    """Rank correlations [S, S] of the class order between settings; more than `NAMED_SETTINGS` are not named."""
     matrix = np.asarray(matrix, float)
     size = min(9.0, 2.6 + 0.3 * len(names))
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
     image = heat_map(axes, matrix, cmap="RdBu", vmin=-1, vmax=1)
-    short = _distinct(names, 30)
-    axes.set_xticks(range(len(names)), short, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(names)), short, fontsize=7)
+    if len(names) <= NAMED_SETTINGS:
+        short = _distinct(names, 30)
+        axes.set_xticks(range(len(names)), short, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(names)), short, fontsize=7)
+    else:
+        axes.set(xlabel="settings, in the order of the table", ylabel="settings, in the order of the table")
     if len(names) <= NUMBERED_CELLS:
         cell_numbers(axes, matrix, "{:.2f}".format, dark=0.6, fontsize=6)
     axes.set_title(title)

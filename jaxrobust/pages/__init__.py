@@ -1,5 +1,7 @@
 """What the HTML pages of this package share: templates, and how they and the tables write figures."""
 
+import csv
+import io
 import pathlib
 
 import jinja2
@@ -42,20 +44,35 @@ def write_figure(folder, stem: str, drawn) -> markupsafe.Markup:
     return figure(drawn)
 
 
+def to_csv(header, rows) -> str:
+    """A table as comma-separated values; None is empty."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    return buffer.getvalue()
+
+
 def percent(fraction: float | None) -> str:
     return NOTHING if fraction is None else f"{100 * fraction:.1f}"
 
 
 def points(difference: float | None) -> str:
     """A difference of fractions in percentage points, with its sign."""
-    if difference is None:
-        return NOTHING
-    rounded = round(100 * difference, 1)
-    return f"{rounded:+.1f}" if rounded else "0.0"
+    return NOTHING if difference is None else decimals(100 * difference, 1, "+")
 
 
 def interval(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return "" if interval is None else f"[{decimals(100 * interval[0], 1)}, {decimals(100 * interval[1], 1)}]"
+
+
+def decimals(value: float, places: int, sign: str = "") -> str:
+    """A number rounded to so many decimals, never "-0"; with `sign` "+", that of a positive one too."""
+    rounded = round(value, places) or 0.0
+    return f"{rounded:{sign if rounded else ''}.{places}f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things with a regular plural."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def ratio(value: float | None) -> str:

@@ -74,17 +74,17 @@ def _on_signs(tested: list[dict]) -> str:
 
 
 def _on_held_out(figures: dict, tested: list[dict]) -> str:
+    unit = figures["unit"]
     ranked = sorted((r for r in tested if r["mean_held_out"] is not None), key=lambda r: -r["mean_held_out"])
     if not ranked:
-        return "On held-out runs no probe predicts anything, as the classes do not differ."
-    unit = figures["unit"]
-    best = [f"{row['name']} ({share(row['mean_held_out'])} on average)" for row in ranked[:1]]
-    best += [f"{row['name']} ({share(row['mean_held_out'])})" for row in ranked[1:NAMED]]
-    yardstick = figures["yardstick"]["mean_held_out"]
-    return (
-        f"What predicts most of the variance between the classes of a {unit} held out: {', '.join(best)}. The mean of "
-        f"each class in the other {unit}s predicts {share(yardstick)}."
-    )
+        return f"On held-out {unit}s no probe predicts anything, as the classes do not differ."
+    yardstick = f"the mean of each class in the other {unit}s predicts {share(figures['yardstick']['mean_held_out'])}"
+    variance = f"of the variance between the classes of a {unit} held out"
+    useful = [row for row in ranked if row["mean_held_out"] > 0][:NAMED]
+    if not useful:
+        return f"No probe predicts anything {variance}, the best {share(ranked[0]['mean_held_out'])}; {yardstick}."
+    best = ", ".join(f"{row['name']} ({share(row['mean_held_out'])})" for row in useful)
+    return f"What predicts the largest shares {variance}: {best}, on average over {unit}s; {yardstick}."
 
 
 def left_out(figures: dict) -> list[str]:
@@ -166,17 +166,17 @@ def data_table(figures: dict) -> Table:
 
 def correlation(value: float | None) -> str:
     """With its sign, two decimals."""
-    return pages.NOTHING if value is None else f"{value:+.2f}"
+    return pages.NOTHING if value is None else pages.decimals(value, 2, "+")
 
 
 def interval(ends) -> str:
     """Of correlations."""
-    return "" if None in ends else f"[{ends[0]:+.2f}, {ends[1]:+.2f}]"
+    return "" if None in ends else f"[{correlation(ends[0])}, {correlation(ends[1])}]"
 
 
 def share(value: float | None) -> str:
     """A share of variance."""
-    return pages.NOTHING if value is None else f"{100 * value:.0f} %"
+    return pages.NOTHING if value is None else f"{pages.decimals(100 * value, 0)} %"
 
 
 def number(value: float | None) -> str:

@@ -1,7 +1,6 @@
 """How a study is shown: sentences, and study.html with its figures and tables."""
 
-import csv
-import io
+import math
 import pathlib
 
 from jaxrobust import files, pages
@@ -13,6 +12,7 @@ PAGE = "study.html"
 DATA = "study.json"
 NAMED = 4  # classes that a sentence names
 _LEVEL = 0.05
+_BLIND = f", no p below {_LEVEL:g} being possible"
 
 
 def sentences(answer: dict) -> list[str]:
@@ -24,9 +24,14 @@ def sentences(answer: dict) -> list[str]:
     if remedies := answer["price_list"]:
         found += on_remedies(remedies)
     if answer["done"] < answer["planned"]:
-        missing = answer["planned"] - answer["done"]
-        found.append(f"{missing} of {answer['planned']} runs are missing; all this is of the other {answer['done']}.")
+        found.append(f"{missing(answer)}; all this is of the other {answer['done']}.")
     return found
+
+
+def missing(answer: dict) -> str:
+    """How many runs are not done."""
+    number = answer["planned"] - answer["done"]
+    return f"{number} of {pages.counted(answer['planned'], 'run')} {'is' if number == 1 else 'are'} missing"
 
 
 def findings(of: dict, attack: str) -> list[str]:
@@ -40,7 +45,12 @@ def on_remedies(price_list: dict) -> list[str]:
     """What the price list says, or why there is none."""
     if "error" in price_list:
         return [f"The remedies cannot be compared: {price_list['error']}"]
-    return price_list_pages.conclusion(price_list)
+    said = price_list_pages.conclusion(price_list)
+    if price_list["settings"] > 1:
+        said.append(
+            f"That is of one of {price_list['settings']} settings with remedies alone: {price_list['setting']}."
+        )
+    return said
 
 
 def _why(of: dict) -> list[str]:
@@ -49,34 +59,63 @@ def _why(of: dict) -> list[str]:
 
 def _on_agreement(of: dict, attack: str) -> str:
     found = of["agreement"]
-    if found is None or found["w"] is None:
-        return ""
-    n = len(found["settings"])
-    level = "alike" if found["p_value"] < _LEVEL else "no more alike than chance would"
+    if found is None:
+        return _on_one_setting([row for row in of["settings"] if not row["natural"]], of["classes"], attack)
+    n, classes = len(found["settings"]), len(of["classes"])
+    if found["w"] is None:
+        return f"Under {attack} the classes are equal in each of {n} adversarially trained settings, so have no order."
+    sure = found["p_value"] < _LEVEL
+    # Of orders that have nothing in common, so many are the same.
+    blind = math.factorial(min(classes, 20)) ** (1 - n) >= _LEVEL
     low, high = found["interval"]
+    said = (
+        f"{n} adversarially trained settings {'order' if sure else 'were not found to order'} classes more alike than "
+        f"chance would: Kendall's W under {attack} is {found['w']:.2f} [{low:.2f}, {high:.2f}], where unrelated orders "
+        f"give {1 / n:.2f} on average, p = {pages.p_value(found['p_value'])}"
+    )
+    said += _BLIND if blind else ""
+    if (median := found["median_correlation"]) is not None:
+        write, least = study_explain.WRITE["correlation"], found["least_correlation"]
+        said += (
+            f"; rank correlations of two settings have a median of {write(median)} and are at least {write(least)}"
+            if n > 2
+            else f"; their rank correlation is {write(median)}"
+        )
+    return f"{said}."
+
+
+def _on_one_setting(settings: list[dict], classes: list[str], attack: str) -> str:
+    if not settings:
+        return "No adversarially trained run is done, so nothing is said of the robustness of classes."
+    (row,) = settings
+    figures = row["attacked"]
     return (
-        f"{n} adversarially trained settings order classes {level}: Kendall's W is {found['w']:.2f} "
-        f"[{low:.2f}, {high:.2f}], p = {pages.p_value(found['p_value'])} under {attack}; rank correlations of two "
-        f"settings have a median of {found['median_correlation']:.2f} and are at least "
-        f"{found['least_correlation']:.2f}."
+        f"One adversarially trained setting is done ({pages.counted(row['seeds'], 'seed')}), so there is no other to "
+        f"compare the order of its classes with; under {attack} the weakest is {classes[figures['worst_class']]}, with "
+        f"{pages.percent(figures['worst_class_accuracy'])} %."
     )
 
 
 def _on_classes(of: dict, attack: str) -> str:
-    if of["agreement"] is None:
+    if of["agreement"] is None or of["agreement"]["w"] is None:
         return ""
-    weakest = sorted(of["agreement"]["classes"], key=lambda row: row["mean_rank"])[:NAMED]
+    weakest = sorted(of["agreement"]["classes"], key=lambda row: row["mean_rank"])
+    weakest = weakest[: min(NAMED, len(weakest) - 1)]
     named = ", ".join(f"{row['name']} ({100 * row['worst_in']:.0f} %)" for row in weakest)
     return f"The weakest classes by mean rank, and in how many of the settings each is the worst: {named}."
 
 
 def _on_published(of: dict, attack: str) -> str:
-    rows = [row for row in of["published"] if row["correlation"] is not None and None not in row["settings"]]
-    said = [
-        f"{row['correlation']:.2f} [{row['interval'][0]:.2f}, {row['interval'][1]:.2f}] with {row['source']} "
-        f"(p = {pages.p_value(row['p_value'])}; single settings {row['settings'][0]:.2f} to {row['settings'][1]:.2f})"
-        for row in rows
-    ]
+    correlation, interval = study_explain.WRITE["correlation"], study_explain.WRITE["interval"]
+    said = []
+    for row in of["published"]:
+        if row["correlation"] is not None and None not in row["settings"]:
+            some = f"{row['classes']} classes, " if row["classes"] < len(of["classes"]) else ""
+            least, most = map(correlation, row["settings"])
+            said.append(
+                f"{correlation(row['correlation'])} {interval(row['interval'])} with {row['source']} "
+                f"({some}p = {pages.p_value(row['p_value'])}; single settings {least} to {most})"
+            )
     start = "The rank correlation of the classes, by their means over settings, with what others published is"
     return f"{start} {'; '.join(said)}." if said else ""
 
@@ -86,15 +125,19 @@ def _on_components(of: dict, attack: str) -> str:
     if found is None or "missing" in found:
         return ""
     largest = sorted(found["share"], key=lambda name: -found["share"][name])[:3]
-    named = ", ".join(f"{name} {100 * found['share'][name]:.0f} %" for name in largest)
-    said = f"Most of the variance of class accuracies goes with: {named}."
+    shares = [(name, found["share"][name], found["intervals"][name]) for name in largest]
+    named = ", ".join(f"{name} {_share(*figures)}" for name, *figures in shares if figures[0] >= 0.005)
+    said = f"The largest shares of the variance of class accuracies, with intervals over classes: {named}."
     if (order := found["explained_by_class_order"]) is not None:
-        low, high = found["explained_interval"]
-        said += (
-            f" Of the differences between the classes of a run {100 * order:.0f} % "
-            f"[{100 * low:.0f}, {100 * high:.0f}] are the same in all runs."
-        )
+        share = _share(order, found["explained_interval"])
+        said += f" Of the differences between the classes of a run {share} are the same in all runs."
     return said
+
+
+def _share(value: float, ends) -> str:
+    # None where a class left out leaves nothing that varies. Both ends are the same where components were cut off at 0.
+    known = None not in ends and ends[0] < ends[1]
+    return f"{100 * value:.0f} %" + (f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]" if known else "")
 
 
 def _on_axes(of: dict, attack: str) -> str:
@@ -105,10 +148,10 @@ def _on_axes(of: dict, attack: str) -> str:
     same = [f"{row['axis']} (p = {pages.p_value(row['p_profile'])})" for row in others if row["least_p"] < _LEVEL]
     parts = [f"changes with {', '.join(changing)}"] if changing else []
     parts += [f"was not found to change with {', '.join(same)}"] if same else []
-    parts += [f"cannot be tested of {', '.join(blind)}, too few for any p below {_LEVEL:g}"] if blind else []
+    parts += [f"cannot be tested for a change with {', '.join(blind)}{_BLIND}"] if blind else []
     if not parts:
         return ""
-    tests = "permutation tests, not corrected for their number"
+    tests = "permutation tests, not corrected for their number" if len(of["axes"]) > 1 else "permutation test"
     return f"Which classes are weak, and by how much, {'; '.join(parts)} ({tests})."
 
 
@@ -121,14 +164,28 @@ def _on_widening(of: dict, attack: str) -> str:
     if found is None:
         return ""
     gap, cv, clean = found["own"]["gap"], found["own"]["cv"], found["clean"]["gap"]
+    shared = "; those that share natural runs count as one" if 1 < found["settings"] != found["units"] else ""
+    relative = ""
+    if cv["change"] is not None:
+        ends = ", ".join(pages.decimals(end, 2) for end in cv["interval"])
+        relative = (
+            f"in relation to the average (coefficient of variation) from {cv['natural']:.2f} to "
+            f"{cv['adversarial']:.2f}: {pages.decimals(cv['change'], 2, '+')} [{ends}]; "
+        )
     return (
         f"From natural to adversarial training the gap between best and worst class, each in the accuracy that it is "
         f"trained for, goes from {pages.percent(gap['natural'])} to {pages.percent(gap['adversarial'])} points: "
-        f"{pages.points(gap['change'])} {pages.interval(gap['interval'])}, p = {pages.p_value(gap['p_value'])}; in "
-        f"relation to the average (coefficient of variation) from {cv['natural']:.2f} to {cv['adversarial']:.2f}; in "
-        f"clean accuracy alone it changes by {pages.points(clean['change'])} {pages.interval(clean['interval'])} "
-        f"({found['settings']} settings, {found['pairs']} pairs of runs)."
+        f"{_changed(gap)}; {relative}in clean accuracy alone it changes by {pages.points(clean['change'])} "
+        f"{pages.interval(clean['interval'])} ({pages.counted(found['settings'], 'setting')}, "
+        f"{found['pairs']} pairs of runs{shared})."
     )
+
+
+def _changed(gap: dict) -> str:
+    """A change in points, its interval and its p-value."""
+    blind = _BLIND if gap["least_p"] >= _LEVEL else ""
+    change = f"{pages.points(gap['change'])} {pages.interval(gap['interval'])}"
+    return f"{change}, p = {pages.p_value(gap['p_value'])}{blind}"
 
 
 def _on_radius(of: dict, attack: str) -> str:
@@ -136,12 +193,19 @@ def _on_radius(of: dict, attack: str) -> str:
         return ""
     gap = of["radius"]["figures"]["gap"]
     slope = gap["slope"] / 255
-    ends = None if None in gap["interval"] else tuple(end / 255 for end in gap["interval"])
-    grows = ("grows" if slope > 0 else "shrinks") if gap["p_value"] < _LEVEL else "does not change significantly"
-    blind = f", too few for any p below {_LEVEL:g}" if gap["least_p"] >= _LEVEL else ""
+    low, high = gap["interval"]
+    ends = "" if low is None else f" {pages.interval((low / 255, high / 255))}"
+    holds_zero = low is None or low <= 0 <= high
+    sure, blind = gap["p_value"] < _LEVEL, gap["least_p"] >= _LEVEL
+    if sure and not holds_zero:
+        moves = "grows: " if slope > 0 else "shrinks: "
+    elif not sure and not blind and holds_zero:
+        moves = "was not found to change: "
+    else:  # the test sees nothing or speaks of these settings alone, the interval of others too
+        moves = "moves by "
     return (
-        f"With the radius of the training the gap {grows}: {pages.points(slope)} points per 1/255 "
-        f"{pages.interval(ends)}, p = {pages.p_value(gap['p_value'])}, {of['radius']['runs']} runs{blind}."
+        f"With the radius of the training the gap {moves}{pages.points(slope)} points per 1/255{ends}, "
+        f"p = {pages.p_value(gap['p_value'])}, {of['radius']['runs']} runs{_BLIND if blind else ''}."
     )
 
 
@@ -150,28 +214,28 @@ def _on_epochs(of: dict, attack: str) -> str:
     if not robust:
         return ""
     found = robust[0]
+    change = f": {_changed(found['change'])}" if found["change"] else ""
     return (
         f"Over adversarial training the gap goes from {pages.percent(found['gap'][0])} points at epoch "
-        f"{found['epochs'][0]} to {pages.percent(found['gap'][-1])} at epoch {found['epochs'][-1]} "
-        f"(mean of {found['runs']} runs)."
+        f"{found['epochs'][0]} to {pages.percent(found['gap'][-1])} at epoch {found['epochs'][-1]}{change} "
+        f"({pages.counted(found['settings'], 'setting')}, {pages.counted(found['runs'], 'run')})."
     )
 
 
 def write(folder, answer: dict) -> pathlib.Path:
     """Write study.html, study.json, a CSV of each table and each figure as SVG and PNG; returns the page's path."""
     folder = pathlib.Path(folder)
-    drawn = {}
+    drawn, written = {}, []
     for number, of in enumerate(answer["data"]):
-        stem = f"-{of['name'] or 'all'}" if len(answer["data"]) > 1 else ""
+        # By the axis and not by how many data sets are done, so that no file of an earlier summary stays behind.
+        stem = f"-{of['name']}" if of["name"] else ""
         drawn[number] = {}
         for name, figure in _figures(of, answer["attack"]):
             drawn[number][name] = pages.write_figure(folder, f"{name}{stem}", figure)
-        files.write_atomically(folder / f"classes{stem}.csv", classes_csv(of))
-        if of["interventions"]:
-            path = folder / f"interventions{stem}.csv"
-            files.write_atomically(path, study_interventions.to_csv(of["interventions"]))
-        if of["explanations"]:
-            files.write_atomically(folder / f"explain{stem}.csv", study_explain.to_csv(of["explanations"]))
+            written.append(f"{name}{stem}.svg")
+        for name, table in _tables(of):
+            files.write_atomically(folder / f"{name}{stem}.csv", table)
+            written.append(f"{name}{stem}.csv")
     remedies = None
     if (found := answer["price_list"]) and "error" not in found:
         remedies = folder / "price-list"
@@ -180,8 +244,9 @@ def write(folder, answer: dict) -> pathlib.Path:
     files.write_atomically(folder / DATA, files.to_json(answer))
     page = answer | {
         "figures": drawn,
+        "files": written,
         "findings": [findings(of, answer["attack"]) for of in answer["data"]],
-        "sentences": sentences(answer),
+        "missing": missing(answer),
         "why": [_why(of) for of in answer["data"]],
         "notes": [study_explain.notes(of["explanations"]) if of["explanations"] else [] for of in answer["data"]],
         "write": study_explain.WRITE,
@@ -199,7 +264,8 @@ def _figures(of: dict, attack: str):
         rows = [row for row in of["settings"] if row["natural"] == natural]
         if rows:
             accuracy = [row["clean" if natural else "attacked"]["class_accuracy"] for row in rows]
-            title = "natural training, clean accuracy" if natural else f"adversarial training, under {attack}"
+            title = "natural training, clean" if natural else f"adversarial training, under {attack}"
+            title = f"accuracy of each class, {title}"
             yield (
                 f"classes-{name}",
                 figures_study.class_table(accuracy, [row["label"] for row in rows], of["classes"], title),
@@ -222,14 +288,43 @@ def _figures(of: dict, attack: str):
         yield "interventions", figures_study.changes(of["interventions"], f"accuracy under {attack}")
 
 
+def _tables(of: dict):
+    """(name, CSV) of one data set."""
+    yield "classes", classes_csv(of)
+    yield "settings", settings_csv(of)
+    if of["agreement"]:
+        columns = list(of["agreement"]["classes"][0])
+        yield "order", pages.to_csv(columns, [list(row.values()) for row in of["agreement"]["classes"]])
+    if of["axes"]:
+        columns = [name for name in of["axes"][0] if name != "levels"]
+        rows = [[row[name] for name in columns] + [" ".join(row["levels"])] for row in of["axes"]]
+        yield "axes", pages.to_csv([*columns, "levels"], rows)
+    if of["interventions"]:
+        yield "interventions", study_interventions.to_csv(of["interventions"])
+    if of["explanations"]:
+        yield "explain", study_explain.to_csv(of["explanations"])
+        yield "ranking", study_explain.ranking_csv(of["explanations"])
+
+
 def classes_csv(of: dict) -> str:
     """A line per setting and class: seeds, accuracy clean and under attack, as fractions."""
-    axes = list(of["settings"][0]["levels"])
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*axes, "seeds", "class", "clean accuracy", "accuracy under attack"])
+    header = [*of["settings"][0]["levels"], "seeds", "class", "clean accuracy", "accuracy under attack"]
+    rows = []
     for row in of["settings"]:
         for c, name in enumerate(of["classes"]):
             accuracies = [row[kind]["class_accuracy"][c] for kind in ("clean", "attacked")]
-            writer.writerow([*row["levels"].values(), row["seeds"], name, *accuracies])
-    return buffer.getvalue()
+            rows.append([*row["levels"].values(), row["seeds"], name, *accuracies])
+    return pages.to_csv(header, rows)
+
+
+def settings_csv(of: dict) -> str:
+    """A line per setting: its figures without and under attack, as fractions."""
+    names = ("accuracy", "worst_class_accuracy", "gap", "std", "cv", "worst_class")
+    header = [*of["settings"][0]["levels"], "radius of the training", "seeds"]
+    header += [f"{name.replace('_', ' ')} {kind}" for kind in ("clean", "under attack") for name in names]
+    rows = []
+    for row in of["settings"]:
+        named = [row[kind] | {"worst_class": of["classes"][row[kind]["worst_class"]]} for kind in ("clean", "attacked")]
+        figures = [figures[name] for figures in named for name in names]
+        rows.append([*row["levels"].values(), row["radius"], row["seeds"], *figures])
+    return pages.to_csv(header, rows)

@@ -1,8 +1,6 @@
-"""How a study shows what goes along with the robustness of a class: sentences, the ranking's figure, and a table."""
+"""How a study shows what goes along with the robustness of a class: sentences, the ranking's figure, and tables."""
 
-import csv
-import io
-
+from jaxrobust import pages
 from jaxrobust.figures import explain as figures_explain
 from jaxrobust.pages import explain as explain_pages
 
@@ -24,10 +22,11 @@ def sentences(figures: dict) -> list[str]:
             "All runs are of one setting, so no prediction can be held out; probes are in order of their correlation."
         )
     if ceiling := figures["ceiling"]:
+        # Estimates of a share, which chance may take below 0.
+        seeds, images = (explain_pages.share(max(0.0, ceiling[of])) for of in ("seeds", "images"))
         found.append(
-            f"No more than about {explain_pages.share(ceiling['seeds'])} can be predicted of a setting's means over "
-            f"seeds, and {explain_pages.share(ceiling['images'])} by what knows nothing of the test images drawn: the "
-            "rest is chance."
+            f"No more than about {seeds} can be predicted of a setting's means over seeds, and {images} by what knows "
+            "nothing of the test images drawn: the rest is chance."
         )
     if figures["lacking"]:
         runs = "run is" if figures["lacking"] == 1 else "runs are"
@@ -53,11 +52,17 @@ def draw(figures: dict):
 
 def to_csv(figures: dict) -> str:
     """A line for each class of each setting: robustness, and a column for each probe, means over seeds."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["setting", "seeds", "class", "robustness", *(row["name"] for row in figures["probes"])])
+    rows = []
     for s, setting in enumerate(figures["runs"]):
         for c, name in enumerate(figures["classes"]):
             values = [row["values"][s][c] for row in figures["probes"]]
-            writer.writerow([setting["name"], len(setting["runs"]), name, setting["robustness"][c], *values])
-    return buffer.getvalue()
+            rows.append([setting["name"], len(setting["runs"]), name, setting["robustness"][c], *values])
+    return pages.to_csv(["setting", "seeds", "class", "robustness", *(row["name"] for row in figures["probes"])], rows)
+
+
+def ranking_csv(figures: dict) -> str:
+    """A line for each probe, as the page ranks them."""
+    columns = ["name", "looks_at", "built_in", "classes", "correlation", "p_value", "p_holm", "significant", "sign"]
+    columns += ["as_expected"] + (["mean_held_out"] if figures["yardstick"] else [])
+    rows = [[*(row[column] for column in columns), *row["interval"]] for row in figures["probes"]]
+    return pages.to_csv([*columns, "low", "high"], rows)

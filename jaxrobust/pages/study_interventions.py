@@ -1,8 +1,5 @@
 """How the interventions of a study are shown: sentences, and a table as CSV."""
 
-import csv
-import io
-
 from jaxrobust import pages
 
 NAMED = 3  # classes that a sentence names
@@ -19,28 +16,36 @@ def _sentence(of: dict, attack: str) -> str:
         return (
             f"{row['name']} keeps {pages.percent(row['before'])} % under {attack} with {of['from']} and "
             f"{pages.percent(row['after'])} % with {of['to']}: {pages.points(row['change'])} "
-            f"{pages.interval(row['interval'])} ({of['pairs']} pairs of runs)."
+            f"{pages.interval(row['interval'])} ({_pairs(of)})."
         )
     sure = [row for row in of["classes"] if row["interval"][0] > 0 or row["interval"][1] < 0]
     sure.sort(key=lambda row: -abs(row["change"]))
     start = f"From {of['from']} to {of['to']}, of the {len(of['classes'])} classes that both have"
     if not sure:
-        return f"{start}, none changes by more than chance under {attack} ({of['pairs']} pairs of runs)."
+        return f"{start}, none was found to change under {attack}: all intervals hold 0 ({_pairs(of)})."
     named = ", ".join(
         f"{row['name']} {pages.points(row['change'])} {pages.interval(row['interval'])}" for row in sure[:NAMED]
     )
     rest = f" and {len(sure) - NAMED} more" if len(sure) > NAMED else ""
     change = "one changes" if len(sure) == 1 else f"{len(sure)} change"
-    return f"{start}, {change} under {attack}: {named}{rest} ({of['pairs']} pairs of runs)."
+    return (
+        f"{start}, {change} under {attack} by an interval that leaves out 0, each judged for itself: {named}{rest} "
+        f"({_pairs(of)})."
+    )
+
+
+def _pairs(of: dict) -> str:
+    alone = ", so intervals are of other images alone, not of other seeds" if of["pairs"] == 1 else ""
+    settings = f" in {of['settings']} settings" if of["settings"] > 1 else ""
+    return f"{of['pairs']} {'pair' if of['pairs'] == 1 else 'pairs'} of runs{settings}{alone}"
 
 
 def to_csv(effects: list[dict]) -> str:
     """A line for each pair of levels and class that both have; accuracies are fractions."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["from", "to", "pairs of runs", "class", "before", "after", "change", "low", "high"])
-    for of in effects:
-        for row in of["classes"]:
-            figures = [row["before"], row["after"], row["change"], *row["interval"]]
-            writer.writerow([of["from"], of["to"], of["pairs"], row["name"], *figures])
-    return buffer.getvalue()
+    header = ["from", "to", "pairs of runs", "class", "before", "after", "change", "low", "high"]
+    rows = [
+        [of["from"], of["to"], of["pairs"], row["name"], row["before"], row["after"], row["change"], *row["interval"]]
+        for of in effects
+        for row in of["classes"]
+    ]
+    return pages.to_csv(header, rows)

@@ -75,7 +75,7 @@ def answer(study: Study, planned: list[Planned], workdir) -> dict:
 def _of_data(name: str, runs: list[Observed], probes: dict[str, dict], attack: str) -> dict:
     """The answers within one data set."""
     robust = _robust(runs)
-    varied = _varied(robust) if robust else []
+    varied = _varied(robust) if robust else {}
 
     def name_of(levels):
         return label(levels, varied, robust[0].run.levels)
@@ -98,16 +98,23 @@ def _robust(runs: list[Observed]) -> list[Observed]:
     return [run for run in runs if not run.natural]
 
 
-def label(levels: dict[str, str], varied: list[str], reference: dict[str, str]) -> str:
-    """A setting by its levels on the axes that vary: of the one referred to all, of others those that are different."""
-    different = [levels[axis] for axis in varied if levels[axis] != reference[axis]]
-    return ", ".join(different or [levels[axis] for axis in varied]) or "all"
+def label(levels: dict[str, str], varied: dict[str, bool], reference: dict[str, str]) -> str:
+    """A setting by its levels on the axes that vary: of the one referred to all, of others those that are different.
+
+    Args:
+        varied: of `_varied`.
+    """
+    named = {axis: f"{axis} {levels[axis]}" if shared else levels[axis] for axis, shared in varied.items()}
+    different = [name for axis, name in named.items() if levels[axis] != reference[axis]]
+    return ", ".join(different or named.values()) or "all"
 
 
-def _varied(runs: list[Observed]) -> list[str]:
-    """Axes on which the runs differ, but for seed and data set."""
-    axes = [axis for axis in runs[0].run.levels if axis not in (SEED, DATA)]
-    return [axis for axis in axes if len({run.run.levels[axis] for run in runs}) > 1]
+def _varied(runs: list[Observed]) -> dict[str, bool]:
+    """Axes on which the runs differ, but for seed and data set, and whether another one has a level of the same name
+    (`on` and `off`, say), which then does not tell what it is of."""
+    levels = {axis: {run.run.levels[axis] for run in runs} for axis in runs[0].run.levels if axis not in (SEED, DATA)}
+    varied = {axis: of for axis, of in levels.items() if len(of) > 1}
+    return {axis: any(of & others for other, others in varied.items() if other != axis) for axis, of in varied.items()}
 
 
 def _settings(runs: list[Observed]) -> list[dict]:
@@ -190,6 +197,7 @@ def _published(robust: list[Observed], published) -> list[dict]:
         each = [
             agreement.rank_correlation(np.mean([run.accuracy for run in seeds], axis=0), theirs) for seeds in settings
         ]
+        known = [value for value in each if not math.isnan(value)]
         found.append(
             {
                 "source": source,
@@ -197,7 +205,7 @@ def _published(robust: list[Observed], published) -> list[dict]:
                 "correlation": of.correlation,
                 "interval": [of.low, of.high],
                 "p_value": of.p_value,
-                "settings": [min(each), max(each)],
+                "settings": [min(known), max(known)] if known else [None, None],
             }
         )
     return found
@@ -230,7 +238,8 @@ def _components(robust: list[Observed]) -> dict | None:
 def _axes(robust: list[Observed]) -> list[dict]:
     """Does an axis change which classes are weak, and does it change the average?"""
     found = []
-    for axis in _varied(robust) if robust else ():
+    # Of a single class nothing can be told.
+    for axis in _varied(robust) if robust and len(robust[0].classes) > 1 else ():
         groups = [of for of in matched(robust, axis, SEED).values() if len({run.run.levels[axis] for run in of}) > 1]
         runs = [run for group in groups for run in group]
         if not runs:
@@ -262,82 +271,116 @@ def _widening(runs: list[Observed]) -> dict | None:
     # The radius of the training is nothing to a natural one.
     for group in matched(runs, OBJECTIVE, RADIUS).values():
         natural |= {run.run.name: next((other for other in group if other.natural), None) for run in group}
-    pairs = [
-        [(natural[run.run.name], run) for run in seeds if natural[run.run.name]]
-        for seeds in matched(_robust(runs), SEED).values()
-    ]
-    pairs = [of for of in pairs if of]
-    # Seeds of a setting are not independent pairs, unless there is one setting alone, of which all is said.
-    units = pairs if len(pairs) > 1 else [[pair] for of in pairs for pair in of]
+    robust = [run for run in _robust(runs) if natural[run.run.name]]
+    pairs = {run.run.name: (natural[run.run.name], run) for run in robust}
+    # Settings that share their natural runs, of several radii say, are not independent pairs.
+    units = _units(matched(robust, OBJECTIVE, RADIUS, SEED), matched(robust, OBJECTIVE, RADIUS))
     if len(units) < 2:
         return None
-    found = {"pairs": sum(map(len, units)), "settings": len(pairs)}
+    units = [[pairs[run.run.name] for run in of] for of in units]
+    found = {"pairs": len(pairs), "settings": len(matched(robust, SEED)), "units": len(units)}
     for name, attacked in (("own", True), ("clean", False)):
-        found[name] = {figure: _change(units, figure, attacked) for figure in ("gap", "std", "cv")}
+        found[name] = {figure: _widened(units, figure, attacked) for figure in ("gap", "std", "cv")}
     return found
 
 
-def _change(units, figure: str, attacked: bool) -> dict:
+def _units(settings: dict, seeds: dict) -> list[list[Observed]]:
+    """What counts as one observation: seeds of a setting are none of their own, unless all is said of one setting."""
+    return list((settings if len(settings) > 1 else seeds).values())
+
+
+def _widened(units, figure: str, attacked: bool) -> dict:
     """From natural to adversarial training: means over the pairs of each unit, then over units."""
 
     def mean(counts):
-        return np.array([np.mean([getattr(classwise.summary(*counts(pair)), figure) for pair in of]) for of in units])
+        return [np.mean([_figure(figure, *counts(pair)) for pair in of]) for of in units]
 
-    values = (
-        mean(lambda pair: (pair[0].clean, pair[0].count)),
-        mean(lambda pair: (pair[1].correct if attacked else pair[1].clean, pair[1].count)),
+    natural = mean(lambda pair: (pair[0].clean, pair[0].count))
+    adversarial = mean(lambda pair: (pair[1].correct if attacked else pair[1].clean, pair[1].count))
+    return {"natural": float(np.mean(natural)), "adversarial": float(np.mean(adversarial))} | _change(
+        natural, adversarial
     )
-    change = permutation.paired_change(*values, rng=np.random.default_rng(_RANDOM))
-    return {
-        "natural": float(values[0].mean()),
-        "adversarial": float(values[1].mean()),
-        "change": change.mean,
-        "interval": [change.low, change.high],
-        "p_value": change.p_value,
-    }
+
+
+def _figure(name: str, correct, count) -> float:
+    """nan where it is not defined, as cv is where nothing withstands."""
+    value = getattr(classwise.summary(correct, count), name)
+    return math.nan if value is None else value
+
+
+def _change(before, after) -> dict:
+    """The change over pairs of units; nan where it is not defined for all."""
+    if np.isnan([*before, *after]).any():
+        return {"change": math.nan, "interval": [math.nan, math.nan], "p_value": math.nan, "least_p": math.nan}
+    change = permutation.paired_change(before, after, rng=np.random.default_rng(_RANDOM))
+    ends = [change.low, change.high]
+    return {"change": change.mean, "interval": ends, "p_value": change.p_value, "least_p": change.least_p}
 
 
 def _radius(robust: list[Observed]) -> dict | None:
     """Does the gap grow with the radius?"""
-    groups = [runs for runs in matched(robust, RADIUS).values() if len({run.radius for run in runs}) > 1]
+    groups, by_seed = (
+        {key: runs for key, runs in matched(robust, *axes).items() if len({run.radius for run in runs}) > 1}
+        for axes in ((RADIUS, SEED), (RADIUS,))
+    )
+    groups = _units(groups, by_seed)
     runs = [run for group in groups for run in group]
     if not runs:
         return None
     blocks = np.array([number for number, group in enumerate(groups) for _ in group])
     radii, found = np.array([run.radius for run in runs]), {}
     for figure in FIGURES:
-        values = np.array([getattr(classwise.summary(run.correct, run.count), figure) for run in runs], float)
+        values = np.array([_figure(figure, run.correct, run.count) for run in runs])
+        if np.isnan(values).any():
+            found[figure] = None
+            continue
         trend = permutation.trend(values, radii, blocks, rng=np.random.default_rng(_RANDOM))
-        by_radius = {radius: float(values[radii == radius].mean()) for radius in sorted(set(radii.tolist()))}
+        by_radius = {
+            radius: [values[(blocks == block) & (radii == radius)].mean() for block in set(blocks[radii == radius])]
+            for radius in sorted(set(radii.tolist()))
+        }
         found[figure] = {
             "slope": trend.slope,  # per pixel unit
             "interval": [trend.low, trend.high],
             "p_value": trend.p_value,
             "least_p": trend.least_p,
-            "by_radius": [{"radius": radius, "mean": mean} for radius, mean in by_radius.items()],
+            "by_radius": [{"radius": radius, "mean": float(np.mean(of))} for radius, of in by_radius.items()],
         }
     return {"runs": len(runs), "figures": found}
 
 
 def _epochs(runs: list[Observed]) -> list[dict]:
-    """How the discrepancy moves over training: means over all runs of a kind, at the epochs that all were scored at."""
-    found = []
-    for natural in (True, False):
-        of_kind = [run for run in runs if run.natural == natural]
-        common = set.intersection(*({epoch for epoch, *_ in run.epochs} for run in of_kind)) if of_kind else set()
-        if len(common) < 2:
-            continue
-        at = {epoch: [] for epoch in sorted(common)}
-        for run in of_kind:
-            for epoch, attacked, clean in run.epochs:
-                if epoch in at:
-                    at[epoch].append(classwise.summary(clean if natural else attacked, run.count))
-        figures = {
-            figure: [float(np.mean([getattr(of, figure) for of in at[epoch]])) for epoch in at]
-            for figure in ("gap", "std", "accuracy")
-        }
-        found.append({"natural": natural, "runs": len(of_kind), "epochs": list(at), **figures})
-    return found
+    """How the discrepancy moves over training, natural and adversarial."""
+    kinds = [[run for run in runs if run.natural == natural] for natural in (True, False)]
+    return [found for of_kind in kinds if of_kind and (found := _over_epochs(of_kind))]
+
+
+def _over_epochs(runs: list[Observed]) -> dict | None:
+    """At the epochs that all of them were scored at: means over the seeds of a setting, then over settings.
+
+    `change` is that of the gap from the first of these epochs to the last, over settings, or the seeds of a single one.
+    """
+    scored = {
+        run.run.name: {epoch: (clean if run.natural else attacked, run.count) for epoch, attacked, clean in run.epochs}
+        for run in runs
+    }
+    epochs = sorted(set.intersection(*map(set, scored.values())))
+    if len(epochs) < 2:
+        return None
+
+    def means(figure, epoch, groups):
+        return [np.mean([_figure(figure, *scored[run.run.name][epoch]) for run in group]) for group in groups]
+
+    settings = matched(runs, SEED)
+    units = _units(settings, {run.run.name: [run] for run in runs})
+    figures = {
+        figure: [float(np.mean(means(figure, epoch, settings.values()))) for epoch in epochs]
+        for figure in ("gap", "std", "accuracy")
+    }
+    ends = [means("gap", epoch, units) for epoch in (epochs[0], epochs[-1])]
+    change = _change(*ends) if len(units) > 1 else None
+    kind = {"natural": runs[0].natural, "runs": len(runs), "settings": len(settings), "epochs": epochs}
+    return kind | figures | {"change": change}
 
 
 def _price_list(observed: list[Observed], study: Study, workdir) -> dict | None:
@@ -356,7 +399,9 @@ def _price_list(observed: list[Observed], study: Study, workdir) -> dict | None:
     if len({run.run.levels[REMEDY] for run in runs}) < 2:
         return {"error": f"none is done beside {base}"}
     folders = [pathlib.Path(running.folder(workdir, run.run)) for run in runs]
+    others = [axis for axis in runs[0].run.levels if len({of[0].run.levels[axis] for of in groups}) > 1]
+    setting = [runs[0].run.levels[axis] for axis in others if axis not in (REMEDY, SEED)]
     try:
-        return price_list.price_list(folders, split="test")
+        return price_list.price_list(folders, split="test") | {"settings": len(groups), "setting": ", ".join(setting)}
     except UserError as error:
         return {"error": str(error)}

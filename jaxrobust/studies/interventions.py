@@ -10,7 +10,7 @@ import math
 import numpy as np
 from scipy.stats import norm, t
 
-from jaxrobust.studies.observed import INTERVENTION, Observed, matched
+from jaxrobust.studies.observed import INTERVENTION, SEED, Observed, matched
 
 CONFIDENCE = 0.95
 
@@ -23,35 +23,46 @@ def effects(robust: list[Observed], levels: list[str]) -> list[dict]:
         levels: of the axis, the one without intervention first.
 
     Returns:
-        For each pair of levels: `from`, `to`, `pairs` of runs, and `classes`, those they share, of which each has
-        `name`, `before`, `after`, `change` and its `interval`.
+        For each pair of levels: `from`, `to`, `pairs` of runs, of how many `settings`, and `classes`, those they share,
+        of which each has `name`, `before`, `after`, `change` and its `interval`.
     """
     found = []
     for one, other in itertools.combinations(levels, 2):
-        pairs = _pairs(robust, one, other)
-        if not pairs:
+        settings = _pairs(robust, one, other)
+        if not settings:
             continue
-        shared = [name for name in pairs[0][0].classes if name in pairs[0][1].classes]
+        before, after = settings[0][0]
+        shared = [name for name in before.classes if name in after.classes]
         if one != levels[0] and len(shared) != 1:
             continue
         if shared:
-            rows = [_change(name, pairs) for name in shared]
-            found.append({"from": one, "to": other, "pairs": len(pairs), "classes": rows})
+            # Seeds of a setting are no observations of their own, unless all is said of one setting.
+            units = settings if len(settings) > 1 else [[pair] for pair in settings[0]]
+            rows = [_change(name, units) for name in shared]
+            numbers = {"pairs": sum(map(len, settings)), "settings": len(settings)}
+            found.append({"from": one, "to": other, **numbers, "classes": rows})
     return found
 
 
-def _pairs(robust: list[Observed], one: str, other: str) -> list[tuple[Observed, Observed]]:
+def _pairs(robust: list[Observed], one: str, other: str) -> list[list[tuple[Observed, Observed]]]:
+    """Of each setting that has some, one for each seed."""
     found = []
-    for group in matched(robust, INTERVENTION).values():
-        by_level = {run.run.levels[INTERVENTION]: run for run in group}
-        if one in by_level and other in by_level:
-            found.append((by_level[one], by_level[other]))
+    for setting in matched(robust, INTERVENTION, SEED).values():
+        pairs = []
+        for group in matched(setting, INTERVENTION).values():
+            by_level = {run.run.levels[INTERVENTION]: run for run in group}
+            if one in by_level and other in by_level:
+                pairs.append((by_level[one], by_level[other]))
+        if pairs:
+            found.append(pairs)
     return found
 
 
-def _change(name: str, pairs) -> dict:
-    accuracies = np.array([[run.accuracy[run.classes.index(name)] for run in pair] for pair in pairs])
-    images = [[run.count[run.classes.index(name)] for run in pair] for pair in pairs]
+def _change(name: str, units) -> dict:
+    accuracies = np.array(
+        [np.mean([[run.accuracy[run.classes.index(name)] for run in pair] for pair in unit], axis=0) for unit in units]
+    )
+    images = [[run.count[run.classes.index(name)] for run in pair] for unit in units for pair in unit]
     change = accuracies[:, 1] - accuracies[:, 0]
     low, high = interval(change, accuracies.mean(0), np.min(images, axis=0))
     return {
@@ -64,7 +75,7 @@ def _change(name: str, pairs) -> dict:
 
 
 def interval(change, accuracy, images) -> tuple[float, float]:
-    """Interval of the mean change of an accuracy over pairs of runs, of other seeds and other images.
+    """Interval of the mean change of an accuracy over pairs of runs, of other seeds (or settings) and other images.
 
     The variance is that between the pairs over their number, plus that of two binomial draws of the images, with the
     degrees of freedom of Welch (1947). Pairs share their images, which the first part does not see; that both runs of a
