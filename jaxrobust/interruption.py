@@ -22,7 +22,8 @@ class StopRequest:
     """Remembers a SIGTERM or SIGINT instead of dying of it, while used as a context.
 
     It is true once the process was asked to stop. Of several processes, one that was asked is enough; they agree on
-    where to stop, so all of them have to look at the same places, as often as each other.
+    where to stop, so all of them have to look at the same places, as often as each other. One in the context of another
+    tells that one, which goes by it if the inner one was asked too late to do so, and starts with what that one knows.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -31,6 +32,7 @@ class StopRequest:
         self.signal_number: int | None = None  # that all stop for
         self._received: int | None = None
         self._before = {}
+        self._outer: StopRequest | None = None  # in whose context this one is
 
     def __bool__(self) -> bool:
         self.signal_number = hosts.agreed_stop(self._received)
@@ -45,6 +47,8 @@ class StopRequest:
         if self._received is None:
             self._received, self._since = signal_number, now
             hosts.request_stop(signal_number)
+            if self._outer is not None:
+                self._outer._receive(signal_number, frame)
         elif signal_number == signal.SIGINT and now - self._since > PATIENCE_SECONDS:
             # Somebody has waited long enough: let it kill. Schedulers repeat SIGTERM, and have SIGKILL for that.
             self._restore()
@@ -58,6 +62,11 @@ class StopRequest:
         # Python lets only the main thread handle signals; elsewhere the caller has to do without.
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+            around = getattr(self._before[signal.SIGTERM], "__self__", None)
+            if isinstance(around, StopRequest):
+                self._outer = around
+                if around._received is not None:
+                    self._received, self._since = around._received, around._since
         return self
 
     def __exit__(self, *_):

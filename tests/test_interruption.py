@@ -20,6 +20,18 @@ def test_a_signal_is_remembered_and_the_handlers_come_back(number):
     assert signal.getsignal(number) is before
 
 
+def test_one_in_the_context_of_another_shares_what_it_is_told():
+    with StopRequest() as outer:
+        with StopRequest() as inner:
+            assert not inner
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert outer and outer.signal_number == signal.SIGTERM
+        with StopRequest() as later:
+            assert later and later.signal_number == signal.SIGTERM
+    with StopRequest() as other:
+        assert not other
+
+
 def test_asked_again_by_hand_it_dies():
     program = """
 import os, signal, time

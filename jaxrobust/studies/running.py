@@ -13,7 +13,7 @@ import jax
 from jaxrobust import build, console, costs, files, parallel, results, train, validation, workdirs
 from jaxrobust.data import batches
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.interruption import Interrupted
+from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.studies.design import Planned
 
 RUNS = "runs"
@@ -117,18 +117,21 @@ def run_all(planned: list[Planned], workdir) -> list[str]:
     todo = [run for run in planned if known[run.name].state != "done"]
     work = flops(todo) if todo else {}
     failed, spent, worked = [], 0.0, 0.0
-    for position, run in enumerate(todo, start=1):
-        left = sum(work[later.name] for later in todo[position - 1 :])
-        expected = f", about {console.duration(left * spent / worked)} left" if worked else ""
-        console.say(f"run {position} of {len(todo)}: {run.name}{expected}")
-        before = known[run.name].seconds
-        if error := attempt(run, folder(workdir, run)):
-            console.warn(f"run {run.name} failed: {error}")
-            failed.append(run.name)
-        else:
-            spent += status(workdir, run).seconds - before
-            worked += work[run.name]
-        jax.clear_caches()  # of programs that no other run has; those it has are on disk
+    with StopRequest() as stop:
+        for position, run in enumerate(todo, start=1):
+            if stop:  # asked when the run before had nothing left to stop
+                raise Interrupted(stop.signal_number, f"stopped before run {position}; the same command continues")
+            left = sum(work[later.name] for later in todo[position - 1 :])
+            expected = f", about {console.duration(left * spent / worked)} left" if worked else ""
+            console.say(f"run {position} of {len(todo)}: {run.name}{expected}")
+            before = known[run.name].seconds
+            if error := attempt(run, folder(workdir, run)):
+                console.warn(f"run {run.name} failed: {error}")
+                failed.append(run.name)
+            else:
+                spent += status(workdir, run).seconds - before
+                worked += work[run.name]
+            jax.clear_caches()  # of programs that no other run has; those it has are on disk
     return failed
 
 
