@@ -84,6 +84,18 @@ def test_cores_and_gpus_are_dealt_out():
     assert [processes.share([], i, 2) for i in range(2)] == [[], []]
 
 
+def test_processes_compute_with_the_threads_and_gpus_of_one(monkeypatch):
+    """Which a sum is cut up by: 3 of 5 GPUs would round otherwise than 2 of them, a thread otherwise than two."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    monkeypatch.delenv("NPROC", raising=False)
+    shares = processes._shares(2)
+    assert {environment["NPROC"] for _, environment in shares} == {str(len(os.sched_getaffinity(0)))}
+    assert [environment["CUDA_VISIBLE_DEVICES"] for _, environment in shares] == ["0,1", "2,3"]
+    monkeypatch.setenv("NPROC", "1")
+    assert processes._shares(2)[0][1]["NPROC"] == "1"
+
+
 def test_processes_on_one_gpu_share_its_memory_unless_the_user_has_said_how():
     fraction = "XLA_CLIENT_MEM_FRACTION"
     assert processes.environment({"A": "b"}, [], 0, 4) == {"A": "b"}

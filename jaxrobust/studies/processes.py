@@ -262,11 +262,18 @@ class _Clock:
 
 
 def _shares(count: int) -> list[tuple[list[int], dict[str, str]]]:
-    """Of each of `count` processes its cores, none where they cannot be chosen, and its environment."""
+    """Of each of `count` processes its cores, none where they cannot be chosen, and its environment.
+
+    What a run finds must not depend on the process that took it, nor on their number: all have equally many GPUs, and
+    compute with as many threads as one process would.
+    """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     gpus = _gpus()
+    gpus = gpus[: len(gpus) // count * count] or gpus
+    threads = {"NPROC": str(len(cores))} if cores else {}  # XLA's arithmetic on a CPU is cut up by their number
     return [
-        (share(cores, i, count), environment(os.environ, share(gpus, i, count), len(gpus), count)) for i in range(count)
+        (share(cores, i, count), threads | environment(os.environ, share(gpus, i, count), len(gpus), count))
+        for i in range(count)
     ]
 
 
