@@ -34,7 +34,12 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the study.")
     flags.DEFINE_bool("list", False, "Show the runs, how far they are, and what they cost.")
     flags.DEFINE_string("shard", None, "Train part i of n alone, as i/n.")
-    flags.DEFINE_integer("processes", 1, "Train so many runs at a time, each on its share of the cores and GPUs.")
+    flags.DEFINE_integer(
+        "processes",
+        1,
+        "Train so many runs at a time, each on its share of the cores and GPUs; "
+        "of no effect with --summarise, so that jobs may share arguments.",
+    )
     flags.DEFINE_bool("worker", False, "Train what standard input names: a process of --processes, not for users.")
     flags.DEFINE_bool("summarise", False, "Write the answers of the runs that are done; train nothing.")
 
@@ -47,10 +52,8 @@ def main() -> int | None:
             raise UserError(f"--{name} is missing; give {what}")
     if given.list + given.summarise + (given.shard is not None) > 1 and not (given.list and given.shard):
         raise UserError("--list, --shard and --summarise are different things to do; give one")
-    if given.processes > 1 and (given.list or given.summarise):
-        raise FieldError(
-            "--processes", given.processes, "trains, --list and --summarise do not", "leave one of them out"
-        )
+    if given.processes > 1 and given.list:
+        raise FieldError("--processes", given.processes, "trains, --list does not", "leave one of them out")
     if given.processes < 1:
         raise FieldError("--processes", given.processes, "must be at least 1", "give the number of runs at a time")
     path, workdir = pathlib.Path(given.study), pathlib.Path(given.workdir)
