@@ -1,5 +1,6 @@
 """Eight virtual CPU devices for every test, so that one process can compare one device with many."""
 
+import atexit
 import contextlib
 import os
 import pathlib
@@ -10,7 +11,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 # Shared with the runs that tests start as processes of their own, so that each program is compiled once.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxrobust-tests-"))
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxrobust-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Most programs of tests run for less time than LLVM takes to optimise them. XLA's own passes remain, so the programs
 # consist of the same kernels. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all tests run on programs as users have them.
