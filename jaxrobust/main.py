@@ -8,9 +8,9 @@ import pathlib
 import jax
 from absl import flags
 
-from jaxrobust import audit, cluster, command_line, console, evaluate, files, hosts, parallel, train
+from jaxrobust import audit, cluster, command_line, console, evaluate, files, hosts, parallel, train, workdirs
 from jaxrobust import config as config_lib
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import UserError
 from jaxrobust.interruption import Interrupted
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/<name of the config file>.")
@@ -66,10 +66,7 @@ def _meet(job: cluster.Job) -> None:
 
 def _workdir() -> pathlib.Path:
     if _WORKDIR.value is not None:
-        if "://" in _WORKDIR.value:
-            remedy = "mount the storage, and give its path"
-            raise FieldError("--workdir", _WORKDIR.value, "is no folder of a mounted file system", remedy)
-        return pathlib.Path(_WORKDIR.value)
+        return workdirs.path(_WORKDIR.value)
     command_line.config()  # asks for one where there is none
     return pathlib.Path("runs") / command_line.config_file().stem
 

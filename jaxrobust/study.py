@@ -15,6 +15,7 @@ as .csv and the figures.
 """
 
 import contextlib
+import os
 import pathlib
 from collections import Counter
 
@@ -22,7 +23,7 @@ from absl import flags
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import command_line, console, parallel
+from jaxrobust import command_line, console, parallel, workdirs
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.pages import study as study_pages
 from jaxrobust.studies import answers, design, probing, processes, running
@@ -48,7 +49,7 @@ def main() -> int | None:
     """Do what the flags say. Returns the exit code: 1 where a run failed."""
     given = flags.FLAGS
     for name, what in (("study", "the file that declares the study"), ("workdir", "a folder for its runs")):
-        if given[name].value is None:
+        if not given[name].value:
             raise UserError(f"--{name} is missing; give {what}")
     if given.list + given.summarise + (given.shard is not None) > 1 and not (given.list and given.shard):
         raise UserError("--list, --shard and --summarise are different things to do; give one")
@@ -56,14 +57,14 @@ def main() -> int | None:
         raise FieldError("--processes", given.processes, "trains, --list does not", "leave one of them out")
     if given.processes < 1:
         raise FieldError("--processes", given.processes, "must be at least 1", "give the number of runs at a time")
-    path, workdir = pathlib.Path(given.study), pathlib.Path(given.workdir)
-    if workdir.exists() and not workdir.is_dir():
-        raise FieldError("--workdir", str(workdir), "is no folder", "give another")
+    if command_line.config_file() or command_line.overrides():
+        raise UserError("--config is of no effect on a study; set `fields` in its file, or make another `base`")
+    path, workdir = pathlib.Path(given.study), workdirs.path(given.workdir)
     study = design.load(path)
     planned = design.plan(study, path.parent)
     if given.worker:
         return processes.work(planned, workdir)
-    chosen = running.part(planned, given.shard) if given.shard else planned
+    chosen = running.part(planned, given.shard) if given.shard is not None else planned
     if given.list:
         running.check(planned, parallel.make_mesh().size)
         show(chosen, workdir, {task.name for task in probing.lacking(study, planned, workdir)})
@@ -77,7 +78,7 @@ def main() -> int | None:
             failed = (
                 processes.run_all(chosen, workdir, given.processes) if several else running.run_all(chosen, workdir)
             )
-        if given.shard:
+        if given.shard is not None:
             failed += probing.measure_all(study, planned, workdir, chosen)
             return 1 if failed else None
     failed += probing.measure_all(study, planned, workdir)
@@ -89,10 +90,13 @@ def main() -> int | None:
 
 
 def _make(workdir: pathlib.Path) -> None:
+    runs = workdir / running.RUNS
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FieldError("--workdir", str(workdir), f"cannot be made ({error.strerror})", "give another") from error
+    if not os.access(runs, os.W_OK):
+        raise FieldError("--workdir", str(workdir), "cannot be written to", "give another")
 
 
 def show(planned, workdir, unprobed=frozenset()) -> None:

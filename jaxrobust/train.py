@@ -51,6 +51,10 @@ class Diverged(Exception):
     """The loss, a weight or a logit is no longer a finite number."""
 
 
+class InUse(UserError):
+    """Another training is running in the workdir."""
+
+
 def train_and_evaluate(config, workdir) -> None:
     """Train, checkpoint, evaluate each checkpoint; continue what the workdir holds of the same config.
 
@@ -229,7 +233,7 @@ def _only_trainer(workdir):
     """Hold the workdir against a second training, such as a scheduler's restart of a job that still runs.
 
     Raises:
-        UserError: there is another one.
+        InUse: there is another one.
     """
     if not parallel.is_writer():
         yield
@@ -238,7 +242,7 @@ def _only_trainer(workdir):
         try:
             stack.enter_context(files.locked(workdir / ".training", wait=False))
         except BlockingIOError as error:
-            raise UserError(
+            raise InUse(
                 f"workdir = {str(workdir)!r}: another training is running there; wait for it, or give another --workdir"
             ) from error
         yield

@@ -11,6 +11,21 @@ from jaxrobust.errors import FieldError, UserError
 from jaxrobust.train_state import TrainState, Weights
 
 
+def path(given: str) -> pathlib.Path:
+    """The folder that --workdir names.
+
+    Raises:
+        FieldError: it is an address of something that is not mounted, or a file.
+    """
+    if "://" in given:
+        remedy = "mount the storage, and give its path"
+        raise FieldError("--workdir", given, "is no folder of a mounted file system", remedy)
+    folder = pathlib.Path(given)
+    if folder.exists() and not folder.is_dir():
+        raise FieldError("--workdir", given, "is no folder", "give another")
+    return folder
+
+
 class OpenRun(NamedTuple):
     """A run in a workdir: its config with what was set otherwise, its data, and its checkpoints to read.
 

@@ -7,6 +7,7 @@ import textwrap
 import pytest
 
 from jaxrobust import config as config_lib
+from jaxrobust import files
 from jaxrobust.errors import UserError
 from jaxrobust.studies import Study, design, levels, one_at_a_time, product, running
 
@@ -43,6 +44,11 @@ def test_one_at_a_time_differs_from_the_first_setting_in_one_axis():
         assert met == {(level, seed) for level in AXES[axis] for seed in AXES["seed"]}
 
 
+def test_what_goes_across_is_an_axis():
+    with pytest.raises(UserError, match=r"across = 'sed'.*choose of architecture, radius, seed"):
+        one_at_a_time(AXES, across=("sed",))
+
+
 def test_axes_of_one_level_are_not_in_names_and_doubles_are_one_run():
     runs = planned(
         runs=[{"architecture": "cnn", "radius": "one", "seed": seed} for seed in ("seed0", "seed1", "seed0")]
@@ -52,7 +58,7 @@ def test_axes_of_one_level_are_not_in_names_and_doubles_are_one_run():
 
 def test_a_level_may_start_from_another_config(tmp_path):
     axes = {"data": {"digits": {}, "mixture": {"config": str(pathlib.Path("configs/gaussians.py").resolve())}}}
-    digits, mixture = planned(axes=axes, runs=product(axes))
+    digits, mixture = planned(axes=axes, runs=product(axes), fields={"eval.attacks": ("clean", "pgd10")})
     assert (digits.config.data.name, mixture.config.data.name) == ("digits", "gaussians")
     assert mixture.config.model.name == "linear"
 
@@ -68,12 +74,29 @@ def test_a_level_may_start_from_another_config(tmp_path):
         ({"fields": {"train.epochs": "many"}}, ("train.epochs", "type")),
         ({"axes": {"a": {"x/y": {}}}, "runs": [{"a": "x/y"}]}, ("x/y", "letters")),
         ({"axes": {"a": {"x": {}, "y": {}}}, "runs": [{"a": "x"}, {"a": "y"}]}, ("x and y", "no field")),
+        ({"axes": ["seed"]}, ("axes", "type list", "dict of axes")),
+        ({"axes": AXES | {"seed": (0, 1)}}, ("axes['seed']", "type tuple", "dict of levels")),
+        ({"axes": {"a": {"x": 0.5}}, "runs": [{"a": "x"}]}, ("axes['a']['x']", "type float", "dict of fields")),
+        ({"runs": ["cnn"]}, ("runs[0]", "type str", "level on each axis")),
+        ({"published": {"cifar10": {}}}, ("published", "cifar10", "axis data")),
+        ({"attack": "pgd50"}, ("attack = 'pgd50'", "choose of clean, fgsm")),
+        ({"fields": {"eval.attacks": ("clean",)}}, ("eval.attacks", "an attack in common")),
+        ({"axes": AXES | {"radius": {"one": {}, "half": {"eval.attacks": ("pgd20",)}}}}, ("eval.attacks", "give all")),
+        ({"fields": {"eval.splits": ("train",)}}, ("eval.splits", "cnn-one-seed0", "add test")),
+        ({"fields": {"eval.every_epochs": 0}}, ("eval.every_epochs", "cnn-one-seed0", "train.epochs")),
     ],
 )
 def test_what_does_not_fit_is_named(changes, words):
     with pytest.raises(UserError) as error:
         planned(**changes)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+def test_a_base_that_cannot_be_read_is_named(tmp_path):
+    base = tmp_path / "base.py"
+    base.write_text("def get_config(): return 1 / 0")
+    with pytest.raises(UserError, match=r"base\.py.*ZeroDivisionError.*mend the file"):
+        planned(base=str(base))
 
 
 def test_a_wrong_config_names_its_run_before_anything_is_trained():
@@ -90,6 +113,16 @@ def test_parts_are_a_partition():
     for shard in ("0/5", "6/5", "1", "a/b", "1/0"):
         with pytest.raises(UserError, match="--shard"):
             running.part(runs, shard)
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
+    runs = [{"architecture": "linear", "radius": "one", "seed": "seed0"}]
+    (run,) = planned(runs=runs, fields={"eval.batch_size": 200})  # of the tests' 8 devices
+    where = running.folder(tmp_path, run)
+    where.mkdir(parents=True)
+    with files.locked(where / ".training", wait=False):
+        assert "another training is running there" in running.attempt(run, where)
+    assert not (where / running.FAILED).exists()
 
 
 def test_arithmetic_goes_by_model_attack_and_epochs():

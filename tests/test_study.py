@@ -107,6 +107,10 @@ def test_wrong_flags_end_in_one_line(start):
     for arguments, words in (
         ((*shipped,), "--workdir is missing"),
         ((*shipped, "--workdir", "x", "--shard", "3/2"), "is no part"),
+        ((*shipped, "--workdir", "x", "--shard", ""), "is no part"),
+        ((*shipped, "--workdir", "README.md"), "is no folder"),
+        ((*shipped, "--workdir", "gs://bucket/x"), "mount the storage"),
+        ((*shipped, "--workdir", "x", "--config", "configs/digits.py"), "no effect on a study"),
         ((*shipped, "--workdir", "x", "--list", "--summarise"), "give one"),
         ((*shipped, "--workdir", "x", "--processes", "0"), "at least 1"),
         ((*shipped, "--workdir", "x", "--processes", "2", "--list"), "leave one of them out"),

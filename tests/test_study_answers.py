@@ -190,6 +190,19 @@ def test_what_is_missing_is_said(workdir, tmp_path):
     assert "disk full" in page and f"{len(planned) - 1} of {len(planned)} runs are missing" in page
 
 
+@pytest.mark.parametrize("name", ["config.json", results.RESULTS, results.TRAINING, results.BEST])
+def test_a_damaged_file_concerns_its_run_alone(name, tmp_path):
+    planned, rng = plan(study()), np.random.default_rng(6)
+    for run in planned[:2]:
+        write(tmp_path, run, rng)
+    damaged = running.folder(tmp_path, planned[0]) / name
+    text = damaged.read_text() if damaged.exists() else "{}"
+    damaged.write_text(text[: len(text) // 2] + "\n" + text[len(text) // 2 :] * 2)
+    found = answers.answer(study(), planned, tmp_path)
+    (failed,) = found["failed"]
+    assert found["done"] == 1 and failed["run"] == planned[0].name and str(damaged) in failed["error"]
+
+
 def test_runs_of_other_classes_are_not_mixed(tmp_path):
     planned, rng = plan(study()), np.random.default_rng(3)
     write(tmp_path, planned[0], rng)

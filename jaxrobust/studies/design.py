@@ -75,7 +75,13 @@ def product(axes: Axes) -> list[dict[str, str]]:
 
 def one_at_a_time(axes: Axes, across: Sequence[str] = ("seed",)) -> list[dict[str, str]]:
     """The first level of every axis, and from there each other level of each axis alone; all that with every
-    combination of the levels of the axes `across`."""
+    combination of the levels of the axes `across`.
+
+    Raises:
+        FieldError: one of those is no axis, other than "seed", which a study may do without.
+    """
+    if unknown := set(across) - set(axes) - {"seed"}:
+        raise FieldError("across", min(unknown), "is no axis", f"choose of {', '.join(axes)}")
     varied = [axis for axis in axes if axis not in across]
     first = {axis: next(iter(axes[axis])) for axis in varied}
     centres = [first, *(first | {axis: level} for axis in varied for level in list(axes[axis])[1:])]
@@ -125,12 +131,46 @@ def plan(study: Study, folder) -> list[Planned]:
         config = _config(pathlib.Path(folder) / fields.pop(CONFIG, study.base), fields, bases)
         planned.append(Planned("-".join(run[axis] for axis in varied) or "base", run, config))
     _check_distinct(planned)
+    _check_scores(study, planned)
     return planned
 
 
+def _check_types(study: Study) -> None:
+    """What a file declares is whatever its code has made."""
+    for name, kind, what in (
+        ("title", str, "text"),
+        ("question", str, "text"),
+        ("attack", str, "the name of an attack"),
+        ("base", str, "the path of a config file"),
+        ("fields", Mapping, "a dict of fields by dotted name"),
+        ("published", Mapping, "a dict of data levels"),
+        ("axes", Mapping, "a dict of axes"),
+        ("runs", Sequence, "a list of runs"),
+        ("probe_examples", int, "a number, 0 for all"),
+    ):
+        _check_type(name, getattr(study, name), kind, what)
+    for axis, of_axis in study.axes.items():
+        _check_type(f"axes[{axis!r}]", of_axis, Mapping, "a dict of levels")
+        for level, fields in of_axis.items():
+            _check_type(f"axes[{axis!r}][{level!r}]", fields, Mapping, "a dict of fields by dotted name")
+    for position, run in enumerate(study.runs):
+        _check_type(f"runs[{position}]", run, Mapping, "a dict of the level on each axis")
+
+
+def _check_type(name: str, value, kind: type, what: str) -> None:
+    if not isinstance(value, kind):
+        raise FieldError(name, value, f"is of type {type(value).__name__}", f"give {what}")
+
+
 def _check(study: Study) -> None:
+    _check_types(study)
     if study.probe_examples < 0:
         raise FieldError("probe_examples", study.probe_examples, "is negative", "give a number, or 0 for all")
+    data_levels = study.axes.get("data", {"": {}})
+    for level in study.published:
+        if level not in data_levels:
+            known = ", ".join(map(repr, data_levels))
+            raise FieldError("published", level, "is no level of the axis data", f"choose of {known}")
     if not study.runs:
         raise UserError("the study has no runs; give some, for example product(AXES)")
     for axis, of_axis in study.axes.items():
@@ -152,7 +192,10 @@ def _config(base: pathlib.Path, fields: Mapping, bases: dict):
     if base not in bases:
         if not base.is_file():
             raise FieldError("base", str(base), "is no file", "give a config file, relative to that of the study")
-        bases[base] = config_lib.to_dict(config_lib.from_file(base))
+        try:
+            bases[base] = config_lib.to_dict(config_lib.from_file(base))
+        except Exception as error:  # whatever the code of a config file may raise
+            raise FieldError("base", str(base), f"{type(error).__name__}: {error}", "mend the file") from error
     config = config_lib.from_dict(bases[base])
     for field, value in fields.items():
         try:
@@ -172,3 +215,22 @@ def _check_distinct(planned: list[Planned]) -> None:
         if key in seen:
             raise UserError(f"{seen[key]} and {run.name} have one config; their levels differ in no field")
         seen[key] = run.name
+
+
+def _check_scores(study: Study, planned: list[Planned]) -> None:
+    """What the runs are to be compared by is known before they are trained."""
+    for run in planned:
+        fields = run.config.eval
+        if "test" not in fields.splits:
+            problem = f"leaves out test in run {run.name}"
+            raise FieldError("eval.splits", tuple(fields.splits), problem, "add test")
+        if fields.every_epochs == 0:
+            problem = f"leaves run {run.name} without results"
+            raise FieldError("eval.every_epochs", 0, problem, "set it to train.epochs, say")
+    attacks = [run.config.eval.attacks for run in planned]
+    common = [name for name in attacks[0] if all(name in of for of in attacks)]
+    if "clean" not in common or common == ["clean"]:
+        remedy = "give all of them clean and an attack in common"
+        raise FieldError("eval.attacks", tuple(attacks[0]), "are not shared by all runs", remedy)
+    if study.attack and study.attack not in common:
+        raise FieldError("attack", study.attack, "is not in eval.attacks of all runs", f"choose of {', '.join(common)}")

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust.errors import FieldError, UserError
-from jaxrobust.runs import Checkpoint, Run, headline, strongest
+from jaxrobust.errors import UserError
+from jaxrobust.runs import Checkpoint, Run, strongest
 from jaxrobust.studies import running
 from jaxrobust.studies.design import Planned, Study
 
@@ -50,7 +50,7 @@ def observe(study: Study, done: list[Planned], workdir) -> tuple[list[Observed],
     """The runs given, all of which are done, in their order, and the attack under which they are compared.
 
     Raises:
-        UserError: they share no attack, or runs of one data set have not the same classes.
+        UserError: runs of one data set have not the same classes.
     """
     opened = [(run, Run(running.folder(workdir, run), "test")) for run in done]
     attack = _attack(study, [run.scores[run.last_checkpoint()] for _, run in opened])
@@ -83,15 +83,8 @@ def matched(observed: list[Observed], *axes: str) -> dict[tuple, list[Observed]]
 
 
 def _attack(study: Study, scores: list[dict]) -> str:
-    common = [name for name in headline(scores[0]) if all(name in of for of in scores)]
-    if study.attack:
-        if study.attack not in common:
-            raise FieldError("attack", study.attack, "is not what all runs were scored under", f"choose of {common}")
-        return study.attack
-    attacked = [name for name in common if name != "clean"]
-    if not attacked or "clean" not in common:
-        raise UserError("the runs share no attack, or were not scored without one; give them the same eval.attacks")
-    return strongest({name: scores[0][name] for name in attacked})
+    first = scores[0]
+    return study.attack or strongest({name: first[name] for name in first if all(name in of for of in scores)})
 
 
 def _observed(planned: Planned, run: Run, attack: str) -> Observed:

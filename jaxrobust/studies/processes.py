@@ -69,7 +69,7 @@ def run_all(planned: list[Planned], workdir, processes: int) -> list[str]:
                 if not error:
                     console.say(f"run {run.name} took {console.duration(seconds)}{left}")
                 elif not stop:
-                    console.warn(f"run {run.name} failed: {running.record_failure(child.folder(run), error)}")
+                    console.warn(f"run {run.name} failed: {error}")
                     failed.append(run.name)
         if stop:
             raise Interrupted(stop.signal_number, "the runs have stopped and saved; the same command continues")
@@ -203,7 +203,8 @@ class _Child:
         if running.status(self._workdir, run).state == "done":
             return ""
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"its process {how}; see {self.folder(run) / LOG}"
+        message = f"its process {how}; see {self.folder(run) / LOG}"
+        return message if self._told_to_stop else running.record_failure(self.folder(run), message)
 
     def stop(self) -> None:
         """Let it save and end."""

@@ -3,6 +3,7 @@
 WORKDIR/runs/NAME     an ordinary run: resumable, comparable, evaluated like any other
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import statistics
@@ -41,7 +42,14 @@ def folder(workdir, run: Planned) -> pathlib.Path:
 
 
 def status(workdir, run: Planned) -> Status:
-    """How far a run is, as its files tell."""
+    """How far a run is, as its files tell; failed where one of them is damaged."""
+    try:
+        return _status(workdir, run)
+    except (UserError, OSError) as error:  # it names the file; the other runs have nothing to do with it
+        return Status("failed", str(error))
+
+
+def _status(workdir, run: Planned) -> Status:
     where = folder(workdir, run)
     stored = files.read_json(where / "config.json")
     if stored is None:
@@ -58,7 +66,8 @@ def status(workdir, run: Planned) -> Status:
     seconds += sum(per_epoch)
     last = training[-1]["step"] if training and training[-1]["epoch"] == run.config.train.epochs else None
     scored = {(record["split"], record["attack"]) for record in records if record["step"] == last}
-    wanted = {("test", attack) for attack in run.config.eval.attacks if "test" in run.config.eval.splits}
+    wanted = {("test", attack) for attack in run.config.eval.attacks}
+    files.read_json(where / results.BEST)  # which the answers read: an error where it is damaged
     if last is not None and wanted <= scored:
         return Status("done", seconds=seconds)
     failed = files.read_json(where / FAILED)
@@ -79,10 +88,6 @@ def check(planned: list[Planned], device_count: int) -> None:
     for run in planned:
         try:
             validation.validate(run.config, device_count)
-            if "test" not in run.config.eval.splits:
-                raise FieldError("eval.splits", tuple(run.config.eval.splits), "leaves out test", "add test")
-            if run.config.eval.every_epochs == 0:
-                raise FieldError("eval.every_epochs", 0, "leaves runs without results", "set it to train.epochs, say")
         except UserError as error:
             raise UserError(f"run {run.name}: {error}") from error
 
@@ -141,11 +146,13 @@ def attempt(run: Planned, where: pathlib.Path) -> str:
     Raises:
         Interrupted: after saving.
     """
-    where.mkdir(parents=True, exist_ok=True)
     try:
+        where.mkdir(parents=True, exist_ok=True)
         train.train_and_evaluate(run.config, where)
     except Interrupted:
         raise
+    except train.InUse as error:  # its files are the other training's
+        return str(error)
     except (UserError, train.Diverged) as error:
         message = str(error)
     except Exception as error:  # a defect, or a full disk or memory: it must not end the others
@@ -158,8 +165,9 @@ def attempt(run: Planned, where: pathlib.Path) -> str:
 
 
 def record_failure(where: pathlib.Path, message: str) -> str:
-    """Keep in a run's folder why its last try ended; returns that."""
-    files.write_atomically(where / FAILED, files.to_json({"error": message}))
+    """Keep in a run's folder, if that can be written to, why its last try ended; returns that."""
+    with contextlib.suppress(OSError):
+        files.write_atomically(where / FAILED, files.to_json({"error": message}))
     return message
 
 
