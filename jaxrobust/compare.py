@@ -21,7 +21,16 @@ import numpy as np
 
 from jaxrobust import arguments, classwise, console, files
 from jaxrobust.comparison import price_list
-from jaxrobust.comparison.pairs import SPLITS, WEIGHTS, Side, common_attacks, common_examples, open_runs, open_side
+from jaxrobust.comparison.pairs import (
+    SPLITS,
+    WEIGHTS,
+    Side,
+    common_attacks,
+    common_examples,
+    notes_on_weights,
+    open_runs,
+    open_side,
+)
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.pages import compare as compare_pages
 from jaxrobust.pages import price_list as price_list_pages
@@ -64,6 +73,7 @@ def compare(
             notes.append(
                 f"Of the {total:,} images that {side.letter} was scored on, {labels.size:,} are common to both."
             )
+    notes += notes_on_weights((a, b))
     data = [field(side.run.config, "data.name") for side in (a, b)]
     if None not in data and data[0] != data[1]:
         notes.append(f"The data sets go by different names, {data[0]} and {data[1]}; their labels and classes agree.")

@@ -151,6 +151,17 @@ def test_checkpoints_are_the_best_or_the_last_or_given(runs):
         compare.compare(a, a)
 
 
+def test_raw_weights_beside_averaged_ones_are_said(runs):
+    """Unless they are of a head that was changed after training."""
+    a, b = runs
+    write(b, SURVIVES_B, weights="averaged")
+    (note,) = compare.compare(a, b)["notes"]
+    assert str(a) in note and str(b) not in note and "--weights raw" in note
+    assert compare.compare(a, b, weights="raw")["notes"] == []
+    (a / results.ORIGIN).write_text(json.dumps({"posthoc": "tau_norm"}))
+    assert compare.compare(a, b)["notes"] == []
+
+
 def test_split_is_one_that_both_have(runs):
     a, b = runs
     write(a, SURVIVES_A, split="validation")

@@ -1,6 +1,7 @@
 """Runs brought together for a comparison: which checkpoint of each, on which images, under which attacks."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,6 +13,8 @@ SPLITS = ("test", "validation")
 WEIGHTS = ("best", "raw", "averaged")
 # What makes two attacks of one name the same attack.
 SETTINGS = ("norm", "eps", "step_size", "steps", "restarts", "members")
+
+_NAMED = 3  # runs that a sentence lists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +91,22 @@ def _checkpoint(letter: str, run: Run, weights: str, step: int | None) -> tuple[
     if checkpoint == run.best_checkpoint():
         return checkpoint, "best"
     return checkpoint, "last" if step is None and checkpoint.step == run.last_step else "given"
+
+
+def notes_on_weights(sides: Sequence[Side]) -> list[str]:
+    """A sentence where raw weights of some runs stand beside averaged ones of others.
+
+    Imported weights and heads changed after training are what they are, whatever their origin.
+    """
+    trained = [side for side in sides if side.run.origin is None]
+    raw = [str(side.run.workdir) for side in trained if side.checkpoint.weights == "raw"]
+    if not 0 < len(raw) < len(trained):
+        return []
+    who = ", ".join(raw[:_NAMED]) + (f" and {len(raw) - _NAMED} more" if len(raw) > _NAMED else "")
+    return [
+        f"Raw weights ({who}) stand beside averaged ones, and averaging alone changes robustness; "
+        "--weights raw compares like with like."
+    ]
 
 
 def common_examples(a: Side, b: Side) -> tuple[np.ndarray, np.ndarray]:

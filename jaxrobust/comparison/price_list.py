@@ -13,7 +13,7 @@ import numpy as np
 from jaxrobust import runs
 from jaxrobust.classwise import seeds
 from jaxrobust.comparison import gains, methods
-from jaxrobust.comparison.pairs import Side, attack_problem, common_examples, open_runs, open_side
+from jaxrobust.comparison.pairs import Side, attack_problem, common_examples, notes_on_weights, open_runs, open_side
 from jaxrobust.errors import FieldError, UserError
 
 ONLY_PGD = "only moves PGD"
@@ -75,7 +75,7 @@ def price_list(workdirs, *, split: str | None = None, attacks=(), weights: str =
         "min_seeds": seeds.MIN_SEEDS,
         "attacks": names,
         "methods": [rows[0], *sorted(rows[1:], key=lambda row: -row["attacks"][judge]["worst"]["difference"])],
-        "notes": [*notes, *left_out, *_notes_on_seeds(found, rows)],
+        "notes": [*notes, *left_out, *notes_on_weights(sides), *_notes_on_seeds(found, rows)],
     }
 
 
