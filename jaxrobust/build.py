@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import config as config_lib
@@ -105,6 +106,15 @@ def schedule(config, total_steps: int):
         decay_factor=fields.decay_factor,
         warmup=fields.warmup,
     )
+
+
+def learning_rates(config, total_steps: int) -> np.ndarray:
+    """The learning rate of every step [total_steps], on the host.
+
+    A schedule called in the training loop would be computed on the device, behind the steps that wait there.
+    """
+    rate = schedule(config, total_steps)
+    return np.asarray(jax.vmap(lambda step: jnp.asarray(rate(step)))(jnp.arange(total_steps)))
 
 
 def optimizer(config, total_steps: int):

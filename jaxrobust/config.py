@@ -9,7 +9,7 @@ A config is plain, locked ml_collections data. A file under configs/ is the defa
         config.data.name = "tfds:cifar10"
         return config
 
-Radii and step sizes are written twice: `eps_255` in 1/255, as the field writes them, and `eps` in pixel units of
+Radii and step sizes have two fields each: `eps_255` in 1/255, as papers write them, and `eps` in pixel units of
 [0, 1]. `eps`, where it is given, replaces `eps_255`. `radius()` and `step_size()` resolve them.
 """
 
@@ -46,13 +46,12 @@ def default() -> ml_collections.ConfigDict:
     c.data.crop_scale = (0.08, 1.0)  # resized_crop: smallest and largest share of the image's area
     c.data.pad = 4  # pixels on each side before the random crop
     c.data.pad_mode = "zero"  # zero | reflect
-    c.data.gaussians = (
-        ml_collections.ConfigDict()
-    )  # class c is N(means[c] * 1, stddevs[c]^2 I), see data/sources/gaussians.py
-    c.data.gaussians.dimension = 100
-    c.data.gaussians.means = (-0.1, 0.1)
-    c.data.gaussians.stddevs = (1.0, 2.0)
-    c.data.gaussians.priors = (0.5, 0.5)
+    # For data.name = gaussians: class c is N(means[c] * 1, stddevs[c]^2 I), see data/sources/gaussians.py.
+    c.data.gaussians = ml_collections.ConfigDict()
+    c.data.gaussians.dimension = 100  # pixels of an image
+    c.data.gaussians.means = (-0.1, 0.1)  # of every pixel, one for each class
+    c.data.gaussians.stddevs = (1.0, 2.0)  # of every pixel, one for each class
+    c.data.gaussians.priors = (0.5, 0.5)  # share of each class in all splits; they add up to 1
     c.data.gaussians.train_examples = 20_000
     c.data.gaussians.test_examples = 10_000
     c.data.gaussians.pixels_per_unit = 0.04  # pixel = 0.5 + pixels_per_unit * x; a radius e is e * pixels_per_unit
@@ -62,7 +61,7 @@ def default() -> ml_collections.ConfigDict:
     c.model.dtype = "float32"  # of convolutions and matrix products: float32 | bfloat16
     c.model.batch_norm = "local"  # statistics of each device's share: local; of the whole batch: synchronised
     c.model.mean = (0.0,)  # the model normalises pixels itself: (x - mean) / std, one value or one per channel
-    c.model.std = (1.0,)
+    c.model.std = (1.0,)  # likewise
     c.model.depth = 28  # wide_resnet: 6n + 4 layers
     c.model.stem = "small"  # resnet18, 34, 50. small: 3x3; imagenet: 7x7 and pooling, a quarter of the resolution
     c.model.width = 0  # wide_resnet: widening factor; cnn: channels of the first stage; 0: the model's own default
@@ -78,18 +77,19 @@ def default() -> ml_collections.ConfigDict:
     c.threat.eps = config_dict.placeholder(float)  # radius in pixel units of [0, 1]; replaces eps_255 where given
 
     c.attack = ml_collections.ConfigDict()  # PGD in training
-    c.attack.steps = 10
-    c.attack.step_size_255 = config_dict.placeholder(float)  # neither given: a quarter of the radius, the usual
-    c.attack.step_size = config_dict.placeholder(float)  # 2/255 at 8/255; 1.25 radii for fgsm_rs, 1 for free and n_fgsm
-    c.attack.radius = 1.0  # in radii of the threat, which the model is judged against whatever this is
-    c.attack.restarts = 1
-    c.attack.random_start = True
+    c.attack.steps = 10  # gradients for each batch; 1 for fgsm_rs, n_fgsm and free
+    # With neither of the two the step is a quarter of the radius (fgsm_rs: 1.25 radii, free and n_fgsm: 1 radius).
+    c.attack.step_size_255 = config_dict.placeholder(float)  # in 1/255
+    c.attack.step_size = config_dict.placeholder(float)  # in pixel units of [0, 1]; replaces step_size_255 where given
+    c.attack.radius = 1.0  # radius in training, in units of the threat's; evaluations use the threat's radius
+    c.attack.restarts = 1  # the worst point of so many starts is trained on
+    c.attack.random_start = True  # from a random point of the ball; False: from the image itself
     c.attack.radius_warmup = 0.0  # fraction of the training in which the radius, and the step, rises from 0
     c.attack.batch_norm = "train"  # batch norm during the attack: statistics of the batch (train), running ones (eval)
 
     c.objective = ml_collections.ConfigDict()
     c.objective.name = "pgd_at"  # standard | pgd_at | trades | mart | fgsm_rs | n_fgsm | free | bat | variance_penalty
-    c.objective.label_smoothing = 0.0
+    c.objective.label_smoothing = 0.0  # share of the target that is spread over all classes, in [0, 1)
     c.objective.beta = 6.0  # trades, mart, bat: weight of the divergence
     c.objective.climb = "divergence"  # trades: what its attack climbs: divergence | cross_entropy
     c.objective.noise = 2.0  # n_fgsm: how far away it starts, in radii
@@ -112,13 +112,13 @@ def default() -> ml_collections.ConfigDict:
     c.remedy.resample.sampling = "balanced"  # balanced | square_root | progressive
     c.remedy.resample.begin = 0.0  # fraction of the training at which it begins; deferred: 0.8
     c.remedy.focal = ml_collections.ConfigDict()
-    c.remedy.focal.gamma = 2.0
+    c.remedy.focal.gamma = 2.0  # exponent of the factor (1 - p_true)^gamma on the loss
     c.remedy.ldam = ml_collections.ConfigDict()
     c.remedy.ldam.largest_margin = 0.5  # of the rarest class, in units of the logits, or of the cosine of a cosine head
     c.remedy.logit_adjustment = ml_collections.ConfigDict()
     c.remedy.logit_adjustment.tau = 1.0  # factor on the log of the prior; 1 is balanced_softmax
     c.remedy.cdt = ml_collections.ConfigDict()
-    c.remedy.cdt.tau = 0.3
+    c.remedy.cdt.tau = 0.3  # exponent of n_c / n_max, the factor on the logits
     c.remedy.vs = ml_collections.ConfigDict()
     c.remedy.vs.gamma = 0.15  # exponent of the factor on the logits
     c.remedy.vs.tau = 1.0  # factor on the log of the prior
@@ -132,8 +132,8 @@ def default() -> ml_collections.ConfigDict:
     c.remedy.frl.variant = "both"  # reweight | remargin | both
     c.remedy.frl.natural_tolerance = 0.07  # how much a class's natural error may exceed the average; reweight: 0.1
     c.remedy.frl.boundary_tolerance = 0.07  # the same of its boundary error
-    c.remedy.frl.weight_rate = 0.05
-    c.remedy.frl.radius_rate = 0.2
+    c.remedy.frl.weight_rate = 0.05  # step of the weights' multipliers after each epoch
+    c.remedy.frl.radius_rate = 0.2  # step of the log of the radius after each epoch
     c.remedy.frl.limit = 0.5  # of the sum of the multipliers, below 1 so that no weight is negative
     c.remedy.cfa = ml_collections.ConfigDict()
     c.remedy.cfa.radius_base = 0.5  # the radius is this plus the class's robust accuracy; published 0.3 for trades
@@ -141,21 +141,21 @@ def default() -> ml_collections.ConfigDict:
     c.remedy.cfa.average = False  # average the weights once an epoch, if no class of the validation split is too weak
     c.remedy.cfa.average_begin = 0.0  # fraction of the training from which on
     c.remedy.cfa.average_threshold = 0.2  # robust accuracy of the weakest class
-    c.remedy.cfa.average_decay = 0.85
+    c.remedy.cfa.average_decay = 0.85  # weight of the average so far
     c.remedy.wat = ml_collections.ConfigDict()
-    c.remedy.wat.eta = 0.1
+    c.remedy.wat.eta = 0.1  # rate of the exponential weights (Hedge)
     c.remedy.dafa = ml_collections.ConfigDict()
     c.remedy.dafa.strength = 1.0  # published 1.5 for CIFAR-100
     c.remedy.dafa.begin = 70 / 110  # fraction of the training at which weights and radii are set, once
     c.remedy.faal = ml_collections.ConfigDict()
-    c.remedy.faal.divergence = 0.5  # of the weights from equal ones, at most
+    c.remedy.faal.divergence = 0.5  # largest KL divergence of the class weights from equal ones
     c.remedy.cfol = ml_collections.ConfigDict()
     c.remedy.cfol.gamma = 0.5  # share of the draws that is by class alone
     c.remedy.cfol.eta = 5e-6  # published for 50,000 images an epoch; more for fewer
     c.remedy.spectral = ml_collections.ConfigDict()
-    c.remedy.spectral.weight = 0.3
+    c.remedy.spectral.weight = 0.3  # share of the loss that is weighted by confusions, in [0, 1]
     c.remedy.fair_tat = ml_collections.ConfigDict()
-    c.remedy.fair_tat.radius_base = 0.5
+    c.remedy.fair_tat.radius_base = 0.5  # the radius is this plus the class's robust accuracy, as in cfa
     c.remedy.fixed = ml_collections.ConfigDict()  # knobs set by hand, for interventions
     c.remedy.fixed.radius = ()  # factors on the radius of some classes, as "3:1.5" for label 3
     c.remedy.fixed.weight = ()  # weights of some classes on the losses
@@ -163,8 +163,8 @@ def default() -> ml_collections.ConfigDict:
     c.optimizer = ml_collections.ConfigDict()
     c.optimizer.name = "sgd"  # sgd | adamw
     c.optimizer.learning_rate = 0.1  # peak
-    c.optimizer.momentum = 0.9
-    c.optimizer.nesterov = False
+    c.optimizer.momentum = 0.9  # sgd
+    c.optimizer.nesterov = False  # sgd
     c.optimizer.weight_decay = 5e-4  # of every parameter, as in PyTorch: part of the gradient (sgd), decoupled (adamw)
     c.optimizer.schedule = "piecewise"  # constant | piecewise | cosine | one_cycle
     c.optimizer.milestones = (0.5, 0.75)  # piecewise: fractions of the training at which the rate is multiplied
@@ -178,7 +178,7 @@ def default() -> ml_collections.ConfigDict:
     c.train.start_from = ""  # workdir of a run whose best weights, else its last, are the initial ones
     c.train.seed = 0  # initial weights, data order, augmentation, random starts
     c.train.average_decay = 0.999  # exponential average of the weights and batch statistics; 0: none
-    c.train.log_every_steps = 10
+    c.train.log_every_steps = 10  # loss and learning rate to TensorBoard
     c.train.overfitting_check = True  # with attack.steps = 1: PGD on 256 training images after each epoch
     c.train.steps_per_dispatch = 0  # resident sets: updates without the host; 0: 1 on a CPU, else 10
 
@@ -188,18 +188,16 @@ def default() -> ml_collections.ConfigDict:
     c.eval.splits = ("validation", "test")
     c.eval.every_epochs = 1  # 0: not while training (run --mode evaluate --follow beside it)
     c.eval.step_size_255 = config_dict.placeholder(float)  # of pgdK and cwK; neither given: a quarter of the radius
-    c.eval.step_size = config_dict.placeholder(float)
+    c.eval.step_size = config_dict.placeholder(float)  # in pixel units of [0, 1]; replaces step_size_255 where given
     c.eval.batch_size = 512  # over all devices
     c.eval.examples = 0  # score a stratified subset of this many examples of each split; 0: every example
     c.eval.seed = 0  # random starts; each example has its own, whatever the batch
 
-    c.audit = ml_collections.ConfigDict()  # of one checkpoint, by --mode audit; radii in units of the threat's, or ...
+    c.audit = ml_collections.ConfigDict()  # of one checkpoint, by --mode audit
     c.audit.attack = "apgd_ce+apgd_t20"  # of the security curve: an attack or a suite, see attacks/suites.py
-    c.audit.radii = (
-        *(0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0),
-        *(2.25, 2.5, 2.75, 3.0, 3.5, 4.0),
-    )  # multiples of the threat radius
-    c.audit.radii_255 = ()  # ... in 1/255, in place of `radii` where given; the threat radius is added to either
+    # Of the security curve, in units of the threat's radius, which is added where it is missing.
+    c.audit.radii = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0)
+    c.audit.radii_255 = ()  # in 1/255; replaces `radii` where given
     # Of the class-to-class matrix. It is run towards each target, on a model of two classes: that one, and any other.
     c.audit.matrix_attack = "apgd_dlr"
     c.audit.targets = 0  # how many of an example's most likely wrong classes; 0: all, or of more than 20 classes 9

@@ -33,7 +33,7 @@ from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.remedies import knobs as knobs_lib
 from jaxrobust.writers import Writer
 
-# What a resumed run may do otherwise: none of it changes what is computed, but for rounding.
+# Fields in which a resumed run may differ: none of them changes the weights, other than by rounding.
 MAY_DIFFER = (
     "data.data_dir",
     "train.log_every_steps",
@@ -95,7 +95,7 @@ def _train_and_evaluate(config, workdir, mesh):
     end_epoch = _make_end_epoch(remedy, config.remedy.observe, mesh)
     observer = build.observer(config, dataset, mesh) if build.looks_at_validation(config) else None
     overfitting_check = build.overfitting_check(config, dataset, mesh)
-    learning_rate = build.schedule(config, total_steps)
+    learning_rates = build.learning_rates(config, total_steps)
     key = jax.random.fold_in(jax.random.key(config.train.seed), 1)  # 0 is that of the initial weights
 
     def evaluation_due(epoch):
@@ -123,7 +123,7 @@ def _train_and_evaluate(config, workdir, mesh):
             if not math.isfinite(loss):
                 raise _diverged(config, f"the loss is {loss}", step)
             if step % config.train.log_every_steps == 0:
-                writer.scalars(step, {"train/loss": loss, "train/learning_rate": float(learning_rate(step - 1))})
+                writer.scalars(step, {"train/loss": loss, "train/learning_rate": float(learning_rates[step - 1])})
 
         def save(step):
             # The loss was computed before the last update. What cannot go on must not take the place of what can.
@@ -168,7 +168,7 @@ def _train_and_evaluate(config, workdir, mesh):
             # Close it: what the classes did goes to the log and to the remedy.
             sums, knobs = jax.device_get((state.class_sums, state.knobs))
             state = end_epoch(state, observer(state.weights) if observer else None)
-            record = _training_record(epoch + 1, step, sums, knobs, float(learning_rate(step - 1)), images_per_second)
+            record = _training_record(epoch + 1, step, sums, knobs, float(learning_rates[step - 1]), images_per_second)
             if overfitting_check is not None:
                 single_step, pgd = overfitting_check(state)
                 record |= {"single_step_check_accuracy": single_step, "pgd_check_accuracy": pgd}
@@ -281,7 +281,7 @@ def _make_end_epoch(remedy: remedies.Remedy, observe: str, mesh):
         )
 
     whole = parallel.REPLICATED
-    return parallel.spmd(end_epoch, mesh, in_specs=(whole, whole), out_specs=whole)
+    return parallel.spmd(end_epoch, mesh, in_specs=(whole, whole), out_specs=whole, donate=(0,))
 
 
 @jax.jit

@@ -134,15 +134,15 @@ def make_train_step(
             return (state, moved), (loss, sums)
 
         start = threats.random_start(norm, keys, images, radius) if attack.pgd.random_start else images
-        (state, _), (losses, sums) = lax.scan(once, (state, start), length=objective.replays)
-        return state, losses.mean(), jax.tree.map(lambda sum: sum[-1], sums)
+        (state, _), (loss_by_update, sums) = lax.scan(once, (state, start), length=objective.replays)
+        return state, loss_by_update.mean(), jax.tree.map(lambda sum: sum[-1], sums)
 
     def loss_at(params, state, images, attacked, labels):
         def forward(batch_stats, images):
             return apply(model, Weights(params, batch_stats), images, train=True)
 
         output = objective.loss(forward, state.weights.batch_stats, images, attacked, labels, state.knobs)
-        losses = output.losses
+        weighted = output.losses
         if in_batch:
             seen = jax.lax.stop_gradient(Seen(labels, output.logits, output.unweighted))
             of_batch = lax.psum(statistics.of_batch(in_batch_lib.STATISTICS, seen), AXIS)
@@ -150,8 +150,8 @@ def make_train_step(
                 factors = weights(of_batch)
                 if first_step:
                     factors = jnp.where(state.step >= first_step, factors, 1.0)
-                losses *= factors[labels]
-        return losses.mean(), output
+                weighted *= factors[labels]
+        return weighted.mean(), output
 
     def descend(state, gradients, output, loss, labels, withstood):
         """One update, with the gradients of all devices; also the mean loss and the class statistics."""
