@@ -146,18 +146,18 @@ def updates_per_batch(config) -> int:
 
 def remedy(config) -> remedies.Remedy:
     """The controller of the class knobs."""
-    fields, of = config.remedy, objective(config)
+    fields, training_objective = config.remedy, objective(config)
     run = remedies.Run(
         num_epochs=config.train.epochs,
         first_epoch=first_epoch(fields.begin, config.train.epochs),
-        knobs=of.knobs,
-        beta=of.beta,
+        knobs=training_objective.knobs,
+        beta=training_objective.beta,
         head_scale=config.model.head_scale if config.model.head == "cosine" else 1.0,
     )
     settings = remedies.Settings(
         counts=fields.counts,
         counts_decay=fields.counts_decay,
-        of={name: fields[name].to_dict() for name in remedies.NAMES if name in fields},
+        by_remedy={name: fields[name].to_dict() for name in remedies.NAMES if name in fields},
     )
     return remedies.create(fields.name, settings, run)
 

@@ -211,8 +211,16 @@ def _validate_remedy(config, training: bool) -> None:
     for name, value in files.flatten(remedy.to_dict()).items():
         if isinstance(value, float) and name not in _REMEDY_FRACTIONS:
             _at_least(f"remedy.{name}", value, 0)
+    for name in ("cfa", "fair_tat"):
+        base = remedy[name].radius_base
+        if base > 2:
+            problem = "is in units of the threat's radius, and would more than double it"
+            raise FieldError(f"remedy.{name}.radius_base", base, problem, "use a share such as 0.5")
     if remedy.robust_lt.strength > 1:
         raise FieldError("remedy.robust_lt.strength", remedy.robust_lt.strength, "is a share", "use 0 to 1")
+    if "dafa" in names and epochs < 2:
+        problem = "is one for dafa, which observes the classes in one epoch and acts in later ones"
+        raise FieldError("train.epochs", epochs, problem, "train for 2 or more")
     begins = {"begin": remedy.begin}
     begins |= {f"{name}.begin": remedy[name].begin for name in ("reweight", "resample", "dafa") if name in names}
     for field, begin in begins.items():

@@ -76,6 +76,34 @@ def test_mart_by_hand():
     np.testing.assert_allclose(losses_of(create("mart", beta=5.0), adversarial=ADVERSARIAL).losses, expected, rtol=1e-5)
 
 
+# Other values for each class, so that none can stand for another.
+UNEVEN = NEUTRAL.replace(
+    weight_natural=jnp.array([0.5, 0.8, 1.3, 2.0]),
+    weight_robust=jnp.array([3.0, 0.4, 1.1, 0.7]),
+    beta_scale=jnp.array([0.6, 1.7, 0.9, 1.2]),
+)
+
+
+def test_the_knobs_of_mart_by_hand():
+    rival = np.where(np.eye(CLASSES)[LABELS] > 0, 0, Q).max(1)
+    boosted = -np.log(Q)[ROWS, LABELS] - np.log(1 - rival)
+    divergence = 5 * kl(P, Q) * (1 - P[ROWS, LABELS])
+    expected = UNEVEN.weight_robust[LABELS] * (boosted + UNEVEN.beta_scale[LABELS] * divergence)
+    output = losses_of(create("mart", beta=5.0), UNEVEN, ADVERSARIAL)
+    np.testing.assert_allclose(output.losses, expected, rtol=1e-5)
+    np.testing.assert_allclose(output.unweighted, boosted + divergence, rtol=1e-5)
+
+
+def test_the_knobs_of_bat_by_hand():
+    last = np.random.default_rng(2).normal(size=LOGITS.shape).astype(np.float32)
+    uniform, r = np.full_like(P, 1 / CLASSES), softmax(last, 1)
+    inner, outer = -np.log(r)[ROWS, LABELS] + kl(r, uniform), kl(Q, uniform)
+    expected = UNEVEN.weight_natural[LABELS] * inner
+    expected += UNEVEN.weight_robust[LABELS] * (UNEVEN.beta_scale[LABELS] * 6 * kl(P, Q) + outer)
+    output = losses_of(create("bat"), UNEVEN, ADVERSARIAL, watched=last)
+    np.testing.assert_allclose(output.losses, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("size", [5.0, 17.0, 60.0])
 def test_mart_where_a_wrong_class_has_all_the_probability(size):
     """1 - max p is 0 to rounding there; exact from the other logits."""

@@ -200,6 +200,14 @@ def test_trained_heads_are_functions_of_the_seed(trained, tmp_path, remedy):
         np.testing.assert_allclose(head["bias"], before.params["head"]["bias"] * factors, rtol=1e-6)
 
 
+def test_heads_are_trained_on_as_many_images_of_each_class(trained):
+    """Of 110, 70 and 50 images; an epoch of 5 batches of 40."""
+    run, state = state_of(trained[0])
+    _, factors, found = posthoc_training.train_head(run.config, run.dataset, run.mesh, state.weights, "crt", stop=False)
+    assert factors is None and found["count"].sum() == 200
+    np.testing.assert_allclose(found["count"], 200 / 3, atol=14)  # of 96, 61 and 43 as they are
+
+
 def test_the_nearest_mean_of_features_as_computed_directly(trained, tmp_path):
     """By Euclid, and by angle, which is a cosine head that the evaluator scores too."""
     workdir, _ = trained
@@ -247,6 +255,13 @@ def test_logit_adjustment_moves_the_biases_alone(trained, tmp_path):
     out = posthoc.change_head(workdir, "logit_adjustment", measured, out=tmp_path / "accuracy", **arguments)
     record = next(r for r in results.read(workdir) if results.key_of(r) == (15, "raw", "validation", "pgd3"))
     prior = np.maximum(record["class_accuracy"], 0.01 * max(record["class_accuracy"]))
+    chosen = files.read_json(out / results.ORIGIN)["chosen"]
+    np.testing.assert_allclose(chosen["class_prior"], prior / prior.sum(), rtol=1e-6)
+
+    measured = {"posthoc.prior": "predicted"}
+    out = posthoc.change_head(workdir, "logit_adjustment", measured, out=tmp_path / "predicted", **arguments)
+    predicted = np.sum(record["confusion"], axis=0)
+    prior = np.maximum(predicted, 0.01 * predicted.max())
     chosen = files.read_json(out / results.ORIGIN)["chosen"]
     np.testing.assert_allclose(chosen["class_prior"], prior / prior.sum(), rtol=1e-6)
 

@@ -71,6 +71,97 @@ def test_true_counts_have_an_effect_where_they_are_not_equal():
     assert not remedies.without_effect("ldam", create("ldam"), "true", "training", np.array([400, 399]))
 
 
+def test_each_rule_sets_its_knob_by_its_own_settings():
+    """From a config to the knobs of long-tailed counts n, by hand."""
+    n = np.asarray(FIFTIETH)
+    size, log_prior = n / n.max(), np.log(n / n.sum())
+    expected = {
+        ("cdt", "cdt__tau", 0.3): {"logit_scale": size**0.3},
+        ("vs", "vs__gamma", 0.4): {"logit_scale": size**0.4, "log_prior": log_prior},
+        ("logit_adjustment", "logit_adjustment__tau", 2.0): {"log_prior": 2 * log_prior},
+        ("ldam", "ldam__largest_margin", 0.3): {"margin": 0.3 * (n / n.min()) ** -0.25},
+        ("reweight", "reweight__weighting", "inverse"): {"weight_robust": 10 / n / (1 / n).sum()},
+        ("focal", "focal__gamma", 1.5): {"focusing": np.full(10, 1.5)},
+    }
+    for (name, field, value), values in expected.items():
+        found, _ = create(name, **{field: value}).start(FIFTIETH)
+        for knob, wanted in values.items():
+            np.testing.assert_allclose(getattr(found, knob), wanted, rtol=1e-5, err_msg=name)
+
+
+def draws(knobs):
+    """Share of each class among the images drawn."""
+    drawn = np.asarray(FIFTIETH * knobs.sampling)
+    return drawn / drawn.sum()
+
+
+def epochs_of(remedy, number, statistics):
+    """Knobs before each of so many epochs."""
+    knobs, memory = remedy.start(FIFTIETH)
+    found = [knobs]
+    for _ in range(number - 1):
+        knobs, memory = remedy.observe(knobs, memory, statistics)
+        found.append(knobs)
+    return found
+
+
+UNEVEN = {"count": FIFTIETH, "correct": FIFTIETH * jnp.linspace(0.9, 0.1, 10)}
+
+
+def test_sampling_in_the_course_of_a_training():
+    """Of 10 epochs: the classes as they are, then as they should be."""
+    shares, even = np.asarray(FIFTIETH / FIFTIETH.sum()), np.full(10, 0.1)
+    root = np.sqrt(shares) / np.sqrt(shares).sum()
+    balanced = epochs_of(create("resample", resample__begin=0.8), 10, UNEVEN)
+    for epoch, wanted in ((0, shares), (7, shares), (8, even), (9, even)):
+        np.testing.assert_allclose(draws(balanced[epoch]), wanted, rtol=1e-5)
+    np.testing.assert_allclose(
+        draws(create("resample", resample__sampling="square_root").start(FIFTIETH)[0]), root, 1e-5
+    )
+    progressive = epochs_of(create("resample", resample__sampling="progressive"), 6, UNEVEN)
+    for epoch in (0, 2, 5):
+        wanted = (1 - epoch / 10) * shares + epoch / 10 * even
+        np.testing.assert_allclose(draws(progressive[epoch]), wanted, rtol=1e-5)
+
+
+def test_margins_are_of_the_head_that_the_config_names():
+    """A cosine head multiplies cosines, and margins of cosines with them."""
+    config = default()
+    config.remedy.name, config.model.head, config.model.head_scale = "ldam", "cosine", 30.0
+    knobs, _ = build.remedy(config).start(FIFTIETH)
+    np.testing.assert_allclose(knobs.margin.max(), 30 * 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cfol", "reat"])
+def test_statistics_of_fewer_images_turn_knobs_as_far(name):
+    """A validation split is a fraction of the training set: shares count, not its size."""
+    confusion = jnp.full((10, 10), 4.0) + 60.0 * jnp.diag(jnp.linspace(1.0, 0.1, 10))
+    count = confusion.sum(1)
+
+    def seen(share):
+        return {"count": share * count, "correct": share * jnp.diagonal(confusion), "confusion": share * confusion}
+
+    large, small = (epochs_of(create(name, cfol__eta=1e-3), 8, seen(share))[-1] for share in (1.0, 1 / 16))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), large, small)
+    knob = large.sampling if name == "cfol" else large.weight_robust
+    assert knob.max() / knob.min() > 1.2
+
+
+def test_no_weights_are_averaged_by_fairness_before_the_remedy_begins():
+    config = default()
+    config.remedy.name, config.train.epochs, config.remedy.begin = "cfa", 10, 0.5
+    config.remedy.cfa.average, config.data.validation_per_class = True, 10
+    remedy = build.remedy(config)
+    knobs, memory = remedy.start(EQUAL)
+    validation, decays = {"count": EQUAL, "correct": 0.5 * EQUAL}, []
+    for _ in range(8):
+        knobs, memory = remedy.observe(knobs, memory, validation)
+        decay, memory = remedy.average(memory, validation)
+        decays.append(float(decay))
+    # The raw weights until then and at first, from then on an average.
+    np.testing.assert_allclose(decays, [0] * 5 + [0.85] * 3, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", COUNTING)
 def test_only_ratios_of_counts_matter(name):
     """But for the effective number, whose point it is that they do not."""

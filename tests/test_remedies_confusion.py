@@ -44,6 +44,17 @@ def test_dafa_decides_once():
     assert set(confusion.dafa(PGD_AT, strength=1.0, begin=0.2).knobs) == {"weight_robust", "radius_scale"}
 
 
+def test_dafa_waits_for_all_remedies_to_begin():
+    run = TRADES._replace(first_epoch=5)
+    rule = confusion.dafa(run, strength=1.0, begin=0.2)
+    statistics = {"count": jnp.full(3, 100), "probability": 100 * jnp.array(RNG.dirichlet(np.ones(3), size=3))}
+    memory, changed = rule.start(jnp.ones(3)), []
+    for epoch in range(1, 8):
+        before, memory = memory, rule.observe(memory, statistics, epoch)
+        changed.append(not np.array_equal(before, memory))
+    assert changed == [False] * 4 + [True] + [False] * 2
+
+
 def test_spectral_weights_of_a_matrix_of_rank_one():
     """Whatever the diagonal and the signs of the decomposition: rescaled outer products."""
     left, right = np.array([4.0, 2, 1, 3]), np.array([1.0, 5, 2, 2])
@@ -107,7 +118,8 @@ def test_fair_tat_goes_for_classes_that_errors_land_in_within_the_radius_of_cfa(
 
 def test_reat_averages_predictions_and_takes_the_prior_of_counts():
     counts = jnp.array([20, 10, 10])
-    values = turned(confusion.reat(PGD_AT), counts, confusion=CONFUSED)
-    predicted = (np.array([20, 10, 10]) + np.array([12, 5, 13])) / 2
+    values = turned(confusion.reat(PGD_AT), counts, confusion=CONFUSED, count=CONFUSED.sum(1))
+    # Those of 30 images stand for those of 40.
+    predicted = (np.array([20, 10, 10]) + np.array([12, 5, 13]) * 40 / 30) / 2
     np.testing.assert_allclose(values["weight_robust"], confusion.reat_weights(counts, predicted), rtol=1e-6)
     np.testing.assert_allclose(values["log_prior"], np.log([0.5, 0.25, 0.25]), rtol=1e-6)

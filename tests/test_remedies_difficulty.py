@@ -54,6 +54,12 @@ def test_frl_by_hand():
     np.testing.assert_allclose(values["radius_scale"], np.clip(np.exp(2 * log_radius), 0.98, 2.5), rtol=1e-5)
 
 
+def test_the_radii_of_frl_go_on_from_epoch_to_epoch():
+    epochs = [seen([80, 60, 40], [90, 80, 70])] * 3
+    values = after(difficulty.frl(TRADES, **FRL | {"boundary_tolerance": 0.05}), *epochs)
+    np.testing.assert_allclose(values["radius_scale"][2], np.exp(2 * 3 * 0.2 * 0.05), rtol=1e-5)
+
+
 def test_frl_within_the_tolerances_is_plain_training():
     values = after(difficulty.frl(TRADES, **FRL), *[seen([60, 62, 58], [80, 81, 79])] * 5)
     np.testing.assert_allclose(values["weight_natural"], np.ones(3))
@@ -140,7 +146,7 @@ def test_cfol_draws_what_is_broken():
     start = after(rule, counts=counts)["sampling"]
     np.testing.assert_allclose(start * counts / (start * counts).sum(), np.full(3, 1 / 3), rtol=1e-5)
     drawn = {"count": jnp.array([200, 300, 500]), "correct": jnp.array([180, 150, 100])}
-    scores = 0.002 * np.array([20 / 0.2, 150 / 0.3, 400 / 0.5])
+    scores = 0.002 * np.array([20 / 0.2, 150 / 0.3, 400 / 0.5]) * 700 / 1000  # of 1000 images for 700
     p = 0.5 / 3 + 0.5 * np.exp(scores) / np.exp(scores).sum()
     sampling = after(rule, drawn, counts=counts)["sampling"]
     np.testing.assert_allclose(sampling * counts / (sampling * counts).sum(), p, rtol=1e-5)

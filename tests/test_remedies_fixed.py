@@ -32,6 +32,11 @@ def test_what_is_no_pair_is_named(entry):
         fixed(RUN, radius=(), weight=(entry,))
 
 
+def test_a_label_given_twice_is_named():
+    with pytest.raises(FieldError, match=r"remedy\.fixed\.weight = .*gives label 1 twice"):
+        fixed(RUN, radius=(), weight=("1:0", "1:2"))
+
+
 def test_labels_beyond_the_classes_are_named():
     with pytest.raises(FieldError, match="there are 3 classes"):
         fixed(RUN, radius=("3:2",), weight=()).turn({}, COUNTS, 0.0)

@@ -119,6 +119,20 @@ def test_balancing_biases_makes_two_classes_withstand_alike():
     assert best.head.bias.sum() == pytest.approx(0, abs=1e-6)
 
 
+def test_bias_steps_become_smaller_and_end():
+    """Where accuracies do not answer, each of 4 steps moves by what is left of the size: 4, 3, 2 and 1 quarters."""
+    start = Head(np.float32([[-0.5, 0.5]]), np.zeros(2, np.float32))
+    trials = heads.balance_bias(start, lambda head: np.array([0.8, 0.6]), lambda a: a, size=1.0, iterations=4)
+    moves = np.diff([trial.head.bias[1] for trial in trials])
+    np.testing.assert_allclose(moves, 0.1 * np.array([4, 3, 2, 1]) / 4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("keep_bias", [False, True])
+def test_tried_heads_keep_the_bias_if_asked_to(head, keep_bias):
+    for trial in heads.try_taus(head, lambda tried: 0.0, keep_bias=keep_bias):
+        np.testing.assert_array_equal(trial.head.bias, head.bias if keep_bias else np.zeros_like(head.bias))
+
+
 def test_of_equal_trials_the_first_is_best(head):
     trials = heads.try_taus(head, lambda tried: 1.0, keep_bias=True)
     assert [trial.setting for trial in trials][:4] == [0.0, 0.1, 0.2, 0.3] and trials[-1].setting == 2.0

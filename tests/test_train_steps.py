@@ -62,8 +62,9 @@ def orders(steps_to_make):
     return np.stack([np.random.default_rng(i).permutation(40)[:BATCH] for i in range(steps_to_make)])
 
 
-def train(devices, steps_to_make=3, knobs=None, **options):
+def train(devices, steps_to_make=3, knobs=None, first_step=0, **options):
     _, step, state = make(**options)
+    state = state.replace(step=jnp.int32(first_step))
     if knobs:
         state = state.replace(knobs=state.knobs.replace(**knobs))
     mesh = parallel.make_mesh(jax.devices()[:devices])
@@ -285,6 +286,13 @@ def test_the_radius_warms_up_from_nothing():
     warm, _ = train(1, 1, **MLP, warmup_steps=10)
     clean, _ = train(1, 1, **MLP, objective="standard")
     assert_trees_close(warm.weights, clean.weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("step, share", [(5, 0.5), (20, 1.0)])
+def test_the_radius_rises_in_proportion_and_then_stays(step, share):
+    warm, _ = train(1, 1, **MLP, warmup_steps=10, first_step=step)
+    scaled, _ = train(1, 1, **MLP, knobs={"radius_scale": jnp.full(CLASSES, share)}, first_step=step)
+    assert_trees_close(warm.weights, scaled.weights, rtol=1e-5, atol=1e-7)
 
 
 def test_targets_are_wrong_classes_as_often_as_they_should_be():

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxrobust import console
 from jaxrobust.errors import FieldError
 from jaxrobust.posthoc import training as posthoc_training
 from jaxrobust.posthoc.subject import Measured, Subject
@@ -72,6 +73,11 @@ def _logit_adjustment(subject: Subject) -> Changed:
     tau = 1.0 if fields.tau is None else fields.tau
     if fields.prior == "counts":
         values = subject.dataset.train.counts(subject.dataset.num_classes)
+        if (values == values[0]).all():
+            console.warn(
+                f"posthoc.prior = 'counts' changes no prediction, as every class has {values[0]:,} training images; "
+                "--config.posthoc.prior=robust_accuracy goes by how hard they are"
+            )
     else:
         subject.check_validation("the prior is measured (or give --config.posthoc.prior=counts)")
         before = subject.measure(subject.head)

@@ -65,8 +65,8 @@ def train_head(config, dataset: data.DataSet, mesh, weights: Weights, kind: str,
         kind: crt or lws.
 
     Returns:
-        (Head, factors [C] of lws, loss and accuracy on the adversarial images of the last epoch); None for the
-        factors of crt.
+        (Head, factors [C] of lws, None for crt, and of the adversarial images of the last epoch the mean `loss`, the
+        `accuracy`, and the `count` [C] of each class).
 
     Raises:
         FieldError: the loss is no longer a finite number.
@@ -129,8 +129,9 @@ def train_head(config, dataset: data.DataSet, mesh, weights: Weights, kind: str,
             raise Interrupted(stop.signal_number, f"stopped in {title}; nothing is written")
         sums = jax.device_get(state.class_sums)
         of_epoch = jax.tree.map(np.subtract, sums, before)
-        count, before = of_epoch["count"].sum(), sums
-        found = {"loss": float(of_epoch["loss"].sum() / count), "accuracy": float(of_epoch["correct"].sum() / count)}
+        count, before = of_epoch["count"], sums
+        loss, accuracy = (float(of_epoch[name].sum() / count.sum()) for name in ("loss", "correct"))
+        found = {"loss": loss, "accuracy": accuracy, "count": count}
         console.say(
             f"{title}: loss {found['loss']:.4f}, accuracy on the images trained on {100 * found['accuracy']:.1f}"
         )

@@ -57,12 +57,12 @@ class Settings(NamedTuple):
     """Of all remedies; the fields are those of `config.remedy`, which documents them.
 
     Attributes:
-        of: name of a remedy -> its own settings, by name; of those that have any.
+        by_remedy: name of a remedy -> its own settings, by name; of those that have any.
     """
 
     counts: str
     counts_decay: float
-    of: Mapping[str, Mapping]
+    by_remedy: Mapping[str, Mapping]
 
 
 class Remedy(NamedTuple):
@@ -73,7 +73,7 @@ class Remedy(NamedTuple):
         observe: (knobs, memory, statistics of an epoch) -> (knobs, memory).
         statistics: that `observe` needs beside statistics.ALWAYS.
         by_counts: whether it goes by what stands for the examples of a class.
-        looks: whether what `observe` is given makes a difference.
+        uses_statistics: whether what `observe` is given makes a difference.
         in_batch: class weights from the batch itself, see in_batch.py.
         average: None, or (memory, statistics of the validation split) -> (decay of the averaged weights for this epoch,
             memory), in place of an average over steps.
@@ -83,7 +83,7 @@ class Remedy(NamedTuple):
     observe: Callable
     statistics: tuple[str, ...] = ()
     by_counts: bool = False
-    looks: bool = False
+    uses_statistics: bool = False
     in_batch: tuple[Callable, ...] = ()
     average: Callable | None = None
 
@@ -105,7 +105,7 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
     names = parse(name)
     if names == ("none",):
         return none()
-    rules = {part: _RULES[part](run, **settings.of.get(part, {})) for part in names}
+    rules = {part: _RULES[part](run, **settings.by_remedy.get(part, {})) for part in names}
     _check_knobs(name, rules, run)
     first = run.first_epoch
 
@@ -156,7 +156,7 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
         observe,
         statistics=tuple(dict.fromkeys(needed)),
         by_counts=by_counts,
-        looks=remembers or (by_counts and settings.counts != "true"),
+        uses_statistics=remembers or (by_counts and settings.counts != "true"),
         in_batch=tuple(rule.in_batch for rule in rules.values() if rule.in_batch),
         average=next((averaging(part) for part, rule in rules.items() if rule.average), None),
     )
@@ -194,7 +194,7 @@ def without_effect(name: str, remedy: Remedy, counts: str, observe: str, class_c
             f"remedy.counts = 'true': every class has {class_counts[0]:,} training images, so {name!r} treats all "
             "alike as far as it goes by counts; --config.remedy.counts=robust_accuracy goes by how hard they are"
         )
-    if observe == "validation" and name != "none" and not remedy.looks:
+    if observe == "validation" and name != "none" and not remedy.uses_statistics:
         found.append(f"remedy.observe = 'validation' has no effect, as {name!r} does not go by how classes did")
     return found
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxrobust.remedies.long_tail import log_prior
-from jaxrobust.remedies.rule import Rule, Run, accuracy, by_last_epoch, first_epoch, mean_one
+from jaxrobust.remedies.rule import Rule, Run, accuracy, by_last_epoch, epoch_scale, first_epoch, mean_one
 
 _SPECTRAL_RANGE = (0.01, 2.01)
 _DAFA_SMALLEST = 0.1
@@ -113,7 +113,8 @@ def reat(run: Run) -> Rule:
     Published with the weights on the loss that the attack climbs. There a factor on an image's loss changes no step,
     which goes by the sign or the direction of its gradient; so they are on the training loss here, where predictions
     have to be averaged over epochs and bounded below, or weights and predictions drive each other round in circles.
-    Its feature loss is left out.
+    Its feature loss is left out. Predictions are scaled to as many images as the training set has, since a validation
+    split has fewer.
     """
 
     def start(counts):
@@ -121,7 +122,7 @@ def reat(run: Run) -> Rule:
         return {"predicted": counts, "images": counts}
 
     def observe(memory, statistics, epoch):
-        predicted = statistics["confusion"].sum(0)
+        predicted = statistics["confusion"].sum(0) * epoch_scale(memory["images"], statistics)
         return memory | {"predicted": _REAT_DECAY * memory["predicted"] + (1 - _REAT_DECAY) * predicted}
 
     def turn(memory, counts, progress):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.remedies import in_batch
-from jaxrobust.remedies.rule import Rule, Run, accuracy, by_last_epoch, first_epoch, mean_one
+from jaxrobust.remedies.rule import Rule, Run, accuracy, by_last_epoch, epoch_scale, first_epoch, mean_one
 
 FRL_VARIANTS = ("reweight", "remargin", "both")
 _FRL_RADII = (0.98, 2.5)  # smallest and largest factor on the radius
@@ -191,13 +191,14 @@ def cfol(run: Run, *, gamma: float, eta: float) -> Rule:
     """Classes drawn by the bandit Exp3 on their adversarial errors (CFOL, Pethick et al. 2023).
 
     A class is drawn with probability p_c = gamma / C + (1 - gamma) softmax(w)_c. Each image drawn that the attack
-    breaks adds eta / p_c to w_c: here at the end of the epoch, and not after each batch.
+    breaks adds eta / p_c to w_c: here at the end of the epoch, and not after each batch. Errors are scaled to as many
+    images as the training set has, since a validation split has fewer.
     """
 
     def observe(memory, statistics, epoch):
         # Whatever draws them now: before the remedy begins, that is every image alike.
         drawn = statistics["count"] / statistics["count"].sum()
-        errors = statistics["count"] - statistics["correct"]
+        errors = (statistics["count"] - statistics["correct"]) * epoch_scale(memory["images"], statistics)
         return memory | {"score": memory["score"] + eta * errors / jnp.maximum(drawn, 1e-6)}
 
     def turn(memory, counts, progress):

@@ -12,7 +12,8 @@ def fixed(run: Run, *, radius: Sequence[str], weight: Sequence[str]) -> Rule:
     """Factors of some classes, "LABEL:FACTOR", all others 1: on the radius of the attack, and weights on the losses.
 
     Raises:
-        FieldError: there is no entry, or one is no such pair. With the class counts: there is no such label.
+        FieldError: there is no entry, one is no such pair, or two are of one label. With the class counts: there is no
+            such label.
     """
     if not (radius or weight):
         remedy = "give remedy.fixed.radius or remedy.fixed.weight, for example ('3:1.5',) for label 3"
@@ -46,5 +47,7 @@ def _pairs(name: str, entries: Sequence[str]) -> dict[int, float]:
         if not (label >= 0 and 0 <= factor < float("inf")):
             remedy = "write label and factor, for example 3:1.5"
             raise FieldError(f"remedy.fixed.{name}", tuple(entries), f"{entry!r} is no such pair", remedy)
+        if label in pairs:
+            raise FieldError(f"remedy.fixed.{name}", tuple(entries), f"gives label {label} twice", "give it once")
         pairs[label] = factor
     return pairs

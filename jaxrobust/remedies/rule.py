@@ -95,6 +95,11 @@ def accuracy(statistics, correct: str = "correct", unseen=0.0):
     return jnp.where(count > 0, statistics[correct] / jnp.maximum(count, 1), unseen)
 
 
+def epoch_scale(images, statistics):
+    """How many times as many images [C] the training set has as the statistics are of, all classes together."""
+    return images.sum() / jnp.maximum(statistics["count"].sum(), 1)
+
+
 def mean_one(values):
     """The values scaled to 1 on average."""
     return values * (len(values) / values.sum())
