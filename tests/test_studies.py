@@ -4,11 +4,12 @@ import json
 import pathlib
 import textwrap
 
+import numpy as np
 import pytest
 
 from jaxrobust import config as config_lib
 from jaxrobust import files
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError, UserError
 from jaxrobust.studies import Study, design, levels, one_at_a_time, product, running
 
 AXES = {
@@ -113,6 +114,26 @@ def test_parts_are_a_partition():
     for shard in ("0/5", "6/5", "1", "a/b", "1/0"):
         with pytest.raises(UserError, match="--shard"):
             running.part(runs, shard)
+
+
+def test_parts_hold_what_the_whole_holds():
+    """Where levels alternate, every second run of the plan would be of one level alone."""
+    axes = {"rate": levels("optimizer.learning_rate", [0.1 + 0.01 * i for i in range(20)]), "kind": AXES["radius"]}
+    runs = planned(axes=axes, runs=product(axes))
+    for number in (2, 4):
+        for i in range(1, number + 1):
+            of_part = running.part(runs, f"{i}/{number}")
+            assert [run.name for run in runs if run in of_part] == [run.name for run in of_part]
+            share = np.mean([run.levels["kind"] == runs[0].levels["kind"] for run in of_part])
+            assert 0.2 <= share <= 0.8
+
+
+@pytest.mark.parametrize(
+    "published", [{"": {"me": 3}}, {"": {"me": {"cat": "high"}}}, {"": [0.1]}, {"": {"me": [0.1, 0.2]}}]
+)
+def test_published_tables_are_checked_before_anything_is_trained(published):
+    with pytest.raises(FieldError, match=r"^published\[''\]"):
+        planned(published=published)
 
 
 def test_a_run_that_another_process_trains_is_left_alone(tmp_path):

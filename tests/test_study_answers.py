@@ -25,7 +25,7 @@ AXES = {
     "seed": levels("train.seed", (0, 1, 2), "seed"),
 }
 RUNS = [run for run in product(AXES) if not (run["objective"] == "natural" and run["radius"] == "half")]
-FIELDS = {"train.epochs": 2, "eval.attacks": ("clean", "pgd20"), "eval.splits": ("test",)}
+FIELDS = {"train.epochs": 2, "train.average_decay": 0.0, "eval.attacks": ("clean", "pgd20"), "eval.splits": ("test",)}
 
 
 def study(**changes):
@@ -220,6 +220,26 @@ def test_estimates_go_by_what_is_done(workdir):
     # Two epochs of 320 images at 100 a second, and four evaluations of a second.
     assert all(value == pytest.approx(2 * 3.2 + 4) for value in seconds.values())
     assert {status.state for status in states.values()} == {"done"}
+
+
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_a_run_is_done_when_all_of_its_last_evaluation_is_written(tmp_path, average_decay):
+    """However many lines a killed process had written; and it has chosen the best checkpoint."""
+    (run, *_) = plan(study(fields=FIELDS | {"train.average_decay": average_decay, "data.validation_per_class": 5}))
+    write(tmp_path, run, np.random.default_rng(7))
+    where = running.folder(tmp_path, run)
+    lines = [json.loads(line) for line in (where / results.RESULTS).read_text().splitlines()]
+    lines = [line | {"split": split} for line in lines for split in ("validation", "test")]
+    if average_decay:
+        lines = [line | {"weights": weights} for line in lines for weights in ("raw", "averaged")]
+        lines.sort(key=lambda line: (line["step"], line["weights"] != "raw", line["split"] == "test"))
+    best = results.find_best(lines, attack="pgd20", criterion="sum")
+    files.write_atomically(where / results.BEST, files.to_json(best))
+    for number in range(len(lines) + 1):
+        (where / results.RESULTS).write_text("".join(json.dumps(line) + "\n" for line in lines[:number]))
+        assert (running.status(tmp_path, run).state == "done") == (number == len(lines)), number
+    (where / results.BEST).unlink()
+    assert running.status(tmp_path, run).state == "begun"
 
 
 def test_results_of_another_config_are_not_taken_for_done(tmp_path):

@@ -20,7 +20,8 @@ AXES = {
 }
 # The MLP has one remedy, the CNN two.
 RUNS = [run for run in product(AXES) if (run["architecture"], run["remedy"]) != ("mlp", "alike")]
-STUDY = Study(title="T", base="../configs/digits.py", axes=AXES, runs=RUNS, fields={"train.epochs": 1})
+FIELDS = {"train.epochs": 1, "train.average_decay": 0.0}
+STUDY = Study(title="T", base="../configs/digits.py", axes=AXES, runs=RUNS, fields=FIELDS)
 IMAGES = 400
 LABELS = np.repeat(np.arange(len(NAMES)), IMAGES)
 ATTACKS = {"fgsm": {}, "cw20": {}}

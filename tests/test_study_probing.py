@@ -32,7 +32,7 @@ NATURAL = PLANNED[1]
 def workdir(tmp_path_factory):
     """Of two adversarially trained runs, both probed, one natural run, and one that failed."""
     folder = tmp_path_factory.mktemp("study")
-    adversarial = running.part(PLANNED, "1/2")
+    adversarial = [PLANNED[0], PLANNED[2]]
     assert running.run_all(adversarial, folder) == []
     # The natural runs are another part's, and still to come.
     assert probing.measure_all(study(), PLANNED, folder, adversarial) == []
@@ -68,6 +68,15 @@ def test_what_is_probed_is_not_probed_again(workdir):
     assert len(probing.lacking(study(probe_examples=50), PLANNED, workdir)) == 2
     assert len(probing.lacking(study(attack="clean"), PLANNED, workdir)) == 2
     assert probing.lacking(study(probes=False), PLANNED, workdir) == []
+
+
+@pytest.mark.parametrize("content", ['{"of": ', "[]", '{"values": {}}'])
+def test_probes_that_cannot_be_read_are_measured_again(workdir, tmp_path, content):
+    copy = tmp_path / "study"
+    shutil.copytree(workdir, copy)
+    path(copy, 0).write_text(content)
+    assert [task.name for task in probing.lacking(study(), PLANNED, copy)] == ["fast-pgd"]
+    assert answers.answer(study(), PLANNED, copy)["data"][0]["explanations"] is not None
 
 
 def test_the_page_says_what_goes_along(workdir, tmp_path):

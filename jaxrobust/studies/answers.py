@@ -271,7 +271,8 @@ def _widening(runs: list[Observed]) -> dict | None:
     # The radius of the training is nothing to a natural one.
     for group in matched(runs, OBJECTIVE, RADIUS).values():
         natural |= {run.run.name: next((other for other in group if other.natural), None) for run in group}
-    robust = [run for run in _robust(runs) if natural[run.run.name]]
+    # With a radius of 0 a training is a natural one, whatever its objective is called.
+    robust = [run for run in _robust(runs) if run.radius > 0 and natural[run.run.name]]
     pairs = {run.run.name: (natural[run.run.name], run) for run in robust}
     # Settings that share their natural runs, of several radii say, are not independent pairs.
     units = _units(matched(robust, OBJECTIVE, RADIUS, SEED), matched(robust, OBJECTIVE, RADIUS))

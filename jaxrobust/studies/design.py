@@ -13,7 +13,7 @@ from jaxrobust.explanations import probe
 
 Axes = Mapping[str, Mapping[str, Mapping]]
 CONFIG = "config"  # in a level, beside fields: a config file in place of the study's base
-_NAME = re.compile(r"[\w.+=,]+")  # of a level: it becomes part of the name of a folder
+_NAME = re.compile(r"[\w.+=,]{1,60}")  # of a level: it becomes part of the name of a folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Study:
         runs: of each its level on every axis; made by `product` and `one_at_a_time`, or listed.
         question: what the study is to answer, a sentence or two for its page.
         fields: that all runs have otherwise than their base.
-        attack: under which classes are compared; by default the strongest that all runs were scored under.
+        attack: under which classes are compared; by default the strongest on the first run that is done, of those that
+            all were scored under. Name it where runs do not agree on which that is.
         published: data level ("" without such an axis) -> name -> class -> published robust accuracy, for the order of
             the classes to be compared with; see published.py.
         probes: whether the probes of `explanations` are measured on every adversarially trained run, to say what goes
@@ -149,6 +150,13 @@ def _check_types(study: Study) -> None:
         ("probe_examples", int, "a number, 0 for all"),
     ):
         _check_type(name, getattr(study, name), kind, what)
+    for level, sources in study.published.items():
+        _check_type(f"published[{level!r}]", sources, Mapping, "a dict of sources")
+        for source, accuracies in sources.items():
+            name = f"published[{level!r}][{source!r}]"
+            _check_type(name, accuracies, Mapping, "a dict of class names and robust accuracies")
+            for accuracy in accuracies.values():
+                _check_type(name, accuracy, float | int, "robust accuracies as numbers")
     for axis, of_axis in study.axes.items():
         _check_type(f"axes[{axis!r}]", of_axis, Mapping, "a dict of levels")
         for level, fields in of_axis.items():
@@ -157,7 +165,7 @@ def _check_types(study: Study) -> None:
         _check_type(f"runs[{position}]", run, Mapping, "a dict of the level on each axis")
 
 
-def _check_type(name: str, value, kind: type, what: str) -> None:
+def _check_type(name: str, value, kind, what: str) -> None:
     if not isinstance(value, kind):
         raise FieldError(name, value, f"is of type {type(value).__name__}", f"give {what}")
 
@@ -176,7 +184,7 @@ def _check(study: Study) -> None:
     for axis, of_axis in study.axes.items():
         for level in of_axis:
             if not (isinstance(level, str) and _NAME.fullmatch(level)):
-                remedy = "use letters, digits and _.+=, as it becomes part of a folder's name"
+                remedy = "use up to 60 letters, digits and _.+=, as it becomes part of a folder's name"
                 raise FieldError(f"axes[{axis!r}]", level, "is no name of a level", remedy)
     for run in study.runs:
         if set(run) != set(study.axes):

@@ -79,15 +79,18 @@ def tasks(study: Study, planned: list[Planned], states: dict, observed: list[Obs
 
 
 def read(workdir, of: list[Task]) -> dict[str, dict]:
-    """Contents of probes.json by the run's name; runs that have none of what is to be looked at are left out.
+    """Contents of probes.json by the run's name; runs without one, or with one of other probes, are left out.
 
     Keys are `of`, what was looked at; `classes`, names [C]; `images`, see measuring.images; `values`, {probe: [C]},
     null for a class that has none; and `left_out`, {probe: why it could not be measured}.
     """
     found = {}
     for task in of:
-        content = files.read_json(running.folder(workdir, task.run.run) / PROBES)
-        if content and content["of"] == task.looked_at:
+        try:
+            content = files.read_json(running.folder(workdir, task.run.run) / PROBES)
+        except UserError:  # damaged: measured again
+            continue
+        if isinstance(content, dict) and content.get("of") == task.looked_at:
             found[task.name] = content
     return found
 

@@ -6,12 +6,14 @@ WORKDIR/runs/NAME     an ordinary run: resumable, comparable, evaluated like any
 import contextlib
 import dataclasses
 import pathlib
+import random
 import statistics
 import traceback
 
 import jax
 
 from jaxrobust import build, console, costs, files, parallel, results, train, validation, workdirs
+from jaxrobust import config as config_lib
 from jaxrobust.data import batches
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted, StopRequest
@@ -65,13 +67,19 @@ def _status(workdir, run: Planned) -> Status:
     per_epoch = [sum(line["train_class_count"]) / line["images_per_second"] for line in training]
     seconds += sum(per_epoch)
     last = training[-1]["step"] if training and training[-1]["epoch"] == run.config.train.epochs else None
-    scored = {(record["split"], record["attack"]) for record in records if record["step"] == last}
-    wanted = {("test", attack) for attack in run.config.eval.attacks}
-    files.read_json(where / results.BEST)  # which the answers read: an error where it is damaged
-    if last is not None and wanted <= scored:
+    if last is not None and _is_scored(run.config, records, last, files.read_json(where / results.BEST)):
         return Status("done", seconds=seconds)
     failed = files.read_json(where / FAILED)
     return Status("failed", failed["error"], seconds) if failed else Status("begun", seconds=seconds)
+
+
+def _is_scored(config, records: list[dict], last: int, best: dict | None) -> bool:
+    """Whether the evaluation of the last checkpoint is over: all its weights, and the best one chosen."""
+    weights = ("raw", "averaged") if config.train.average_decay > 0 else ("raw",)
+    scored = {(record["weights"], record["split"], record["attack"]) for record in records if record["step"] == last}
+    wanted = {(name, "test", attack) for name in weights for attack in config.eval.attacks}
+    criterion = {"attack": config_lib.best_attack(config), "criterion": config.checkpoint.best}
+    return wanted <= scored and best == results.find_best(records, **criterion)
 
 
 def statuses(workdir, planned: list[Planned]) -> dict[str, Status]:
@@ -93,7 +101,9 @@ def check(planned: list[Planned], device_count: int) -> None:
 
 
 def part(planned: list[Planned], shard: str) -> list[Planned]:
-    """The runs of part i of n, "i/n", i from 1: every n-th, so that parts are alike in size and in what they hold.
+    """The runs of part i of n, "i/n", i from 1: every n-th of them shuffled, in their order.
+
+    So parts are alike in size and, but for chance, in what they hold: the levels of an axis may alternate.
 
     Raises:
         FieldError: it is no such part.
@@ -104,7 +114,9 @@ def part(planned: list[Planned], shard: str) -> list[Planned]:
         i = n = 0
     if not 1 <= i <= n:
         raise FieldError("--shard", shard, "is no part", "write i/n with i from 1 to n, for example 2/4")
-    return planned[i - 1 :: n]
+    shuffled = list(range(len(planned)))
+    random.Random(0).shuffle(shuffled)  # the same for every part
+    return [planned[position] for position in sorted(shuffled[i - 1 :: n])]
 
 
 def run_all(planned: list[Planned], workdir) -> list[str]:
