@@ -191,7 +191,7 @@ class Evaluator:
             )
             # The line comes last: where there is one, there is everything else.
             self._writer.evaluation(records[attack])
-            results.append(self._workdir, records[attack])
+            verdicts.append(records[attack])
 
         for suite in self._suites:
             prediction, shown = predictions.get("clean"), np.array(to_float(np.asarray(split.images[:EXAMPLE_IMAGES])))

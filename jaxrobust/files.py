@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 import threading
+from collections.abc import Callable
 
 from jaxrobust.errors import UserError
 
@@ -71,46 +72,87 @@ def read_records(path) -> list[dict]:
     Raises:
         UserError: another line is no JSON.
     """
-    try:
-        content = pathlib.Path(path).read_bytes()
-    except FileNotFoundError:
-        return []
-    return _records(path, content)
-
-
-def _records(path, content: bytes) -> list[dict]:
-    """The records of the whole lines."""
-    records = []
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}, line {number} is not valid JSON ({error}); mend or remove the line") from error
-    return records
+    return RecordLog(path).read()
 
 
 def append_record(path, record: dict, key: tuple[str, ...]) -> bool:
-    """Append a record as one line, unless one with equal values of the `key` fields is there.
+    """Append a record unless one with the same key is there, see `RecordLog.append`."""
+    return RecordLog(path).append(record, key)
 
-    Safe against other processes doing the same, and against having been killed in the middle: a torn last line is cut
-    off first.
 
-    Returns:
-        Whether the record was appended.
+class RecordLog:
+    """A JSON-lines file to which several processes append records.
+
+    Lines are never changed once they are complete, so each is parsed once: later calls parse only what was appended
+    since, by whichever process.
+
+    Args:
+        wanted: which records to keep in memory; `read` returns these, and no others may be appended.
     """
-    with open(path, "a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
+
+    def __init__(self, path, wanted: Callable[[dict], bool] = lambda record: True):
+        self._path, self._wanted = pathlib.Path(path), wanted
+        self._forget()
+
+    def _forget(self):
+        self._records = []  # those that are wanted
+        self._lines, self._end = 0, 0  # how many complete lines were parsed, and the byte after the last of them
+
+    def read(self) -> list[dict]:
+        """The wanted records, in order; an incomplete last line, which is being written or torn, is left out.
+
+        Raises:
+            UserError: another line is not valid JSON.
+        """
+        try:
+            with open(self._path, "rb") as file:
+                self._read_on(file)
+        except FileNotFoundError:
+            self._forget()
+        return list(self._records)
+
+    def append(self, record: dict, key: tuple[str, ...]) -> bool:
+        """Append a record as one line, unless one with equal values of the `key` fields is there.
+
+        Safe if other processes append at the same time, and if a process was killed while it wrote: an incomplete last
+        line is removed first.
+
+        Returns:
+            Whether the record was appended.
+
+        Raises:
+            UserError: a complete line is not valid JSON.
+            ValueError: the record holds nan or infinity, which JSON lacks.
+        """
+        with open(self._path, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._read_on(file)
+            identity = [record[name] for name in key]
+            if any([there.get(name) for name in key] == identity for there in self._records):
+                return False
+            file.truncate(self._end)
+            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            return True
+
+    def _read_on(self, file):
+        """Parse the complete lines that were added since the last call."""
+        if os.fstat(file.fileno()).st_size < self._end:  # another file, or an edited one
+            self._forget()
+        file.seek(self._end)
         content = file.read()
-        identity = [record[name] for name in key]
-        if any([there.get(name) for name in key] == identity for there in _records(path, content)):
-            return False
-        file.truncate(content.rfind(b"\n") + 1)
-        # allow_nan=False: NaN is no JSON, and a figure that is not defined is null.
-        file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-        return True
+        content = content[: content.rfind(b"\n") + 1]
+        added = []
+        for number, line in enumerate(content.splitlines(), start=self._lines + 1):
+            try:
+                added.append(json.loads(line))
+            except ValueError as error:
+                problem = f"{self._path}, line {number} is not valid JSON ({error})"
+                raise UserError(f"{problem}; mend or remove the line") from error
+        self._records += filter(self._wanted, added)
+        self._lines += len(added)
+        self._end += len(content)
 
 
 def imported(path):

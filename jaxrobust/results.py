@@ -13,7 +13,6 @@
 A line in results.jsonl is written after the arrays it is made of, so where there is a line there are arrays.
 """
 
-import dataclasses
 import io
 import json
 import pathlib
@@ -179,29 +178,31 @@ def add_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> 
         files.write_atomically(path, buffer.getvalue())
 
 
-@dataclasses.dataclass(frozen=True)
 class Verdicts:
     """What the files hold of one (step, weights, split)."""
 
-    workdir: pathlib.Path
-    step: int
-    weights: str
-    split: str
+    def __init__(self, workdir, step: int, weights: str, split: str):
+        self._of = pathlib.Path(workdir), step, weights, split
+        own = (step, weights, split)
+        self._log = files.RecordLog(pathlib.Path(workdir) / RESULTS, lambda record: key_of(record)[:3] == own)
 
     def records(self) -> dict[str, dict]:
-        """The lines of results.jsonl, by attack."""
-        key = (self.step, self.weights, self.split)
-        return {record["attack"]: record for record in read(self.workdir) if key_of(record)[:3] == key}
+        """The lines of results.jsonl as they are now, by attack."""
+        return {record["attack"]: record for record in self._log.read()}
+
+    def append(self, record: dict) -> bool:
+        """Append a line to results.jsonl, see `append`."""
+        return self._log.append(record, KEY)
 
     def is_finished(self, attack: str) -> bool:
-        """Whether there are the line and the predictions of an attack. Lost ones have to be made again."""
+        """Whether the line and the predictions of an attack are there. Lost predictions have to be made again."""
         return self.finished(attack) is not None
 
     def finished(self, attack: str) -> list[int] | None:
-        """The predictions under an attack, if its line is there and they are."""
+        """The predictions under an attack, if both they and its line are there."""
         if attack not in self.records():
             return None
-        prediction = read_examples(self.workdir, self.step, self.weights, self.split).get(f"{attack}_prediction")
+        prediction = read_examples(*self._of).get(f"{attack}_prediction")
         return None if prediction is None else prediction.tolist()
 
     def add(self, attack: str, labels, index, prediction) -> None:
@@ -212,7 +213,7 @@ class Verdicts:
             attack: prediction == labels,
             f"{attack}_prediction": prediction.astype(np.int32),
         }
-        add_examples(self.workdir, self.step, self.weights, self.split, arrays)
+        add_examples(*self._of, arrays)
         self._unfinished(attack).unlink(missing_ok=True)
 
     def keep_unfinished(self, attack: str, prediction, todo, **work) -> None:
@@ -226,7 +227,7 @@ class Verdicts:
         return files.read_json(self._unfinished(attack))
 
     def _unfinished(self, attack: str) -> pathlib.Path:
-        path = examples_path(self.workdir, self.step, self.weights, self.split)
+        path = examples_path(*self._of)
         return path.with_suffix(f".{attack.replace('/', '~')}.unfinished.json")
 
 
