@@ -1,9 +1,9 @@
 """Evaluation: every checkpoint, raw and averaged weights, validation and test, attack by attack, class by class."""
 
+import dataclasses
 import pathlib
 import time
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -166,65 +166,97 @@ class Evaluator:
             self._mark_best()
 
     def _evaluate_split(self, weights, weights_name, split_name, step, epoch):
+        """Score a split suite by suite, as far as it is not scored yet, and say how the weights did if that was new."""
         split, index, split_examples = self._splits[split_name]
-        title = f"epoch {epoch} {weights_name} {split_name}"
+        about = {
+            "step": step,
+            "epoch": epoch,
+            "weights": weights_name,
+            "split": split_name,
+            "split_examples": split_examples,
+        }
         verdicts = results.Verdicts(self._workdir, step, weights_name, split_name)
-        records, predictions, news = verdicts.records(), {}, False
-
-        def write(attack, work, **settings):
-            verdicts.add(attack, split.labels, index, predictions[attack])
-            if attack in records:  # its verdicts were lost
-                return
-            records[attack] = results.make_record(
-                step=step,
-                epoch=epoch,
-                weights=weights_name,
-                split=split_name,
-                split_examples=split_examples,
-                attack=attack,
-                class_names=self._class_names,
-                labels=split.labels,
-                prediction=predictions[attack],
-                clean_prediction=predictions["clean"],
-                **work,
-                **settings,
-            )
-            # The line comes last: where there is one, there is everything else.
-            self._writer.evaluation(records[attack])
-            verdicts.append(records[attack])
-
+        scoring = _Scoring(weights, about, split, index, verdicts)
         for suite in self._suites:
-            prediction, shown = predictions.get("clean"), np.array(to_float(np.asarray(split.images[:EXAMPLE_IMAGES])))
-            for attack, spec in (suite.stages or {"clean": None}).items():
-                known = hosts.decide(partial(verdicts.finished, attack))
-                if known is not None:
-                    prediction, shown = np.array(known), None  # how examples broke is not kept
-                    predictions[attack] = prediction
-                    continue
-                news = True
-                if spec is None:
-                    prediction, work = self._classify(weights, split, f"{title} {attack}")
-                else:
-                    stage = _Stage(attack, spec, f"{title} {attack}", split, index, prediction)
-                    prediction, work = self._attack(weights, stage, verdicts, shown)
-                predictions[attack] = prediction
-                if parallel.is_writer():
-                    write(attack, work.of_each(len(split)), **self._settings(spec))
-            predictions[suite.name] = prediction
-            if not hosts.decide(partial(verdicts.is_finished, suite.name)):
-                news = True
-                if parallel.is_writer():
-                    work = results.total_work([records[attack] for attack in suite.stages])
-                    write(suite.name, work, **self._settings(*suite.members))
-        if news and parallel.is_writer():
-            scored = [records[suite.name] for suite in self._suites]
-            self._writer.figures(scored, predictions, split.images, split.labels, shown)
-            console.say(_one_line(title, records, self._config.eval.attacks))
+            self._score_suite(scoring, suite)
+        if scoring.has_news and parallel.is_writer():
+            self._present(scoring)
 
-    def _settings(self, *specs) -> dict:
-        """What a result says of the attack, or the suite of several, behind it."""
+    def _score_suite(self, scoring, suite):
+        """Score the members of a suite, each on the predictions that the ones before it left, then the suite itself."""
+        scoring.shown = np.array(to_float(np.asarray(scoring.split.images[:EXAMPLE_IMAGES])))
+        prediction = scoring.predictions.get("clean")
+        for attack, spec in (suite.stages or {"clean": None}).items():
+            prediction = self._score_stage(scoring, attack, spec, prediction)
+        scoring.predictions[suite.name] = prediction
+        # A suite of one member is finished with that member, whose result has the same name.
+        if not hosts.decide(partial(scoring.verdicts.is_finished, suite.name)):
+            scoring.has_news = True
+            if parallel.is_writer():
+                records = scoring.verdicts.records()
+                work = results.total_work([records[attack] for attack in suite.stages])
+                self._write(scoring, suite.name, work, suite.members)
+
+    def _score_stage(self, scoring, attack, spec, before) -> np.ndarray:
+        """Predictions [N] under one attack of a suite: the known ones, else those that are made and written here.
+
+        Args:
+            attack: name of the result.
+            spec: what the attack does; None for the clean images.
+            before: [N] predictions under the attacks before it; None for the clean images.
+        """
+        known = hosts.decide(partial(scoring.verdicts.finished, attack))
+        if known is not None:
+            scoring.shown = scoring.shown[:0]  # the adversarial images of an earlier evaluation are not kept
+            scoring.predictions[attack] = np.array(known)
+            return scoring.predictions[attack]
+        scoring.has_news = True
+        if spec is None:
+            prediction, work = self._classify(scoring, attack)
+        else:
+            prediction, work = self._attack(scoring, attack, spec, before)
+        scoring.predictions[attack] = prediction
+        if parallel.is_writer():
+            self._write(scoring, attack, work.of_each(len(scoring.split)), () if spec is None else (spec,))
+        return prediction
+
+    def _write(self, scoring, attack, work: dict, specs):
+        """Write a result to the examples file, TensorBoard and results.jsonl.
+
+        Args:
+            work: passes, idle and seconds.
+            specs: the attack behind it, the members of a suite, or none for the clean images.
+        """
+        labels, prediction = scoring.split.labels, scoring.predictions[attack]
+        scoring.verdicts.add(attack, labels, scoring.index, prediction)
+        if attack in scoring.verdicts.records():  # only its verdicts were lost
+            return
+        record = results.make_record(
+            **scoring.about,
+            attack=attack,
+            class_names=self._class_names,
+            labels=labels,
+            prediction=prediction,
+            clean_prediction=scoring.predictions["clean"],
+            **work,
+            **self._settings(specs),
+        )
+        self._writer.evaluation(record)
+        # The line comes last: where there is one, there is everything else.
+        scoring.verdicts.append(record)
+
+    def _present(self, scoring):
+        """Draw the figures of a split that is scored, and say its accuracies in one line."""
+        records, split = scoring.verdicts.records(), scoring.split
+        scored = [records[suite.name] for suite in self._suites]
+        shown = scoring.shown if len(scoring.shown) else None
+        self._writer.figures(scored, scoring.predictions, split.images, split.labels, shown)
+        console.say(_one_line(scoring.title, records, self._config.eval.attacks))
+
+    def _settings(self, specs) -> dict:
+        """What a result says of the attack, or the several ones of a suite, behind it."""
         settings = dict.fromkeys(("norm", "eps", "step_size", "steps", "restarts", "targets", "loss"))
-        if specs == (None,):
+        if not specs:  # clean
             return settings
         radius, classes = config_lib.radius(self._config), len(self._class_names)
         settings |= {"norm": self._config.threat.norm, "eps": radius}
@@ -240,61 +272,64 @@ class Evaluator:
             "loss": spec.loss(classes),
         }
 
-    def _classify(self, weights, split, title) -> tuple[np.ndarray, Work]:
+    def _classify(self, scoring, attack) -> tuple[np.ndarray, Work]:
         """Predictions [N] for the images as they are."""
+        split, title = scoring.split, f"{scoring.title} {attack}"
         started, prediction = time.monotonic(), np.zeros(len(split), np.int64)
         with console.progress(title, len(split), "images") as advance:
             for ids, mine, images in blocks.each(split, np.arange(len(split)), self._config.eval.batch_size):
-                blocks.merge(prediction, mine, self._judge(weights, images, title))
+                blocks.merge(prediction, mine, self._judge(scoring.weights, images, title))
                 advance(len(ids))
                 self._check_stop(title)
         return prediction, Work(passes=len(split), seconds=time.monotonic() - started)
 
-    def _attack(self, weights, stage, verdicts, shown) -> tuple[np.ndarray, Work]:
-        """Predictions [N] under an attack on those that are classified correctly before it.
+    def _attack(self, scoring, attack, spec, before) -> tuple[np.ndarray, Work]:
+        """Predictions [N] under an attack on the examples that are classified correctly before it.
+
+        Those of complete blocks are kept until the attack is over, so that an interrupted attack continues. Replaces
+        the images in `scoring.shown` by adversarial ones.
 
         Args:
-            verdicts: where those of whole blocks are kept until the attack is over.
-            shown: [n, H, W, C] the first images, to be replaced by what they become; None if nobody looks.
+            attack, spec, before: as of `_score_stage`.
 
         Raises:
             Interrupted: the stop is set.
         """
-        split, attacker = stage.split, self._attackers[stage.spec]
-        alive = np.flatnonzero(stage.before == split.labels)
-        prediction, todo, work = stage.before.copy(), alive, Work()
-        if saved := hosts.decide(lambda: verdicts.unfinished(stage.attack)):
+        split, verdicts, shown, attacker = scoring.split, scoring.verdicts, scoring.shown, self._attackers[spec]
+        title = f"{scoring.title} {attack}"
+        alive = np.flatnonzero(before == split.labels)
+        prediction, todo, work = before.copy(), alive, Work()
+        if saved := hosts.decide(lambda: verdicts.unfinished(attack)):
             prediction, todo, work = np.array(saved["prediction"]), np.array(saved["todo"]), Work(**saved["work"])
-            shown = None
-        with console.progress(stage.title, len(alive), "images", len(alive) - len(todo)) as advance:
+            shown = shown[:0]
+        with console.progress(title, len(alive), "images", len(alive) - len(todo)) as advance:
 
             def parts_done(parts):
                 advance(parts / attacker.parts)
-                self._check_stop(stage.title)
+                self._check_stop(title)
 
             for block, mine, images in blocks.each(split, todo, self._config.eval.batch_size, attacker.passes):
                 started = time.monotonic()
                 outcome = attacker(
-                    weights,
+                    scoring.weights,
                     images,
                     split.labels[mine],
-                    stage.index[mine],
+                    scoring.index[mine],
                     np.full(len(mine), config_lib.radius(self._config)),
-                    title=stage.title,
-                    keep=0 if shown is None else int((mine < len(shown)).sum()),
+                    title=title,
+                    keep=int((mine < len(shown)).sum()),
                     advance=parts_done,
                 )
-                if shown is not None:
-                    shown[mine[: len(outcome.adversarial)]] = outcome.adversarial
+                shown[mine[: len(outcome.adversarial)]] = outcome.adversarial
                 blocks.merge(prediction, mine, outcome.prediction)
-                # A model that is no number has not classified the image. A result names a class all the same.
+                # NaN logits (-1) count as misclassified; the result needs a class, so it gets a wrong one.
                 lost = prediction == -1
                 prediction[lost] = (split.labels[lost] + 1) % len(self._class_names)
                 passes, idle = np.sum(hosts.gather([outcome.passes, outcome.idle]), axis=0).tolist()
                 work += Work(passes, idle, time.monotonic() - started)
                 todo = todo[len(block) :]
                 if len(todo) and parallel.is_writer():
-                    verdicts.keep_unfinished(stage.attack, prediction, todo, **work._asdict())
+                    verdicts.keep_unfinished(attack, prediction, todo, **work._asdict())
         return prediction, work
 
     def _check_stop(self, title):
@@ -314,23 +349,35 @@ class Evaluator:
             files.write_atomically(self._workdir / results.BEST, files.to_json(best))
 
 
-class _Stage(NamedTuple):
-    """An attack on what the ones before it left.
+@dataclasses.dataclass
+class _Scoring:
+    """The scoring of one split with given weights, as far as it has come.
 
     Attributes:
-        attack: name of its result.
-        spec: what it does.
-        title: for messages.
+        weights: on the devices.
+        about: step, epoch, weights ("raw" or "averaged"), split and split_examples, as in a result.
+        split: the examples.
         index: [N] of each example in the whole split. Random numbers go by it, so a subset gives the same verdicts.
-        before: [N] predictions before it.
+        verdicts: what the files hold of it.
+        predictions: [N] under each attack so far, by the name of its result.
+        shown: [n, H, W, C] the first images, as the attacks of the current suite have changed them; n = 0 where that is
+            not known, because an attack was over before.
+        has_news: whether anything was not scored before.
     """
 
-    attack: str
-    spec: suites.AttackSpec
-    title: str
+    weights: object
+    about: dict
     split: data.Split
     index: np.ndarray
-    before: np.ndarray
+    verdicts: results.Verdicts
+    predictions: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    shown: np.ndarray = dataclasses.field(init=False)
+    has_news: bool = False
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return f"epoch {self.about['epoch']} {self.about['weights']} {self.about['split']}"
 
 
 def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool = False) -> None:
