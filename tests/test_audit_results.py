@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxrobust import audit_results, files
+from jaxrobust import files
+from jaxrobust.audit import results as audit_results
 from jaxrobust.pages import audit as report_audit
 
 ABOUT = {"step": 7, "epoch": 2, "weights": "raw", "split": "test", "norm": "linf", "eps": 0.2}

@@ -25,9 +25,10 @@ import zlib
 
 import numpy as np
 
-from jaxrobust import classwise, console, files, findings
+from jaxrobust import classwise, console, files
 from jaxrobust.attacks import masking
 from jaxrobust.attacks.masking import Probes
+from jaxrobust.audit import findings
 from jaxrobust.classwise import curve, focus, matrix
 from jaxrobust.classwise.intervals import wilson_interval
 

@@ -22,7 +22,6 @@ import jax
 import numpy as np
 
 from jaxrobust import (
-    audit_results,
     blocks,
     build,
     console,
@@ -38,6 +37,7 @@ from jaxrobust import (
 )
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import masking, suites
+from jaxrobust.audit import results as audit_results
 from jaxrobust.data import randomness, splits
 from jaxrobust.errors import UserError
 from jaxrobust.interruption import Interrupted, StopRequest
@@ -143,6 +143,7 @@ class Auditor:
         self._radius = config_lib.radius(config)
         self._radii = config_lib.audit_radii(config)
         self._targets = config_lib.audit_targets(config, dataset.num_classes)
+        self._attackers = {}  # (attack, whether it goes towards a class) -> Attacker
 
     def run(self, weights: Callable) -> dict:
         """Do what is not done yet; the content of audit.json.
@@ -351,19 +352,7 @@ class Auditor:
 
     def _attack_suite(self, part: _Part) -> Callable:
         """The worst case over the suite's members: each attacks what those before it left."""
-        config, classes, mesh = self._config, self._num_classes, self._mesh
-        key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)  # as in an evaluation, for the same verdicts
-        attackers = [
-            worst_case.Attacker(
-                build.attack(config, classes, spec, part.towards),
-                partial(build.attack_steps, config, classes, mesh, spec, towards=part.towards),
-                mesh,
-                config.eval.batch_size,
-                key,
-                towards=part.towards,
-            )
-            for spec in part.suite.members
-        ]
+        attackers = [self._attacker(spec, part.towards) for spec in part.suite.members]
         parts = sum(attacker.parts for attacker in attackers)
         spared = parts - np.cumsum([attacker.parts for attacker in attackers])  # by those broken by each
 
@@ -392,6 +381,21 @@ class Auditor:
             return success, costs.tolist()
 
         return attack
+
+    def _attacker(self, spec, towards: bool) -> worst_case.Attacker:
+        """Made once for equal attacks, at whatever radius: its programs are long to trace and to compile."""
+        config, classes, mesh = self._config, self._num_classes, self._mesh
+        attack = build.attack(config, classes, spec, towards)
+        if (attack, towards) not in self._attackers:
+            self._attackers[attack, towards] = worst_case.Attacker(
+                attack,
+                partial(build.attack_steps, config, classes, mesh, spec, towards=towards),
+                mesh,
+                config.eval.batch_size,
+                jax.random.fold_in(jax.random.key(config.eval.seed), 2),  # as in an evaluation, for the same verdicts
+                towards=towards,
+            )
+        return self._attackers[attack, towards]
 
     def _validation(self) -> dict | None:
         """The validation record of the strongest attack on this checkpoint; None without, or if validation is audited.
