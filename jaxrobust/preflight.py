@@ -21,9 +21,9 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from jaxrobust import build, command_line, console, costs, files, models, parallel, preflight_tables, validation
+from jaxrobust import build, command_line, console, files, models, parallel, validation
 from jaxrobust.attacks import suites
-from jaxrobust.compiled import hlo, machines
+from jaxrobust.compiled import costs, hlo, machines, preflight_tables
 from jaxrobust.data import batches
 from jaxrobust.errors import UserError
 

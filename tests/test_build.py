@@ -6,8 +6,9 @@ import jax
 import pytest
 import tiny_config
 
-from jaxrobust import build, costs, data, parallel
+from jaxrobust import build, data, parallel
 from jaxrobust.attacks import suites
+from jaxrobust.compiled import costs
 
 
 @pytest.fixture
