@@ -1,4 +1,4 @@
-"""Files that are never half written: whole-file replacement, and lines appended to a log of JSON records."""
+"""Files that are never left half written: atomic replacement, and a log of JSON records, one a line."""
 
 import contextlib
 import fcntl
@@ -14,10 +14,10 @@ from jaxrobust.errors import UserError
 
 
 def write_atomically(path, content: bytes | str) -> None:
-    """Replace `path` by a file with that content; a reader sees the old file or the new one."""
+    """Replace `path` by a file with that content; a reader sees either the old file or the new one."""
     path = pathlib.Path(path)
     data = content.encode() if isinstance(content, str) else content
-    # Unlike mkstemp, open() gives the permissions that the user's umask says.
+    # open() sets the permissions of the user's umask, mkstemp would not.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with open(temporary, "wb") as file:
@@ -28,7 +28,7 @@ def write_atomically(path, content: bytes | str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    # The new name is on disk only when the folder is.
+    # The rename is durable only once the folder is synced.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -38,14 +38,14 @@ def write_atomically(path, content: bytes | str) -> None:
 
 @contextlib.contextmanager
 def locked(path, *, wait: bool = True):
-    """Keep other processes that do the same out; the lock ends with the context, or with the process.
+    """Hold an exclusive lock on `path`. It is released when the context, or the process, ends.
 
     Args:
-        path: a file for this purpose alone, made where there is none.
-        wait: for the other process to be done.
+        path: a file used for nothing else; created if missing.
+        wait: until another process releases the lock.
 
     Raises:
-        BlockingIOError: another process has the lock, and `wait` is false.
+        BlockingIOError: another process holds the lock, and `wait` is false.
     """
     with open(path, "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,30 +53,26 @@ def locked(path, *, wait: bool = True):
 
 
 def read_json(path):
-    """The JSON file's content, or None where there is no file.
+    """The content of a JSON file, or None if there is no file.
 
     Raises:
-        UserError: the file is no JSON.
+        UserError: the file is not valid JSON.
     """
     try:
         return json.loads(pathlib.Path(path).read_text())
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); mend or remove it") from error
+        raise UserError(f"{path} is not valid JSON ({error}); repair or remove it") from error
 
 
 def read_records(path) -> list[dict]:
-    """The records of a JSON-lines file, in order; an incomplete last line, being written or torn, is left out.
-
-    Raises:
-        UserError: another line is no JSON.
-    """
+    """The records of a JSON-lines file, see `RecordLog.read`."""
     return RecordLog(path).read()
 
 
 def append_record(path, record: dict, key: tuple[str, ...]) -> bool:
-    """Append a record unless one with the same key is there, see `RecordLog.append`."""
+    """Append a record unless one with the same key exists, see `RecordLog.append`."""
     return RecordLog(path).append(record, key)
 
 
@@ -99,7 +95,7 @@ class RecordLog:
         self._lines, self._end = 0, 0  # how many complete lines were parsed, and the byte after the last of them
 
     def read(self) -> list[dict]:
-        """The wanted records, in order; an incomplete last line, which is being written or torn, is left out.
+        """The wanted records, in order. An incomplete last line is left out: another process may be writing it.
 
         Raises:
             UserError: another line is not valid JSON.
@@ -112,7 +108,7 @@ class RecordLog:
         return list(self._records)
 
     def append(self, record: dict, key: tuple[str, ...]) -> bool:
-        """Append a record as one line, unless one with equal values of the `key` fields is there.
+        """Append a record as one line, unless a record with equal values in the `key` fields exists.
 
         Safe if other processes append at the same time, and if a process was killed while it wrote: an incomplete last
         line is removed first.
@@ -122,7 +118,7 @@ class RecordLog:
 
         Raises:
             UserError: a complete line is not valid JSON.
-            ValueError: the record holds nan or infinity, which JSON lacks.
+            ValueError: the record holds nan or infinity, which JSON does not have.
         """
         with open(self._path, "a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -138,7 +134,7 @@ class RecordLog:
 
     def _read_on(self, file):
         """Parse the complete lines that were added since the last call."""
-        if os.fstat(file.fileno()).st_size < self._end:  # another file, or an edited one
+        if os.fstat(file.fileno()).st_size < self._end:  # the file was replaced or edited
             self._forget()
         file.seek(self._end)
         content = file.read()
@@ -149,14 +145,14 @@ class RecordLog:
                 added.append(json.loads(line))
             except ValueError as error:
                 problem = f"{self._path}, line {number} is not valid JSON ({error})"
-                raise UserError(f"{problem}; mend or remove the line") from error
+                raise UserError(f"{problem}; repair or remove the line") from error
         self._records += filter(self._wanted, added)
         self._lines += len(added)
         self._end += len(content)
 
 
 def imported(path):
-    """The module that a Python file is, wherever it lies; whatever its code raises is raised."""
+    """Import a Python file from any folder. Exceptions of its code are passed on."""
     spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -164,12 +160,12 @@ def imported(path):
 
 
 def user_cache() -> pathlib.Path:
-    """The folder for what can be made again, shared by all runs of this user."""
+    """The cache folder of this user, shared by all runs; everything in it can be recreated."""
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "jaxrobust"
 
 
 def nullable(value):
-    """JSON data without nan and infinity, which JSON has not: a figure that is not defined is null."""
+    """JSON data with None for nan and infinity, which JSON does not have: undefined figures become null."""
     if isinstance(value, dict):
         return {name: nullable(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -178,7 +174,7 @@ def nullable(value):
 
 
 def to_json(value) -> str:
-    """As the project's JSON files are written."""
+    """JSON text in the format of the project's files."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
