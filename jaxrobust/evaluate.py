@@ -307,7 +307,7 @@ class Evaluator:
         prediction, todo, work = before.copy(), alive, Work()
         if saved := hosts.decide(lambda: verdicts.unfinished(attack)):
             prediction, todo, work = np.array(saved["prediction"]), np.array(saved["todo"]), Work(**saved["work"])
-            shown = shown[:0]
+            shown = scoring.shown = shown[:0]  # the adversarial images of earlier blocks are not saved
         with console.progress(title, len(alive), "images", len(alive) - len(todo)) as advance:
 
             def parts_done(parts):
