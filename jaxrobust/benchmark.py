@@ -27,7 +27,6 @@ from jaxrobust import (
     cluster,
     command_line,
     console,
-    costs,
     data,
     feeds,
     files,
@@ -39,7 +38,7 @@ from jaxrobust import (
 )
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
-from jaxrobust.compiled import hlo, machines, measuring
+from jaxrobust.compiled import costs, hlo, machines, measuring
 from jaxrobust.data import batches
 from jaxrobust.errors import UserError
 

@@ -1,7 +1,7 @@
-"""Examples in blocks: how a long work over a split is divided over time and over processes.
+"""Splits evaluation into blocks, shared among processes.
 
 for block, mine, images in each(split, ids, batch_size):
-    merge(everything, mine, found)      # what each process has found for its part
+    merge(everything, mine, found)      # combine the results of all processes
 """
 
 import jax
@@ -10,20 +10,19 @@ import numpy as np
 from jaxrobust import hosts
 from jaxrobust.data import streaming
 
-# Examples are attacked, and their verdicts kept, in blocks of so many batches, of fewer in a long attack, if the states
-# of their attack, some six images of float32 each, take no more than this.
+# Batches per block; after each block the verdicts are saved, so a long attack has shorter blocks.
 BATCHES, LONG_BATCHES = 8, 2
-LONG = 1000  # forward passes for an example that withstands
-BYTES = 2**30
+LONG = 1000  # an attack is long if a robust example takes at least this many forward passes
+BYTES = 2**30  # at most, for the attack states of a block: about six float32 images per example
 
 
 def each(split, ids, batch_size: int, passes: float = 0.0):
-    """The examples `ids` of a split in blocks: (ids of the block, this process's part of them, their images).
+    """The examples `ids` of a split in blocks: (ids of the block, ids of this process's part, images of that part).
 
     Images are decoded one block ahead.
 
     Args:
-        passes: that the attack takes for an example that withstands.
+        passes: forward passes that the attack takes for an example that stays correct.
     """
     bytes_of_one = 6 * 4 * int(np.prod(split.images.shape[1:]))
     most = BATCHES if passes < LONG else LONG_BATCHES
@@ -39,7 +38,7 @@ def each(split, ids, batch_size: int, passes: float = 0.0):
 
 
 def merge(everything, mine, found) -> None:
-    """Put what all processes have found, each for its own examples, into the array [N, ...] of all."""
+    """Write the results `found` of every process, for its examples `mine`, into the array `everything` [N, ...]."""
     for ids, values in hosts.gather([np.asarray(mine).tolist(), np.asarray(found).tolist()]):
         if ids:
             everything[ids] = values

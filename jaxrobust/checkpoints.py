@@ -1,12 +1,12 @@
-"""Checkpoints of the train state: written by orbax in the background, whole or not at all.
+"""Checkpoints of the train state, written atomically by orbax in the background.
 
 A checkpoint is a folder `checkpoints/<step>`. Orbax renames it into place once it is complete, so a folder of that name
-is whole unless a disk or a person damaged it later. Against that, each checkpoint holds a checksum of its arrays, which
+is complete unless it was damaged later. To detect damage, each checkpoint holds a checksum of its arrays, which
 `restore` compares.
 
-Every process holds the whole state, so process 0 writes it alone, and each reads it by itself: nobody can be left
-waiting for a process that is gone, and a run goes on with any number of processes and devices. What is there, and
-whether it can be read, all processes agree on; they call everything but `save` and `wait` together.
+Every process holds the whole state. Process 0 alone writes it, and each process reads it by itself. So no process waits
+for another one that has ended, and a run can continue with any number of processes and devices. All processes agree on
+which checkpoints exist and can be read, so they must call everything except `save` and `wait` together.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ DAMAGED = "damaged_checkpoints"
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
+    """A checkpoint that cannot be read, or whose arrays differ from those that were saved."""
 
 
 @dataclasses.dataclass
 class _Preserve:
-    """Orbax preservation policy: what `choose(steps)` returns of all steps, and the newest in any case."""
+    """Orbax preservation policy: keep the steps that `choose(steps)` returns, and always the newest."""
 
     choose: Callable
 
@@ -47,8 +47,8 @@ class Checkpoints:
 
     Args:
         workdir: the run's folder.
-        preserve: steps of all checkpoints, rising -> those to keep. Called at every save.
-        read_only: for a process that looks on while another one trains.
+        preserve: ascending steps of all checkpoints -> those to keep. Called at every save.
+        read_only: for a process that only reads while another one trains.
     """
 
     def __init__(self, workdir, *, preserve: Callable = lambda steps: steps, read_only: bool = False):
@@ -71,13 +71,13 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self):
-        # A reader may come before the first checkpoint.
+        # A reader may start before the first checkpoint exists.
         if self._read_only and not self._folder.is_dir():
             return None
         return ocp.CheckpointManager(self._folder, options=self._options)
 
     def steps(self) -> list[int]:
-        """Steps of all whole checkpoints, as they are on disk now, rising."""
+        """Steps of all complete checkpoints that are on disk now, ascending."""
         return hosts.decide(self._steps)
 
     def _steps(self):
@@ -93,10 +93,10 @@ class Checkpoints:
         return self._manager is not None
 
     def save(self, step: int, state) -> None:
-        """Start saving in the background; does nothing if the step is there. The state may be changed at once."""
+        """Start saving in the background; does nothing if the step exists. The state may then be changed."""
         if self._read_only or step in self._manager.all_steps():
             return
-        # A copy, since orbax writes it later, when the devices may have reused the memory.
+        # Copied because orbax writes later, when the devices may have reused the memory.
         state = jax.tree.map(np.array, state)
         self._manager.save(
             step,
@@ -106,7 +106,7 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Return when every checkpoint that was begun is whole."""
+        """Wait until all checkpoints that were started are complete."""
         if not self._read_only:
             self._manager.wait_until_finished()
 
@@ -114,8 +114,9 @@ class Checkpoints:
         """The state saved at `step`, with the structure, shapes and devices of `like`.
 
         Raises:
-            DamagedCheckpoint: process 0 cannot read it, or finds another checksum.
-            UserError: only some other process cannot, for as long as a network file system may take to show it.
+            DamagedCheckpoint: process 0 cannot read it, or its checksum differs.
+            UserError: process 0 can read it and another process cannot, even after the time that a network file system
+                may need to show new files.
         """
         title = f"checkpoint {self._folder / str(step)}"
         until = time.monotonic() + hosts.SHARED_SECONDS
@@ -135,7 +136,7 @@ class Checkpoints:
             time.sleep(1)
 
     def _read(self, step, like):
-        """(the arrays in this process's memory, None), or (None, what is wrong with them)."""
+        """(arrays in the memory of this process, None), or (None, error message)."""
         arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         try:
             if not self._is_open():
@@ -146,18 +147,19 @@ class Checkpoints:
             )
             if checksum(saved.state) != saved.checksum["crc32"]:
                 return None, "is damaged: its checksum differs"
-        except Exception as error:  # orbax and tensorstore raise many kinds for a file that is cut, missing or altered
+        except Exception as error:  # orbax and tensorstore raise many types for truncated, missing or altered files
             reason = " ".join(str(error).split("See full TensorStore details")[0].split())[:200]
             return None, f"cannot be read: {reason}"
         return saved.state, None
 
     def restore_latest(self, like):
-        """The newest checkpoint that can be restored; None where there is no checkpoint at all.
+        """The newest checkpoint that can be restored; None if there is no checkpoint at all.
 
-        Newer ones that cannot are reported and moved to a folder of their own, so that their steps can be saved again.
+        Newer ones that cannot be restored are reported and moved to another folder, so that their steps can be saved
+        again.
 
         Raises:
-            UserError: there are checkpoints and none can be restored. That is hardly damage, so nothing is moved.
+            UserError: there are checkpoints and none can be restored. Damage to all is unlikely, so nothing is moved.
         """
         damaged = {}
         for step in reversed(self.steps()):
@@ -174,12 +176,12 @@ class Checkpoints:
         if damaged:
             raise UserError(
                 f"workdir = {str(self._workdir)!r}: none of its {len(damaged)} checkpoints can be restored "
-                f"({next(iter(damaged.values()))}); restore the files, or give another --workdir to start anew"
+                f"({next(iter(damaged.values()))}); restore the files, or give another --workdir to train anew"
             )
         return None
 
     def _set_aside(self, step: int) -> None:
-        """Move a checkpoint out of the way."""
+        """Move a checkpoint to the folder of damaged ones."""
         target = self._workdir / DAMAGED / str(step)
         target.parent.mkdir(exist_ok=True)
         count = 0
@@ -191,13 +193,13 @@ class Checkpoints:
         self._manager = self._open()
 
     def close(self) -> None:
-        """Finish what was begun."""
+        """Complete all saves that were started, and close."""
         if self._manager is not None:
             self._manager.close()
 
 
 def checksum(state) -> int:
-    """CRC-32 over the bytes of all arrays, in the order of the tree."""
+    """CRC-32 over the bytes of all arrays, in tree order."""
     crc = 0
     for leaf in jax.tree.leaves(jax.device_get(state)):
         crc = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8), crc)

@@ -1,9 +1,9 @@
-"""Evaluation: every checkpoint, raw and averaged weights, validation and test, attack by attack, class by class."""
+"""Evaluation of checkpoints: raw and averaged weights, on validation and test, per attack and per class."""
 
+import dataclasses
 import pathlib
 import time
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from jaxrobust.worst_case import Work
 from jaxrobust.writers import Writer
 
 EXAMPLE_IMAGES = 8
-# What an evaluation of a finished or running training may set otherwise than the training did.
+# Fields that an evaluation may set differently from the training.
 OWN_FIELDS = (
     "data.data_dir",
     "eval.attacks",
@@ -34,23 +34,23 @@ FOLLOW_SECONDS = 10
 
 
 class Evaluator:
-    """Scores train states and writes what comes out: results.jsonl, examples, TensorBoard, best.json.
+    """Scores train states and writes results.jsonl, the examples files, TensorBoard and best.json.
 
-    What has been written is never computed again, so an evaluation that was interrupted continues. Of several processes
-    all attack, each its share of a batch; process 0 knows what is missing, and writes.
+    Results that are written are never computed again, so an interrupted evaluation continues. With several processes
+    each attacks its share of a batch; process 0 decides what is missing, and writes.
 
     Args:
         config: of the evaluation.
-        workdir: the run's folder. Its config.json says by which attack and score the best checkpoint is chosen.
+        workdir: the run's folder. Its config.json defines by which attack and score the best checkpoint is chosen.
         dataset: with the splits to score.
         writer: TensorBoard.
-        stop: checked between batches; when it is set, `Interrupted` is raised.
+        stop: tested between batches; once it is set, `Interrupted` is raised.
     """
 
     def __init__(self, config, workdir, dataset: data.DataSet, mesh, writer: Writer, stop: StopRequest):
         self._config, self._workdir, self._mesh = config, pathlib.Path(workdir), mesh
         self._writer, self._stop = writer, stop
-        self._unreadable = set()  # steps of damaged checkpoints, reported once
+        self._unreadable = set()  # steps of damaged checkpoints, each reported once
         self._class_names = dataset.class_names
         self._splits = {}  # name -> (the examples to score, their indices in the whole split, its size)
         for name, split in (("validation", dataset.validation), ("test", dataset.test)):
@@ -61,15 +61,15 @@ class Evaluator:
         if not self._splits and (len(dataset.validation) or len(dataset.test)):
             chosen = tuple(config.eval.splits)
             raise FieldError(
-                "eval.splits", chosen, "the run has no such images", "name the other of validation and test"
+                "eval.splits", chosen, "the run has no such images", "give the other of validation and test"
             )
-        # Clean predictions are part of every verdict, so they come first whether or not they are asked for.
+        # All attacks need the clean predictions, so these come first even if they are not requested.
         self._suites = [
             suites.parse(name, config.threat.norm) for name in dict.fromkeys(("clean", *config.eval.attacks))
         ]
         size, classes = config.eval.batch_size, dataset.num_classes
         self._judge = worst_case.Judge(build.judge_step(config, classes, mesh), mesh, size)
-        key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)  # 0 and 1 are the training's
+        key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)  # 0 and 1 are used by the training
         self._attackers = {
             spec: worst_case.Attacker(
                 build.attack(config, classes, spec),
@@ -83,24 +83,24 @@ class Evaluator:
         }
 
     def wanted(self, step: int, last_step: int, averaged: bool) -> list[str]:
-        """Which weights of a checkpoint, "raw" or "averaged", are to be scored, by `eval.checkpoints`.
+        """Which weights of a checkpoint, "raw" or "averaged", `eval.checkpoints` selects for scoring.
 
         Args:
-            last_step: of the last checkpoint there is.
-            averaged: whether there are averaged weights.
+            last_step: step of the last checkpoint.
+            averaged: whether the state has averaged weights.
         """
         choice = self._config.eval.checkpoints
         if choice == "best":
             best = hosts.decide(lambda: files.read_json(self._workdir / results.BEST))
             if best is None:
-                remedy = "a validation split chooses it; use all or last"
-                raise FieldError("eval.checkpoints", choice, "no checkpoint has been chosen as the best", remedy)
+                remedy = "choosing it needs a validation split; use all or last"
+                raise FieldError("eval.checkpoints", choice, "no best checkpoint has been chosen", remedy)
             return [best["weights"]] if step == best["step"] else []
         names = ["raw", "averaged"] if averaged else ["raw"]
         return names if choice == "all" or step == last_step else []
 
     def is_done(self, step: int, names: list[str]) -> bool:
-        """Whether every result of these weights of the checkpoint is written."""
+        """Whether all results for these weights of the checkpoint are written."""
         return hosts.decide(lambda: self._is_done(step, names))
 
     def _is_done(self, step, names):
@@ -114,16 +114,22 @@ class Evaluator:
         )
 
     def is_finite(self, weights, split: data.Split) -> bool:
-        """Whether the logits of the first images of a split are finite numbers."""
+        """Whether the logits of the first images of a split are finite."""
         return self._judge.is_finite(weights, np.asarray(split.images[: self._config.eval.batch_size]))
 
     def evaluate_missing(self, checkpoints, like: TrainState, steps_per_epoch: int, due) -> int | None:
-        """Score the checkpoints of epochs that are `due` and not scored; the last such epoch, None without any.
+        """Score the checkpoints of `due` epochs as far as they are not scored yet.
 
-        A checkpoint in the middle of an epoch, saved because the run was asked to stop, is none of them.
+        Checkpoints in the middle of an epoch, saved because the run was asked to stop, are skipped.
+
+        Args:
+            due: epoch -> whether its checkpoint is to be scored.
+
+        Returns:
+            The last due epoch with a readable checkpoint; None if there is none.
         """
         last = None
-        self._unreadable &= set(checkpoints.steps())  # a training puts another in its place
+        self._unreadable &= set(checkpoints.steps())  # the training may have replaced them
         steps = [step for step in checkpoints.steps() if step % steps_per_epoch == 0 and due(step // steps_per_epoch)]
         for step in steps:
             if step in self._unreadable:
@@ -134,7 +140,7 @@ class Evaluator:
                 try:
                     state = checkpoints.restore(step, like)
                 except checkpoints_lib.DamagedCheckpoint as error:
-                    # Or else the training has just deleted it.
+                    # Otherwise the training has just deleted it.
                     if step in checkpoints.steps():
                         self._unreadable.add(step)
                         if parallel.is_writer():
@@ -145,18 +151,18 @@ class Evaluator:
         return last
 
     def check_readable(self, step: int) -> None:
-        """Raises UserError if the checkpoint of `step` is there and cannot be read, so that waiting is in vain."""
+        """Raise UserError if the checkpoint of `step` exists and cannot be read, so that waiting for it is useless."""
         if step in self._unreadable:
             raise UserError(
                 f"workdir = {str(self._workdir)!r}: its last checkpoint, of step {step}, cannot be read; "
-                "train again with the same command, which replaces it"
+                "run the training command again, which replaces it"
             )
 
     def evaluate(self, state: TrainState, step: int, epoch: int, names=("raw", "averaged")) -> None:
-        """Score a state, as far as it is not scored yet, and say how it did.
+        """Score a state as far as it is not scored yet, and print a summary.
 
         Args:
-            names: which of its weights.
+            names: the weights to score.
         """
         for name, weights in (("raw", state.weights), ("averaged", state.averaged)):
             if weights is not None and name in names:
@@ -166,65 +172,97 @@ class Evaluator:
             self._mark_best()
 
     def _evaluate_split(self, weights, weights_name, split_name, step, epoch):
+        """Score a split suite by suite, as far as it is not scored yet, and report it if anything was new."""
         split, index, split_examples = self._splits[split_name]
-        title = f"epoch {epoch} {weights_name} {split_name}"
+        about = {
+            "step": step,
+            "epoch": epoch,
+            "weights": weights_name,
+            "split": split_name,
+            "split_examples": split_examples,
+        }
         verdicts = results.Verdicts(self._workdir, step, weights_name, split_name)
-        records, predictions, news = verdicts.records(), {}, False
-
-        def write(attack, work, **settings):
-            verdicts.add(attack, split.labels, index, predictions[attack])
-            if attack in records:  # its verdicts were lost
-                return
-            records[attack] = results.make_record(
-                step=step,
-                epoch=epoch,
-                weights=weights_name,
-                split=split_name,
-                split_examples=split_examples,
-                attack=attack,
-                class_names=self._class_names,
-                labels=split.labels,
-                prediction=predictions[attack],
-                clean_prediction=predictions["clean"],
-                **work,
-                **settings,
-            )
-            # The line comes last: where there is one, there is everything else.
-            self._writer.evaluation(records[attack])
-            results.append(self._workdir, records[attack])
-
+        scoring = _Scoring(weights, about, split, index, verdicts)
         for suite in self._suites:
-            prediction, shown = predictions.get("clean"), np.array(to_float(np.asarray(split.images[:EXAMPLE_IMAGES])))
-            for attack, spec in (suite.stages or {"clean": None}).items():
-                known = hosts.decide(partial(verdicts.finished, attack))
-                if known is not None:
-                    prediction, shown = np.array(known), None  # how examples broke is not kept
-                    predictions[attack] = prediction
-                    continue
-                news = True
-                if spec is None:
-                    prediction, work = self._classify(weights, split, f"{title} {attack}")
-                else:
-                    stage = _Stage(attack, spec, f"{title} {attack}", split, index, prediction)
-                    prediction, work = self._attack(weights, stage, verdicts, shown)
-                predictions[attack] = prediction
-                if parallel.is_writer():
-                    write(attack, work.of_each(len(split)), **self._settings(spec))
-            predictions[suite.name] = prediction
-            if not hosts.decide(partial(verdicts.is_finished, suite.name)):
-                news = True
-                if parallel.is_writer():
-                    work = results.total_work([records[attack] for attack in suite.stages])
-                    write(suite.name, work, **self._settings(*suite.members))
-        if news and parallel.is_writer():
-            scored = [records[suite.name] for suite in self._suites]
-            self._writer.figures(scored, predictions, split.images, split.labels, shown)
-            console.say(_one_line(title, records, self._config.eval.attacks))
+            self._score_suite(scoring, suite)
+        if scoring.has_news and parallel.is_writer():
+            self._present(scoring)
 
-    def _settings(self, *specs) -> dict:
-        """What a result says of the attack, or the suite of several, behind it."""
+    def _score_suite(self, scoring, suite):
+        """Score the members of a suite, each starting from the predictions of the one before, then the suite itself."""
+        scoring.shown = np.array(to_float(np.asarray(scoring.split.images[:EXAMPLE_IMAGES])))
+        prediction = scoring.predictions.get("clean")
+        for attack, spec in (suite.stages or {"clean": None}).items():
+            prediction = self._score_stage(scoring, attack, spec, prediction)
+        scoring.predictions[suite.name] = prediction
+        # A suite of one member is finished with that member, whose result has the same name.
+        if not hosts.decide(partial(scoring.verdicts.is_finished, suite.name)):
+            scoring.has_news = True
+            if parallel.is_writer():
+                records = scoring.verdicts.records()
+                work = results.total_work([records[attack] for attack in suite.stages])
+                self._write(scoring, suite.name, work, suite.members)
+
+    def _score_stage(self, scoring, attack, spec, before) -> np.ndarray:
+        """Predictions [N] under one attack of a suite; computed and written if they are not known yet.
+
+        Args:
+            attack: name of the result.
+            spec: what the attack does; None for the clean images.
+            before: [N] predictions under the attacks before it; None for the clean images.
+        """
+        known = hosts.decide(partial(scoring.verdicts.finished, attack))
+        if known is not None:
+            scoring.shown = scoring.shown[:0]  # the adversarial images of an earlier evaluation are not kept
+            scoring.predictions[attack] = np.array(known)
+            return scoring.predictions[attack]
+        scoring.has_news = True
+        if spec is None:
+            prediction, work = self._classify(scoring, attack)
+        else:
+            prediction, work = self._attack(scoring, attack, spec, before)
+        scoring.predictions[attack] = prediction
+        if parallel.is_writer():
+            self._write(scoring, attack, work.of_each(len(scoring.split)), () if spec is None else (spec,))
+        return prediction
+
+    def _write(self, scoring, attack, work: dict, specs):
+        """Write a result to the examples file, TensorBoard and results.jsonl.
+
+        Args:
+            work: passes, idle and seconds.
+            specs: the attack behind it, the members of a suite, or none for the clean images.
+        """
+        labels, prediction = scoring.split.labels, scoring.predictions[attack]
+        scoring.verdicts.add(attack, labels, scoring.index, prediction)
+        if attack in scoring.verdicts.records():  # only its predictions were lost
+            return
+        record = results.make_record(
+            **scoring.about,
+            attack=attack,
+            class_names=self._class_names,
+            labels=labels,
+            prediction=prediction,
+            clean_prediction=scoring.predictions["clean"],
+            **work,
+            **self._settings(specs),
+        )
+        self._writer.evaluation(record)
+        # The line is written last, so that it proves that everything else is there.
+        scoring.verdicts.append(record)
+
+    def _present(self, scoring):
+        """Draw the figures of a scored split, and print its accuracies in one line."""
+        records, split = scoring.verdicts.records(), scoring.split
+        scored = [records[suite.name] for suite in self._suites]
+        shown = scoring.shown if len(scoring.shown) else None
+        self._writer.figures(scored, scoring.predictions, split.images, split.labels, shown)
+        console.say(_one_line(scoring.title, records, self._config.eval.attacks))
+
+    def _settings(self, specs) -> dict:
+        """The settings that a result records, of its attack or of its suite of several."""
         settings = dict.fromkeys(("norm", "eps", "step_size", "steps", "restarts", "targets", "loss"))
-        if specs == (None,):
+        if not specs:  # clean
             return settings
         radius, classes = config_lib.radius(self._config), len(self._class_names)
         settings |= {"norm": self._config.threat.norm, "eps": radius}
@@ -240,61 +278,64 @@ class Evaluator:
             "loss": spec.loss(classes),
         }
 
-    def _classify(self, weights, split, title) -> tuple[np.ndarray, Work]:
-        """Predictions [N] for the images as they are."""
+    def _classify(self, scoring, attack) -> tuple[np.ndarray, Work]:
+        """Predictions [N] for the clean images."""
+        split, title = scoring.split, f"{scoring.title} {attack}"
         started, prediction = time.monotonic(), np.zeros(len(split), np.int64)
         with console.progress(title, len(split), "images") as advance:
             for ids, mine, images in blocks.each(split, np.arange(len(split)), self._config.eval.batch_size):
-                blocks.merge(prediction, mine, self._judge(weights, images, title))
+                blocks.merge(prediction, mine, self._judge(scoring.weights, images, title))
                 advance(len(ids))
                 self._check_stop(title)
         return prediction, Work(passes=len(split), seconds=time.monotonic() - started)
 
-    def _attack(self, weights, stage, verdicts, shown) -> tuple[np.ndarray, Work]:
-        """Predictions [N] under an attack on those that are classified correctly before it.
+    def _attack(self, scoring, attack, spec, before) -> tuple[np.ndarray, Work]:
+        """Predictions [N] under an attack on the examples that are still classified correctly before it.
+
+        The predictions are saved after each block, so that an interrupted attack continues. The images in
+        `scoring.shown` are replaced by adversarial ones.
 
         Args:
-            verdicts: where those of whole blocks are kept until the attack is over.
-            shown: [n, H, W, C] the first images, to be replaced by what they become; None if nobody looks.
+            attack, spec, before: as of `_score_stage`.
 
         Raises:
-            Interrupted: the stop is set.
+            Interrupted: a stop was requested.
         """
-        split, attacker = stage.split, self._attackers[stage.spec]
-        alive = np.flatnonzero(stage.before == split.labels)
-        prediction, todo, work = stage.before.copy(), alive, Work()
-        if saved := hosts.decide(lambda: verdicts.unfinished(stage.attack)):
+        split, verdicts, shown, attacker = scoring.split, scoring.verdicts, scoring.shown, self._attackers[spec]
+        title = f"{scoring.title} {attack}"
+        alive = np.flatnonzero(before == split.labels)
+        prediction, todo, work = before.copy(), alive, Work()
+        if saved := hosts.decide(lambda: verdicts.unfinished(attack)):
             prediction, todo, work = np.array(saved["prediction"]), np.array(saved["todo"]), Work(**saved["work"])
-            shown = None
-        with console.progress(stage.title, len(alive), "images", len(alive) - len(todo)) as advance:
+            shown = scoring.shown = shown[:0]  # the adversarial images of earlier blocks are not saved
+        with console.progress(title, len(alive), "images", len(alive) - len(todo)) as advance:
 
             def parts_done(parts):
                 advance(parts / attacker.parts)
-                self._check_stop(stage.title)
+                self._check_stop(title)
 
             for block, mine, images in blocks.each(split, todo, self._config.eval.batch_size, attacker.passes):
                 started = time.monotonic()
                 outcome = attacker(
-                    weights,
+                    scoring.weights,
                     images,
                     split.labels[mine],
-                    stage.index[mine],
+                    scoring.index[mine],
                     np.full(len(mine), config_lib.radius(self._config)),
-                    title=stage.title,
-                    keep=0 if shown is None else int((mine < len(shown)).sum()),
+                    title=title,
+                    keep=int((mine < len(shown)).sum()),
                     advance=parts_done,
                 )
-                if shown is not None:
-                    shown[mine[: len(outcome.adversarial)]] = outcome.adversarial
+                shown[mine[: len(outcome.adversarial)]] = outcome.adversarial
                 blocks.merge(prediction, mine, outcome.prediction)
-                # A model that is no number has not classified the image. A result names a class all the same.
+                # NaN logits (-1) count as misclassified. Results hold classes only, so a wrong class is recorded.
                 lost = prediction == -1
                 prediction[lost] = (split.labels[lost] + 1) % len(self._class_names)
                 passes, idle = np.sum(hosts.gather([outcome.passes, outcome.idle]), axis=0).tolist()
                 work += Work(passes, idle, time.monotonic() - started)
                 todo = todo[len(block) :]
                 if len(todo) and parallel.is_writer():
-                    verdicts.keep_unfinished(stage.attack, prediction, todo, **work._asdict())
+                    verdicts.keep_unfinished(attack, prediction, todo, **work._asdict())
         return prediction, work
 
     def _check_stop(self, title):
@@ -314,35 +355,47 @@ class Evaluator:
             files.write_atomically(self._workdir / results.BEST, files.to_json(best))
 
 
-class _Stage(NamedTuple):
-    """An attack on what the ones before it left.
+@dataclasses.dataclass
+class _Scoring:
+    """The state of scoring one split with given weights.
 
     Attributes:
-        attack: name of its result.
-        spec: what it does.
-        title: for messages.
-        index: [N] of each example in the whole split. Random numbers go by it, so a subset gives the same verdicts.
-        before: [N] predictions before it.
+        weights: on the devices.
+        about: step, epoch, weights ("raw" or "averaged"), split and split_examples, as results record them.
+        split: the examples.
+        index: [N] of each example in the whole split; seeds its random numbers, so a subset gives the same results.
+        verdicts: the results and predictions in the files.
+        predictions: [N] under each attack scored so far, by the name of its result.
+        shown: [n, H, W, C] the first images as perturbed by the current suite; n = 0 if they are not known, because an
+            attack of it was computed earlier.
+        has_news: whether anything new was scored.
     """
 
-    attack: str
-    spec: suites.AttackSpec
-    title: str
+    weights: object
+    about: dict
     split: data.Split
     index: np.ndarray
-    before: np.ndarray
+    verdicts: results.Verdicts
+    predictions: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    shown: np.ndarray = dataclasses.field(init=False)
+    has_news: bool = False
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return f"epoch {self.about['epoch']} {self.about['weights']} {self.about['split']}"
 
 
 def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool = False) -> None:
-    """Score every checkpoint in the workdir that is not scored yet, by the run's own config.
+    """Score all checkpoints in the workdir that are not scored yet, with the run's own config.
 
     Args:
-        overrides: fields to set otherwise, by dotted name; `OWN_FIELDS` alone may differ from the run's.
-        follow: wait for new checkpoints until the training's last one is scored.
+        overrides: values of fields by dotted name; only `OWN_FIELDS` may differ from the run's config.
+        follow: wait for new checkpoints until the last one of the training is scored.
 
     Raises:
-        UserError: there is no run in the workdir, or it is one of another config.
-        Interrupted: by a signal. What was scored is kept.
+        UserError: the workdir holds no run, or a run of another config.
+        Interrupted: a signal was received. Finished results are kept.
     """
     workdir = pathlib.Path(workdir)
     with StopRequest() as stop:
@@ -357,9 +410,9 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
                 time.sleep(min(0.2, FOLLOW_SECONDS))
 
         if follow and (choice := (overrides or {}).get("eval.checkpoints", "all")) != "all":
-            raise FieldError("eval.checkpoints", choice, "is known when the training has ended", "leave out --follow")
+            raise FieldError("eval.checkpoints", choice, "is known only after the training", "leave out --follow")
         if follow:
-            console.say(f"waiting for checkpoints in {workdir}, to the end of the training")
+            console.say(f"waiting for checkpoints in {workdir} until the end of the training")
         while (stored := hosts.decide(lambda: files.read_json(workdir / "config.json"))) is None:
             if not follow:
                 raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
@@ -379,7 +432,7 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
                 last = evaluator.evaluate_missing(checkpoints, like, steps_per_epoch, due)
                 evaluator.check_readable(steps_per_epoch * config.train.epochs)
     if last is None:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint to score yet; --follow waits for one")
+        raise UserError(f"workdir = {str(workdir)!r}: holds no complete checkpoint yet; --follow waits for one")
     finish(workdir)
 
 

@@ -1,4 +1,4 @@
-"""Files that are never half written: whole-file replacement, and lines appended to a log of JSON records."""
+"""Files that are never left half written: atomic replacement, and a log of JSON records, one a line."""
 
 import contextlib
 import fcntl
@@ -8,15 +8,16 @@ import math
 import os
 import pathlib
 import threading
+from collections.abc import Callable
 
 from jaxrobust.errors import UserError
 
 
 def write_atomically(path, content: bytes | str) -> None:
-    """Replace `path` by a file with that content; a reader sees the old file or the new one."""
+    """Replace `path` by a file with that content; a reader sees either the old file or the new one."""
     path = pathlib.Path(path)
     data = content.encode() if isinstance(content, str) else content
-    # Unlike mkstemp, open() gives the permissions that the user's umask says.
+    # open() sets the permissions of the user's umask, mkstemp would not.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with open(temporary, "wb") as file:
@@ -27,7 +28,7 @@ def write_atomically(path, content: bytes | str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    # The new name is on disk only when the folder is.
+    # The rename is durable only once the folder is synced.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -37,14 +38,14 @@ def write_atomically(path, content: bytes | str) -> None:
 
 @contextlib.contextmanager
 def locked(path, *, wait: bool = True):
-    """Keep other processes that do the same out; the lock ends with the context, or with the process.
+    """Hold an exclusive lock on `path`. It is released when the context, or the process, ends.
 
     Args:
-        path: a file for this purpose alone, made where there is none.
-        wait: for the other process to be done.
+        path: a file used for nothing else; created if missing.
+        wait: until another process releases the lock.
 
     Raises:
-        BlockingIOError: another process has the lock, and `wait` is false.
+        BlockingIOError: another process holds the lock, and `wait` is false.
     """
     with open(path, "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,69 +53,106 @@ def locked(path, *, wait: bool = True):
 
 
 def read_json(path):
-    """The JSON file's content, or None where there is no file.
+    """The content of a JSON file, or None if there is no file.
 
     Raises:
-        UserError: the file is no JSON.
+        UserError: the file is not valid JSON.
     """
     try:
         return json.loads(pathlib.Path(path).read_text())
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); mend or remove it") from error
+        raise UserError(f"{path} is not valid JSON ({error}); repair or remove it") from error
 
 
 def read_records(path) -> list[dict]:
-    """The records of a JSON-lines file, in order; an incomplete last line, being written or torn, is left out.
-
-    Raises:
-        UserError: another line is no JSON.
-    """
-    try:
-        content = pathlib.Path(path).read_bytes()
-    except FileNotFoundError:
-        return []
-    return _records(path, content)
-
-
-def _records(path, content: bytes) -> list[dict]:
-    """The records of the whole lines."""
-    records = []
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}, line {number} is not valid JSON ({error}); mend or remove the line") from error
-    return records
+    """The records of a JSON-lines file, see `RecordLog.read`."""
+    return RecordLog(path).read()
 
 
 def append_record(path, record: dict, key: tuple[str, ...]) -> bool:
-    """Append a record as one line, unless one with equal values of the `key` fields is there.
+    """Append a record unless one with the same key exists, see `RecordLog.append`."""
+    return RecordLog(path).append(record, key)
 
-    Safe against other processes doing the same, and against having been killed in the middle: a torn last line is cut
-    off first.
 
-    Returns:
-        Whether the record was appended.
+class RecordLog:
+    """A JSON-lines file to which several processes append records.
+
+    Lines are never changed once they are complete, so each is parsed once: later calls parse only what was appended
+    since, by whichever process.
+
+    Args:
+        wanted: which records to keep in memory; `read` returns these, and no others may be appended.
     """
-    with open(path, "a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
+
+    def __init__(self, path, wanted: Callable[[dict], bool] = lambda record: True):
+        self._path, self._wanted = pathlib.Path(path), wanted
+        self._forget()
+
+    def _forget(self):
+        self._records = []  # those that are wanted
+        self._lines, self._end = 0, 0  # how many complete lines were parsed, and the byte after the last of them
+
+    def read(self) -> list[dict]:
+        """The wanted records, in order. An incomplete last line is left out: another process may be writing it.
+
+        Raises:
+            UserError: another line is not valid JSON.
+        """
+        try:
+            with open(self._path, "rb") as file:
+                self._read_on(file)
+        except FileNotFoundError:
+            self._forget()
+        return list(self._records)
+
+    def append(self, record: dict, key: tuple[str, ...]) -> bool:
+        """Append a record as one line, unless a record with equal values in the `key` fields exists.
+
+        Safe if other processes append at the same time, and if a process was killed while it wrote: an incomplete last
+        line is removed first.
+
+        Returns:
+            Whether the record was appended.
+
+        Raises:
+            UserError: a complete line is not valid JSON.
+            ValueError: the record holds nan or infinity, which JSON does not have.
+        """
+        with open(self._path, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._read_on(file)
+            identity = [record[name] for name in key]
+            if any([there.get(name) for name in key] == identity for there in self._records):
+                return False
+            file.truncate(self._end)
+            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            return True
+
+    def _read_on(self, file):
+        """Parse the complete lines that were added since the last call."""
+        if os.fstat(file.fileno()).st_size < self._end:  # the file was replaced or edited
+            self._forget()
+        file.seek(self._end)
         content = file.read()
-        identity = [record[name] for name in key]
-        if any([there.get(name) for name in key] == identity for there in _records(path, content)):
-            return False
-        file.truncate(content.rfind(b"\n") + 1)
-        # allow_nan=False: NaN is no JSON, and a figure that is not defined is null.
-        file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-        return True
+        content = content[: content.rfind(b"\n") + 1]
+        added = []
+        for number, line in enumerate(content.splitlines(), start=self._lines + 1):
+            try:
+                added.append(json.loads(line))
+            except ValueError as error:
+                problem = f"{self._path}, line {number} is not valid JSON ({error})"
+                raise UserError(f"{problem}; repair or remove the line") from error
+        self._records += filter(self._wanted, added)
+        self._lines += len(added)
+        self._end += len(content)
 
 
 def imported(path):
-    """The module that a Python file is, wherever it lies; whatever its code raises is raised."""
+    """Import a Python file from any folder. Exceptions of its code are passed on."""
     spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -122,12 +160,12 @@ def imported(path):
 
 
 def user_cache() -> pathlib.Path:
-    """The folder for what can be made again, shared by all runs of this user."""
+    """The cache folder of this user, shared by all runs; everything in it can be recreated."""
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "jaxrobust"
 
 
 def nullable(value):
-    """JSON data without nan and infinity, which JSON has not: a figure that is not defined is null."""
+    """JSON data with None for nan and infinity, which JSON does not have: undefined figures become null."""
     if isinstance(value, dict):
         return {name: nullable(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -136,7 +174,7 @@ def nullable(value):
 
 
 def to_json(value) -> str:
-    """As the project's JSON files are written."""
+    """JSON text in the format of the project's files."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 

@@ -1,13 +1,14 @@
-"""Several processes that run one program, usually one on each host: start-up, agreement, and the end of one of them.
+"""Several processes that run one program, usually one per host: start-up, agreement, and the failure of one of them.
 
     with hosts.connected(cluster.find(coordinator, processes, process)):
         ...
 
-All processes run the same code on the same numbers, so they decide alike. What depends on a file, a clock or a signal
-is decided once: `decide` takes the answer of process 0, `gather` that of all. With one process all of this is free.
+All processes run the same code on the same numbers, so they take the same decisions. Decisions that depend on a file,
+a clock or a signal need agreement: `decide` returns the answer of process 0 to all, `gather` the answers of all. With
+one process neither costs anything.
 
-A thread in each process says every `BEAT_SECONDS` that it lives and looks at the others. It brings a request to stop to
-all of them, and ends the process when another one is gone: a collective that waits for it would hang for ever.
+A watch thread in each process sends a heartbeat every `BEAT_SECONDS` and checks those of the others. It passes on stop
+requests, and ends its process when another one has ended, because a collective would wait for that one for ever.
 """
 
 import contextlib
@@ -30,28 +31,29 @@ from jaxrobust.cluster import Job
 from jaxrobust.errors import FieldError, UserError
 
 BEAT_SECONDS = 0.5
-# How long a process that has failed, or sees that another one has, waits for the others to say their own errors first.
+# How long a process that has failed, or sees that another one has, waits for the others to report their errors first.
 GRACE_SECONDS = 3.0
-# After an error such as a lost connection, a process silent for as long as this is its cause.
+# After an error such as a lost connection, a process without heartbeats for this long is taken to be the cause.
 SILENT_SECONDS = 5.0
-GONE = 75  # exit code where another process is gone: "temporary failure" in sysexits.h, so worth starting again
-SHARED_SECONDS = 60  # network file systems show a new file late
+GONE = 75  # exit code if another process has ended: "temporary failure" in sysexits.h, so a restart may help
+SHARED_SECONDS = 60  # network file systems may show new files late
 
-LAST_SECONDS = 30  # what a process may do before it ends because of another one
+LAST_SECONDS = 30  # that `before_death` may take
 
-_team = None  # of this process, where there are several
+_team = None  # the _Team of this process; None if there is only one process
 
 
 @contextlib.contextmanager
 def connected(job: Job | None, *, agreed=(), start_timeout: float = 300, process_timeout: float = 60):
-    """Join the job's processes, for the time of the context; to be entered before any use of a device.
+    """Connect to the other processes of the job during the context; enter it before any use of a device.
 
-    An error on one process ends all of them, each with a line that says where it came from.
+    An error in one process ends all of them, each with a line that names the cause.
 
     Args:
-        agreed: exceptions that all processes raise together; they wait for each other before they go on with it.
-        start_timeout: seconds after which processes that have not come are missing.
-        process_timeout: seconds after which a process that gives no sign of life is gone.
+        job: None: there is only this process.
+        agreed: exceptions that all processes raise together; they wait for each other before raising them further.
+        start_timeout: seconds to wait for all processes to connect.
+        process_timeout: seconds without a heartbeat after which a process counts as ended.
     """
     global _team
     if job is None:
@@ -74,7 +76,7 @@ def connected(job: Job | None, *, agreed=(), start_timeout: float = 300, process
 
 
 def leave(exit_code: int | None) -> None:
-    """End this process; in failure without waiting for others where there are any, as JAX would."""
+    """Exit this process. With several processes, do not wait for the others at exit, as JAX would."""
     if _team is None:
         sys.exit(exit_code)
     sys.stdout.flush()
@@ -83,17 +85,17 @@ def leave(exit_code: int | None) -> None:
 
 
 def decide(function):
-    """What `function()` returns on process 0, a value of JSON, on all processes. Others do not call it."""
+    """Call `function` on process 0 only, and return its result, a JSON value, on all processes."""
     return function() if _team is None else _team.decide(function)
 
 
 def gather(value) -> list:
-    """The values of all processes, each one of JSON, in the order of their numbers."""
+    """The values of all processes, JSON values, in the order of the process numbers."""
     return [value] if _team is None else _team.gather(value)
 
 
 def describe(process: int) -> str:
-    """A process as messages name it."""
+    """The name of a process for messages."""
     return "this process" if _team is None else _team.name(process)
 
 
@@ -104,23 +106,23 @@ def request_stop(signal_number: int) -> None:
 
 
 def agreed_stop(signal_number: int | None) -> int | None:
-    """The signal that all processes stop for now; None to go on. To be asked at the same places by all of them.
+    """The signal on which all processes stop now; None to continue. All of them must call it at the same places.
 
-    Asked for the n-th time it gives the same answer on each, since they agree on the n from which to stop.
+    The n-th call returns the same on all processes, because they agree on the n at which to stop.
 
     Args:
-        signal_number: of this process alone, which is the answer where there is no other.
+        signal_number: received by this process; returned if there is no other process.
     """
     return signal_number if _team is None else _team.agreed_stop()
 
 
 def stop_is_near(signal_number: int | None) -> bool:
-    """Whether the next answer of `agreed_stop` may be to stop."""
+    """Whether the next call of `agreed_stop` may return a signal."""
     return signal_number is not None if _team is None else _team.stop_at is not None
 
 
 def check_alike(settings: dict, remedy: str = "start all processes with the same command") -> None:
-    """Refuse processes whose settings, a flat dict, differ.
+    """Check that all processes have the same settings, a flat dict.
 
     Raises:
         UserError: names the first setting that differs, and the process.
@@ -133,16 +135,16 @@ def check_alike(settings: dict, remedy: str = "start all processes with the same
 
 
 def check_shared(folder) -> None:
-    """Refuse a folder that some process does not see.
+    """Check that all processes see the same folder.
 
     Raises:
-        UserError: names the processes.
+        UserError: names the processes that do not.
     """
     if _team is None:
         return
 
     def write():
-        name = f".shared-{uuid.uuid4().hex}"  # of this run of this job alone
+        name = f".shared-{uuid.uuid4().hex}"  # unique to this call
         (folder / name).touch()
         return name
 
@@ -166,16 +168,16 @@ def _join(job: Job, start_timeout: float, process_timeout: float):
     me = f"process {job.process} of {job.processes}"
     if job.process == 0:
         _check_port(job.coordinator)
-        late = f"not all of the {job.processes} processes came to {job.coordinator} within {start_timeout:g} s"
+        late = f"not all of the {job.processes} processes connected to {job.coordinator} within {start_timeout:g} s"
     else:
         late = f"{me} cannot reach process 0 at {job.coordinator}, or others are missing, after {start_timeout:g} s"
-    # JAX ends a process that waits in vain from C++, with a log of many lines.
+    # On a timeout of its own, JAX would abort the process from C++ with a long log.
     deadline = threading.Timer(
         start_timeout, _die, [f"{late}; start them all, with a --coordinator that each host can reach"]
     )
     deadline.daemon = True
     deadline.start()
-    # A request to stop is agreed on below; JAX's own service would take SIGTERM for itself.
+    # JAX's preemption service would handle SIGTERM; here the processes agree on a stop, see `agreed_stop`.
     jax.config.update("jax_enable_preemption_service", False)
     _explain_aborts(job, me)
     jax.distributed.initialize(
@@ -185,16 +187,16 @@ def _join(job: Job, start_timeout: float, process_timeout: float):
         local_device_ids=job.local_device_ids,
         cluster_detection_method="deactivate",
         initialization_timeout=int(start_timeout) + 60,
-        # Later than ours, whose message is clearer.
+        # Longer than our own timeout, whose message is clearer.
         heartbeat_timeout_seconds=int(2 * process_timeout) + 10,
         shutdown_timeout_seconds=int(process_timeout),
     )
-    from jax._src import distributed  # the only way to the key-value store that all processes share
+    from jax._src import distributed  # JAX has no public access to the key-value store
 
     team = _Team(job, distributed.global_state.client, process_timeout)
     deadline.cancel()
-    # Devices connect at their first collective, and on CPUs wait only 30 s for each other. Later on they may be further
-    # apart than that, for example when one process finds a compiled program in its cache and the other does not.
+    # Devices connect at their first collective, and CPU devices wait only 30 s for each other. Later the processes may
+    # be further apart, for example if only one of them finds a compiled program in its cache.
     jax.devices()
     team.gather("here")
     parallel.connect_devices(parallel.make_mesh())
@@ -202,7 +204,7 @@ def _join(job: Job, start_timeout: float, process_timeout: float):
 
 
 def _check_port(coordinator):
-    """JAX crashes where the port is taken."""
+    """Check that the coordinator's port is free; JAX would crash if it is not."""
     port = coordinator.rpartition(":")[2]
     try:
         with socket.socket(socket.AF_INET6) as probe:
@@ -216,7 +218,7 @@ def _check_port(coordinator):
 
 
 def _explain_aborts(job: Job, me: str):
-    """Say a last line when JAX aborts the process from C++, as it does at once when the coordinator is gone."""
+    """Print the reason when JAX aborts the process from C++, as it does immediately when the coordinator has ended."""
     global _abort_handler
     host, _, port = job.coordinator.rpartition(":")
 
@@ -230,13 +232,13 @@ def _explain_aborts(job: Job, me: str):
             cause = f"process 0 of {job.processes} ({host}) is gone"
         _die(f"{cause}; {_AGAIN}")
 
-    # Python's own handlers run in the main thread, which never gets there.
+    # A Python signal handler would not run: the main thread does not return from C++.
     _abort_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
     ctypes.CDLL(None).signal(signal.SIGABRT, _abort_handler)
 
 
 def before_death(function) -> None:
-    """Call `function()` before the process ends because of another one, to finish what needs no other process."""
+    """Register a function to call before this process ends because of another one. It must not need other processes."""
     global _before_death
     _before_death = function
 
@@ -245,13 +247,13 @@ def _before_death():
     pass
 
 
-_abort_handler = None  # kept, since C holds no reference
+_abort_handler = None  # kept alive here, since C holds no reference
 _AGAIN = "start the same command again, it continues from the last checkpoint"
 
 
 def _die(message: str, exit_code: int = GONE):
-    """End the process from any thread."""
-    # In a thread of its own, since it may never return.
+    """Print an error and end the process, from any thread."""
+    # In its own thread, since it may never return.
     last = threading.Thread(target=_before_death, daemon=True)
     last.start()
     last.join(LAST_SECONDS)
@@ -261,17 +263,17 @@ def _die(message: str, exit_code: int = GONE):
 
 
 class _Team:
-    """The processes, as one of them sees them through the key-value store of JAX's coordinator."""
+    """The other processes, seen from this one through the key-value store of JAX's coordinator."""
 
     def __init__(self, job: Job, client, timeout: float):
         self._me, self._size, self._client = job.process, job.processes, client
         self._patience = timeout
         self._decisions = 0
         self._hosts = {}
-        self._seen = ""  # what of another's end came to light here
-        self._failed = False  # this process itself
+        self._seen = ""  # the error by which this process noticed that another one has ended
+        self._failed = False  # whether this process has failed
         self._ended = threading.Event()
-        # Stopping: how often the main thread has asked, and from which time on the answer is yes.
+        # Stopping: how often the main thread has called `agreed_stop`, and from which call on it returns a signal.
         self.requested: int | None = None
         self.stop_at: int | None = None
         self._signal: int | None = None
@@ -301,17 +303,17 @@ class _Team:
         return [json.loads(self._get(f"{key}/{process}")) for process in range(self._size)]
 
     def _get(self, key: str) -> str:
-        """Wait for a value: as long as the processes live, which the watch sees to."""
+        """Wait for a value. The watch thread ends the process if it can never come."""
         while True:
             try:
-                return self._client.blocking_key_value_get(key, 500)  # ms, between which signals get through
+                return self._client.blocking_key_value_get(key, 500)  # ms, after which Python can handle signals
             except jax.errors.JaxRuntimeError as error:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
 
     def agreed_stop(self) -> int | None:
         with self._condition:
-            # While the processes compare how often each has asked, none of them goes on.
+            # Block while the processes compare how often each has asked.
             self._condition.wait_for(lambda: not self._counting)
             self._asked += 1
             return self._signal if self.stop_at is not None and self._asked >= self.stop_at else None
@@ -319,13 +321,13 @@ class _Team:
     # The end.
 
     def leave(self):
-        """Wait until all processes are done; from here on nobody is missed."""
+        """Wait until all processes are done, and stop watching them."""
         self.gather("done")
         self._ended.set()
         self._thread.join()
 
     def fail(self, error: BaseException):
-        """Tell the others, unless one of them is the cause."""
+        """Tell the other processes about an error, unless one of them has caused it."""
         ours = isinstance(error, Exception) and type(error).__module__.startswith("jaxrobust.")
         if not ours and isinstance(error, Exception):
             self._seen = f" (seen here as {type(error).__name__}: {' '.join(str(error).split())[:120]})"
@@ -339,7 +341,7 @@ class _Team:
                 time.sleep(2 * GRACE_SECONDS)
 
     def await_the_cause(self):
-        """A lost connection shows before the watch has given up the process behind it, and ended this one."""
+        """Wait for the watch to find the ended process behind a lost connection, which then ends this process."""
         self._patience = min(self._patience, SILENT_SECONDS)
         time.sleep(self._patience + GRACE_SECONDS)
 
@@ -356,7 +358,7 @@ class _Team:
                     self._set(f"stop/{self._me}", str(self.requested))
                     told = True
                 entries = {key.removeprefix(_WATCH): v for key, v in self._client.key_value_dir_get(_WATCH)}
-            except Exception:  # whatever it is, there is no knowing any more how the others are
+            except Exception:  # whatever the error is, the state of the others is unknown
                 if not self._failed and not self._ended.is_set():
                     _die(f"{self.name(0)} is gone{self._seen}; {_AGAIN}")
                 return
@@ -381,7 +383,7 @@ class _Team:
         self._client.key_value_set(_WATCH + key, value, allow_overwrite=True)
 
     def _agree(self, entries: dict):
-        """Once any process asks to stop: all count how often they have asked, and stop the time after the most."""
+        """After a stop request: all processes exchange how often they have asked, and stop at the maximum plus one."""
         if self.stop_at is not None or not any(key.startswith("stop/") for key in entries):
             return
         if not self._counting:
@@ -395,7 +397,7 @@ class _Team:
         if None not in answers:
             with self._condition:
                 self.stop_at = 1 + max(int(answer.split()[0]) for answer in answers)
-                self._signal = int(answers[0].split()[1])  # that process 0 has seen, should there be several
+                self._signal = int(answers[0].split()[1])  # as seen by process 0, if there are several
                 self._counting = False
                 self._condition.notify_all()
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, on any of the processes: finish the step, save, say so, exit."""
+"""Orderly stop on SIGTERM or Ctrl-C, received by any of the processes: finish the step, save, report it, exit."""
 
 import os
 import signal
@@ -7,39 +7,39 @@ import time
 
 from jaxrobust import hosts
 
-PATIENCE_SECONDS = 2  # a Ctrl-C sooner after the first one is the same one
+PATIENCE_SECONDS = 2  # a second Ctrl-C within this time counts as the first one
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved what it needs to go on."""
+    """The run was asked to stop, and has saved what it needs to continue."""
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)
-        self.exit_code = 128 + signal_number  # as a shell reports a process that the signal ended
+        self.exit_code = 128 + signal_number  # the exit code a shell reports for a process ended by that signal
 
 
 class StopRequest:
-    """Remembers a SIGTERM or SIGINT instead of dying of it, while used as a context.
+    """Records a SIGTERM or SIGINT while used as a context, instead of letting it end the process.
 
-    It is true once the process was asked to stop. Of several processes, one that was asked is enough; they agree on
-    where to stop, so all of them have to look at the same places, as often as each other. One in the context of another
-    tells that one, which goes by it if the inner one was asked too late to do so, and starts with what that one knows.
+    It is true once a stop was requested. With several processes, a signal to one of them is enough. They agree on where
+    to stop, so all of them must test it at the same places, equally often. A nested StopRequest forwards its signal to
+    the outer one and inherits any signal already received.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self):
-        self.signal_number: int | None = None  # that all stop for
+        self.signal_number: int | None = None  # on which all processes stop
         self._received: int | None = None
         self._before = {}
-        self._outer: StopRequest | None = None  # in whose context this one is
+        self._outer: StopRequest | None = None  # the StopRequest this one is nested in
 
     def __bool__(self) -> bool:
         self.signal_number = hosts.agreed_stop(self._received)
         return self.signal_number is not None
 
     def is_near(self) -> bool:
-        """Whether to look now rather than to go on waiting; may be asked anywhere."""
+        """Whether a wait should end now because a stop may follow; unlike the truth value, callable at any time."""
         return hosts.stop_is_near(self._received)
 
     def _receive(self, signal_number, frame):
@@ -50,7 +50,7 @@ class StopRequest:
             if self._outer is not None:
                 self._outer._receive(signal_number, frame)
         elif signal_number == signal.SIGINT and now - self._since > PATIENCE_SECONDS:
-            # Somebody has waited long enough: let it kill. Schedulers repeat SIGTERM, and have SIGKILL for that.
+            # A second Ctrl-C ends the process at once. A repeated SIGTERM does not: schedulers send several.
             self._restore()
             os.kill(os.getpid(), signal_number)
 
@@ -59,7 +59,7 @@ class StopRequest:
             signal.signal(*self._before.popitem())
 
     def __enter__(self):
-        # Python lets only the main thread handle signals; elsewhere the caller has to do without.
+        # Only the main thread may set signal handlers; in other threads this does nothing.
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
             around = getattr(self._before[signal.SIGTERM], "__self__", None)

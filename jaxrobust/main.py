@@ -8,8 +8,9 @@ import pathlib
 import jax
 from absl import flags
 
-from jaxrobust import audit, cluster, command_line, console, evaluate, files, hosts, parallel, train, workdirs
+from jaxrobust import cluster, command_line, console, evaluate, files, hosts, parallel, train, workdirs
 from jaxrobust import config as config_lib
+from jaxrobust.audit import auditor
 from jaxrobust.errors import UserError
 from jaxrobust.interruption import Interrupted
 
@@ -45,7 +46,7 @@ def main() -> int | None:
             if _MODE.value == "evaluate":
                 evaluate.evaluate_checkpoints(workdir, command_line.overrides(), follow=_FOLLOW.value)
             elif _MODE.value == "audit":
-                audit.audit_run(workdir, command_line.overrides())
+                auditor.audit_run(workdir, command_line.overrides())
             else:
                 train.train_and_evaluate(command_line.config(), workdir)
     except train.Diverged as error:

@@ -1,15 +1,15 @@
-"""Compile a config for a machine that is not there: does it fit, and what will it cost?
+"""Compile a config for hardware that is not present: does it fit into memory, and what will it cost?
 
     python -m jaxrobust.preflight --config configs/cifar10.py --topology v5e:16x16 [--config.FIELD=VALUE] [--nosearch]
         [--images NxHxWxC --classes K]
 
-The train step and the evaluation step of the strongest attack are those of a training, compiled by the machine's own
-compiler for abstract arrays: no data and no device are needed. Tables on the terminal, one line of JSON on standard
-output. Exit code 1 where the config does not fit into the chips' memory.
+The train step, and the evaluation step of the strongest attack, are the same as in a training. They are compiled by the
+machine's own compiler for abstract arrays, so neither data nor devices are needed. Tables are shown on the terminal,
+and one line of JSON is printed on standard output. The exit code is 1 if the config does not fit into the memory.
 
-Memory, arithmetic, traffic and collectives are counted in what the compiler made. Times are estimates: what bandwidth
-and peak rates allow, which no real program reaches. A compiler that aborts leaves its words in jaxrobust-*.log, in the
-folder for temporary files.
+Memory, arithmetic, traffic and collectives are counted in the compiled program. Times are lower bounds by bandwidth and
+peak rates, which no real program reaches. If a compiler aborts, its output is in jaxrobust-*.log in the folder for
+temporary files.
 """
 
 import json
@@ -21,9 +21,9 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from jaxrobust import build, command_line, console, costs, files, models, parallel, preflight_tables, validation
+from jaxrobust import build, command_line, console, files, models, parallel, validation
 from jaxrobust.attacks import suites
-from jaxrobust.compiled import hlo, machines
+from jaxrobust.compiled import costs, hlo, machines, preflight_tables
 from jaxrobust.data import batches
 from jaxrobust.errors import UserError
 
@@ -32,16 +32,16 @@ _SEARCH = flags.DEFINE_bool("search", True, "Find the largest batch that fits; t
 _described = command_line.define_description()
 
 _ATTEMPTS = 4  # compilations in the search, at most
-_LARGEST = 2**16  # examples per chip; no memory is searched beyond it
-_SCALES = (8, 64, 256)  # chips for which weak scaling is told, beside those asked for
+_LARGEST = 2**16  # examples per chip; the search ends here
+_SCALES = (8, 64, 256)  # numbers of chips for which weak scaling is estimated, beside the requested one
 
 
 class Memory(NamedTuple):
-    """Bytes per chip. `total` is what has to fit."""
+    """Bytes per chip; `total` must fit into its memory."""
 
     arguments: float
     outputs: float
-    aliased: float  # outputs that take the place of arguments
+    aliased: float  # outputs that reuse the memory of arguments
     temporaries: float
     code: float
     total: float
@@ -57,7 +57,7 @@ class Memory(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """A program, or how much memory it would have taken: then `program` is None and so are the parts of `memory`."""
+    """A compiled program; if it did not fit, `program` and `memory` are None, and `total` is the memory it needs."""
 
     program: hlo.Program | None
     memory: Memory | None
@@ -80,11 +80,11 @@ def main() -> int | None:
 
 
 def examine(config, description, topology: str, *, search: bool = True) -> dict:
-    """Compile the config's steps for a topology and report, as JSON data; units are in the names.
+    """Compile the config's steps for a topology; returns JSON data, with units in the names.
 
     Args:
         description: of the data set.
-        search: for the largest batch that fits.
+        search: whether to find the largest batch that fits.
 
     Raises:
         UserError: the config or the topology is wrong, or its compiler is not installed.
@@ -148,7 +148,7 @@ def _compile_training(config, description, mesh) -> Compiled:
 
 
 def _compile(lower, title: str, steps: int = 1) -> Compiled:
-    """Compile, and read per step; a compiler that finds the memory too small tells how much it would take."""
+    """Compile, and count per step. If the memory is too small, only the needed memory is known, from the error."""
     console.say(f"compiling: {title}")
     started = time.monotonic()
     try:
@@ -165,7 +165,7 @@ def _compile(lower, title: str, steps: int = 1) -> Compiled:
 
 
 def _needed(message: str) -> float | None:
-    """Bytes that a program would take, by the compiler's error; None if it is another error."""
+    """Bytes that a program would need, from the compiler's error message; None if it is another error."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     found = re.search(r"Used ([\d.]+)([KMGT]?) of", message) or re.search(r"\(([\d.]+)([KMGT]?)\) exceeds", message)
@@ -200,7 +200,7 @@ def _memory(training: Compiled, resident: int, machine) -> dict:
 
 
 def _step(config, description, mesh, machine, program: hlo.Program, steps_per_epoch: int) -> dict:
-    """What an update costs: counted, and estimated."""
+    """The cost of an update: counted, and estimated."""
     count, batch = mesh.size, config.train.batch_size // mesh.size
     forward = costs.forward_flops(config, description, mesh)
     passes = costs.floor_passes(config)
@@ -232,7 +232,7 @@ def _step(config, description, mesh, machine, program: hlo.Program, steps_per_ep
 
 
 def _kernels(cost: hlo.Cost, batch: int) -> dict:
-    """Kernels and traffic per image, of an attack step or of what is outside the attack."""
+    """Kernels and traffic per image, of an attack step or of the rest of the step."""
     return {
         "kernels": cost.kernels,
         "layout_changes": cost.by_kind.get("transpose", (0, 0))[0],
@@ -244,11 +244,11 @@ def _kernels(cost: hlo.Cost, batch: int) -> dict:
 
 
 def _estimate(machine, program: hlo.Program, count: int, images: int, steps_per_epoch: int) -> dict | None:
-    """Times of a step of so many images by the machine's rates; weak scaling keeps the batch per chip."""
+    """Times of a step of `images` by the machine's rates; weak scaling keeps the batch per chip."""
     least = machines.roofline(machine, program.kernels)
     if least is None:
         return None
-    # A GPU runs one kernel after another; a TPU brings operands in while it computes.
+    # A GPU runs one kernel after another; a TPU loads operands while it computes.
     alone = least["kernels"] if machine.platform == "gpu" else least["whole"]
 
     def communication(chips):
@@ -265,7 +265,7 @@ def _estimate(machine, program: hlo.Program, count: int, images: int, steps_per_
         "epoch_s": step * steps_per_epoch,
         "share_of_peak": least["arithmetic"] / step,
         "weak_scaling": {
-            # A program for one chip has no communication from which to tell.
+            # A program for one chip has no communication from which to estimate.
             str(chips): alone / (alone + communication(chips))
             for chips in sorted({*_SCALES, count})
             if count > 1
@@ -275,7 +275,7 @@ def _estimate(machine, program: hlo.Program, count: int, images: int, steps_per_
 
 
 def _beside_training(config, description, mesh, training: Compiled, evaluation: Compiled) -> float:
-    """Bytes during an evaluation: the training's state and data stay where they are, the weights are part of them."""
+    """Bytes during an evaluation within a training: its state, which contains the weights, and data stay in memory."""
     if training.memory is None or evaluation.memory is None:
         return max(training.total, evaluation.total)
     examples = config.eval.batch_size // mesh.size * (_image_bytes(description) + 12)
@@ -300,9 +300,9 @@ def _evaluation(config, attack: str, total: float, evaluation: Compiled, machine
 
 
 def _largest_batch(config, description, mesh, capacity, first: Compiled):
-    """The largest batch per chip that fits, and what limits it: memory, or the number of training examples.
+    """(largest batch per chip that fits, what limits it: "memory" or "training examples").
 
-    Memory is nearly a line over the batch, so two compilations predict it and a third confirms.
+    Memory is nearly linear in the batch, so two compilations predict the result and a third confirms it.
     """
     limit = min(description.train_examples // mesh.size, _LARGEST)
     known = {config.train.batch_size // mesh.size: first.total}
@@ -325,10 +325,10 @@ def _largest_batch(config, description, mesh, capacity, first: Compiled):
 
 
 def predict(known: dict[int, float], capacity: float, limit: int) -> int | None:
-    """The next batch per chip to try, given the memory that others took; None where there is none left to try.
+    """The next batch per chip to try, given the memory of known batches; None if none is left to try.
 
-    With one batch known: twice it where it takes less than half the capacity, else half of it. With more: where the
-    line through the two that lie next to the capacity meets it.
+    With one known batch: twice its size if it needs less than half the capacity, else half its size. With more: where
+    the line through the two batches next to the capacity reaches the capacity.
     """
     sizes = sorted(known)
     fitting = sum(known[size] <= capacity for size in sizes)
@@ -339,7 +339,7 @@ def predict(known: dict[int, float], capacity: float, limit: int) -> int | None:
         start = min(max(fitting - 1, 0), len(sizes) - 2)
         one, other = sizes[start : start + 2]
         slope = (known[other] - known[one]) / (other - one)
-        if not math.isfinite(slope):  # how much the larger one takes is not known
+        if not math.isfinite(slope):  # the memory of the larger one is unknown
             guess = (largest + ceiling) // 2
         else:
             guess = one + (capacity - known[one]) / slope if slope > 0 else ceiling
@@ -348,7 +348,7 @@ def predict(known: dict[int, float], capacity: float, limit: int) -> int | None:
 
 
 def round_down(batch: int) -> int:
-    """To a multiple of 8 where there is one."""
+    """Round down to a multiple of 8, unless that is 0."""
     return batch - batch % 8 if batch >= 8 else batch
 
 
@@ -366,7 +366,7 @@ def _why_not(figures: dict) -> str:
         if largest is None:
             remedy = "lower it, or leave out --nosearch to find the largest that fits"
         elif largest == 0:
-            remedy = "no batch fits: take another machine, or another model"
+            remedy = "no batch fits: use another machine, or another model"
         else:
             remedy = f"the largest batch that fits is {largest} per chip, {largest * figures['chips']} in all"
         return f"train.batch_size = {figures['batch']}: {what}; {remedy}"

@@ -1,19 +1,18 @@
-"""The results of a run: what the files in its workdir hold, and how they are written and read.
+"""The result files in a run's workdir: their content, and how they are written and read.
 
     results.jsonl     one line per (step, weights, split, attack), see `make_record`
     training.jsonl    one line per epoch of training
     best.json         the best checkpoint so far by validation score
-    weights.json      of a run of imported weights: name and SHA-256 of the `file`; of one whose head was changed after
-                      training: the `remedy`, its `settings`, what was `chosen`, and of which `run` and checkpoint
-    classes.json      what the results say of the classes of the selected checkpoint, see `report_suites.class_truth`
+    weights.json      for imported weights: name and SHA-256 of the `file`; for a head changed after training: the
+                      `remedy`, its `settings`, the `chosen` values, and the original `run` and checkpoint
+    classes.json      per-class findings for the selected checkpoint, see `class_truth` in pages/suites.py
     examples/<step>-<weights>-<split>.npz
-                      labels [N], index [N] of each example in the split, and for each attack `<attack>` bool [N], true
-                      where the example survives it, and `<attack>_prediction` [N]
+                      labels [N], index [N] of each example in the split, and for each attack `<attack>` bool [N],
+                      whether the example is classified correctly under it, and `<attack>_prediction` [N]
 
-A line in results.jsonl is written after the arrays it is made of, so where there is a line there are arrays.
+A line in results.jsonl is written after its arrays, so a line implies that its arrays exist.
 """
 
-import dataclasses
 import io
 import json
 import pathlib
@@ -31,7 +30,7 @@ ORIGIN = "weights.json"
 CLASSES = "classes.json"
 EXAMPLES = "examples"
 KEY = ("step", "weights", "split", "attack")
-# A confusion matrix of more classes than this would make a line of megabytes; it can be had from the examples file.
+# With more classes, lines with a confusion matrix would take megabytes; the examples file has the data for it.
 CONFUSION_CLASSES = 100
 
 
@@ -57,13 +56,13 @@ def make_record(
         step, epoch: of the checkpoint; epoch counts the epochs completed.
         weights: "raw" or "averaged".
         split: "validation" or "test".
-        attack: its name in `eval.attacks`; of a suite's member "SUITE/MEMBER", with the worst case up to that one.
+        attack: its name in `eval.attacks`; "SUITE/MEMBER" for the worst case over a suite up to that member.
         labels, clean_prediction: [N] ints.
-        split_examples: in the settings, how many examples the split has, of which these N may be a subset.
-        prediction: [N] ints; that of the clean image where it is wrong, since an attacker may leave it alone.
+        split_examples: in `settings`, the number of examples in the split, of which these N may be a subset.
+        prediction: [N] ints; the clean prediction where that is wrong already, as such an image is not attacked.
         passes: arithmetic per example, in forward passes.
-        idle: the share of them spent on examples already broken, and on filling up batches.
-        seconds: that the attack took.
+        idle: the share of `passes` spent on examples already broken, and on padding of batches.
+        seconds: duration of the attack.
         settings: of the attack: norm, eps, step_size, steps, restarts, targets, loss, members.
     """
     num_classes = len(class_names)
@@ -107,12 +106,12 @@ def make_record(
 
 
 def is_member(attack: str) -> bool:
-    """Whether the result of that name is of a suite's member, SUITE/MEMBER."""
+    """Whether a result with this name is of a member of a suite, SUITE/MEMBER."""
     return "/" in attack
 
 
 def total_work(records: list[dict]) -> dict:
-    """Passes, idle share and seconds of several results of the same examples together."""
+    """Passes, idle share and seconds of several results on the same examples, added up."""
     passes = sum(record["passes"] for record in records)
     idle = sum(record["passes"] * record["idle"] for record in records)
     return {
@@ -128,7 +127,7 @@ def read(workdir) -> list[dict]:
 
 
 def append(workdir, record: dict) -> bool:
-    """Append a line unless its (step, weights, split, attack) is there. Returns whether it was appended."""
+    """Append a line unless one with its (step, weights, split, attack) exists. Returns whether it was appended."""
     return files.append_record(pathlib.Path(workdir) / RESULTS, record, KEY)
 
 
@@ -138,17 +137,17 @@ def key_of(record: dict) -> tuple:
 
 
 def append_training(workdir, record: dict) -> bool:
-    """Append an epoch's line to training.jsonl unless the epoch is there."""
+    """Append an epoch's line to training.jsonl unless one for the epoch exists. Returns whether it was appended."""
     return files.append_record(pathlib.Path(workdir) / TRAINING, record, ("epoch",))
 
 
 def examples_path(workdir, step: int, weights: str, split: str) -> pathlib.Path:
-    """Where the verdicts of a (step, weights, split) are."""
+    """The examples file of a (step, weights, split)."""
     return pathlib.Path(workdir) / EXAMPLES / f"{step}-{weights}-{split}.npz"
 
 
 def read_examples(workdir, step: int, weights: str, split: str) -> dict:
-    """The arrays of an examples file; empty where there is none, or none that can be read."""
+    """The arrays of an examples file; empty if there is none, and with a warning if it cannot be read."""
     path = examples_path(workdir, step, weights, split)
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -156,12 +155,12 @@ def read_examples(workdir, step: int, weights: str, split: str) -> dict:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        console.warn(f"{path} cannot be read ({error}); what it held is missing")
+        console.warn(f"{path} cannot be read ({error}); its content is treated as missing")
         return {}
 
 
 def example_names(workdir, step: int, weights: str, split: str) -> list[str]:
-    """The names of the arrays of an examples file, which are not read; none where it cannot be read."""
+    """The names of the arrays of an examples file, without reading the arrays; none if it cannot be read."""
     try:
         with np.load(examples_path(workdir, step, weights, split), allow_pickle=False) as arrays:
             return arrays.files
@@ -170,7 +169,7 @@ def example_names(workdir, step: int, weights: str, split: str) -> list[str]:
 
 
 def add_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> None:
-    """Add arrays to an examples file, beside those that it holds, and replace it as a whole."""
+    """Add arrays to those of an examples file; the file is replaced atomically."""
     path = examples_path(workdir, step, weights, split)
     path.parent.mkdir(exist_ok=True)
     with files.locked(pathlib.Path(workdir) / ".examples"):
@@ -179,63 +178,65 @@ def add_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> 
         files.write_atomically(path, buffer.getvalue())
 
 
-@dataclasses.dataclass(frozen=True)
 class Verdicts:
-    """What the files hold of one (step, weights, split)."""
+    """The results and predictions of one (step, weights, split) in the files."""
 
-    workdir: pathlib.Path
-    step: int
-    weights: str
-    split: str
+    def __init__(self, workdir, step: int, weights: str, split: str):
+        self._of = pathlib.Path(workdir), step, weights, split
+        own = (step, weights, split)
+        self._log = files.RecordLog(pathlib.Path(workdir) / RESULTS, lambda record: key_of(record)[:3] == own)
 
     def records(self) -> dict[str, dict]:
-        """The lines of results.jsonl, by attack."""
-        key = (self.step, self.weights, self.split)
-        return {record["attack"]: record for record in read(self.workdir) if key_of(record)[:3] == key}
+        """The lines of results.jsonl as they are now, by attack."""
+        return {record["attack"]: record for record in self._log.read()}
+
+    def append(self, record: dict) -> bool:
+        """Append a line to results.jsonl, see `append`."""
+        return self._log.append(record, KEY)
 
     def is_finished(self, attack: str) -> bool:
-        """Whether there are the line and the predictions of an attack. Lost ones have to be made again."""
+        """Whether both the line and the predictions of an attack exist. Lost predictions have to be computed again."""
         return self.finished(attack) is not None
 
     def finished(self, attack: str) -> list[int] | None:
-        """The predictions under an attack, if its line is there and they are."""
+        """The predictions under an attack; None unless both they and its line exist."""
         if attack not in self.records():
             return None
-        prediction = read_examples(self.workdir, self.step, self.weights, self.split).get(f"{attack}_prediction")
+        prediction = read_examples(*self._of).get(f"{attack}_prediction")
         return None if prediction is None else prediction.tolist()
 
     def add(self, attack: str, labels, index, prediction) -> None:
-        """Keep the verdicts under an attack, and drop what was kept of it unfinished."""
+        """Save the predictions under an attack, and delete its unfinished state."""
         arrays = {
             "labels": labels,
             "index": index,
             attack: prediction == labels,
             f"{attack}_prediction": prediction.astype(np.int32),
         }
-        add_examples(self.workdir, self.step, self.weights, self.split, arrays)
+        add_examples(*self._of, arrays)
         self._unfinished(attack).unlink(missing_ok=True)
 
     def keep_unfinished(self, attack: str, prediction, todo, **work) -> None:
-        """Keep what is known in the middle of an attack: predictions [N], of which those at `todo` are not made."""
+        """Save the state in the middle of an attack: predictions [N], still to be computed for the examples `todo`."""
         state = {"prediction": prediction.tolist(), "todo": todo.tolist(), "work": work}
         self._unfinished(attack).parent.mkdir(exist_ok=True)
         files.write_atomically(self._unfinished(attack), json.dumps(state))
 
     def unfinished(self, attack: str) -> dict | None:
-        """What `keep_unfinished` has kept of that attack, as the dict of its arguments."""
+        """The arguments saved by `keep_unfinished` for that attack, as a dict; None if there is nothing."""
         return files.read_json(self._unfinished(attack))
 
     def _unfinished(self, attack: str) -> pathlib.Path:
-        path = examples_path(self.workdir, self.step, self.weights, self.split)
+        path = examples_path(*self._of)
         return path.with_suffix(f".{attack.replace('/', '~')}.unfinished.json")
 
 
 def find_best(records: list[dict], *, attack: str, criterion: str) -> dict | None:
-    """The checkpoint and weights with the highest validation score, the earliest of several; None without validation.
+    """The checkpoint and weights with the highest validation score, the earliest if several; None without validation.
 
     Args:
-        attack: the attack under which accuracy counts.
-        criterion: "average" accuracy, that of the "worst" class, or their "sum", which Wei et al. (2023) select by.
+        attack: the attack whose accuracies are compared.
+        criterion: "average" accuracy, accuracy of the "worst" class, or their "sum" (as in Wei et al. 2023).
     """
     scores = {
         "average": lambda record: record["accuracy"],
@@ -245,7 +246,7 @@ def find_best(records: list[dict], *, attack: str, criterion: str) -> dict | Non
     candidates = [record for record in records if record["split"] == "validation" and record["attack"] == attack]
     if not candidates:
         return None
-    # By step, then raw before averaged: the order of evaluation must not matter.
+    # By step, then raw before averaged, so that the order of evaluation does not matter.
     candidates.sort(key=lambda record: (record["step"], record["weights"] != "raw"))
     best = max(candidates, key=scores[criterion])
     return {

@@ -1,4 +1,4 @@
-"""A run's workdir, opened by a command that comes after the training, or beside it: config, data and checkpoints."""
+"""Opens the workdir of a run, during or after its training: config, data and checkpoints."""
 
 import pathlib
 from typing import NamedTuple
@@ -15,22 +15,22 @@ def path(given: str) -> pathlib.Path:
     """The folder that --workdir names.
 
     Raises:
-        FieldError: it is an address of something that is not mounted, or a file.
+        FieldError: it is a URL, or a file.
     """
     if "://" in given:
         remedy = "mount the storage, and give its path"
-        raise FieldError("--workdir", given, "is no folder of a mounted file system", remedy)
+        raise FieldError("--workdir", given, "is not a folder of a mounted file system", remedy)
     folder = pathlib.Path(given)
     if folder.exists() and not folder.is_dir():
-        raise FieldError("--workdir", given, "is no folder", "give another")
+        raise FieldError("--workdir", given, "is not a folder", "give another one")
     return folder
 
 
 class OpenRun(NamedTuple):
-    """A run in a workdir: its config with what was set otherwise, its data, and its checkpoints to read.
+    """A run in a workdir: its config with overrides applied, its data, and its checkpoints, to read only.
 
     Attributes:
-        like: shapes and types of its train states.
+        like: abstract train state, with the shapes and types of the saved ones.
     """
 
     config: object
@@ -42,14 +42,14 @@ class OpenRun(NamedTuple):
 
 
 def open_run(workdir: pathlib.Path, stored: dict, overrides: dict, may_differ: tuple[str, ...]) -> OpenRun:
-    """Open what a training has left, or is making.
+    """Open a run that is finished or still training.
 
     Args:
         stored: the run's config.json.
-        overrides: fields to set otherwise, by dotted name, of those that `may_differ`.
+        overrides: values of fields by dotted name; only fields in `may_differ` are allowed.
 
     Raises:
-        UserError: another field is overridden, or a value is wrong.
+        UserError: a field that must not differ is overridden, or a value is wrong.
     """
     hosts.check_shared(workdir)
     config = config_lib.from_dict(stored)
@@ -66,21 +66,21 @@ def open_run(workdir: pathlib.Path, stored: dict, overrides: dict, may_differ: t
 
 
 def choose(workdir, steps: list[int], step: int | None, weights: str | None) -> tuple[int, str | None]:
-    """Which checkpoint a command takes, and which of its weights.
+    """Select the checkpoint and the weights that a command uses.
 
     Args:
-        steps: of the checkpoints to choose from.
-        step: as asked for; None is the best by validation score, or the last where none was chosen.
-        weights: as asked for, "raw" or "averaged"; None is what the best checkpoint has.
+        steps: of the available checkpoints.
+        step: the requested one; None: the best by validation score, or the last if there is no best one.
+        weights: the requested ones, "raw" or "averaged"; None: those of the best checkpoint.
 
     Returns:
-        (step, weights), where None still leaves the choice of weights to what the checkpoint holds.
+        (step, weights); weights may be None, then `take` chooses.
 
     Raises:
-        UserError: there is no checkpoint, or not that one.
+        UserError: there is no checkpoint, or not the requested one.
     """
     if not steps:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint; train on, or give another run")
+        raise UserError(f"workdir = {str(workdir)!r}: holds no complete checkpoint; train longer, or give another run")
     best = files.read_json(pathlib.Path(workdir) / results.BEST) or {}
     if step is None:
         step = best["step"] if best.get("step") in steps else steps[-1]
@@ -92,21 +92,21 @@ def choose(workdir, steps: list[int], step: int | None, weights: str | None) -> 
 
 
 def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
-    """The weights of another run for a training to start from: of its best checkpoint, else averaged ones of its last.
+    """Weights of another run to start a training from: of its best checkpoint, else the averaged ones of its last.
 
     Args:
         config, dataset: of the training.
 
     Raises:
-        UserError: there is no such run or checkpoint, its model is another one, or it was trained on images of the
-            validation split. Of imported weights nobody knows what they were trained on.
+        UserError: there is no such run or checkpoint, its model differs, or it was trained on images of the validation
+            split here. For imported weights the latter cannot be checked.
     """
     field, workdir = "train.start_from", pathlib.Path(workdir)
     stored = files.read_json(workdir / "config.json")
     if stored is None:
         raise FieldError(field, str(workdir), "holds no run", "give the workdir of a trained or imported one")
     other = config_lib.from_dict(stored)
-    # What the weights do not depend on.
+    # Except for fields on which the weights do not depend.
     differ = [
         name
         for name in config_lib.differences(other.model.to_dict(), config.model.to_dict())
@@ -131,10 +131,13 @@ def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
 
 
 def take(state: TrainState, weights: str | None) -> tuple[str, Weights]:
-    """Weights of a state, with their name: "raw" or "averaged", or None for averaged ones where there are any.
+    """(name, weights) of a state.
+
+    Args:
+        weights: "raw" or "averaged"; None: averaged if the state has them.
 
     Raises:
-        FieldError: there are no averaged ones.
+        FieldError: averaged weights are requested and there are none.
     """
     if weights == "averaged" and state.averaged is None:
         raise FieldError("--weights", weights, "the run has none (train.average_decay = 0)", "give raw")
@@ -148,7 +151,7 @@ def check_same_config(workdir, config, stored: dict, may_differ: tuple[str, ...]
     Raises:
         UserError: names the fields that differ.
     """
-    # A field that came into being after the run was made has the default there.
+    # Fields that were added after the run was made get their defaults.
     stored = config_lib.to_dict(config_lib.from_dict(stored))
     differences = config_lib.differences(stored, config_lib.to_dict(config))
     wrong = [f"{name} = {new!r}, there {old!r}" for name, (old, new) in differences.items() if name not in may_differ]

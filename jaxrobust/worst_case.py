@@ -1,8 +1,8 @@
-"""The worst case for each example: an attack on those that are left, part by part, without those that have broken.
+"""Worst-case attacks that drop each example as soon as it is misclassified.
 
-An attack's run is cut into parts of some iterations. After each part every example is judged; those that the float32
-model misclassifies leave, and the others are put together to full batches anew, of one of two sizes, for which all
-programs are compiled. So little is spent on examples that are broken already, and no verdict depends on the others.
+A run of an attack is split into parts of some iterations. After each part every example is judged by the float32 model.
+Misclassified (broken) examples are dropped, and the others are packed into full batches again, of one of two sizes for
+which the programs are compiled. So little work is spent on broken examples, and no verdict depends on other examples.
 """
 
 import dataclasses
@@ -17,19 +17,20 @@ from jaxrobust import hosts, parallel
 from jaxrobust.data.augment import to_float
 from jaxrobust.errors import UserError
 
-SMALL_SHARE = 8  # the small batch is this part of the large one
-PART_ITERATIONS = 20  # at least; else a tenth of the run
-# float32 rounding of image + perturbation, and of an L2 norm over many pixels; a wrong projection is far larger.
+SMALL_SHARE = 8  # the small batch is the large one divided by this
+PART_ITERATIONS = 20  # of a part, at least; a tenth of the run if that is more
+# Allows for float32 rounding of image + perturbation, and of an L2 norm over many pixels; the error of a wrong
+# projection is far larger.
 LARGEST_EXCESS = 1e-5
 
 
 class Work(NamedTuple):
-    """What an attack has cost.
+    """The cost of an attack.
 
     Attributes:
         passes: arithmetic, in forward passes of one image.
-        idle: the part of them that was spent on examples already broken, and on filling up batches.
-        seconds: time.
+        idle: the part of `passes` spent on examples already broken, and on padding of batches.
+        seconds: duration.
     """
 
     passes: float = 0.0
@@ -40,20 +41,20 @@ class Work(NamedTuple):
         return Work(*(one + another for one, another in zip(self, other, strict=True)))
 
     def of_each(self, examples: int) -> dict:
-        """Passes per example, the idle share of them, and seconds."""
+        """Passes per example, the idle share of all passes, and seconds."""
         share = self.idle / self.passes if self.passes else 0.0
         return {"passes": self.passes / examples, "idle": share, "seconds": self.seconds}
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What came out for `n` examples.
+    """The outcome of an attack on `n` examples.
 
     Attributes:
-        prediction: [n] int64 classes; another than the label where the attack succeeded, or, where it goes towards
-            a class, that one. -1 is no class: the model is no number there, or no attack towards a class was made.
-        adversarial: [k, H, W, C] the images of these verdicts, of the first `k` examples.
-        passes, idle: as of `Work`.
+        prediction: [n] int64 classes. Where the attack succeeded: not the label, or the target class of a targeted
+            attack. -1: the logits are NaN, or a targeted attack was not made.
+        adversarial: [k, H, W, C] the perturbed images of the first `k` examples, to which the predictions belong.
+        passes, idle: as in `Work`.
     """
 
     prediction: np.ndarray
@@ -74,10 +75,10 @@ class Judge:
         self._step, self._mesh, self._batch_size = step, mesh, batch_size
 
     def __call__(self, weights, images, title: str) -> np.ndarray:
-        """Predictions [n] of images [n, H, W, C]. Of several processes each brings its own.
+        """Predictions [n] for images [n, H, W, C]; each process passes its own.
 
         Raises:
-            UserError: the model's output is not a number.
+            UserError: the model's logits are not finite.
         """
         prediction = np.zeros(len(images), np.int64)
         for rows, verdict in self._verdicts(weights, images):
@@ -86,7 +87,7 @@ class Judge:
         return prediction
 
     def is_finite(self, weights, images) -> bool:
-        """Whether all logits are finite numbers."""
+        """Whether all logits are finite."""
         return all(bool(verdict["finite"]) for _, verdict in self._verdicts(weights, images))
 
     def _verdicts(self, weights, images):
@@ -98,14 +99,14 @@ class Judge:
 
 
 def rank(step, weights, images, mesh, batch_size: int, title: str) -> np.ndarray:
-    """Classes [n, count] of images [n, H, W, C], most likely first. Of several processes each brings its own.
+    """Classes [n, count] for images [n, H, W, C], most likely first; each process passes its own images.
 
     Args:
         step: the compiled ranking of `count` classes, see steps.make_ranking_step.
         batch_size: over all devices.
 
     Raises:
-        UserError: the model's output is not a number.
+        UserError: the model's logits are not finite.
     """
     ranking = []
     for rows, verdict in _in_batches(step, weights, (images,), mesh, batch_size):
@@ -115,11 +116,11 @@ def rank(step, weights, images, mesh, batch_size: int, title: str) -> np.ndarray
 
 
 def of_each(step, weights, arrays, mesh, batch_size: int):
-    """What a compiled step says of each example. Of several processes each brings its own.
+    """The results of a compiled step for each example, a pytree of arrays [n, ...]; each process passes its own.
 
     Args:
         step: (weights, *arrays) -> a pytree of arrays [B, ...].
-        arrays: of the examples, [n, ...] each, at least one example.
+        arrays: [n, ...] each, n > 0 examples.
         batch_size: over all devices.
     """
     kept = [
@@ -136,8 +137,8 @@ class Attacker:
         attack: see attacks.attack.Attack.
         steps: length -> the compiled (begin, go_on) of that many iterations, see steps.make_attack_steps.
         batch_size: over all devices.
-        key: of the evaluation; every example and run draws from its own.
-        towards: the labels are classes to reach, and not those to leave; the steps are made so too.
+        key: of the evaluation; the keys of all examples and runs are derived from it.
+        towards: whether the attack is targeted: labels are classes to reach instead of true ones. `steps` must agree.
     """
 
     def __init__(self, attack, steps: Callable, mesh, batch_size: int, key, *, towards: bool = False):
@@ -149,25 +150,26 @@ class Attacker:
 
     @property
     def passes(self) -> float:
-        """Forward passes for an example that withstands, without those of the judge."""
+        """Forward passes for an example that is never broken, without those of the judge."""
         return self._attack.runs * (self._attack.start_passes + self._attack.iterations * self._attack.step_passes)
 
     @property
     def parts(self) -> int:
-        """How many parts an example goes through that withstands them all."""
+        """Number of parts for an example that is never broken."""
         return self._attack.runs * len(self._lengths)
 
     def __call__(self, weights, images, labels, ids, radius, *, title: str, keep: int = 0, advance=None) -> Outcome:
-        """Attack examples until they are broken or the attack is over. Of several processes each brings its own.
+        """Attack examples until they are broken or the attack is over; each process passes its own.
 
         Args:
             weights: on the devices.
-            images: [n, H, W, C], uint8 or float32 in [0, 1], all classified correctly; none as the class to reach.
-            labels, ids: [n] int; ids tell examples apart.
+            images: [n, H, W, C], uint8 or float32 in [0, 1], all classified correctly; if targeted, none as its
+                target.
+            labels, ids: [n] int; ids identify examples, to seed their random numbers.
             radius: [n] in pixel units.
             title: for messages.
-            keep: return the images of so many, the first.
-            advance: called with the number of parts done, and to stop by raising.
+            keep: return the perturbed images of the first `keep` examples.
+            advance: called with the number of parts done; may raise an exception to stop.
         """
         advance = advance or (lambda parts: None)
         before = np.full(len(labels), -1) if self._towards else np.array(labels, np.int64)
@@ -188,7 +190,7 @@ class Attacker:
         return outcome
 
     def _attack_part(self, weights, victims, left, states, part, outcome, title, advance):
-        """Whether each of the examples that are left is broken after a part of a run, and their states."""
+        """(broken, states) of the examples `left` after a part of a run; states are None after the last part."""
         begin, go_on = self._steps(part.length)
         run, first = np.int32(part.run), np.int32(part.first)
         passes = part.length * self._attack.step_passes + (self._attack.start_passes if states is None else 0) + 1
@@ -230,36 +232,40 @@ class _Part(NamedTuple):
 
 
 def check_finite(verdict: dict, title: str) -> None:
-    """Refuse a model that is no number on the images as they are.
+    """Check that the logits of clean images are finite.
 
     Raises:
-        UserError: so it is.
+        UserError: they are not.
     """
     if not verdict["finite"]:
         raise UserError(f"{title}: the model's logits are not finite numbers, so nothing can be scored")
 
 
 def check_allowed(verdict: dict, title: str) -> None:
-    """Refuse the verdict on an image that no attack may make."""
+    """Check that the perturbations are allowed.
+
+    Raises:
+        AssertionError: they are not, which is a defect of the attack.
+    """
     excess = float(verdict["excess"])
-    if not excess <= LARGEST_EXCESS:  # true for NaN too
-        raise AssertionError(f"{title} left the allowed perturbations by {excess}: a defect, report it")
+    if not excess <= LARGEST_EXCESS:  # not `>`, so that NaN fails too
+        raise AssertionError(f"{title} left the allowed perturbations by {excess}: this is a bug, please report it")
 
 
 def batch_sizes(batch_size: int, devices: int) -> tuple[int, int]:
-    """The two sizes of batches, multiples of the number of devices."""
+    """The large and the small batch size, multiples of the number of devices."""
     return batch_size, -(-batch_size // (SMALL_SHARE * devices)) * devices
 
 
 def part_lengths(iterations: int) -> list[int]:
-    """Iterations of each part of a run: nearly equal numbers, longer ones first, of at most two kinds."""
+    """Iterations of each part of a run: at most two lengths, which differ by one, longer parts first."""
     parts = -(-iterations // max(PART_ITERATIONS, iterations // 10))
     short, rest = divmod(iterations, parts)
     return [short + 1] * rest + [short] * (parts - rest)
 
 
 def pack(count: int, large: int, small: int) -> Iterator[tuple[int, int]]:
-    """Batches for `count` examples, as (first example, size): large ones as long as no small one would do."""
+    """Batches for `count` examples, as (first example, size): large ones, then small ones if these suffice."""
     start = 0
     while start < count:
         size = large if count - start > large - small else small
@@ -268,17 +274,17 @@ def pack(count: int, large: int, small: int) -> Iterator[tuple[int, int]]:
 
 
 def _chunks(count: int, sizes) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches for `count` examples of this process: (the rows of each, its size), as many on every process.
+    """Batches for the `count` examples of this process: (rows, size); the number of batches is equal on all processes.
 
     Args:
-        sizes: of the batches over all devices.
+        sizes: of batches over all devices.
     """
     for start, size in pack(max(hosts.gather(count)), *(size // jax.process_count() for size in sizes)):
         yield np.arange(start, min(start + size, count)), size
 
 
 def _in_batches(step, weights, arrays, mesh, batch_size: int):
-    """What a compiled step gives for each batch of the examples: (their rows, the result on the devices)."""
+    """Run a compiled step on all examples in batches; yields (rows, result on the devices)."""
 
     def launched():
         for rows, size in _chunks(len(arrays[0]), batch_sizes(batch_size, mesh.size)):
@@ -288,7 +294,7 @@ def _in_batches(step, weights, arrays, mesh, batch_size: int):
 
 
 def _batch(tree, size: int, mesh):
-    """Global arrays of which this process brings `size` rows: those of the tree's arrays, and what fills them up."""
+    """Global arrays, to which this process contributes `size` rows: those of the arrays in `tree`, and padding."""
 
     def filled(rows):
         fill = rows[:1] if len(rows) else np.zeros((1, *rows.shape[1:]), rows.dtype)

@@ -11,7 +11,7 @@ import pytest
 
 from jaxrobust.attacks import attack, losses, masking, suites
 from jaxrobust.attacks.attack import Victims
-from jaxrobust.findings import ALL, CHECKS, FEWEST_EXAMPLES, findings
+from jaxrobust.audit.findings import ALL, CHECKS, FEWEST_EXAMPLES, findings
 
 SHAPE = (6, 6, 1)
 CLASSES = 3

@@ -8,9 +8,11 @@ import pytest
 import tiny_config
 from scipy.optimize import linprog
 
-from jaxrobust import audit, audit_results, build, files, parallel, steps, train, validation
+from jaxrobust import build, files, parallel, steps, train, validation
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import masking
+from jaxrobust.audit import auditor as auditing
+from jaxrobust.audit import results as audit_results
 from jaxrobust.data.dataset import DataSet, Split
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted, StopRequest
@@ -60,7 +62,7 @@ def run(workdir, devices=8, data=None, stop=None, **overrides):
     centred = jax.tree.map(lambda p: p - p.mean(0, keepdims=True) if p.ndim == 2 else p, weights.params)
     weights = weights.replace(params=centred)
     stop = StopRequest() if stop is None else stop
-    auditor = audit.Auditor(config, workdir, data, mesh, CHECKPOINT, stop)
+    auditor = auditing.Auditor(config, workdir, data, mesh, CHECKPOINT, stop)
     content = json.loads(files.to_json(auditor.run(lambda: weights)))
     kernel, bias = (np.asarray(p, np.float64) for p in sorted(jax.tree.leaves(weights.params), key=lambda p: -p.ndim))
     return content, audit_results.Store(workdir, 3, "raw", "test").read(), kernel, bias
@@ -232,7 +234,7 @@ def test_command_from_end_to_end(tmp_path):
     config.objective.name = "standard"
     config.train.average_decay = 0.0
     with pytest.raises(UserError, match="no run"):
-        audit.audit_run(tmp_path)
+        auditing.audit_run(tmp_path)
     train.train_and_evaluate(config, tmp_path)
     assert 'id="matrix"' not in (tmp_path / "report.html").read_text()
     # Of a run that is older than the section.
@@ -240,14 +242,22 @@ def test_command_from_end_to_end(tmp_path):
     del stored["audit"]
     files.write_atomically(tmp_path / "config.json", files.to_json(stored))
     with pytest.raises(UserError, match=r"train\.epochs"):
-        audit.audit_run(tmp_path, {"train.epochs": 2})
-    audit.audit_run(tmp_path, QUICK | {"audit.examples": 100})
+        auditing.audit_run(tmp_path, {"train.epochs": 2})
+    auditing.audit_run(tmp_path, QUICK | {"audit.examples": 100})
     content, best = audit_results.read(tmp_path), files.read_json(tmp_path / "best.json")
     assert [content[name] for name in ("step", "weights")] == [best[name] for name in ("step", "weights")]
     assert content["examples"] == 100 and content["focused"]["class"]["chosen_on"] == "validation"
     page = (tmp_path / "report.html").read_text()
     assert 'id="matrix"' in page and 'id="curve"' in page and "subset of 100" in page
     assert "nan" not in page.split('id="curve"')[1].split('id="definitions"')[0].replace("dominant", "")
+
+
+def test_programs_of_an_attack_are_made_once_for_all_radii(tmp_path):
+    auditor = auditing.Auditor(config_of(), tmp_path, dataset(), parallel.make_mesh(), CHECKPOINT, StopRequest())
+    attackers = {e.name: auditor._attacker(e, False) for e in masking.EXPERIMENTS if e.attack == "pgd20"}
+    assert len(attackers) == 5 and len(set(attackers.values())) == 2
+    assert attackers["pgd20"] is attackers["pgd20@inf"] is not attackers["pgd20_scale_free"]
+    assert auditor._attacker(masking.EXPERIMENTS[0], True) not in attackers.values()
 
 
 def test_masking_is_looked_for_and_found(tmp_path, monkeypatch):

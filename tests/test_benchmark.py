@@ -12,8 +12,8 @@ import jax
 import pytest
 import tiny_config
 
-from jaxrobust import benchmark, build, console, costs, data, parallel
-from jaxrobust.compiled import hlo, measuring
+from jaxrobust import benchmark, build, console, data, parallel
+from jaxrobust.compiled import costs, hlo, measuring
 from jaxrobust.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import build, costs, data, parallel
+from jaxrobust import build, data, parallel
 from jaxrobust.attacks import suites
+from jaxrobust.compiled import costs
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import types
 import numpy as np
 import tiny_config
 
-from jaxrobust import costs, data, parallel
+from jaxrobust import data, parallel
+from jaxrobust.compiled import costs
 
 
 def test_the_machine_compiled_for_says_how_many_steps():

@@ -160,7 +160,7 @@ def test_an_interrupted_evaluation_continues(tmp_path):
     assert_same(run(tmp_path / "stopped"), run(tmp_path / "reference"))
 
 
-def test_an_interrupted_attack_continues_at_the_block_it_was_at(tmp_path):
+def test_an_interrupted_attack_continues_at_the_block_it_was_at(tmp_path, monkeypatch):
     """The signal comes as soon as one of several blocks is done."""
     settings = {"eval.batch_size": 2, "eval.attacks": ("pgd25+cw3",), "train.average_decay": 0.0}
     verdicts = results.Verdicts(tmp_path / "stopped", 3, "raw", "test")
@@ -174,7 +174,10 @@ def test_an_interrupted_attack_continues_at_the_block_it_was_at(tmp_path):
     assert verdicts.finished("clean") and not verdicts.finished("pgd25+cw3/pgd25")
     kept = verdicts.unfinished("pgd25+cw3/pgd25")
     assert len(kept["todo"]) > 0 and kept["work"]["passes"] > 0
+    drawn = []
+    monkeypatch.setattr(Writer, "figures", lambda self, *args: drawn.append(args[-1]))
     continued = run(tmp_path / "stopped", data=dataset(100), **settings)
+    assert drawn == [None], "the images of the blocks before are not known"
     assert verdicts.unfinished("pgd25+cw3/pgd25") is None
     assert_same(continued, run(tmp_path / "reference", data=dataset(100), **settings))
     names = ("reference", "stopped")

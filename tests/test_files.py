@@ -6,6 +6,7 @@ import stat
 import pytest
 
 from jaxrobust import files
+from jaxrobust.errors import UserError
 
 
 def test_write_replaces_the_whole_file(tmp_path):
@@ -46,6 +47,53 @@ def test_torn_last_line_is_neither_read_nor_kept(tmp_path, torn):
     assert files.read_records(path) == [{"step": 1}]
     assert files.append_record(path, {"step": 2, "whole": True}, ("step",))
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1}, {"step": 2, "whole": True}]
+
+
+def test_a_log_sees_what_others_append_and_parses_each_line_once(tmp_path, monkeypatch):
+    path = tmp_path / "r.jsonl"
+    log, parsed, loads = files.RecordLog(path), [], json.loads
+    monkeypatch.setattr(json, "loads", lambda line: parsed.append(line) or loads(line))
+    assert log.read() == []
+    assert log.append({"step": 1}, ("step",)) and not log.append({"step": 1}, ("step",))
+    with open(path, "a") as other:
+        other.write('{"step": 2}\n{"step": 3')
+    assert log.read() == log.read() == [{"step": 1}, {"step": 2}]
+    assert not log.append({"step": 2}, ("step",)) and log.append({"step": 4}, ("step",))
+    assert log.read() == [{"step": 1}, {"step": 2}, {"step": 4}] and len(parsed) == 3
+
+
+def test_a_log_keeps_what_is_wanted_and_counts_all_lines(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"split": "test", "n": 1}\n{"split": "validation", "n": 1}\n')
+    log = files.RecordLog(path, lambda record: record["split"] == "test")
+    assert not log.append({"split": "test", "n": 1}, ("split", "n")) and log.append({"split": "test", "n": 2}, ("n",))
+    assert log.read() == [{"split": "test", "n": 1}, {"split": "test", "n": 2}]
+    assert len(files.read_records(path)) == 3
+    path.write_text(path.read_text() + "{\n")
+    with pytest.raises(UserError, match="line 4"):
+        log.read()
+
+
+def test_a_log_that_was_shortened_or_removed_is_read_again(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"step": 10}\n{"step": 20}\n')
+    log = files.RecordLog(path)
+    assert len(log.read()) == 2
+    path.write_text('{"step": 3}\n')
+    assert log.read() == [{"step": 3}]
+    path.unlink()
+    assert log.read() == [] and log.append({"step": 3}, ("step",))
+
+
+def test_the_number_of_a_line_that_is_no_json_counts_from_the_start_of_the_file(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"step": 1}\n')
+    log = files.RecordLog(path)
+    log.read()
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step"\n')
+    for _ in range(2):
+        with pytest.raises(UserError, match="line 3"):
+            log.read()
 
 
 def test_nan_is_refused_rather_than_written(tmp_path):

@@ -11,8 +11,8 @@ import sys
 import jax
 import pytest
 
-from jaxrobust import console, costs, data, parallel, preflight, preflight_tables
-from jaxrobust.compiled import machines
+from jaxrobust import console, data, parallel, preflight
+from jaxrobust.compiled import costs, machines, preflight_tables
 from jaxrobust.errors import FieldError
 from tests import tiny_config
 

@@ -108,7 +108,7 @@ def test_wrong_flags_end_in_one_line(start):
         ((*shipped,), "--workdir is missing"),
         ((*shipped, "--workdir", "x", "--shard", "3/2"), "is no part"),
         ((*shipped, "--workdir", "x", "--shard", ""), "is no part"),
-        ((*shipped, "--workdir", "README.md"), "is no folder"),
+        ((*shipped, "--workdir", "README.md"), "is not a folder"),
         ((*shipped, "--workdir", "gs://bucket/x"), "mount the storage"),
         ((*shipped, "--workdir", "x", "--config", "configs/digits.py"), "no effect on a study"),
         ((*shipped, "--workdir", "x", "--list", "--summarise"), "give one"),

@@ -6,7 +6,7 @@
         survives[experiment.name] = ...            # bool [N], of the same examples
     findings.findings(labels, class_names, probes, survives)
 
-What is made of it is in ../findings.py.
+What is made of it is in ../audit/findings.py.
 """
 
 import math

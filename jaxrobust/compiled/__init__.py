@@ -1,1 +1,1 @@
-"""What compiled programs do and cost, on machines that are there or not."""
+"""The work and the cost of compiled programs, also for machines that are not present."""

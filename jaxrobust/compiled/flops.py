@@ -1,8 +1,8 @@
-"""Arithmetic of convolutions and matrix products, by one rule for traced functions and for compiled programs.
+"""Flops of convolutions and matrix products, by the same rule for traced functions and for compiled programs.
 
-A convolution costs 2 x outputs x taps x input channels, where padding counts as pixels do, and the zeros that a dilated
-input has between its pixels do not: the gradient of a convolution with respect to its input then costs what the
-convolution costs, strided or not.
+A convolution costs 2 x outputs x taps x input channels. Padding counts like pixels, the zeros between the pixels of a
+dilated input do not count. So the gradient of a convolution with respect to its input costs as much as the convolution,
+also if it is strided.
 """
 
 import collections
@@ -22,7 +22,7 @@ def convolution(outputs: int, channels: int, spatial) -> float:
 
     Args:
         outputs: batch x output channels.
-        channels: that each output sums over: of the input, of one group.
+        channels: input channels of one group, over which each output sums.
         spatial: for each spatial dimension (pixels, taps, positions of the output, stride, dilation of the input,
             dilation of the kernel).
     """
@@ -30,14 +30,14 @@ def convolution(outputs: int, channels: int, spatial) -> float:
 
 
 def _meetings(pixels: int, taps: int, outputs: int, stride: int, lhs_dilation: int, rhs_dilation: int) -> int:
-    """How often an output meets a pixel through a tap, along one dimension; padding counts as pixels, holes do not.
+    """Number of contributing (output, tap, pixel) triples along one dimension; padding counts, dilation zeros do not.
 
-    Two of the three determine the third, so each product of two bounds the number. In the forward pass that is outputs
-    x taps; compilers also write convolutions with image, kernel and result exchanged, and the others hold there.
+    Two of the three determine the third, so each product of two is an upper bound. In the forward pass outputs x taps
+    is the smallest; compilers also write convolutions with image, kernel and result exchanged, where another one is.
     """
     met = outputs * taps
     if lhs_dilation > 1:
-        # Padding shifts all positions alike, which moves the holes; the densest case is the one that counts.
+        # Padding shifts all positions, and so the zeros; the shift with the most contributions counts.
         rests = collections.Counter(
             (o * stride + t * rhs_dilation) % lhs_dilation for o in range(outputs) for t in range(taps)
         )
@@ -46,13 +46,13 @@ def _meetings(pixels: int, taps: int, outputs: int, stride: int, lhs_dilation: i
 
 
 def forward(function, *arguments) -> float:
-    """Flops of the convolutions and matrix products of a traced function, loops multiplied; nothing is compiled.
+    """Flops of the convolutions and matrix products of a traced function, with all loop iterations. Compiles nothing.
 
     Args:
         function: takes `arguments`, arrays or `jax.ShapeDtypeStruct`s.
 
     Raises:
-        ValueError: such arithmetic is in a while loop of unknown length.
+        ValueError: a while loop of unknown length contains such arithmetic.
     """
     return _jaxpr_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
@@ -87,5 +87,7 @@ def _equation_flops(equation) -> float:
     ]
     flops = sum(map(_jaxpr_flops, inner))
     if name == "while" and flops:
-        raise ValueError("a while loop of unknown length does convolutions or matrix products: they cannot be counted")
+        raise ValueError(
+            "a while loop of unknown length contains convolutions or matrix products: they cannot be counted"
+        )
     return flops * params["length"] if name == "scan" else flops

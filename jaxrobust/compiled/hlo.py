@@ -1,16 +1,16 @@
-"""What a compiled program does, read from its optimised HLO text: arithmetic, memory traffic, kernels, collectives.
+"""Counts in the optimised HLO text of a compiled program: arithmetic, memory traffic, kernels, collectives.
 
     program = hlo.read(compiled.as_text())
     program.total.flops, program.attack.bytes, program.collectives
 
-Works on the texts of CPU, GPU and TPU programs, one device's share of an SPMD program. XLA's own cost analysis counts
-the body of a loop once, and is missing for a GPU that is not there; here loops count as often as they run.
+It works for CPU, GPU and TPU programs, and counts for one device of an SPMD program. XLA's own cost analysis counts the
+body of a loop once, and does not exist for a GPU that is not present; here all iterations of a loop count.
 
-`flops` are those of convolutions and matrix products alone, by the rule of flops.py; `forward_flops` counts a traced
-function by the same rule, so that the two compare.
+`flops` are those of convolutions and matrix products only, by the rule of flops.py. `forward_flops` counts a traced
+function by the same rule, so the two can be compared.
 
-`bytes` are what kernels read from and write to device memory, each operand and result once: an upper bound where
-a cache serves, or a fusion reads part of an operand other than by slices. TPU buffers in on-chip memory are left out.
+`bytes` are what kernels read from and write to device memory, each operand and result once. That is an upper bound if
+caches are hit, or if a fusion reads part of an operand other than by slices. TPU on-chip memory is not counted.
 """
 
 import collections
@@ -26,7 +26,7 @@ from jaxrobust.compiled.hlo_text import Row, arrays, elements, memory
 
 __all__ = ["Collective", "Cost", "Kernel", "Program", "forward_flops", "read"]
 
-# What takes no time; copy-start and slice-start are counted where they are done.
+# Operations that take no time; copy-start and slice-start are counted at copy-done and slice-done.
 _FREE = {
     *("parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all", "partition-id", "replica-id"),
     *("opt-barrier", "domain", "copy-start", "slice-start", "async-update"),
@@ -38,7 +38,7 @@ _COLLECTIVES = {
 }
 _SLICES = {"dynamic-slice", "slice", "gather"}
 _SCATTERED = {"custom-call", "gather", "scatter", "sort", "rng-bit-generator"}
-# What moves pieces of a collective's payload and computes nothing.
+# Operations that only move parts of a collective's payload.
 _MOVES = {
     *("concatenate", "bitcast", "copy", "copy-start", "copy-done", "reshape", "pad", "slice", "parameter", "constant"),
 }
@@ -46,14 +46,14 @@ _MOVES = {
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """One operation that a device starts: a fusion, a library call, a collective.
+    """One operation that a device launches: a fusion, a library call, a collective.
 
     Attributes:
         kind: convolution | matmul | elementwise | reduction | transpose (also copies to another layout) | copy |
             collective | other.
         flops, bytes: of one execution.
-        dtype: of the operands of a convolution or matrix product, such as "bf16", or "f32 highest" where the highest
-            precision was asked for; empty for others.
+        dtype: of the operands of a convolution or matrix product, such as "bf16", or "f32 highest" for the highest
+            precision; empty for others.
         executions: per step.
         in_attack: whether it is in the attack loop.
     """
@@ -78,7 +78,7 @@ class Cost:
 
     @classmethod
     def of(cls, kernels: Iterable[Kernel], times: float = 1.0) -> "Cost":
-        """Of all executions of the kernels, `times` over."""
+        """The sum over all executions of the kernels, times `times`."""
         flops, traffic, count, by_kind = 0.0, 0.0, 0.0, collections.defaultdict(lambda: (0.0, 0.0))
         for kernel in kernels:
             n = kernel.executions * times
@@ -111,9 +111,9 @@ class Collective:
         kind: all-reduce, all-gather, ...
         bytes: payload of one device in one execution: what an all-reduce sums, what an all-gather returns.
         executions: per step.
-        devices: how many take part in one group; 0 where the text names no groups, which means all.
+        devices: number of devices in a group; 0 if the text names no groups, which means all.
         in_attack: whether it is in the attack loop.
-        purpose: what it carries, told from the names of the operations that made it.
+        purpose: what it carries, inferred from the names of the operations that produce it.
     """
 
     kind: str
@@ -129,11 +129,11 @@ class Program:
     """A compiled program, per device and step.
 
     Attributes:
-        kernels: all there are.
+        kernels: all kernels.
         total: their cost.
-        attack: the cost of one iteration of the attack loop; None where there is no such loop.
-        attack_steps: how many iterations there are in a step; 0 without a loop, as compilers inline a single iteration.
-        collectives: all there are.
+        attack: the cost of one iteration of the attack loop; None if there is no such loop.
+        attack_steps: iterations per step; 0 without a loop, as compilers inline a single iteration.
+        collectives: all collectives.
         unknown_loops: loops with an unknown number of iterations, counted as one.
         unknown_calls: library calls that look like arithmetic and cannot be counted.
     """
@@ -148,7 +148,7 @@ class Program:
 
     @property
     def rest(self) -> Cost:
-        """What a step costs outside the attack loop."""
+        """The cost of a step outside the attack loop."""
         return Cost.of(kernel for kernel in self.kernels if not kernel.in_attack)
 
 
@@ -158,7 +158,7 @@ def read(text: str, *, steps: int = 1) -> Program:
     The attack loop is found by the name that attacks/pgd.py gives it.
 
     Args:
-        steps: training steps that the program makes in an outermost loop; everything is reported per step.
+        steps: training steps in the program's outermost loop; everything is reported per step.
     """
     module = _Module(text)
     kernels, collectives = [], []
@@ -203,7 +203,7 @@ class _Module:
             elif row.op == "call":
                 yield from self.visits(row.attribute("to_apply"), executions, loops)
             elif row.op == "conditional":
-                # The most expensive branch: which one runs is not known.
+                # Which branch runs is unknown: count the most expensive one.
                 branches = [list(self.visits(name, executions, loops)) for name in row.branches]
                 yield from max(branches, key=self._weight)
             elif row.op == "async-start":
@@ -301,14 +301,14 @@ class _Module:
                 written += whole
         if re.match(r"__cu(blas|dnn)", row.target):
             *results, last = elements(row.shape)
-            if results and re.match("[su]8", last):  # room to work in, not a result
+            if results and re.match("[su]8", last):  # a workspace, not a result
                 written = sum(map(memory, results))
         return read + written
 
     def _kind(self, computation, row) -> str:
         inner = list(self.operations(computation, row))
         if any(r.op == "convolution" for _, r in inner) and self.arithmetic(computation, row)[0]:
-            dot = all("window=" not in r.rest for _, r in inner if r.op == "convolution")  # a TPU's form of a product
+            dot = all("window=" not in r.rest for _, r in inner if r.op == "convolution")  # a TPU's matrix product
             return "matmul" if dot else "convolution"
         if self.arithmetic(computation, row)[0]:
             return "convolution" if "conv" in row.target.lower() else "matmul"
@@ -323,7 +323,7 @@ class _Module:
         return "other" if row.op in _SCATTERED else "elementwise"
 
     def operations(self, computation, row):
-        """(computation, row) of an instruction, or of all that are fused into it."""
+        """(computation, row) of an instruction, or of all instructions fused into it."""
         if row.op != "fusion":
             yield computation, row
             return
@@ -352,12 +352,12 @@ class _Module:
             executions,
             row.group_size,
             in_attack,
-            # An attack follows the slope of the images alone, and adds up nothing else over devices.
+            # An attack needs gradients of images only, so nothing else is summed over devices in it.
             "batch statistics" if in_attack else self._purpose(computation, row),
         )
 
     def _purpose(self, computation, row) -> str:
-        """What a collective carries, largest first: told from the operations that produce its pieces."""
+        """What a collective carries, largest first, inferred from the operations that produce its parts."""
         if "jvp(" in row.op_name:  # inside the model's own pass: synchronised batch statistics, or their gradients
             return "batch statistics"
         rows, sizes, pieces = self.computations[computation], collections.Counter(), list(row.operands)
@@ -372,7 +372,7 @@ class _Module:
         return ", ".join(name for name, _ in sizes.most_common()) or "unknown"
 
     def _origin(self, rows, piece) -> str:
-        """Of one piece, by the first operation before it that has a name."""
+        """What one part is, by the closest operation before it that has a name."""
         if all(dtype[0] in "su" for dtype, _, _ in arrays(piece.shape)):
             return "class counts"
         candidates = [piece]
@@ -392,7 +392,7 @@ class _Module:
         found = re.search(r'"known_trip_count":\{"n":"(\d+)"', row.rest)
         if found:
             return int(found[1])
-        # As JAX writes loops of static length: while i < n, with i from a constant by steps of 1.
+        # JAX writes loops of static length as: while i < n, where i starts from a constant and increases by 1.
         condition, body = row.attribute("condition"), row.attribute("body")
         test = self._roots[condition]
         if test.op != "compare" or "direction=LT" not in test.rest:

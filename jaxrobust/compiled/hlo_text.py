@@ -1,10 +1,10 @@
-"""The text that XLA prints of a compiled program, as computations of instructions with shapes."""
+"""Parses the HLO text of a compiled program into computations and instructions with shapes."""
 
 import dataclasses
 import math
 import re
 
-# Bits of an element; other types (tokens, opaque) are nothing in memory.
+# Bits of an element; other types (tokens, opaque) take no memory.
 _BITS = {"pred": 8, "s2": 2, "u2": 2, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "s32": 32, "u32": 32}
 _BITS |= {"s64": 64, "u64": 64, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128}
 _ROW = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = ")
@@ -14,14 +14,14 @@ _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One instruction of an HLO computation; one that starts something asynchronous stands for the whole of it."""
+    """One instruction of an HLO computation. The start of an asynchronous operation represents the whole operation."""
 
     name: str
     shape: str
     op: str
     operands: tuple[str, ...]
     rest: str  # attributes, after the operands
-    literal: str  # what stands between the parentheses: of a constant its value, of a parameter its number
+    literal: str  # the text in parentheses: the value of a constant, the number of a parameter
 
     def attribute(self, name: str) -> str | None:
         found = re.search(rf"\b{name}=%?([\w.\-]+)", self.rest)
@@ -38,13 +38,13 @@ class Row:
         return found[1] if found else ""
 
     def numbers(self, name: str) -> list[int]:
-        """Of an attribute such as dimensions={0,1}."""
+        """The numbers of an attribute such as dimensions={0,1}."""
         found = re.search(rf"\b{name}=\{{([\d,]*)\}}", self.rest)
         return [int(n) for n in found[1].split(",") if n] if found else []
 
     @property
     def branches(self) -> list[str]:
-        """Computations of a conditional."""
+        """The computations of a conditional."""
         found = re.search(r"branch_computations=\{([^}]*)\}", self.rest)
         if found:
             return re.findall(r"%?([\w.\-]+)", found[1])
@@ -52,7 +52,7 @@ class Row:
 
     @property
     def group_size(self) -> int:
-        """Of a collective: how many devices take part together, 0 where the text does not say.
+        """Devices per group of a collective; 0 if the text does not tell.
 
         Groups are written as lists {{0,1},{2,3}}, as an iota [groups,size]<=[devices], or by axes of a mesh.
         """
@@ -70,7 +70,7 @@ def parse(text: str) -> tuple[str, dict[str, dict[str, Row]], dict[str, Row]]:
     """(name of the entry computation, {computation: {instruction: row}} in order, {computation: root row}).
 
     Raises:
-        ValueError: the text is of no HLO module.
+        ValueError: the text is not an HLO module.
     """
     computations, roots, entry = {}, {}, None
     rows = name = None
@@ -113,7 +113,7 @@ def _parse_row(line: str) -> Row | None:
 
 
 def _closing(line: str, at: int) -> int:
-    """Position behind the parenthesis that closes the one at `at`."""
+    """The position after the parenthesis that closes the one at `at`."""
     depth = 0
     for position in range(at, len(line)):
         depth += (line[position] == "(") - (line[position] == ")")
@@ -147,7 +147,7 @@ def memory(shape: str, *, everywhere: bool = False, tiled: bool = True) -> float
 
 
 def elements(shape: str) -> list[str]:
-    """The shapes in a tuple, one level deep; of another shape, itself."""
+    """The shapes in a tuple, one level deep; a shape that is no tuple is returned as a list of one."""
     if not shape.startswith("("):
         return [shape]
     shape = re.sub(r"/\*.*?\*/", "", shape)  # the numbers of elements

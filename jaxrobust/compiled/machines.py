@@ -1,9 +1,9 @@
-"""Machines that a program can be compiled for without being there, and what their makers say they can do.
+"""Machines for which programs can be compiled although they are not present, with their published specifications.
 
     machine, count = machines.parse("v5e:16x16")
     devices = machines.devices("v5e:16x16")
 
-The compilers are those of the machines themselves: libtpu for a TPU, the CUDA wheels for a GPU.
+The compilers are the machines' own: libtpu for TPUs, the CUDA wheels for GPUs.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from jaxrobust.compiled.hlo import Collective, Kernel
 from jaxrobust.errors import FieldError
 
 GIB = 2**30
-# The environment's share of a GPU's memory, as jaxlib reads it: the second name is the older one.
+# Environment variables of the share of GPU memory that jaxlib reserves; the second name is the older one.
 MEMORY_FRACTION = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 
@@ -33,15 +33,15 @@ class Machine:
     Attributes:
         name: as users write it.
         platform: tpu | gpu | cpu.
-        memory: bytes that there are; on a TPU those that its compiler allows.
-        bandwidth: of the memory, bytes/s; 0 where it is not known, and then nothing is estimated.
-        peak: flops/s of matrix products by the type of their operands.
-        link: bytes/s that a chip can send to its neighbours while receiving as much; in a slice without the links that
-            its shape does not have.
-        node: chips that are linked so; 0: all of them.
+        memory: bytes; for TPUs the bytes that the compiler allows.
+        bandwidth: of the memory, bytes/s; 0 if unknown, then no times are estimated.
+        peak: flops/s of matrix products, by the type of their operands.
+        link: bytes/s that a chip can send to its neighbours while it receives as much, only over links that the shape
+            of its slice has.
+        node: number of chips connected by such links; 0: all of them.
         network: bytes/s of a chip to other nodes.
-        source: where the figures come from.
-        options: of the topology, for TPUs; of the device, for GPUs.
+        source: of these figures.
+        options: topology options for TPUs; device properties for GPUs.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Machine:
 
     @property
     def capacity(self) -> float:
-        """Bytes that a program, its arguments included, may take; on a GPU the share that JAX reserves at its start.
+        """Bytes that a program with its arguments may use; for GPUs the share that JAX reserves when it starts.
 
         Raises:
-            FieldError: the environment has no such share.
+            FieldError: the environment variable of this share has an invalid value.
         """
         return self.memory * (_memory_fraction() if self.platform == "gpu" else 1.0)
 
@@ -76,12 +76,12 @@ def _memory_fraction() -> float:
     except ValueError:
         share = math.nan
     if not 0 < share <= 1:
-        raise FieldError(name, text, "it is no share of a GPU's memory", "set it above 0 and up to 1, or unset it")
+        raise FieldError(name, text, "is not a share of a GPU's memory", "set it above 0 and up to 1, or unset it")
     return share
 
 
 def _tpu(name, gib, bandwidth, bf16, link, page, **options):
-    # A product of float32 operands is one of bfloat16 unless the highest precision is asked for, which takes six.
+    # Products of float32 operands are computed in bfloat16; those of the highest precision take six such products.
     peak = {"bf16": bf16, "f32": bf16, "f32 highest": bf16 / 6}
     source = f"https://cloud.google.com/tpu/docs/{page}"
     return Machine(name, "tpu", gib * GIB, bandwidth, peak, link / 2, 0, 0.0, source, options)
@@ -93,9 +93,9 @@ def _gpu(name, memory, bandwidth, bf16, tf32, f32, link, network, page, **option
     return Machine(name, "gpu", memory, bandwidth, peak, link / 2, 8, network, source, options)
 
 
-# TPU memory is what the compiler says is available; the rest is from the page named. Links are given there for both
-# directions together. GPUs are the SXM ones, linked by NVLink in nodes of eight; between nodes
-# each is taken to have a 400 Gbit/s adapter of its own (A100: 200), as DGX systems have. Rates are without sparsity.
+# TPU memory is what the compiler reports as available; the other figures are from the given page, where link rates are
+# the sum of both directions. GPUs are the SXM versions, linked by NVLink in nodes of eight. Between nodes each GPU is
+# assumed to have its own 400 Gbit/s adapter (A100: 200), as in DGX systems. Rates are without sparsity.
 _HOPPER = {"capability": (9, 0), "cores": 132, "fpus": 128, "shared": 233472, "optin": 232448, "clock": 1.98}
 _AMPERE = {"capability": (8, 0), "cores": 108, "fpus": 64, "shared": 167936, "optin": 166912, "clock": 1.41}
 MACHINES = {
@@ -114,10 +114,10 @@ MACHINES = {
 
 
 def parse(topology: str) -> tuple[Machine, int]:
-    """The machine, with the links that chips have in this shape, and the number of chips.
+    """(machine with the links of this shape, number of chips).
 
     Raises:
-        FieldError: there is no such topology.
+        FieldError: the topology does not exist.
     """
     name, _, size = topology.partition(":")
     remedy = "write TPU:CHIPSxCHIPS, for example v5e:16x16 or v5p:2x2x4, or GPU:COUNT, for example h200:8"
@@ -137,10 +137,10 @@ def parse(topology: str) -> tuple[Machine, int]:
 
 
 def _linked(shape: list[int]) -> float:
-    """The share of a TPU chip's links that a slice of such a shape uses.
+    """The share of a TPU chip's links that a slice of this shape uses.
 
-    A dimension that is no ring has no links from its end to its start: a ring laid there and back uses each in one
-    direction at a time. In two dimensions rings are as long as the pod, in three they are made of whole cubes.
+    Without a link from the end of a dimension to its start, a ring has to go back over the same links, which halves the
+    rate. In 2D slices such links exist only at the full length of the pod, in 3D slices only with whole 4x4x4 cubes.
     """
     cubes = all(size % 4 == 0 for size in shape)
     rings = [cubes if len(shape) == 3 else size == 16 for size in shape]
@@ -149,10 +149,10 @@ def _linked(shape: list[int]) -> float:
 
 
 def devices(topology: str) -> list:
-    """The devices of a topology, to compile for; they can hold nothing and run nothing.
+    """The devices of a topology, for compilation only.
 
     Raises:
-        FieldError: there is no such topology, or its compiler is not installed.
+        FieldError: the topology does not exist, or its compiler is not installed.
     """
     machine, count = parse(topology)
     if machine.platform == "cpu":
@@ -164,7 +164,7 @@ def devices(topology: str) -> list:
         )
     try:
         with quiet():
-            jax.devices()  # starts JAX, which looks at libtpu whatever the machine
+            jax.devices()  # starts JAX, which loads libtpu for any machine
             if machine.platform == "tpu":
                 alone = {"chips_per_host_bounds": [1, 1, 1]} if count == 1 else {}  # else hosts have four
                 found = topologies.get_topology_desc(topology_name=topology, platform="tpu", **machine.options, **alone)
@@ -175,30 +175,31 @@ def devices(topology: str) -> list:
                 )
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         reason, remedy = str(error).partition("\n")[0][:200], "use a shape that exists"
-        if machine.platform == "gpu" and "not implemented" in reason:  # the platform registered no compiler
+        if machine.platform == "gpu" and "not implemented" in reason:  # the platform has not registered a compiler
             reason, remedy = "the CUDA compiler did not load", "check that the wheels of .[cuda] are all installed"
         raise FieldError("--topology", topology, reason, remedy) from error
     return list(found.devices)
 
 
 def prepare_process() -> None:
-    """Let this process compile for machines it does not have, and use none that it has. To be called before JAX starts.
+    """Set up this process to compile for absent machines only, and use no device. Call it before JAX starts.
 
-    XLA reads its flags once, so they are set whatever the machine.
+    XLA reads its flags once, so all of them are set for any machine.
     """
     jax.config.update("jax_platforms", "cpu")
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # else libtpu asks the network what machine this is
-    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # else it locks out every other process, to guard a TPU
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # else libtpu queries the network for the machine type
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # else libtpu locks out all other processes
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # else a missing driver is an error
-    # Autotuning would need the device. Triton's matrix products exist only as its candidates.
+    # Autotuning would need the device, and Triton's matrix products are used only if autotuning selects them.
     flags = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false --xla_gpu_shard_autotuning=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 
 def all_reduce_seconds(machine: Machine, payload: float, count: int) -> float:
-    """Time of a ring all-reduce of `payload` bytes over `count` chips, latency not counted.
+    """Seconds of a ring all-reduce of `payload` bytes over `count` chips, without latency.
 
-    Over several nodes: scattered within each, each chip's share summed over nodes through its own adapter, gathered.
+    Over several nodes: reduce-scatter within each node, all-reduce of each chip's share over the nodes through its own
+    adapter, all-gather within each node.
     """
     if not machine.link:
         return 0.0
@@ -211,22 +212,21 @@ def all_reduce_seconds(machine: Machine, payload: float, count: int) -> float:
 
 
 def collective_seconds(machine: Machine, collectives: tuple[Collective, ...], count: int) -> float:
-    """Time of all communication of a step on `count` chips, if none of it is hidden behind arithmetic."""
+    """Seconds of all communication of a step on `count` chips, if none of it overlaps with arithmetic."""
     total = 0.0
     for collective in collectives:
-        # Gathering and scattering are each half of an all-reduce.
+        # An all-gather and a reduce-scatter each take half the time of an all-reduce.
         share = 1.0 if collective.kind == "all-reduce" else 0.5
         total += share * collective.executions * all_reduce_seconds(machine, collective.bytes, count)
     return total
 
 
 def roofline(machine: Machine, kernels: tuple[Kernel, ...]) -> dict[str, float] | None:
-    """Seconds of the kernels of a step, communication apart: the least that bandwidth and peak rate allow.
+    """Minimal seconds of the kernels of a step by bandwidth and peak rate, without communication.
 
     Returns:
-        arithmetic: all of it at the peak rate; traffic: all of it at full bandwidth; whole: the larger of the two, as
-        if they overlapped perfectly; kernels: the larger of the two for each kernel, one after another. None where the
-        machine's rates are not known.
+        arithmetic: at the peak rate; traffic: at full bandwidth; whole: the larger of the two, as with perfect overlap;
+        kernels: the sum over kernels of the larger of the two for each. None if the machine's rates are unknown.
     """
     if not machine.bandwidth:
         return None
@@ -244,9 +244,9 @@ def roofline(machine: Machine, kernels: tuple[Kernel, ...]) -> dict[str, float] 
 
 @contextlib.contextmanager
 def quiet():
-    """Hide what C++ libraries print on stderr: libtpu reports at length that there is no TPU.
+    """Hide the output of C++ libraries on stderr; libtpu reports at length that there is no TPU.
 
-    A library that aborts the process leaves what it printed in jaxrobust-*.log, in the folder for temporary files.
+    If a library aborts the process, its output is in jaxrobust-*.log in the folder for temporary files.
     """
     sys.stderr.flush()
     saved = os.dup(2)
@@ -262,7 +262,7 @@ def quiet():
 
 
 def _cpu_devices(topology, count):
-    with contextlib.suppress(RuntimeError):  # the backend has started: what it has is what there is
+    with contextlib.suppress(RuntimeError):  # the backend has started, with a fixed number of devices
         jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))
     found = jax.devices("cpu")
     if len(found) < count:
@@ -271,7 +271,7 @@ def _cpu_devices(topology, count):
 
 
 def _target_config(machine: Machine) -> str:
-    """What XLA wants to know of a GPU, as the text of its protocol buffer."""
+    """The description of a GPU for XLA, as a text protocol buffer."""
     o, (major, minor) = machine.options, machine.options["capability"]
     return f"""
 gpu_device_info {{

@@ -1,7 +1,7 @@
-"""Fair measurements of compiled programs: time, compilation, memory, and the machine's own matrix product.
+"""Fair measurements of compiled programs: run time, compile time, memory, and the speed of a plain matrix product.
 
-A device works while the host goes on: every time here ends when the results are there. What is compared is measured in
-turns, so that a machine whose speed drifts favours none.
+Devices run asynchronously, so every time measured here ends when the results are ready. Programs that are compared are
+measured in turns, so that a drift of the machine's speed affects all of them equally.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxrobust import parallel
 
-_PRODUCT_SECONDS = 0.02  # what takes longer keeps the device busy, and a larger product is no faster
+_PRODUCT_SECONDS = 0.02  # a product that takes longer keeps the device busy, so larger ones are not tried
 _LARGEST_PRODUCT = 16_384
 
 
@@ -28,10 +28,10 @@ class Work:
     """Something whose time is measured.
 
     Attributes:
-        run: run(times) does it so many times, and returns when it is done.
+        run: run(times) does it `times` times, and returns when the results are ready.
         times: per repeat.
-        repeats: of it.
-        seconds: measured so far, per time it was done.
+        repeats: number of measurements.
+        seconds: measured so far, of one execution.
     """
 
     run: Callable[[int], None]
@@ -41,18 +41,18 @@ class Work:
 
     @property
     def median(self) -> float:
-        """Seconds, the median over repeats."""
+        """Median seconds over the repeats."""
         return statistics.median(self.seconds)
 
 
 def plan(run: Callable[[int], None], *, seconds: float, times: int | None, least: int, most: int = 5) -> Work:
-    """Warm up, and choose how often to do a work so that measuring it takes about `seconds`.
+    """Warm up, and choose how often to run so that the measurement takes about `seconds`.
 
     Args:
-        times: how often to do it in each repeat, whatever that takes; None: as `seconds` says.
-        least, most: repeats.
+        times: executions per repeat, however long they take; None: chosen by `seconds`.
+        least, most: limits of the number of repeats.
     """
-    run(1)  # may pay for a start, and tells nothing of what follows
+    run(1)  # the first run may include start-up costs
     once = _seconds(run, 1)
     if times is None:
         times = max(1, round(seconds / most / once))
@@ -75,13 +75,13 @@ def _seconds(run, times: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Compilation:
-    """A compiled program, and the seconds it took from Python to there.
+    """A compiled program, and the seconds it took from the Python function to it.
 
     Attributes:
         compiled: the program.
-        cold: with nothing in any cache.
-        warm: with the compiled program in the persistent cache, as a new process finds it.
-        traced: the part of both that goes from Python to XLA's input.
+        cold: with empty caches.
+        warm: in a new process, with the compiled program in the persistent cache.
+        traced: the part of both from Python to XLA's input.
     """
 
     compiled: jax.stages.Compiled
@@ -91,7 +91,7 @@ class Compilation:
 
 
 def compilation(lower: Callable[[], jax.stages.Lowered]) -> Compilation:
-    """Compile with an empty persistent cache, and again with a full one; the user's own is neither read nor written."""
+    """Compile without and then with a persistent cache entry; the user's own cache is neither read nor written."""
     with tempfile.TemporaryDirectory(prefix="jaxrobust-cache-") as folder, _persistent_cache(folder):
         jax.clear_caches()
         started = time.perf_counter()
@@ -108,7 +108,7 @@ def compilation(lower: Callable[[], jax.stages.Lowered]) -> Compilation:
 
 @contextlib.contextmanager
 def _persistent_cache(folder: str):
-    """Use the persistent compilation cache in a folder, for every program however small."""
+    """Use the persistent compilation cache in a folder, for all programs including small ones."""
     wanted = {
         "jax_enable_compilation_cache": True,
         "jax_compilation_cache_dir": folder,
@@ -128,9 +128,9 @@ def _persistent_cache(folder: str):
 
 
 def peak_memory(mesh) -> tuple[int, str]:
-    """(bytes, where they come from): the most that one device has held so far; for CPU devices, that this process has.
+    """(bytes, source): the peak memory so far of the fullest device; for CPU devices, that of this process.
 
-    A process's peak includes the data, compilation and Python itself.
+    The peak of a process includes data, compilation and Python itself.
     """
     local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in local]
@@ -142,16 +142,16 @@ def peak_memory(mesh) -> tuple[int, str]:
 
 @dataclasses.dataclass(frozen=True)
 class MatrixProduct:
-    """The fastest square matrix product: its size, and the arithmetic per second of all devices at it together."""
+    """The fastest square matrix product: its size, and the flops per second of all devices together."""
 
     size: int
     flops_per_second: float
 
 
 def matrix_product(mesh, dtype: str, repeats: int = 5) -> MatrixProduct:
-    """What the devices reach in a product of two square matrices of `dtype`, each device its own.
+    """The speed of products of two square matrices of `dtype`, one on each device.
 
-    The size doubles, from 512 to 2048 at least, until a product takes 20 ms or a larger one is no faster.
+    The size doubles from 512, at least to 2048, until a product takes 20 ms or a larger one is not faster.
     """
     multiply = parallel.spmd(
         lambda a, b: a @ b, mesh, in_specs=(parallel.SHARDED, parallel.REPLICATED), out_specs=parallel.SHARDED
@@ -168,7 +168,7 @@ def matrix_product(mesh, dtype: str, repeats: int = 5) -> MatrixProduct:
 
         run(1)
         once = _seconds(run, 1)
-        times = max(1, math.ceil(0.05 / once))  # several in a row: a short one is mostly its start
+        times = max(1, math.ceil(0.05 / once))  # several in a row, since a short one is mostly start-up
         seconds = min(_seconds(run, times) / times for _ in range(repeats))
         reached = 2 * size**3 * mesh.size / seconds
         if reached < 1.02 * best.flops_per_second and size > 2048:
@@ -181,9 +181,9 @@ def matrix_product(mesh, dtype: str, repeats: int = 5) -> MatrixProduct:
 
 
 def _factors(mesh, size: int, dtype: str):
-    """Two factors made on the devices, whose share of the first is one square each.
+    """Two factors made on the devices; each device holds one square of the first.
 
-    Random, for a device draws less power over equal numbers, clocks higher, and then is faster than any training.
+    They are random: with constant numbers a device needs less power, clocks higher, and is faster than in a training.
     """
 
     def draw(key):

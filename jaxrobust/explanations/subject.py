@@ -10,11 +10,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxrobust import audit_results, build, data, files, parallel, results, workdirs, worst_case
+from jaxrobust import build, data, files, parallel, results, workdirs, worst_case
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
 from jaxrobust.attacks.landscape import Landscape
+from jaxrobust.audit import results as audit_results
 from jaxrobust.data.augment import to_float
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.explanations import frequency, transfer

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from jaxrobust import audit_results, figures, pages
+from jaxrobust import figures, pages
+from jaxrobust.audit import results as audit_results
 from jaxrobust.figures import audit as figures_audit
 
 LISTED_NAMES = 3  # classes named in a sentence

@@ -12,8 +12,9 @@ import traceback
 
 import jax
 
-from jaxrobust import build, console, costs, files, parallel, results, train, validation, workdirs
+from jaxrobust import build, console, files, parallel, results, train, validation, workdirs
 from jaxrobust import config as config_lib
+from jaxrobust.compiled import costs
 from jaxrobust.data import batches
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted, StopRequest

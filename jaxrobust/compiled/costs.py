@@ -1,8 +1,8 @@
-"""What a config costs before it is run: its programs, for devices that need not be there, and its arithmetic.
+"""The cost of a config before it is run: its programs, for devices that need not be present, and its arithmetic.
 
 lower_training(config, description, mesh, total_steps).compile()  # an update of the training, or several
 lower_evaluation(config, description, mesh, spec).compile()  # a batch of an evaluation
-floor_passes(config) * forward_flops(config, description, mesh)  # least arithmetic of a training image
+floor_passes(config) * forward_flops(config, description, mesh)  # minimal arithmetic of a training image
 """
 
 import math
@@ -17,7 +17,7 @@ from jaxrobust.data import batches
 
 
 def dispatch_length(config, description: data.Description, mesh) -> int:
-    """Updates in the program of `lower_training`: no more than an epoch has, and one where the host brings the data."""
+    """Updates per program of `lower_training`: at most those of an epoch, and one if the host streams the data."""
     if config.data.streaming:
         return 1
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, config.train.batch_size)
@@ -25,9 +25,9 @@ def dispatch_length(config, description: data.Description, mesh) -> int:
 
 
 def lower_training(config, description: data.Description, mesh, total_steps: int) -> jax.stages.Lowered:
-    """The updates of one dispatch as XLA takes them, for devices that need not be there.
+    """Lower the `dispatch_length` updates of one dispatch to XLA's input, for devices that need not be present.
 
-    There are `dispatch_length` of them. `lowered.args_info` tells the arguments.
+    `lowered.args_info` describes the arguments.
     """
     whole, num_classes = parallel.REPLICATED, description.num_classes
     state, key = build.abstract_state(config, description, mesh, total_steps), _key(mesh)
@@ -43,10 +43,10 @@ def lower_training(config, description: data.Description, mesh, total_steps: int
 
 
 def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.stages.Lowered:
-    """One batch of an evaluation as XLA takes it, for devices that need not be there.
+    """Lower one batch of an evaluation to XLA's input, for devices that need not be present.
 
     Args:
-        spec: an attack, whose first part it is (see worst_case.part_lengths); None for the clean images.
+        spec: an attack, of which the first part is lowered (see worst_case.part_lengths); None for the clean images.
     """
     weights = build.abstract_state(config, description, mesh, 1).weights
     array, batch, share = partial(_array, mesh), config.eval.batch_size, parallel.SHARDED
@@ -61,7 +61,7 @@ def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.s
 
 
 def forward_flops(config, description: data.Description, mesh) -> float:
-    """Arithmetic of one forward pass of one image: F. The same for all devices, whatever form they compute it in."""
+    """Flops of one forward pass of one image; the same for all devices, however these compute it."""
     classifier = build.model(config, description.num_classes, mesh).clone(canonical_gradients=False)
     image = jax.ShapeDtypeStruct((1, *description.image_shape), np.float32)
     variables = jax.eval_shape(lambda key, x: classifier.init(key, x, train=False), jax.random.key(0), image)
@@ -69,9 +69,10 @@ def forward_flops(config, description: data.Description, mesh) -> float:
 
 
 def floor_passes(config) -> int:
-    """The least arithmetic of a training image, in forward passes.
+    """The minimal arithmetic of a training image, in forward passes.
 
-    An attack step is a forward pass and a gradient with respect to the image, the update has that of the weights too.
+    An attack step is a forward pass and a gradient with respect to the image; the update also has the gradient with
+    respect to the weights.
     """
     of = build.objective(config)
     attack = 2 * config.attack.steps * config.attack.restarts if of.attacks else 0

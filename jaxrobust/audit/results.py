@@ -1,19 +1,19 @@
-"""What an audit leaves behind: its files, and the figures that follow from its arrays.
+"""The files of an audit, and the figures computed from its arrays.
 
     audit/<step>-<weights>-<split>.npz
                   labels [N], index [N] of each example in the split, prediction [N] without an attack;
                   breaking_radius [N]: the smallest radius of the curve, in pixel units, that breaks the example; 0 if
-                  it is wrong without an attack, infinite if none breaks it. curve_low, curve_high [N]: the ends
-                  between which it was searched for, numbers of radii;
-                  targets [N, T]: the classes that the example was pushed to, most likely ones first; reached [N, T]:
-                  whether its prediction became that class, or was so without an attack.
-                  probe_<name> [N]: what masking.Probes says of the example; survives_<experiment> [N]: whether it is
-                  right and withstands the experiment, see masking.EXPERIMENTS.
-                  Of each part NAME, also NAME_state: JSON with the settings, what it has cost, and what is left to do.
+                  it is misclassified without an attack, infinite if no radius breaks it. curve_low, curve_high [N]:
+                  the limits of the search for it, as indices of radii;
+                  targets [N, T]: the classes towards which the example was attacked, most likely first;
+                  reached [N, T]: whether its prediction became that class, or was that class without an attack;
+                  probe_<name> [N]: masking.Probes of the example; survives_<experiment> [N]: whether it is classified
+                  correctly, clean and in the experiment, see masking.EXPERIMENTS;
+                  for each part NAME also NAME_state: JSON with its settings, its cost, and what is left to do.
     audit.json    the figures of the last audit, see `figures`
 
-Rates are fractions of all examples of a class. Radii are in pixel units; null is a radius beyond the largest tried, and
-a rate that is not known. Intervals are [low, high], 95 %, of each figure by itself unless said otherwise.
+Rates are fractions of all examples of a class. Radii are in pixel units. null stands for a radius beyond the largest
+one tried, and for an unknown rate. Intervals are [low, high], 95 %, each for one figure unless stated otherwise.
 """
 
 import dataclasses
@@ -25,23 +25,24 @@ import zlib
 
 import numpy as np
 
-from jaxrobust import classwise, console, files, findings
+from jaxrobust import classwise, console, files
 from jaxrobust.attacks import masking
 from jaxrobust.attacks.masking import Probes
+from jaxrobust.audit import findings
 from jaxrobust.classwise import curve, focus, matrix
 from jaxrobust.classwise.intervals import wilson_interval
 
 AUDIT = "audit.json"
 FOLDER = "audit"
 CONFIDENCE = 0.95
-LISTED = 10  # pairs that are listed
-# The matrices of more classes than this would make megabytes of text; they can be had from the arrays.
+LISTED = 10  # length of lists of class pairs
+# With more classes, the matrices would take megabytes of text; the arrays have the data for them.
 MATRIX_CLASSES = 100
 
 
 @dataclasses.dataclass
 class Store:
-    """The arrays of one (step, weights, split), and how far its parts have come."""
+    """The arrays of one (step, weights, split), and the state of its parts."""
 
     workdir: pathlib.Path
     step: int
@@ -53,18 +54,18 @@ class Store:
         return pathlib.Path(self.workdir) / FOLDER / f"{self.step}-{self.weights}-{self.split}.npz"
 
     def read(self) -> dict:
-        """All arrays; none where there is no file, or none that can be read."""
+        """All arrays; empty if there is no file, and with a warning if it cannot be read."""
         try:
             with np.load(self.path, allow_pickle=False) as arrays:
                 return dict(arrays)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            console.warn(f"{self.path} cannot be read ({error}); the audit begins anew")
+            console.warn(f"{self.path} cannot be read ({error}); the audit starts again from the beginning")
             return {}
 
     def part(self, name: str, settings: dict, names: tuple[str, ...]) -> tuple[dict, dict] | None:
-        """(state, arrays of these names) of a part that was made with these settings; None where there is none."""
+        """(state, arrays of these names) of a part with exactly these settings; None if there is none."""
         arrays = self.read()
         state = json.loads(str(arrays[f"{name}_state"])) if f"{name}_state" in arrays else {}
         if state.get("settings") != settings or not all(n in arrays for n in names):
@@ -72,7 +73,7 @@ class Store:
         return state, {n: arrays[n] for n in names}
 
     def keep(self, name: str, state: dict, arrays: dict) -> None:
-        """Put a part's arrays beside those that are there, and replace the file as a whole."""
+        """Add a part's state and arrays to the file, which is replaced atomically."""
         self.path.parent.mkdir(exist_ok=True)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **self.read() | arrays | {f"{name}_state": np.array(json.dumps(state))})
@@ -80,7 +81,7 @@ class Store:
 
 
 def read(workdir) -> dict | None:
-    """The content of audit.json, None without one."""
+    """The content of audit.json; None if there is no such file."""
     return files.read_json(pathlib.Path(workdir) / AUDIT)
 
 
@@ -93,17 +94,17 @@ def figures(arrays: dict, states: dict, about: dict, validation: dict | None) ->
     """The content of audit.json.
 
     Args:
-        arrays: as of the module's docstring.
+        arrays: as in the module docstring.
         states: of the parts "curve" and "matrix": dicts with `settings`, `passes`, `idle` and `seconds`.
         about: step, epoch, weights, split, classes, whole (examples of the split), norm, eps.
-        validation: the record of results.jsonl by which the weakest class is known beforehand; None without one.
+        validation: the record of results.jsonl that tells the weakest class beforehand; None if there is none.
 
     Returns:
         `about`, examples, count [C], and
         curve: see `curve_figures`;
         matrix: see `matrix_figures`;
         focused: see `focused_figures`;
-        masking: see `masking_figures`; None where nobody looked.
+        masking: see `masking_figures`; None if it was not examined.
     """
     labels, names = arrays["labels"], about["classes"]
     count = classwise.class_counts(labels, len(names))
@@ -130,7 +131,7 @@ def masking_figures(arrays: dict, names, work: dict) -> dict:
     Returns:
         findings: check, where, value, threshold and message of each, see findings.Finding;
         accuracy: the accuracy under each experiment, by name;
-        passes, seconds: what all experiments have cost.
+        passes, seconds: the cost of all experiments.
     """
     probes = Probes(**{field: arrays[f"probe_{field}"] for field in Probes._fields})
     survives = {e.name: arrays[f"survives_{e.name}"] for e in masking.EXPERIMENTS}
@@ -143,7 +144,7 @@ def masking_figures(arrays: dict, names, work: dict) -> dict:
 
 
 def _work(state, examples) -> dict:
-    """What a part was done with, and what it has cost: passes per example, and the share of them that was idle."""
+    """The attack of a part and its cost: passes per example, the idle share of them, and seconds."""
     share = state["idle"] / state["passes"] if state["passes"] else 0.0
     return {
         "attack": state["settings"]["attack"],
@@ -158,11 +159,11 @@ def curve_figures(labels, breaking, radii, names) -> dict:
     """The security curve.
 
     Returns:
-        radii [R]: 0 and those tried; correct [R][C]: examples that withstand each;
+        radii [R]: 0 and those tried; correct [R][C]: number of examples that each does not break;
         accuracy [R], its interval [R], class_accuracy [R][C], class_interval [R][C];
         worst_class, worst_class_accuracy [R];
-        half: the smallest radius at which the accuracy is 50 % or less, which is the median breaking radius, with its
-            interval: radius, interval, class_radius [C], class_interval [C].
+        half: the smallest radius at which the accuracy is 50 % or less (the median breaking radius), overall and per
+            class: radius, interval, class_radius [C], class_interval [C].
     """
     radii = [0.0, *radii]
     correct = curve.correct_by_radius(labels, breaking, radii, len(names))
@@ -194,18 +195,18 @@ def matrix_figures(counts: matrix.TargetedCounts, names) -> dict:
     """The class-to-class matrix; rows are true classes, columns targets.
 
     Returns:
-        complete: whether every example was pushed to every other class. Where not, rates are lower bounds: what was
-            not tried counts as not turned.
+        complete: whether every example was attacked towards every other class. If not, rates are lower bounds:
+            attacks that were not tried count as failed.
         tried, turned [C][C]: numbers of examples;
-        share [C][C], its interval [C][C]: null where not every example of the class was pushed to the target;
+        share [C][C], its interval [C][C]: null if not every example of the class was attacked towards the target;
         ease [C]: of each class as a target, the mean of its column; exposure, mean_exposure [C]: of each class, the
             share of it that is turned into at least one other class, and the mean of its row;
-        easiest_targets, most_exposed: names, the first first;
-        pairs: the pairs of the largest rates: source, target, share, turned, of, interval;
-        missed_by_curve: number of examples that are turned into another class, and withstand the curve's attack at the
-            threat radius, which the robust accuracy there is too high by;
-        asymmetric: the pairs of the largest difference of the two directions: source, target, share, back.
-        Of more than 100 classes the matrices are left out.
+        easiest_targets, most_exposed: class names, largest value first;
+        pairs: the pairs with the largest rates: source, target, share, turned, of, interval;
+        missed_by_curve: number of examples that are turned into another class although the curve's attack does not
+            break them at the threat radius; the robust accuracy there is too high by so many;
+        asymmetric: the pairs with the largest difference between both directions: source, target, share, back.
+        With more than 100 classes the matrices are left out.
     """
     summary = matrix.matrix_summary(counts, CONFIDENCE)
     order = _descending(summary.at_least)[:LISTED]
@@ -251,25 +252,25 @@ def _pair(counts, summary, names, i, j) -> dict:
 
 
 def focused_figures(withstand, count, counts: matrix.TargetedCounts, names, validation, split) -> dict:
-    """The attacker who attacks the weakest class alone, and the one who picks a pair of classes.
+    """An attacker who attacks only the weakest class, and one who picks a pair of classes.
 
     Args:
-        withstand, count: [C] examples that withstand the threat radius, and all examples.
-        validation: as of `figures`.
-        split: that the counts are of.
+        withstand, count: [C] examples not broken at the threat radius, and all examples.
+        validation: as in `figures`.
+        split: of the counts.
 
     Returns:
-        class: of one attacker, who breaks a share of the images; null without one;
-            target: the weakest class; chosen_on: the split it was known from, and by which attack;
-            success, average: share of it, and of all images, that is broken; gain, its interval;
-            simultaneous: the class was chosen by the same images, and the interval is one of all classes together.
-        pair: of the other, who turns one class into another; null without one;
-            source, target, share, average: over all pairs; interval: of all pairs together, null where only a lower
-            bound of the share is known.
+        class: the attacker of the weakest class; null without one;
+            target: the class; chosen_on, chosen_by: the split and attack by which it was chosen;
+            success, average: the broken share of the class, and of all images; gain, its interval;
+            simultaneous: the class was chosen on the same images, so the interval holds for all classes at once.
+        pair: the attacker who turns one class into another; null without one;
+            source, target, share; average: over all pairs; interval: for all pairs at once, null if only a lower bound
+            of the share is known.
     """
     known = None
     if validation is not None:
-        # Classes that one of the splits lacks are no choice.
+        # Skip classes that one of the splits does not have.
         accuracy = classwise.class_accuracy(validation["correct"], validation["count"])
         accuracy = np.where(count > 0, accuracy, np.nan)
         known = None if np.isnan(accuracy).all() else int(np.nanargmin(accuracy))
@@ -301,12 +302,12 @@ def _strongest_pair(counts, names) -> dict | None:
 
 
 def _descending(values) -> list[tuple[int, ...]]:
-    """Positions of the numbers among the values, largest first, the first of equal ones first."""
+    """Indices of the values that are not nan, in descending order of value; equal values in order of position."""
     flat = np.ravel(values)
     order = np.argsort(-flat, kind="stable")  # nan last
     return [tuple(int(i) for i in np.unravel_index(k, values.shape)) for k in order if not np.isnan(flat[k])]
 
 
 def _nullable(values):
-    """Nested lists with None in place of nan."""
+    """Nested lists, with None for nan."""
     return np.where(np.isnan(values), None, np.asarray(values, object)).tolist()

@@ -1,4 +1,4 @@
-"""The figures of a preflight for a person."""
+"""The results of a preflight as tables."""
 
 import collections
 
@@ -37,14 +37,14 @@ def _memory(f: dict) -> tuple[str, Table]:
     if memory["arguments_bytes"] is not None:
         table.add_row("arguments", _gib(memory["arguments_bytes"]), f"data set {_gib(memory['data_set_bytes'])}")
         outputs = memory["outputs_bytes"] - memory["aliased_bytes"]
-        table.add_row("outputs", _gib(outputs), "beyond those that take the place of arguments")
-        gpu = "without cuDNN's workspaces, which are chosen on the device" if f["machine"]["platform"] == "gpu" else ""
+        table.add_row("outputs", _gib(outputs), "without those that reuse the memory of arguments")
+        gpu = "without cuDNN's workspaces, which the device chooses" if f["machine"]["platform"] == "gpu" else ""
         table.add_row("temporaries", _gib(memory["temporaries_bytes"]), gpu)
         table.add_row("code", _gib(memory["code_bytes"]))
     capacity = memory["capacity_bytes"]
     of = f"of {_gib(capacity)}" if capacity else ""
     if f["machine"]["platform"] == "gpu":
-        of += f", what JAX takes of {_gib(f['machine']['memory_bytes'])} ({MEMORY_FRACTION[0]})"
+        of += f", the share that JAX reserves of {_gib(f['machine']['memory_bytes'])} ({MEMORY_FRACTION[0]})"
     table.add_row("training, all", _gib(memory["total_bytes"]), of)
     note = f"{evaluation['attack']}, batch {evaluation['batch']:,}, beside the training's state and data"
     table.add_row("evaluation, all", _gib(evaluation["total_bytes"]), note)
@@ -59,7 +59,7 @@ def _memory(f: dict) -> tuple[str, Table]:
 def _counted(f: dict) -> tuple[str, Table]:
     step = f["step"]
     title, table = "one training step, counted in the compiled program", _table()
-    table.add_row("steps in a program", str(f["steps_per_dispatch"]), "what runs once for all is shared among them")
+    table.add_row("steps in a program", str(f["steps_per_dispatch"]), "what runs once for all of them is divided")
     table.add_row("arithmetic", f"{1e-9 * step['flops_per_image']:,.4g} GFLOP/image", "convolutions, matrix products")
     if step["flops_over_floor"]:
         floor = f"{step['floor_passes']} forward passes of {1e-9 * step['forward_flops_per_image']:.4g} GFLOP"
@@ -94,7 +94,7 @@ def _kinds(part: dict) -> str:
 
 def _estimated(f: dict) -> tuple[str, Table]:
     machine, estimate, evaluation = f["machine"], f["step"]["estimate"], f["evaluation"]
-    title, table = "estimates: what bandwidth and peak rates allow, not what a run will reach", _table()
+    title, table = "estimates: limits by bandwidth and peak rates, which a run will not reach", _table()
     if estimate is None:
         table.add_row("nothing", "", f"the rates of a {machine['name']} are not known")
         return title, table

@@ -1,14 +1,14 @@
-"""The audit of one checkpoint: how far each class is from being broken, and which class it is turned into.
+"""The audit of one checkpoint: at which radius each class breaks, and which classes it is turned into.
 
     python -m jaxrobust.main --mode audit --workdir DIR
 
-It is made of parts, each a series of rounds in which every example is attacked at most once:
+It consists of parts, each a series of rounds in which every example is attacked at most once:
 
-    curve     the smallest radius of a list that breaks each example, by bisection: the balls are nested
-    matrix    one round for each of an example's targets, towards which it is attacked
-    masking   a part for each experiment that tells of gradient masking, beside a look at the model itself
+    curve     the smallest radius of a list that breaks each example, by bisection, as the balls are nested
+    matrix    targeted attacks, one round for each target of an example
+    masking   a part for each experiment that detects gradient masking; also probes of the model without an attack
 
-After every block of examples what is known is kept, so an audit that was interrupted continues.
+The state is saved after every block of examples, so an interrupted audit continues.
 """
 
 import json
@@ -22,7 +22,6 @@ import jax
 import numpy as np
 
 from jaxrobust import (
-    audit_results,
     blocks,
     build,
     console,
@@ -38,12 +37,13 @@ from jaxrobust import (
 )
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import masking, suites
+from jaxrobust.audit import results as audit_results
 from jaxrobust.data import randomness, splits
 from jaxrobust.errors import UserError
 from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.pages import audit as report_audit
 
-# What an audit may set otherwise than the training did.
+# Fields that an audit may set differently from the training.
 OWN_FIELDS = ("data.data_dir", "eval.batch_size", *config_lib.AUDIT_FIELDS)
 
 
@@ -51,11 +51,11 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
     """Audit the run's best checkpoint, else its last, and write audit.json and the report.
 
     Args:
-        overrides: fields to set otherwise, by dotted name; `OWN_FIELDS` alone may differ from the run's.
+        overrides: values of fields by dotted name; only `OWN_FIELDS` may differ from the run's config.
 
     Raises:
-        UserError: there is no run or no checkpoint in the workdir, or a value is wrong.
-        Interrupted: by a signal. What was found is kept.
+        UserError: the workdir holds no run or no checkpoint, or a value is wrong.
+        Interrupted: a signal was received. The state is kept.
     """
     workdir = pathlib.Path(workdir)
     stored = hosts.decide(lambda: files.read_json(workdir / "config.json"))
@@ -63,11 +63,11 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
     run = workdirs.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
     if config_lib.radius(run.config) == 0:
-        raise UserError("threat.eps_255 = 0: an audit needs a radius to measure in; the run was trained against none")
+        raise UserError("threat.eps_255 = 0: an audit needs a radius as its unit; the run was trained without attacks")
     validation.check_radius(run.config, run.dataset.image_shape)
     checkpoint = _selected(workdir, run)
     if checkpoint is None:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no whole checkpoint to audit yet; train on first")
+        raise UserError(f"workdir = {str(workdir)!r}: holds no complete checkpoint to audit yet; train longer first")
 
     def weights():
         state = run.checkpoints.restore(checkpoint["step"], run.like)
@@ -85,7 +85,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
 
 
 def _selected(workdir, run) -> dict | None:
-    """Step, epoch and weights of the checkpoint that best.json names, if it is there, else of the last whole epoch."""
+    """Step, epoch and weights of the checkpoint in best.json, if it exists, else of the last complete epoch."""
     steps = [step for step in run.checkpoints.steps() if step % run.steps_per_epoch == 0]
     best = hosts.decide(lambda: files.read_json(workdir / results.BEST))
     if best is not None and best["step"] in steps:
@@ -100,11 +100,11 @@ class _Part(NamedTuple):
     """A series of rounds of one attack on the examples.
 
     Attributes:
-        settings: all that its arrays depend on.
-        arrays: as they are before the first round, [N, ...] each.
-        open: (arrays, round) -> ids of the examples to be attacked.
+        settings: everything on which its arrays depend.
+        arrays: their values before the first round, [N, ...] each.
+        open: (arrays, round) -> ids of the examples to attack.
         ask: (arrays, round, ids) -> classes and radii [n] of their attacks.
-        learn: (arrays, round, ids, success [n] bool) changes the arrays.
+        learn: (arrays, round, ids, success [n] bool) updates the arrays in place.
     """
 
     name: str
@@ -119,13 +119,13 @@ class _Part(NamedTuple):
 
 
 class Auditor:
-    """Audits given weights. Of several processes all attack, each its share of a batch; process 0 keeps the files.
+    """Audits given weights. With several processes each attacks its share of a batch; process 0 writes the files.
 
     Args:
         config: of the audit.
         workdir: the run's folder.
-        checkpoint: what is audited: step, epoch and weights ("raw" or "averaged").
-        stop: checked between batches; when it is set, `Interrupted` is raised.
+        checkpoint: step, epoch and weights ("raw" or "averaged") of what is audited.
+        stop: tested between batches; once it is set, `Interrupted` is raised.
     """
 
     def __init__(self, config, workdir, dataset: data.DataSet, mesh, checkpoint: dict, stop: StopRequest):
@@ -143,16 +143,17 @@ class Auditor:
         self._radius = config_lib.radius(config)
         self._radii = config_lib.audit_radii(config)
         self._targets = config_lib.audit_targets(config, dataset.num_classes)
+        self._attackers = {}  # (attack, whether it is targeted) -> Attacker
 
     def run(self, weights: Callable) -> dict:
-        """Do what is not done yet; the content of audit.json.
+        """Do what is not done yet, and return the content of audit.json.
 
         Args:
-            weights: () -> the weights on the devices, called if anything is to be done.
+            weights: () -> the weights on the devices; called only if there is anything to do.
 
         Raises:
-            UserError: the model's output is not a number.
-            Interrupted: the stop is set.
+            UserError: the model's logits are not finite.
+            Interrupted: a stop was requested.
         """
         loaded = []
 
@@ -186,7 +187,7 @@ class Auditor:
         return audit_results.figures(arrays, states, about, self._validation())
 
     def _settings(self, **settings) -> dict:
-        """What verdicts depend on."""
+        """The settings on which results depend, those common to all parts included."""
         config = self._config
         common = {
             "norm": config.threat.norm,
@@ -198,7 +199,7 @@ class Auditor:
         return json.loads(json.dumps(common | settings))
 
     def _clean(self, weights) -> dict:
-        """labels, index, prediction [N] of the images as they are, and the targets [N, T], most likely first."""
+        """labels, index and prediction [N] of the clean images, and targets [N, T], most likely first."""
         names, settings = ("labels", "index", "prediction", "targets"), self._settings(targets=self._targets)
         known = hosts.decide(lambda: self._listed(self._store.part("clean", settings, names)))
         if known is not None:
@@ -213,7 +214,7 @@ class Auditor:
                 blocks.merge(ranking, mine, found)
                 advance(len(block))
                 self._check_stop(title)
-        # The label goes from wherever it is, or else the least likely class.
+        # Remove the label from the ranking, or else the least likely class.
         is_label = ranking == labels[:, None]
         is_label[~is_label.any(1), -1] = True
         targets = ranking[~is_label].reshape(len(labels), self._targets)
@@ -224,7 +225,7 @@ class Auditor:
         return arrays
 
     def _curve(self, clean) -> _Part:
-        """Bisection: the number of the smallest breaking radius is at least `curve_low` and at most `curve_high`."""
+        """Bisection: `curve_low` <= index of the smallest breaking radius <= `curve_high`."""
         right = clean["prediction"] == clean["labels"]
         radii, most = np.array(self._radii), len(self._radii)
         suite = suites.parse(self._config.audit.attack, self._config.threat.norm)
@@ -250,7 +251,7 @@ class Auditor:
         )
 
     def _matrix(self, clean) -> _Part:
-        """Round by round towards the next of each example's targets; one that is predicted already is reached."""
+        """One targeted attack per round, towards the next target; one that is predicted already counts as reached."""
         targets = clean["targets"]
         suite = suites.parse(self._config.audit.matrix_attack, self._config.threat.norm)
 
@@ -270,7 +271,7 @@ class Auditor:
         )
 
     def _probes(self, weights) -> dict:
-        """What masking.probe says of each image, arrays [N]."""
+        """The results of masking.probe for each image, arrays [N]."""
         settings = self._settings(version=masking.VERSION)
         names = tuple(f"probe_{field}" for field in masking.Probes._fields)
         known = hosts.decide(lambda: self._listed(self._store.part("probes", settings, names)))
@@ -292,7 +293,7 @@ class Auditor:
         return arrays
 
     def _experiment(self, clean, experiment: masking.Experiment) -> _Part:
-        """One round: `survives_<name>`, whether an example is right and withstands the experiment."""
+        """One round: `survives_<name>`, whether an example is classified correctly, clean and in the experiment."""
         right = clean["prediction"] == clean["labels"]
         name = f"survives_{experiment.name}"
         largest = masking.largest_radius(self._config.threat.norm, self._split.images.shape[1:])
@@ -314,7 +315,7 @@ class Auditor:
         )
 
     def _run_part(self, part: _Part, weights) -> tuple[dict, dict]:
-        """Its state when it is done, and its arrays."""
+        """Run the rounds that are left. Returns the final state and arrays."""
         known = hosts.decide(lambda: self._listed(self._store.part(part.name, part.settings, tuple(part.arrays))))
         state = {"settings": part.settings, "round": 0, "todo": None, "passes": 0.0, "idle": 0.0, "seconds": 0.0}
         arrays = part.arrays
@@ -350,25 +351,13 @@ class Auditor:
             self._store.keep(part.name, state, arrays)
 
     def _attack_suite(self, part: _Part) -> Callable:
-        """The worst case over the suite's members: each attacks what those before it left."""
-        config, classes, mesh = self._config, self._num_classes, self._mesh
-        key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)  # as in an evaluation, for the same verdicts
-        attackers = [
-            worst_case.Attacker(
-                build.attack(config, classes, spec, part.towards),
-                partial(build.attack_steps, config, classes, mesh, spec, towards=part.towards),
-                mesh,
-                config.eval.batch_size,
-                key,
-                towards=part.towards,
-            )
-            for spec in part.suite.members
-        ]
+        """The worst case over the suite's members: each attacks the examples that those before it have not broken."""
+        attackers = [self._attacker(spec, part.towards) for spec in part.suite.members]
         parts = sum(attacker.parts for attacker in attackers)
-        spared = parts - np.cumsum([attacker.parts for attacker in attackers])  # by those broken by each
+        spared = parts - np.cumsum([attacker.parts for attacker in attackers])  # by an example that each breaks
 
         def attack(weights, images, ids, goals, radius, title, advance):
-            """Whether each example was broken, or turned [n], and the (passes, idle passes) of all processes."""
+            """(success [n] of breaking or turning each example, [passes, idle passes] of all processes)."""
 
             def parts_done(count):
                 advance(count / parts)
@@ -393,10 +382,25 @@ class Auditor:
 
         return attack
 
+    def _attacker(self, spec, towards: bool) -> worst_case.Attacker:
+        """The attacker, shared by equal attacks at all radii, as its programs take long to trace and compile."""
+        config, classes, mesh = self._config, self._num_classes, self._mesh
+        attack = build.attack(config, classes, spec, towards)
+        if (attack, towards) not in self._attackers:
+            self._attackers[attack, towards] = worst_case.Attacker(
+                attack,
+                partial(build.attack_steps, config, classes, mesh, spec, towards=towards),
+                mesh,
+                config.eval.batch_size,
+                jax.random.fold_in(jax.random.key(config.eval.seed), 2),  # as in an evaluation, for the same results
+                towards=towards,
+            )
+        return self._attackers[attack, towards]
+
     def _validation(self) -> dict | None:
         """The validation record of the strongest attack on this checkpoint; None without, or if validation is audited.
 
-        Process 0 alone needs it.
+        Only process 0 needs it; None on the others.
         """
         if self._split_name == "validation" or not parallel.is_writer():
             return None
@@ -412,5 +416,5 @@ class Auditor:
 
     @staticmethod
     def _listed(known):
-        """A part as a value of JSON, for other processes."""
+        """A part as a JSON value, for other processes."""
         return known and (known[0], {name: array.tolist() for name, array in known[1].items()})

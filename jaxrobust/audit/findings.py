@@ -1,9 +1,9 @@
-"""Gradient masking, what is suspicious: thresholds for what masking.py has looked at, overall and by class.
+"""Signs of gradient masking: thresholds for the measurements of attacks/masking.py, overall and by class.
 
     for finding in findings(labels, class_names, probes, survives):
         print(finding.where, finding.message)
 
-What is not handed in is not checked. A finding is no proof of masking, and no finding is no proof of robustness
+Only given measurements are checked. A finding does not prove masking, and no finding does not prove robustness
 (Carlini et al. 2019, arXiv:1902.06705).
 """
 
@@ -16,28 +16,28 @@ import numpy as np
 from jaxrobust.attacks.masking import Probes
 from jaxrobust.classwise import paired_interval, wilson_interval
 
-# As the checks in AutoAttack's code warn (Croce & Hein 2020).
-ZERO_GRADIENTS = 0.0  # share of examples without a gradient: of a single one
+# Thresholds of the warnings in AutoAttack's code (Croce & Hein 2020).
+ZERO_GRADIENTS = 0.0  # share of examples without a gradient: a single one is too many
 LARGEST_CHANGE = 1e-4  # of normalised outputs for the same image
-RANDOMISED = 0.0  # share of examples that change more: of a single one
+RANDOMISED = 0.0  # share of examples with a larger change: a single one is too many
 BLACK_BOX_GAIN = 0.002  # share of examples that only attacks without gradients break
 
-# Own choices.
+# Thresholds chosen here.
 LARGEST_JUMP = 0.05  # bfloat16 rounds numbers to 0.4 %, and a deep network in it its logits to about 1 %
-JUMPING = 0.05  # share of examples that jump more; a quantised model may somewhere
-# float32 has 24 bits. With less than half of them left in the differences of logits, small changes are lost.
+JUMPING = 0.05  # share of examples with a larger jump, of which quantised models have some
+# float32 has 24 bits. If differences of logits keep less than half of them, small changes are lost.
 COARSEST_RESOLUTION = 2.0**-12
-SATURATED = 0.1  # share of examples whose probability is 1 in float32, which an honest model hardly says of any
-COMMON = 0.5  # share of examples, for what an honest model never does and a cheating one does nearly always
-# Of 13 published adversarially trained CIFAR-10 models PGD-20 and CW differ by up to 2.7 points, in a class up to 11.
+SATURATED = 0.1  # share of examples whose probability is 1 in float32, which is rare in a model without masking
+COMMON = 0.5  # share of examples, for signs that are absent without masking and nearly universal with it
+# PGD-20 and CW differ by up to 2.7 points, in a class up to 11, on 13 published adversarially trained CIFAR-10 models.
 LOSS_GAP, CLASS_LOSS_GAP = 0.05, 0.15
-UNCONVERGED = 0.01  # what more steps or restarts may gain: less than what methods are compared by
-RADIUS_ORDER = 0.01  # what random starts make of examples that change sides
-HUGE_RADIUS_ACCURACY = 0.01  # of what should be nothing (Carlini et al. 2019)
+UNCONVERGED = 0.01  # allowed gain of more steps or restarts: less than typical differences between methods
+RADIUS_ORDER = 0.01  # share of examples on which random starts may disagree
+HUGE_RADIUS_ACCURACY = 0.01  # should be 0 (Carlini et al. 2019)
 
-CONFIDENCE = 0.95  # an interval at this level has to clear the threshold; for classes, at this level over all of them
-FEWEST_EXAMPLES = 20  # of a class that is judged by itself
-# How the names of attacks begin that use no gradients, and that use them.
+CONFIDENCE = 0.95  # an interval at this level must exceed the threshold; for classes, simultaneously over all of them
+FEWEST_EXAMPLES = 20  # of a class, for findings about it
+# Prefixes of the names of attacks without gradients, and with gradients.
 BLACK_BOX, WHITE_BOX = ("square", "spsa"), ("fgsm", "pgd", "cw", "apgd", "fab")
 ALL = "all images"
 CHECKS = (
@@ -58,14 +58,14 @@ CHECKS = (
 
 
 class Finding(NamedTuple):
-    """One thing that is suspicious.
+    """One suspicious measurement.
 
     Attributes:
         check: one of CHECKS.
         where: ALL, or the name of a class.
         value: what was measured, a share of the examples.
-        threshold: what it should not exceed.
-        message: what it means and what to do.
+        threshold: which it should not exceed.
+        message: what it means, and what to do.
     """
 
     check: str
@@ -81,9 +81,9 @@ class _Check(NamedTuple):
     Attributes:
         name: one of CHECKS.
         estimate: (mask [N] of the examples, confidence) -> (value, lower bound of its interval).
-        threshold: of the bound, where all images are judged.
-        message: with {value}, for the value in percent.
-        class_threshold: where a class is; None: the same.
+        threshold: for the bound, over all images.
+        message: with {value} as a placeholder for the value in percent.
+        class_threshold: for the bound, within a class; None: the same.
     """
 
     name: str
@@ -99,13 +99,13 @@ def findings(
     probes: Probes | None = None,
     survives: Mapping[str, np.ndarray] | None = None,
 ) -> list[Finding]:
-    """What is suspicious, in the order of CHECKS, of all images together and of each class.
+    """Suspicious measurements, in the order of CHECKS, for all images together and for each class.
 
-    A class is named where it exceeds a threshold that all images together do not, or is clearly worse than they are.
+    A class gets a finding if it exceeds a threshold that all images do not exceed, or is clearly worse than all images.
 
     Args:
         labels: [N] int.
-        probes: of these examples, arrays [N]; None: not made.
+        probes: of these examples, arrays [N]; None: not measured.
         survives: the name of an experiment, or of any attack at the threat's radius -> bool [N], whether the example is
             classified correctly clean and attacked.
     """
@@ -134,13 +134,13 @@ def _finding(check, where, value, threshold):
 
 
 def _probe_checks(probes: Probes) -> list[_Check]:
-    right = probes.correct  # of the others nothing is claimed
+    right = probes.correct  # only robustness claimed for these can be false
     no_gradient = right & (probes.gradient == 0)
     has_margin = no_gradient.any() and (probes.margin_gradient[no_gradient] > 0).mean() > COMMON
     way_out = (
         "The margin loss still has one there: judge by cwK or apgd_dlr."
         if has_margin
-        else "Nor has the margin loss: judge by attacks without gradients (square), or take out what stops them."
+        else "The margin loss has none either: judge by attacks without gradients (square), or remove what stops them."
     )
     return [
         _Check(
@@ -161,7 +161,7 @@ def _probe_checks(probes: Probes) -> list[_Check]:
             "randomised",
             partial(_share, probes.change > LARGEST_CHANGE),
             RANDOMISED,
-            "The outputs for {value} of the images change when the same image comes again, so each verdict is a draw. "
+            "The outputs for {value} of the images change when the same image is evaluated again, so verdicts vary. "
             "Evaluate without the randomness, or attack the average over many draws.",
         ),
         _Check(
@@ -225,7 +225,7 @@ def _attack_checks(survives: dict[str, np.ndarray]) -> list[_Check]:
                 "radius_order",
                 (larger, smaller),
                 f"{{value}} more of the images withstand {larger} than {smaller}, whose ball is a part of its own. The "
-                "attack does not find what is there: judge by more steps, or by another loss.",
+                "attack misses existing adversarial images: judge by more steps, or by another loss.",
                 RADIUS_ORDER,
             )
             for smaller, larger in _by_radius(survives)
@@ -236,8 +236,8 @@ def _attack_checks(survives: dict[str, np.ndarray]) -> list[_Check]:
             "huge_radius",
             partial(_share, flags),
             HUGE_RADIUS_ACCURACY,
-            f"{{value}} of the images withstand {name.removesuffix('@inf')} though any image is allowed. Either it "
-            "fails for want of gradients, or the model gives one answer to nearly everything.",
+            f"{{value}} of the images withstand {name.removesuffix('@inf')} though any image is allowed. Either the "
+            "attack fails because gradients are missing, or the model predicts one class for nearly every image.",
         )
         for name, flags in survives.items()
         if name.endswith("@inf")
@@ -246,7 +246,7 @@ def _attack_checks(survives: dict[str, np.ndarray]) -> list[_Check]:
 
 
 def _black_box_check(survives) -> _Check | None:
-    # Not of other radii, nor of suites, which have members of both kinds.
+    # Without attacks at other radii, and without suites, whose members may be of both kinds.
     attacks = {name: flags for name, flags in survives.items() if not set("@+/") & set(name)}
     black = [flags for name, flags in attacks.items() if name.startswith(BLACK_BOX)]
     white = [flags for name, flags in attacks.items() if name.startswith(WHITE_BOX)]
@@ -262,7 +262,7 @@ def _black_box_check(survives) -> _Check | None:
 
 
 def _gain_check(survives, name, attacks, message, threshold, class_threshold=None, either=False) -> _Check | None:
-    """That the second attack breaks more than the first; `either`: or less. None where one was not run."""
+    """The check that the second attack breaks no more than the first (`either`: nor less). None if one was not run."""
     if not all(attack in survives for attack in attacks):
         return None
     weak, strong = (survives[attack] for attack in attacks)
@@ -270,7 +270,7 @@ def _gain_check(survives, name, attacks, message, threshold, class_threshold=Non
 
 
 def _by_radius(survives) -> list[tuple[str, str]]:
-    """The names of an attack at one radius and at the next larger one."""
+    """(name at one radius, name at the next larger radius) for each attack."""
     radii = {}
     for name in survives:
         attack, _, radius = name.partition("@")
@@ -283,7 +283,7 @@ def _by_radius(survives) -> list[tuple[str, str]]:
 
 
 def _share(flags, mask, confidence, among=None) -> tuple[float, float]:
-    """Share of the flags among the mask's examples, or those of them in `among`, and its Wilson bound."""
+    """Share of true flags among the examples in `mask` (and in `among`), and its lower Wilson bound."""
     mask = mask if among is None else mask & among
     if not mask.any():
         return 0.0, 0.0
@@ -292,7 +292,7 @@ def _share(flags, mask, confidence, among=None) -> tuple[float, float]:
 
 
 def _gain(weak, strong, mask, confidence, either=False) -> tuple[float, float]:
-    """How much lower the accuracy is under the stronger attack on the same examples, and its bound."""
+    """How much lower the accuracy is under the stronger attack on the same examples, and its lower bound."""
     lost, won = (weak & ~strong & mask).sum(), (strong & ~weak & mask).sum()
     low, high = paired_interval([won], [lost], [mask.sum()], confidence)
     gain = (lost - won) / max(mask.sum(), 1)
