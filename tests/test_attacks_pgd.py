@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrobust import train_steps
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import Pgd
 
@@ -151,3 +152,28 @@ def test_no_gradient_flows_through_the_attack():
 def test_restarts_without_keeping_the_worst_are_refused():
     with pytest.raises(ValueError, match="keep_worst"):
         Pgd(threats.NORMS["linf"], steps=2, restarts=3)
+
+
+def test_no_start_draws_from_the_key_of_the_targets():
+    """fair_tat draws its targets from the same keys: a start with the same random bits would depend on the target."""
+    _, _, logits_fn = linear_model()
+    images, labels, keys = data(n=4)
+    drawn = []
+
+    def start(keys):
+        drawn.append(np.asarray(jax.random.key_data(keys)))
+        return jnp.asarray(images)
+
+    radius = jnp.full(4, 0.1)
+    attack = Pgd(threats.NORMS["linf"], steps=1, restarts=4, keep_worst=True)
+    with jax.disable_jit():  # so that each start is seen, and not one for all
+        attack(logits_fn, losses.margin, jnp.asarray(images), jnp.asarray(labels), keys, radius, radius, start=start)
+    assert len({key.tobytes() for key in drawn}) == len(drawn) == 4
+    np.testing.assert_array_equal(drawn[0], jax.random.key_data(jax.vmap(lambda key: jax.random.fold_in(key, 0))(keys)))
+
+    of_targets = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    target_logit = jnp.zeros(50)
+    logits = jnp.where(jnp.arange(50)[None] == labels[:, None], -jnp.inf, 0.0)
+    expected = jax.vmap(jax.random.categorical)(of_targets, logits)
+    np.testing.assert_array_equal(train_steps.draw_targets(keys, target_logit, jnp.asarray(labels)), expected)
+    assert not any((key == jax.random.key_data(of_targets)).all(-1).any() for key in drawn)

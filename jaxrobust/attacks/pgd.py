@@ -56,6 +56,8 @@ class Pgd:
             images: [B, H, W, C] float32 in [0, 1].
             labels: [B] int.
             keys: [B] PRNG keys, one per example, so that a result does not depend on the batch it was computed in.
+                The starts draw from `fold_in(key, 0)`, `fold_in(key, 2)`, `fold_in(key, 3)` and so on. The caller may
+                draw from `fold_in(key, 1)`, as train_steps.draw_targets does.
             radius, step_size: [B] in pixel units.
             start: keys [B] -> starting points [B, H, W, C], in place of what `random_start` says.
             watch: (what to begin with, function) to look at each point whose gradient is taken; the function is
@@ -75,7 +77,8 @@ class Pgd:
             return threats.project(self.norm, images, moved, radius), logits
 
         def starting_point(restart):
-            restart_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, restart)
+            draw = jnp.where(restart > 0, restart + 1, 0)  # 1 is the caller's
+            restart_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)
             if start is not None:
                 return start(restart_keys)
             return threats.random_start(self.norm, restart_keys, images, radius) if self.random_start else images
