@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.attacks import attack as attacks
-from jaxrobust.attacks import hyperplane, losses
+from jaxrobust.attacks import hyperplane, losses, threats
 from jaxrobust.attacks.fab import Fab
 
 NORMS = ("linf", "l2", "l1")
@@ -52,7 +52,7 @@ def check(attack, logits_fn, victims, state):
     )
     wrong = np.asarray(logits_fn(state.adversarial)).argmax(-1) != labels
     np.testing.assert_array_equal(wrong, np.asarray(state.distance) <= radius)
-    assert (hyperplane.size(attack.norm, state.adversarial - images) <= radius).all()
+    assert (threats.NORMS[attack.norm].size(state.adversarial - images) <= radius).all()
     for image in (state.nearest, state.adversarial):
         assert image.min() >= 0 and image.max() <= 1
     assert all(np.isfinite(image).all() for image in (state.nearest, state.adversarial, state.iterate))
@@ -72,7 +72,7 @@ def exact_in_box(norm, w, logits_fn, images, labels, others):
     normal = (w[:, others] - w[:, labels]).T.reshape(images.shape)
     value = logits[rows, others] - logits[rows, labels]
     move = np.asarray(hyperplane.displacement(norm, images, normal, value))
-    return np.asarray(hyperplane.size(norm, move)), value + (normal * move).reshape(len(images), -1).sum(1)
+    return np.asarray(threats.NORMS[norm].size(move)), value + (normal * move).reshape(len(images), -1).sum(1)
 
 
 @pytest.mark.usefixtures("optimised")
@@ -256,7 +256,7 @@ def test_restarts_begin_half_a_radius_away(norm):
     for iterate in iterates[:2]:  # one run towards each target from the image itself
         np.testing.assert_array_equal(iterate, images)
     for iterate in iterates[2:]:
-        np.testing.assert_allclose(hyperplane.size(norm, iterate - images), victims.radius / 2, rtol=1e-3)
+        np.testing.assert_allclose(threats.NORMS[norm].size(iterate - images), victims.radius / 2, rtol=1e-3)
     assert not np.array_equal(iterates[2], iterates[4])
 
 

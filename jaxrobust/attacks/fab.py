@@ -85,8 +85,8 @@ class Fab:
     beta: float = 0.9
 
     def __post_init__(self):
-        if self.norm not in hyperplane.NAMES:
-            raise ValueError(f"norm {self.norm!r}: use one of {', '.join(hyperplane.NAMES)}")
+        if self.norm not in threats.NAMES:
+            raise ValueError(f"norm {self.norm!r}: use one of {', '.join(threats.NAMES)}")
         if self.iterations < 1 or self.restarts < 1 or self.classes < 2:
             raise ValueError("at least one iteration, one restart and two classes are needed")
         if not 0 <= self.targets < self.classes:
@@ -134,9 +134,7 @@ class Fab:
         from_iterate, from_image = jax.vmap(displacement, (0, None, 0))(
             jnp.stack([state.iterate, images]), normal, jnp.stack([value, value_at_image])
         )
-        length, image_length = (
-            jnp.maximum(hyperplane.size(self.norm, move), _SMALLEST_SIZE) for move in (from_iterate, from_image)
-        )
+        length, image_length = (jnp.maximum(self._size(move), _SMALLEST_SIZE) for move in (from_iterate, from_image))
         alpha = threats.per_example(jnp.minimum(length / (length + image_length), self.alpha_max), images)
         moved = (state.iterate + self.eta * from_iterate) * (1 - alpha) + (images + self.eta * from_image) * alpha
         moved = jnp.clip(moved, 0.0, 1.0)
@@ -150,6 +148,9 @@ class Fab:
             state,
         )
 
+    def _size(self, perturbation):
+        return threats.NORMS[self.norm].size(perturbation)
+
     def _first_iterate(self, victims, run):
         """The image itself, and from the second restart on a random point at half the radius."""
         images = victims.images
@@ -161,7 +162,7 @@ class Fab:
             return draw(jax.random.fold_in(key, 0), images.shape[1:])
 
         direction = jax.vmap(one)(victims.keys)
-        length = 0.5 * victims.radius / jnp.maximum(hyperplane.size(self.norm, direction), 1e-12)
+        length = 0.5 * victims.radius / jnp.maximum(self._size(direction), 1e-12)
         random = jnp.clip(images + direction * threats.per_example(length, images), 0.0, 1.0)
         return jnp.where(run // max(self.targets, 1) > 0, random, images)
 
@@ -204,7 +205,7 @@ class Fab:
         margin = losses.margin(logits, victims.labels)
         # A model that is not a number there has not classified the image.
         wrong = (logits.argmax(-1) != victims.labels) | jnp.isnan(margin)
-        distance = hyperplane.size(self.norm, candidate - victims.images)
+        distance = self._size(candidate - victims.images)
         nearer = wrong & (distance < state.distance)
         # Of equal logits the first is the model's choice, so a margin of 0 may be a success.
         score = jnp.where(wrong, jnp.maximum(jnp.nan_to_num(margin, nan=jnp.inf), 1e-30), margin)

@@ -15,27 +15,17 @@ import jax.numpy as jnp
 
 from jaxrobust.attacks import threats
 
-_DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
-NAMES = tuple(_DUAL)
-
-
-def size(norm: str, perturbation):
-    """Perturbation [B, ...] -> its norm [B]."""
-    if norm == "l1":
-        return jnp.abs(perturbation).sum(axis=tuple(range(1, perturbation.ndim)))
-    return threats.NORMS[norm].size(perturbation)
-
 
 def distance(norm: str, normals, values):
     """How far each point is from its hyperplane if no box bounds it [B]; infinite where that is not a number.
 
     Args:
-        norm: linf, l2 or l1.
+        norm: one of threats.NAMES.
         normals: [B, ...]; an entry that is not a number counts as 0.
         values: [B], of the plane's equation at the point.
     """
     normals, values = _scaled(normals, values)
-    dual = size(_DUAL[norm], normals)  # at least 1, unless the normal is 0
+    dual = threats.NORMS[threats.DUAL[norm]].size(normals)  # at least 1, unless the normal is 0
     return jnp.where((dual > 0) & jnp.isfinite(values), jnp.abs(values) / jnp.maximum(dual, 1.0), jnp.inf)
 
 
@@ -117,7 +107,7 @@ def _largest(holds, shape):
 def _scaled(normals, values):
     """The same hyperplanes with 1 as the largest entry of a normal: the squares of a saturated model's underflow."""
     normals = jnp.where(jnp.isfinite(normals), normals, 0.0)
-    scale = jnp.maximum(size("linf", normals), 1e-30)
+    scale = jnp.maximum(threats.NORMS["linf"].size(normals), 1e-30)
     return normals / threats.per_example(scale, normals), values / scale
 
 

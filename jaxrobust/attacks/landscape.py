@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from jaxrobust.attacks import losses, threats
 
-DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 STEPS = 10  # of the search for the largest error of linearity
 _RELATIVE_STEP = 0.25
 
@@ -47,7 +46,7 @@ def landscape(logits_fn, norm: str, images, labels, keys, radius: float) -> Land
         keys: [B] PRNG keys.
         radius: of the threat in pixel units.
     """
-    ball, dual = threats.NORMS[norm], threats.NORMS[DUAL[norm]].size
+    ball, dual = threats.NORMS[norm], threats.NORMS[threats.DUAL[norm]].size
     radii = jnp.full(len(labels), radius, jnp.float32)
     logits = logits_fn(images)
     others = jnp.where(losses.is_class(logits, labels), -jnp.inf, logits)

@@ -150,3 +150,4 @@ NORMS = {
     "l1": Norm(_l1_size, l1_shrink, _l1_direction, _l1_random),
 }
 NAMES = tuple(NORMS)
+DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}  # the dual norm of each
