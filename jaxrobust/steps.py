@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrobust.attacks import landscape, masking, threats
-from jaxrobust.attacks.attack import Attack, Victims, one_against_rest
+from jaxrobust.attacks.attack import Attack, Victims, fold_in_ids, fold_in, one_against_rest
 from jaxrobust.attacks.pgd import LOOP
 from jaxrobust.data.augment import to_float
 from jaxrobust.parallel import AXIS
@@ -111,7 +111,7 @@ def make_landscape_step(judge_model, norm: str, radius: float) -> Callable:
 
     def landscape_step(weights: Weights, images, labels, ids):
         images = to_float(images)
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(ids)
+        keys = fold_in_ids(jax.random.key(0), ids)
         with jax.default_matmul_precision("highest"):
             logits_fn = prepared_logits_fn(judge_model, weights, images, train=False)
             return landscape.landscape(logits_fn, norm, images, labels, keys, radius)
@@ -139,7 +139,7 @@ def make_attack_steps(
 
     def prepare(weights, images, labels, ids, radius, key, run):
         images = to_float(images)
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), run))(ids)
+        keys = fold_in(fold_in_ids(key, ids), run)
         logits_fn = prepared_logits_fn(attack_model, weights, images, train=False)
         if towards:
             logits_fn, labels = one_against_rest(logits_fn, labels), jnp.zeros_like(labels)

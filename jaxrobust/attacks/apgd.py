@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.attacks import ascent, threats
-from jaxrobust.attacks.attack import Victims
+from jaxrobust.attacks.attack import Victims, fold_in
 
 _FIRST_STEP = 2.0  # in radii
 _NEW = 0.75  # weight of the new step, the rest is momentum
@@ -99,11 +99,9 @@ class Apgd(ascent.Runs):
 
     def start(self, logits_fn, victims: Victims, run) -> State:
         images, labels, keys, radius = victims
-        targets = None
-        if self.targets:
-            targets = ascent.likely_wrong(logits_fn(images), labels, run % self.targets, self.targets)
+        targets = self.targets_of(logits_fn, victims, run)
         # On the surface of the ball, as published; the box may cut it off.
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+        keys = fold_in(keys, 0)
         noise = self.norm.random(keys, images.shape[1:], jnp.ones_like(radius))
         noise *= threats.per_example(radius / jnp.maximum(self.norm.size(noise), 1e-12), noise)
         point = ascent.evaluate(logits_fn, self.loss, jnp.clip(images + noise, 0.0, 1.0), labels, targets)

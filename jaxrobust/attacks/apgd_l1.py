@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.attacks import ascent, threats
-from jaxrobust.attacks.attack import Victims
+from jaxrobust.attacks.attack import Victims, fold_in
 
 _FACTORS = (3.0, 2.0, 1.0)  # radii of the three balls
 _FEWER = 1.5  # entries changed at the best point, over entries of a step
@@ -107,10 +107,8 @@ class ApgdL1(ascent.Runs):
 
     def start(self, logits_fn, victims: Victims, run) -> State:
         images, labels, keys, radius = victims
-        targets = None
-        if self.targets:
-            targets = ascent.likely_wrong(logits_fn(images), labels, run % self.targets, self.targets)
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+        targets = self.targets_of(logits_fn, victims, run)
+        keys = fold_in(keys, 0)
         noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
         radius = _FACTORS[0] * radius
         point = ascent.evaluate(logits_fn, self.loss, project(images, images + noise, radius), labels, targets)

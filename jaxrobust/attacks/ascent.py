@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import losses, threats
+from jaxrobust.attacks.attack import Victims
 
 
 class Point(NamedTuple):
@@ -35,6 +36,12 @@ class Runs:
     @property
     def start_passes(self) -> float:
         return 3.0 if self.targets else 2.0
+
+    def targets_of(self, logits_fn, victims: Victims, run):
+        """The wrong class [B] that run number `run` aims at, see `likely_wrong`; None in an untargeted attack."""
+        if not self.targets:
+            return None
+        return likely_wrong(logits_fn(victims.images), victims.labels, run % self.targets, self.targets)
 
 
 def evaluate(logits_fn, loss, images, labels, targets=None) -> Point:

@@ -65,6 +65,16 @@ class Attack(Protocol):
         """The state after step number `iteration`, an int32 scalar from 0."""
 
 
+def fold_in_ids(key, ids):
+    """A key [B] for each example: `key` with the example's id [B] folded in."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
+
+
+def fold_in(keys, number):
+    """The keys [B], each with the same number folded in."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
 def one_against_rest(logits_fn, targets):
     """The model as one of two classes: 1 is the target, 0 any other.
 

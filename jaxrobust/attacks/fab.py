@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import ascent, hyperplane, losses, threats
-from jaxrobust.attacks.attack import Victims
+from jaxrobust.attacks.attack import Victims, fold_in
 
 _SEARCH_STEPS = 3  # forward passes of the search at the end, as published
 _SMALLEST_SIZE = 1e-8  # of a displacement: two of none are mixed like two equal ones
@@ -157,11 +157,7 @@ class Fab:
         if self.restarts == 1:
             return images
         draw = jax.random.normal if self.norm in ("l2", "l1") else _symmetric_uniform
-
-        def one(key):
-            return draw(jax.random.fold_in(key, 0), images.shape[1:])
-
-        direction = jax.vmap(one)(victims.keys)
+        direction = jax.vmap(lambda key: draw(key, images.shape[1:]))(fold_in(victims.keys, 0))
         length = 0.5 * victims.radius / jnp.maximum(self._size(direction), 1e-12)
         random = jnp.clip(images + direction * threats.per_example(length, images), 0.0, 1.0)
         return jnp.where(run // max(self.targets, 1) > 0, random, images)

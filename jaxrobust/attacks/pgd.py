@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import ascent, losses, threats
-from jaxrobust.attacks.attack import Victims
+from jaxrobust.attacks.attack import Victims, fold_in
 
 LOOP = "attack_loop"  # what the loop over steps is called in compiled programs
 
@@ -78,7 +78,7 @@ class Pgd:
 
         def starting_point(restart):
             draw = jnp.where(restart > 0, restart + 1, 0)  # 1 is the caller's
-            restart_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)
+            restart_keys = fold_in(keys, draw)
             if start is not None:
                 return start(restart_keys)
             return threats.random_start(self.norm, restart_keys, images, radius) if self.random_start else images
@@ -166,11 +166,8 @@ class PgdAttack(ascent.Runs):
     def start(self, logits_fn, victims: Victims, run) -> PgdState:
         """The starting point."""
         images, labels, keys, radius = victims
-        start, targets = images, None
-        if self.random_start:
-            start = threats.random_start(self.norm, jax.vmap(jax.random.fold_in, (0, None))(keys, 0), images, radius)
-        if self.targets:
-            targets = ascent.likely_wrong(logits_fn(images), labels, run % self.targets, self.targets)
+        start = threats.random_start(self.norm, fold_in(keys, 0), images, radius) if self.random_start else images
+        targets = self.targets_of(logits_fn, victims, run)
         point = ascent.evaluate(logits_fn, self.loss, start, labels, targets)
         return PgdState(point.images, point.margin, point, targets)
 

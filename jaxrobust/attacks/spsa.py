@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import ascent, losses, threats
+from jaxrobust.attacks.attack import fold_in
 
 _DECAY = (0.9, 0.999)  # of Adam's two moments
 _TINY = 1e-8
@@ -79,14 +80,14 @@ class Spsa:
     def start(self, logits_fn, victims, run) -> SpsaState:
         """A random point. The keys are those of the run, so that its number adds nothing."""
         del run
-        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, 0)
+        keys = fold_in(victims.keys, 0)
         iterate = threats.random_start(threats.NORMS[self.norm], keys, victims.images, victims.radius)
         zeros = jnp.zeros_like(iterate)
         return SpsaState(iterate, ascent.margin(logits_fn, iterate, victims.labels), iterate, zeros, zeros)
 
     def step(self, logits_fn, victims, state, iteration) -> SpsaState:
         """One step of Adam."""
-        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, iteration + 1)
+        keys = fold_in(victims.keys, iteration + 1)
         gradient = self.gradient(logits_fn, victims.labels, keys, state.iterate)
         mean, square = (
             decay * moment + (1 - decay) * term

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.attacks import ascent, threats
+from jaxrobust.attacks.attack import fold_in
 
 NORMS = ("linf", "l2", "l1")
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # iterations, of 10,000
@@ -83,7 +84,7 @@ class Square:
     def start(self, logits_fn, victims, run) -> SquareState:
         """The first point. The keys are those of the run, so that its number adds nothing."""
         del run
-        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, 0)
+        keys = fold_in(victims.keys, 0)
         if self.norm == "linf":
             adversarial = _stripes(keys, victims)
         else:
@@ -94,7 +95,7 @@ class Square:
         """One proposal, kept where the margin grows: also of what is broken, until a judge of more digits agrees."""
         level = self.level(iteration)
         sides = self.sides(*victims.images.shape[1:3])
-        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, iteration + 1)
+        keys = fold_in(victims.keys, iteration + 1)
         if self.norm == "linf":
             proposal = _edge_of_the_ball(keys, victims, state.adversarial, jnp.asarray(sides)[level])
         else:
