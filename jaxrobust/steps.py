@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrobust.attacks import landscape, masking, threats
-from jaxrobust.attacks.attack import Attack, Victims, fold_in_ids, fold_in, one_against_rest
+from jaxrobust.attacks.attack import Attack, Victims, fold_in, fold_in_ids, one_against_rest
 from jaxrobust.attacks.pgd import LOOP
 from jaxrobust.data.augment import to_float
 from jaxrobust.parallel import AXIS
