@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxrobust import data, parallel
 from jaxrobust.classwise import wilson_interval
-from jaxrobust.data import randomness, splits
+from jaxrobust.data import batches, randomness, splits
 
 # Of PGD, at a quarter of the radius each, as in the early stopping of Wong et al. 2020.
 STEPS = 5
@@ -42,18 +42,13 @@ class Check:
     def __init__(self, step, train: data.Split, num_classes: int, *, radius: float, batch_size: int, seed: int, mesh):
         rng = randomness.generator(seed, "overfitting check")
         index = splits.stratified_subset(train.labels, EXAMPLES, num_classes, rng)
-        self._step, self._train, self._mesh, self._radius = step, train, mesh, radius
+        self._step, self._mesh, self._radius = step, mesh, radius
         # 0 and 1 are of the initial weights and of the training.
         self._key = jax.random.fold_in(jax.random.key(seed), 3)
         self.examples = len(index)
-        size = min(batch_size, -(-len(index) // mesh.size) * mesh.size)
-        self._batches = [self._batch(index[start : start + size], size) for start in range(0, len(index), size)]
-
-    def _batch(self, index, size):
-        """Labels, and images, labels and ids on the devices; what fills it up has a label that no prediction meets."""
-        ids = np.concatenate([index, np.repeat(index[:1], size - len(index))]).astype(np.int32)
-        labels = np.where(np.arange(size) < len(index), self._train.labels[ids], -1).astype(np.int32)
-        return labels, *parallel.shard((self._train.images[ids], labels, ids), self._mesh)
+        padded = batches.padded_batches(train, index, batch_size=batch_size, devices=mesh.size)
+        # They stay on the devices: labels on the host, then images, labels and ids.
+        self._batches = [(labels, *parallel.shard((images, labels, ids), mesh)) for images, labels, ids in padded]
 
     def __call__(self, state) -> tuple[float, float]:
         """Accuracy under the training's step, and under PGD. To be called by all processes."""

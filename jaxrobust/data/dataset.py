@@ -22,6 +22,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def streamed(self) -> bool:
+        """Whether images are decoded when they are needed; otherwise they are an array in memory."""
+        return not isinstance(self.images, np.ndarray)
+
     def counts(self, num_classes: int) -> np.ndarray:
         """Examples of each class, [num_classes] int."""
         return np.bincount(self.labels, minlength=num_classes)
@@ -55,8 +60,8 @@ class DataSet:
 
     @property
     def streamed(self) -> bool:
-        """Whether images are decoded as they are needed; otherwise they are arrays in memory."""
-        return not isinstance(self.train.images, np.ndarray)
+        """Whether images are decoded when they are needed; otherwise they are arrays in memory."""
+        return self.train.streamed
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
