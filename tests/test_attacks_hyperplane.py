@@ -2,11 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attack_models import ORDER
 from scipy import optimize
 
 from jaxrobust.attacks import hyperplane, threats
 
-ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
 displacement = jax.jit(hyperplane.displacement, static_argnums=0)
 
 
