@@ -1,4 +1,4 @@
-"""Class statistics of a split that is not trained on, for remedies that judge by it."""
+"""Class statistics of a split that is not trained on, for remedies that are controlled by them."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from jaxrobust.errors import FieldError
 class Observer:
     """Statistics of a split under the attack of the training: observer(weights) -> dict, see statistics.py.
 
-    Images have the same random numbers each time, and none that the training uses.
+    Random numbers are the same each time, and the training does not use them.
 
     Args:
         step: the compiled step, see train_steps.make_observe_step.
@@ -25,10 +25,10 @@ class Observer:
     def __init__(self, step, split: data.Split, num_classes: int, *, batch_size: int, seed: int, mesh):
         missing = np.flatnonzero(split.counts(num_classes) == 0)
         if missing.size:
-            problem = f"leaves class {missing[0]} without a validation image, which the remedy looks at"
+            problem = f"leaves class {missing[0]} without a validation image, which the remedy needs"
             raise FieldError("data.validation_per_class", 0, problem, "raise it, or give the class more images")
         self._step, self._split, self._mesh, self._num_classes = step, split, mesh, num_classes
-        # 0, 1 and 3 are of the initial weights, the training and its check for overfitting.
+        # 0, 1 and 3 are folded in for the initial weights, the training and its check for overfitting.
         self._key = jax.random.fold_in(jax.random.key(seed), 4)
         self._batch_size = batch_size
         # Images that are in the host's memory stay on the devices too, where they take less than the training set. The
