@@ -94,10 +94,8 @@ def _shares(class_names: Sequence[str], shares: Sequence[str]) -> dict:
         except ValueError:
             share = 0.0
         if not (name and 0 < share <= 1):
-            problem, remedy = (
-                f"{entry!r} is not a class and its share",
-                "write cat:0.5, or *:0.5 for all others; up to 1",
-            )
+            problem = f"{entry!r} is not a class and its share"
+            remedy = "write cat:0.5, or *:0.5 for all others; up to 1"
             raise FieldError("data.shares", tuple(shares), problem, remedy)
         c = name if name == _OTHERS else find(class_names, name, "data.shares")
         if c in found:
