@@ -28,7 +28,7 @@ def estimate(attack, logits_fn, victims):
     return np.asarray(gradient(logits_fn, victims.labels, victims.keys, victims.images))
 
 
-def test_the_estimate_on_a_two_class_linear_model(SHAPE):
+def test_the_estimate_on_a_linear_model():
     """There it is the mean over the directions v of v (v.w), and w on average."""
     w, logits_fn = two_class_linear_model(SHAPE)
     victims = victims_of(logits_fn, images_of(64, SHAPE), 0.1)

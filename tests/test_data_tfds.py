@@ -117,9 +117,7 @@ def test_unavailable_names(tmp_path, name, message):
 def test_without_a_network_the_error_comes_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
     start = time.monotonic()
-    with pytest.raises(
-        FieldError, match=r"is not prepared in .*www.cs.toronto.edu cannot be reached .*set data.data"
-    ):
+    with pytest.raises(FieldError, match=r"is not prepared in .*www.cs.toronto.edu cannot be reached .*set data.data"):
         data.load("tfds:cifar10", data_dir=str(tmp_path))
     assert time.monotonic() - start < 10
     assert not any(tmp_path.iterdir())
