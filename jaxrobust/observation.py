@@ -1,16 +1,17 @@
-"""Class statistics of a split that is not trained on, for remedies that judge by it."""
+"""Class statistics of a split that is not trained on, for remedies that are controlled by them."""
 
 import jax
 import numpy as np
 
 from jaxrobust import data, parallel, statistics
+from jaxrobust.data import batches
 from jaxrobust.errors import FieldError
 
 
 class Observer:
     """Statistics of a split under the attack of the training: observer(weights) -> dict, see statistics.py.
 
-    Images have the same random numbers each time, and none that the training uses.
+    Random numbers are the same each time, and the training does not use them.
 
     Args:
         step: the compiled step, see train_steps.make_observe_step.
@@ -24,22 +25,26 @@ class Observer:
     def __init__(self, step, split: data.Split, num_classes: int, *, batch_size: int, seed: int, mesh):
         missing = np.flatnonzero(split.counts(num_classes) == 0)
         if missing.size:
-            problem = f"leaves class {missing[0]} without a validation image, which the remedy looks at"
+            problem = f"leaves class {missing[0]} without a validation image, which the remedy needs"
             raise FieldError("data.validation_per_class", 0, problem, "raise it, or give the class more images")
         self._step, self._split, self._mesh, self._num_classes = step, split, mesh, num_classes
-        # 0, 1 and 3 are of the initial weights, the training and its check for overfitting.
+        # 0, 1 and 3 are folded in for the initial weights, the training and its check for overfitting.
         self._key = jax.random.fold_in(jax.random.key(seed), 4)
-        self._size = min(batch_size, -(-len(split) // mesh.size) * mesh.size)
+        self._batch_size = batch_size
+        # Images that are in the host's memory stay on the devices too, where they take less than the training set. The
+        # images of a streamed set may not fit: they are read and decoded each time.
+        self._resident = None if split.streamed else list(self._batches())
+
+    def _batches(self):
+        """Images, labels and ids on the devices; see batches.padded_batches."""
+        ids = np.arange(len(self._split))
+        for batch in batches.padded_batches(self._split, ids, batch_size=self._batch_size, devices=self._mesh.size):
+            yield parallel.shard(batch, self._mesh)
 
     def __call__(self, weights) -> dict:
         """To be called by all processes."""
         total = None
-        for start in range(0, len(self._split), self._size):
-            ids = np.arange(start, start + self._size)
-            inside = ids < len(self._split)
-            ids = np.where(inside, ids, start).astype(np.int32)
-            labels = np.where(inside, self._split.labels[ids], -1).astype(np.int32)
-            batch = parallel.shard((self._split.images[ids], labels, ids), self._mesh)
+        for batch in self._resident or self._batches():
             sums = self._step(weights, *batch, self._key)
             total = sums if total is None else statistics.add(total, sums)
         return total

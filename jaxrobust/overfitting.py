@@ -1,13 +1,13 @@
-"""Catastrophic overfitting: training against one step learns to withstand that step, and loses all other robustness.
+"""Catastrophic overfitting: a model trained against a single-step attack becomes robust to that attack only.
 
-It comes within an epoch, and the training's own accuracy rises meanwhile (Wong et al. 2020, Andriushchenko & Flammarion
-2020). So after each epoch a few training images are attacked both by the training's step and by PGD of some steps:
+It happens within an epoch, while the training accuracy rises (Wong et al. 2020, Andriushchenko & Flammarion 2020). So
+after each epoch a few training images are attacked both by the training's single step and by PGD of some steps:
 
     check = Check(step, split, num_classes, radius=..., batch_size=..., seed=..., mesh=mesh)
     single_step, pgd = check(state)
     if has_happened(single_step, pgd, earlier, check.examples): ...
 
-The images and their random numbers are the same after each epoch, and none that the training uses.
+Images and random numbers are the same after each epoch, and the training does not use these random numbers.
 """
 
 import jax
@@ -15,16 +15,16 @@ import numpy as np
 
 from jaxrobust import data, parallel
 from jaxrobust.classwise import wilson_interval
-from jaxrobust.data import randomness, splits
+from jaxrobust.data import batches, randomness, splits
 
-# Of PGD, at a quarter of the radius each, as in the early stopping of Wong et al. 2020.
+# Steps of PGD, of a quarter of the radius each, as in the early stopping of Wong et al. 2020.
 STEPS = 5
-# Passes for an image are 19, so that this is 2 % of an epoch of 50,000 images with the 5 passes of one-step training.
+# An image costs 19 forward passes: for 256 images 2 % of an epoch of 50,000 images at 5 passes each.
 EXAMPLES = 256
-# PGD's accuracy has fallen if it is below this share of its best so far, and of that under the single step. Wong et al.
-# stop at a fall by 20 points between epochs; a share serves data where no model gets that far.
+# The accuracy under PGD has fallen if it is below this share both of its best value so far and of the accuracy under
+# the single step. Wong et al. stop at a fall by 20 points between epochs; a share also works where accuracies are low.
 FALL = 0.5
-# Below this share of the accuracy under the single step it has gone whatever it was before, as in the first epoch.
+# Below this share of the accuracy under the single step it counts as lost, also without earlier values to compare with.
 GONE = 0.1
 
 
@@ -42,18 +42,13 @@ class Check:
     def __init__(self, step, train: data.Split, num_classes: int, *, radius: float, batch_size: int, seed: int, mesh):
         rng = randomness.generator(seed, "overfitting check")
         index = splits.stratified_subset(train.labels, EXAMPLES, num_classes, rng)
-        self._step, self._train, self._mesh, self._radius = step, train, mesh, radius
-        # 0 and 1 are of the initial weights and of the training.
+        self._step, self._mesh, self._radius = step, mesh, radius
+        # 0 and 1 are folded in for the initial weights and the training.
         self._key = jax.random.fold_in(jax.random.key(seed), 3)
         self.examples = len(index)
-        size = min(batch_size, -(-len(index) // mesh.size) * mesh.size)
-        self._batches = [self._batch(index[start : start + size], size) for start in range(0, len(index), size)]
-
-    def _batch(self, index, size):
-        """Labels, and images, labels and ids on the devices; what fills it up has a label that no prediction meets."""
-        ids = np.concatenate([index, np.repeat(index[:1], size - len(index))]).astype(np.int32)
-        labels = np.where(np.arange(size) < len(index), self._train.labels[ids], -1).astype(np.int32)
-        return labels, *parallel.shard((self._train.images[ids], labels, ids), self._mesh)
+        padded = batches.padded_batches(train, index, batch_size=batch_size, devices=mesh.size)
+        # They stay on the devices: labels on the host, then images, labels and ids.
+        self._batches = [(labels, *parallel.shard((images, labels, ids), mesh)) for images, labels, ids in padded]
 
     def __call__(self, state) -> tuple[float, float]:
         """Accuracy under the training's step, and under PGD. To be called by all processes."""
@@ -66,7 +61,7 @@ class Check:
 
 
 def has_happened(single_step: float, pgd: float, earlier: list[float], examples: int) -> bool:
-    """Whether the accuracies after an epoch show it.
+    """Whether the accuracies after an epoch show catastrophic overfitting.
 
     Args:
         single_step, pgd: on `examples` images.
@@ -78,11 +73,12 @@ def has_happened(single_step: float, pgd: float, earlier: list[float], examples:
 
 
 def message(single_step: float, pgd: float, earlier: list[float], examples: int) -> str:
-    """What it means and what to do."""
-    best = f", at best {100 * max(earlier):.1f} % before" if earlier else ""
+    """The warning: what has happened, what it means and what to do."""
+    best = f" (at best {100 * max(earlier):.1f} % after earlier epochs)" if earlier else ""
     return (
-        f"catastrophic overfitting: of {examples} training images {100 * single_step:.1f} % withstand the one step of "
-        f"the training, but {100 * pgd:.1f} % PGD of {STEPS} steps{best}. The weights are no longer robust, whatever "
-        "the training accuracy says: train again with attack.steps = 2 or more, a smaller attack.step_size_255 or a "
-        "smaller radius; earlier checkpoints are as good as their evaluation says"
+        f"catastrophic overfitting: of {examples} training images {100 * single_step:.1f} % are classified correctly "
+        f"under the single-step attack of the training, but {100 * pgd:.1f} % under PGD with {STEPS} steps{best}. The "
+        "weights are no longer robust, even if the training accuracy is high: train again with attack.steps = 2 or "
+        "more, a smaller attack.step_size_255 or a smaller radius. Earlier checkpoints may still be robust: see their "
+        "evaluation"
     )

@@ -1,16 +1,16 @@
-"""Class statistics: what is summed up over images, class by class, while a model is trained or looked at.
+"""Class statistics: sums over images, class by class, collected while a model is trained or observed.
 
     count              [C]     images
-    correct            [C]     those classified correctly, of the images trained on: adversarial ones, where there are
+    correct            [C]     those classified correctly, as trained on: adversarial images if there are any
     loss               [C]     the objective's loss, before class weights
-    natural_correct    [C]     images classified correctly as they are
+    natural_correct    [C]     images classified correctly without an attack
     margin             [C]     true probability minus the largest wrong one, of the images trained on
     confusion          [C, C]  images of class i, as trained on, predicted as j
     shrunk_confusion   [C, C]  the same with the true logit lowered by `SHRINKAGE` of its size
     probability        [C, C]  probability of class j of images of class i, as trained on
     steps_withstood    [C]     iterates of the attack that are classified correctly, the start included, the last not
 
-`ALWAYS` are there in every training; remedies name the others that they need.
+Every training collects those in `ALWAYS`; remedies name the others that they need.
 """
 
 from typing import NamedTuple
@@ -25,14 +25,14 @@ SHRINKAGE = 0.1  # as Jin et al. 2025
 
 
 class Seen(NamedTuple):
-    """Of a batch. A label of -1 is of no image.
+    """The results for a batch. An entry with label -1 is padding and is not counted.
 
     Attributes:
         labels: [B].
         logits: [B, C] of the images trained on.
         losses: [B], before class weights.
-        natural_logits: [B, C] of the images as they are; None where the objective does not look at them.
-        withstood: [B] iterates classified correctly; None where nothing is attacked.
+        natural_logits: [B, C] of the unperturbed images; None if the objective does not compute them.
+        withstood: [B] iterates classified correctly; None if there is no attack.
     """
 
     labels: jax.Array
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
 
 def _of_class(seen: Seen, values):
     """Sums [C] of values [B], or [C, K] of values [B, K], over the images of each class."""
-    # A sum and not a scatter-add, whose order, and so whose rounding, is not fixed on a GPU.
+    # A sum, not a scatter-add: on a GPU the order of a scatter-add, and so its rounding, is not fixed.
     member = seen.labels[:, None] == jnp.arange(seen.logits.shape[-1])[None]
     if values.ndim == 1:
         return jnp.where(member, values[:, None], 0.0).sum(0)
@@ -79,7 +79,7 @@ NAMES = tuple(_FUNCTIONS)
 
 
 def zeros(names, num_classes: int) -> dict:
-    """The statistics of no image: `ALWAYS` and those named."""
+    """The statistics of zero images: `ALWAYS` and those named."""
     return {
         name: jnp.zeros(
             (num_classes, num_classes) if name in _MATRICES else num_classes,
@@ -92,13 +92,13 @@ def zeros(names, num_classes: int) -> dict:
 def of_batch(names, seen: Seen) -> dict:
     """The statistics of a batch, `ALWAYS` and those named.
 
-    All are float32, to travel with the gradients, and counts exact as long as a batch has less than 2^24 images.
+    All are float32, so that they can be summed together with the gradients. Counts are exact below 2^24 images.
     """
     return {name: _FUNCTIONS[name](seen) for name in _all(names)}
 
 
 def add(total: dict, batch: dict) -> dict:
-    """The total with a batch's statistics added."""
+    """The total plus the statistics of a batch, in the types of the total."""
     return jax.tree.map(lambda old, new: old + new.astype(old.dtype), total, batch)
 
 

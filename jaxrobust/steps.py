@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrobust.attacks import landscape, masking, threats
-from jaxrobust.attacks.attack import Attack, Victims, one_against_rest
+from jaxrobust.attacks.attack import Attack, Victims, fold_in, fold_in_ids, one_against_rest
 from jaxrobust.attacks.pgd import LOOP
 from jaxrobust.data.augment import to_float
 from jaxrobust.parallel import AXIS
@@ -27,9 +27,9 @@ def make_judge_step(judge_model, norm: threats.Norm) -> Callable:
 
     Returns:
         judge_step(weights, images [B, H, W, C], adversarial [B, H, W, C], radius [B]) -> dict of
-            prediction [B]: the judge's, on the adversarial images; -1, which is no class, where a logit is no number;
-            excess []: the most by which a perturbation leaves the ball or the box, 0 up to rounding, which grows with
-                a radius above 1;
+            prediction [B]: the judge's, on the adversarial images; -1, which is no class, if a logit is not finite;
+            excess []: the most by which a perturbation is outside of the ball or the box, 0 up to rounding; for the
+                ball divided by the radius where that is above 1;
             finite []: whether all logits are finite numbers.
     """
 
@@ -88,7 +88,7 @@ def make_features_step(judge_model) -> Callable:
 
 
 def make_probe_step(attack_model) -> Callable:
-    """The function that looks for signs of gradient masking: (weights, images [B, H, W, C], labels [B]) -> Probes.
+    """The function that measures signs of gradient masking: (weights, images [B, H, W, C], labels [B]) -> Probes.
 
     Args:
         attack_model: the model that attacks see, in the run's dtype.
@@ -102,7 +102,7 @@ def make_probe_step(attack_model) -> Callable:
 
 
 def make_landscape_step(judge_model, norm: str, radius: float) -> Callable:
-    """The function that looks around images: (weights, images [B, H, W, C], labels [B], ids [B]) -> Landscape.
+    """The function that measures around images: (weights, images [B, H, W, C], labels [B], ids [B]) -> Landscape.
 
     Args:
         judge_model: as of `make_judge_step`.
@@ -111,7 +111,7 @@ def make_landscape_step(judge_model, norm: str, radius: float) -> Callable:
 
     def landscape_step(weights: Weights, images, labels, ids):
         images = to_float(images)
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(ids)
+        keys = fold_in_ids(jax.random.key(0), ids)
         with jax.default_matmul_precision("highest"):
             logits_fn = prepared_logits_fn(judge_model, weights, images, train=False)
             return landscape.landscape(logits_fn, norm, images, labels, keys, radius)
@@ -122,24 +122,24 @@ def make_landscape_step(judge_model, norm: str, radius: float) -> Callable:
 def make_attack_steps(
     attack_model, judge_step, attack: Attack, length: int, *, towards: bool = False
 ) -> tuple[Callable, Callable]:
-    """The functions that do a part of an attack's run, `length` iterations, and judge what it has found so far.
+    """The functions that do a part of a run of an attack, `length` iterations, and judge its images so far.
 
     Args:
         attack_model: the model that the attack sees, in the run's dtype.
         judge_step: as `make_judge_step` gives it.
-        towards: labels are classes to reach, and not those to leave. The attack is then one on two classes.
+        towards: labels are target classes, not true ones. The attack must then be built for two classes.
 
     Returns:
         begin(weights, images [B, H, W, C], labels [B], ids [B], radius [B], key, run) -> (state, verdict): from the
             start of run number `run`. `ids` tell examples apart, `key` is of the evaluation.
         go_on(weights, images, labels, ids, radius, key, run, first, state) -> (state, verdict): from iteration `first`.
-        A verdict is that of the judge step, and
-            idle [B]: the number of these iterations before which the example was broken already.
+        A verdict is the result of the judge step, with
+            idle [B]: in how many of these iterations the example was already broken before the step.
     """
 
     def prepare(weights, images, labels, ids, radius, key, run):
         images = to_float(images)
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), run))(ids)
+        keys = fold_in(fold_in_ids(key, ids), run)
         logits_fn = prepared_logits_fn(attack_model, weights, images, train=False)
         if towards:
             logits_fn, labels = one_against_rest(logits_fn, labels), jnp.zeros_like(labels)
@@ -172,14 +172,14 @@ def make_attack_steps(
 
 
 def make_withstood_step(attack_model, judge_step, attacks: Sequence[Attack]) -> Callable:
-    """The function that counts the images classified correctly as they are and under each attack, of one run.
+    """The function that counts images classified correctly both without an attack and under each attack, of one run.
 
     Args:
         attack_model, judge_step: as of `make_attack_steps`.
 
     Returns:
         withstood(weights, images [B, H, W, C], labels [B], ids [B], radius [B], key) -> counts over all devices, one
-            for each attack. A label of -1 is never met.
+            for each attack. An image with label -1 is not counted.
     """
     begins = [make_attack_steps(attack_model, judge_step, attack, attack.iterations)[0] for attack in attacks]
 
@@ -201,11 +201,11 @@ def apply(model, weights: Weights, images, *, train: bool):
 
 
 def prepared_logits_fn(model, weights: Weights, images, *, train: bool) -> Callable:
-    """images -> logits, for many passes with the same weights; what depends on these alone is computed here.
+    """images -> logits, for many passes with the same weights; what depends only on the weights is computed here, once.
 
     Args:
-        images: any of the shape of one of theirs, [B, H, W, C].
+        images: any images [B, H, W, C] of the right shape; their values do not matter.
     """
-    # Of this pass the weights' part alone is kept, so that the compiler drops the rest.
+    # Only the part of this pass that depends on the weights alone is kept; the compiler removes the rest.
     _, prepared = model.apply(weights.variables, images[:1], train=train, mutable=["prepared"])
     return lambda images: model.apply(weights.variables | prepared, images, train=train)

@@ -5,16 +5,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attack_models import (
+    DUAL_ORDER,
+    assert_regrouping_changes_nothing,
+    images_of,
+    linear_model,
+    rows,
+    run,
+    smooth_model,
+    victims_of,
+)
 
-from jaxrobust.attacks import attack as attack_lib
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.apgd import Apgd, checkpoints
 from jaxrobust.attacks.apgd_l1 import ApgdL1, project, schedule
-from jaxrobust.attacks.attack import Victims
 
 SHAPE = (4, 4, 2)
-DIMENSION = 32
-DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 
 
 def make(norm, loss="cross_entropy", targets=0, **settings):
@@ -32,44 +38,6 @@ def start(attack, logits_fn, victims, number=0):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def step(attack, logits_fn, victims, state, iteration):
     return attack.step(logits_fn, victims, state, iteration)
-
-
-def rows(tree, index):
-    """By way of memory, as between the parts of an evaluation."""
-    return jax.tree.map(
-        lambda x: x[index] if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)[index], tree
-    )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def run(attack, logits_fn, victims, number=0):
-    return attack_lib.run(attack, logits_fn, victims, number)
-
-
-def victims_of(logits_fn, images, radius, seed=0):
-    """All of them classified correctly, by taking the label from the model."""
-    labels = jnp.argmax(logits_fn(images), axis=1)
-    return Victims(jnp.asarray(images), labels, jax.random.split(jax.random.key(seed), len(images)), radius)
-
-
-def images_of(n, low=0.0, high=1.0, seed=1):
-    return np.random.default_rng(seed).uniform(low, high, (n, *SHAPE)).astype(np.float32)
-
-
-@functools.cache  # the same function again, so that programs are compiled once
-def linear_model(classes, seed=0):
-    rng = np.random.default_rng(seed)
-    w = rng.normal(size=(DIMENSION, classes)).astype(np.float32)
-    b = rng.normal(size=classes).astype(np.float32) * 0.1
-    return w, lambda x: (x.reshape(len(x), -1) - 0.5) @ w + b[None]
-
-
-@functools.cache
-def smooth_model(seed=0, classes=5):
-    rng = np.random.default_rng(seed)
-    first = rng.normal(size=(DIMENSION, 20)).astype(np.float32)
-    second = rng.normal(size=(20, classes)).astype(np.float32)
-    return lambda x: jnp.tanh(x.reshape(len(x), -1) @ first) @ second
 
 
 def minimal_radius(w, logits_fn, victims, dual):
@@ -114,9 +82,9 @@ def test_schedule_of_l1():
 )
 def test_linear_model_breaks_exactly_where_the_closed_form_says(norm, classes, loss, targets):
     """At radii 2 % above and below the distance to the nearest class, where the box is too far to matter."""
-    w, logits_fn = linear_model(classes)
-    victims = victims_of(logits_fn, images_of(60, 0.45, 0.55), None)
-    distance = minimal_radius(w, logits_fn, victims, DUAL[norm])
+    w, logits_fn = linear_model(SHAPE, classes)
+    victims = victims_of(logits_fn, images_of(60, SHAPE, 0.45, 0.55), 0.0)
+    distance = minimal_radius(w, logits_fn, victims, DUAL_ORDER[norm])
     keep = np.flatnonzero(distance < 0.4)
     assert len(keep) > 15
     attack = make(norm, loss, targets, **({"steps": 60} if norm == "l1" else {"iterations": 50}))
@@ -162,8 +130,8 @@ def scaled_l2(weights, image, radius):
     ],
 )
 def test_worst_margin_of_a_linear_model_where_the_box_binds(norm, radius, gain):
-    w, logits_fn = linear_model(classes=2)
-    victims = victims_of(logits_fn, images_of(40), jnp.full(40, radius))
+    w, logits_fn = linear_model(SHAPE, classes=2)
+    victims = victims_of(logits_fn, images_of(40, SHAPE), jnp.full(40, radius))
     state = run(make(norm, "margin"), logits_fn, victims)
     flat = np.asarray(victims.images, np.float64).reshape(40, -1)
     towards = (w[:, 1] - w[:, 0]) * np.where(victims.labels == 1, -1, 1)[:, None]
@@ -222,28 +190,20 @@ def go_on(attack, logits_fn, victims, state, iterations):
 
 @pytest.mark.parametrize("norm", SHORT)
 def test_states_may_be_split_and_regrouped_between_any_two_steps(norm):
-    """In another order and two parts after seven steps, from a state that has been through memory: the same images."""
-    logits_fn = smooth_model()
+    logits_fn = smooth_model(SHAPE, classes=5)
     attack, radius = SHORT[norm]
-    victims = victims_of(logits_fn, images_of(24), radius)
+    victims = victims_of(logits_fn, images_of(24, SHAPE), radius)
     number = attack.runs - 1
-    half = go_on(attack, logits_fn, victims, start(attack, logits_fn, victims, number), range(7))
-    rest = range(7, attack.iterations)
-    whole = go_on(attack, logits_fn, victims, half, rest)
-    assert 0 < (whole.adversarial_margin > 0).sum() < 24
-    order = np.random.default_rng(0).permutation(24)
-    for part in order[:12], order[12:]:
-        of_part = go_on(attack, logits_fn, *rows((victims, half), part), rest)
-        np.testing.assert_allclose(of_part.adversarial, whole.adversarial[part], atol=1e-5)
-        np.testing.assert_array_equal(of_part.adversarial_margin > 0, whole.adversarial_margin[part] > 0)
+    assert 0 < run(attack, logits_fn, victims, number).broken.sum() < 24
+    assert_regrouping_changes_nothing(attack, logits_fn, victims, attack.iterations // 2, number=number, atol=1e-5)
 
 
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("norm", SHORT)
 def test_a_batch_of_one_equals_a_batch_of_many(norm):
-    logits_fn = smooth_model()
+    logits_fn = smooth_model(SHAPE, classes=5)
     attack, radius = SHORT[norm]
-    victims = victims_of(logits_fn, images_of(24), radius)
+    victims = victims_of(logits_fn, images_of(24, SHAPE), radius)
     whole = go_on(attack, logits_fn, victims, start(attack, logits_fn, victims, 0), range(attack.iterations))
     for i in range(0, 24, 3):
         one = rows(victims, slice(i, i + 1))
@@ -253,16 +213,16 @@ def test_a_batch_of_one_equals_a_batch_of_many(norm):
 
 
 def test_one_program_for_the_run_equals_step_by_step():
-    logits_fn = smooth_model()
+    logits_fn = smooth_model(SHAPE, classes=5)
     attack, radius = SHORT["linf"]
-    victims = victims_of(logits_fn, images_of(24), radius)
+    victims = victims_of(logits_fn, images_of(24, SHAPE), radius)
     stepped = go_on(attack, logits_fn, victims, start(attack, logits_fn, victims, 0), range(attack.iterations))
     np.testing.assert_allclose(run(attack, logits_fn, victims).adversarial, stepped.adversarial, atol=1e-5)
 
 
 def test_targets_are_the_likeliest_wrong_classes_in_turn():
-    logits_fn = smooth_model()
-    victims = victims_of(logits_fn, images_of(10), jnp.full(10, 0.05))
+    logits_fn = smooth_model(SHAPE, classes=5)
+    victims = victims_of(logits_fn, images_of(10, SHAPE), jnp.full(10, 0.05))
     ranking = np.argsort(-np.asarray(logits_fn(victims.images)), axis=1)
     attack = make("linf", "dlr", targets=3, restarts=2)
     assert attack.runs == 6
@@ -272,24 +232,24 @@ def test_targets_are_the_likeliest_wrong_classes_in_turn():
 
 
 def test_more_targets_than_wrong_classes_are_refused():
-    logits_fn = smooth_model(classes=3)
-    victims = victims_of(logits_fn, images_of(2), jnp.full(2, 0.05))
+    logits_fn = smooth_model(SHAPE, classes=3)
+    victims = victims_of(logits_fn, images_of(2, SHAPE), jnp.full(2, 0.05))
     with pytest.raises(ValueError, match="3 targets"):
         make("linf", "dlr", targets=3).start(logits_fn, victims, 0)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_start_is_on_the_surface_of_the_ball(norm):
-    logits_fn = smooth_model()
-    victims = victims_of(logits_fn, images_of(50, 0.4, 0.6), jnp.linspace(0.1, 0.3, 50))
+    logits_fn = smooth_model(SHAPE, classes=5)
+    victims = victims_of(logits_fn, images_of(50, SHAPE, 0.4, 0.6), jnp.linspace(0.1, 0.3, 50))
     state = start(make(norm), logits_fn, victims, 0)
     np.testing.assert_allclose(threats.NORMS[norm].size(state.previous - victims.images), victims.radius, rtol=1e-5)
 
 
 def test_step_is_halved_and_goes_back_to_the_best_point():
     """On a loss that nothing raises every checkpoint halves the step, and the next one starts where the best was."""
-    _, logits_fn = linear_model(classes=2)
-    victims = victims_of(logits_fn, images_of(4, 0.4, 0.6), jnp.full(4, 0.1))
+    _, logits_fn = linear_model(SHAPE, classes=2)
+    victims = victims_of(logits_fn, images_of(4, SHAPE, 0.4, 0.6), jnp.full(4, 0.1))
     attack = make("linf", "margin", iterations=100)
     state = start(attack, logits_fn, victims, 0)
     expected = 0.2
@@ -304,8 +264,8 @@ def test_step_is_halved_and_goes_back_to_the_best_point():
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 def test_a_model_that_is_no_number_somewhere_hides_nothing(norm):
     """Points without numbers count as broken, and a gradient without numbers moves nothing out of ball and box."""
-    _, linear = linear_model(classes=2)
-    victims = victims_of(linear, images_of(30, 0.3, 0.7), jnp.full(30, 0.1))
+    _, linear = linear_model(SHAPE, classes=2)
+    victims = victims_of(linear, images_of(30, SHAPE, 0.3, 0.7), jnp.full(30, 0.1))
 
     def half_broken(x):
         far = jnp.abs(x - victims.images).max((1, 2, 3)) > 0.01
@@ -318,9 +278,9 @@ def test_a_model_that_is_no_number_somewhere_hides_nothing(norm):
 
 def test_l1_stays_in_the_ball_until_the_end():
     """The larger balls of the first steps never show in `adversarial`."""
-    logits_fn = smooth_model()
+    logits_fn = smooth_model(SHAPE, classes=5)
     attack, radius = SHORT["l1"]
-    victims = victims_of(logits_fn, images_of(24), radius)
+    victims = victims_of(logits_fn, images_of(24, SHAPE), radius)
     state = start(attack, logits_fn, victims, 0)
     for iteration in range(attack.iterations):
         state = step(attack, logits_fn, victims, state, iteration)

@@ -1,43 +1,15 @@
-import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attack_models import DUAL_ORDER, ORDER, images_of, linear_model, run, smooth_model, victims_of
 
-from jaxrobust.attacks import attack as attacks
-from jaxrobust.attacks import hyperplane, losses
+from jaxrobust.attacks import hyperplane, losses, threats
 from jaxrobust.attacks.fab import Fab
 
-NORMS = ("linf", "l2", "l1")
-ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
-DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 SHAPE = (4, 4, 1)
-
-
-def victims_of(logits_fn, images, radius=0.1, label=None):
-    """The images with the model's own answers for labels."""
-    labels = np.asarray(logits_fn(images)).argmax(-1) if label is None else np.full(len(images), label)
-    keys = jax.random.split(jax.random.key(0), len(images))
-    radius = np.broadcast_to(np.float32(radius), len(images))
-    return attacks.Victims(jnp.asarray(images), jnp.asarray(labels), keys, jnp.asarray(radius))
-
-
-def linear_model(classes, seed=0, shape=SHAPE):
-    rng = np.random.default_rng(seed)
-    w = rng.normal(size=(np.prod(shape), classes)).astype(np.float32)
-    b = rng.normal(size=classes).astype(np.float32) / 4 - 0.5 * w.sum(0)  # so that all classes occur in [0, 1]
-    return w, b, lambda x: x.reshape(len(x), -1) @ w + b[None]
-
-
-def images_of(n, low=0.35, high=0.65, seed=1, shape=SHAPE):
-    return np.random.default_rng(seed).uniform(low, high, size=(n, *shape)).astype(np.float32)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def run(attack, logits_fn, victims, number=0):
-    return attacks.run(attack, logits_fn, victims, number)
 
 
 def check(attack, logits_fn, victims, state):
@@ -52,17 +24,17 @@ def check(attack, logits_fn, victims, state):
     )
     wrong = np.asarray(logits_fn(state.adversarial)).argmax(-1) != labels
     np.testing.assert_array_equal(wrong, np.asarray(state.distance) <= radius)
-    assert (hyperplane.size(attack.norm, state.adversarial - images) <= radius).all()
+    assert (threats.NORMS[attack.norm].size(state.adversarial - images) <= radius).all()
     for image in (state.nearest, state.adversarial):
         assert image.min() >= 0 and image.max() <= 1
     assert all(np.isfinite(image).all() for image in (state.nearest, state.adversarial, state.iterate))
 
 
-def exact_distances(norm, w, b, images, labels):
+def exact_distances(norm, w, logits_fn, images, labels):
     """Of a linear model, to every class [B, C], by the dual norm; 0 to its own. The box is not considered."""
-    logits = images.reshape(len(images), -1) @ w + b
+    logits = np.asarray(logits_fn(images))
     gaps = logits[np.arange(len(labels)), labels][:, None] - logits
-    duals = np.linalg.norm(w[:, labels].T[:, :, None] - w[None], DUAL[norm], axis=1)
+    duals = np.linalg.norm(w[:, labels].T[:, :, None] - w[None], DUAL_ORDER[norm], axis=1)
     return gaps / np.where(duals > 0, duals, 1)
 
 
@@ -72,17 +44,17 @@ def exact_in_box(norm, w, logits_fn, images, labels, others):
     normal = (w[:, others] - w[:, labels]).T.reshape(images.shape)
     value = logits[rows, others] - logits[rows, labels]
     move = np.asarray(hyperplane.displacement(norm, images, normal, value))
-    return np.asarray(hyperplane.size(norm, move)), value + (normal * move).reshape(len(images), -1).sum(1)
+    return np.asarray(threats.NORMS[norm].size(move)), value + (normal * move).reshape(len(images), -1).sum(1)
 
 
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("norm, classes", [("linf", 5), ("l2", 5), ("l1", 5), ("l2", 2)])
 def test_linear_model_meets_the_closed_form(norm, classes):
     """The distance is the least margin over the dual norm of the difference of the weights."""
-    w, b, logits_fn = linear_model(classes)
-    images = images_of(40)
+    w, logits_fn = linear_model(SHAPE, classes)
+    images = images_of(40, SHAPE, 0.35, 0.65)
     labels = np.asarray(logits_fn(images)).argmax(-1)
-    exact = exact_distances(norm, w, b, images, labels)
+    exact = exact_distances(norm, w, logits_fn, images, labels)
     exact[np.arange(len(labels)), labels] = np.inf
     exact = exact.min(1)
     free = exact < 0.35  # no pixel can leave the box
@@ -98,20 +70,20 @@ def test_linear_model_meets_the_closed_form(norm, classes):
     np.testing.assert_array_equal((np.asarray(state.distance) <= radius)[free], (radius > exact)[free])
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", threats.NAMES)
 def test_each_run_goes_to_its_target(norm):
     """Each wrong class has pixels of its own, so that no third class lies on the way to it."""
     classes, targets = 4, 3
     w = np.zeros((16, classes), np.float32)
     for wrong in (1, 2, 3):
         w[5 * wrong - 5 : 5 * wrong, wrong] = np.random.default_rng(wrong).normal(size=5)
-    images = images_of(24)
+    images = images_of(24, SHAPE, 0.35, 0.65)
     b = np.array([(images.reshape(24, -1) @ w).max() + 0.1, 0, 0, 0], np.float32)
 
     def logits_fn(x):
         return x.reshape(len(x), -1) @ w + b[None]
 
-    victims = victims_of(logits_fn, images)
+    victims = victims_of(logits_fn, images, radius=0.1)
     assert (victims.labels == 0).all()
     ranking = np.argsort(-np.asarray(logits_fn(images)), axis=1)[:, 1:]
     attack = Fab(norm, classes, iterations=15, targets=targets)
@@ -129,12 +101,12 @@ def test_each_run_goes_to_its_target(norm):
         np.testing.assert_array_equal(found, np.abs(value) < 1e-4)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", threats.NAMES)
 def test_box_is_respected_and_exploited(norm):
     """Images at the edges of the box: the exact distance is that of a nearest point on the plane inside the box."""
-    w, _, logits_fn = linear_model(2)
-    images = np.round(images_of(40, low=0.2, high=0.8, seed=2))  # 0 and 1 only
-    victims = victims_of(logits_fn, images)
+    w, logits_fn = linear_model(SHAPE, 2)
+    images = np.round(images_of(40, SHAPE, 0.2, 0.8, seed=2))  # 0 and 1 only
+    victims = victims_of(logits_fn, images, radius=0.1)
     labels = np.asarray(victims.labels)
     exact, _ = exact_in_box(norm, w, logits_fn, images, labels, 1 - labels)
     attack = Fab(norm, 2, iterations=30)
@@ -143,7 +115,7 @@ def test_box_is_respected_and_exploited(norm):
     np.testing.assert_allclose(state.distance, exact, rtol=0.01)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", threats.NAMES)
 def test_two_layer_model_against_all_points_of_a_grid(norm):
     """Two pixels: the nearest misclassified point of a fine grid is the answer up to the grid's width."""
     rng = np.random.default_rng(3)
@@ -161,8 +133,8 @@ def test_two_layer_model_against_all_points_of_a_grid(norm):
         return (hidden(x) - mean[None]) @ second
 
     answers = np.asarray(logits_fn(grid)).argmax(-1)
-    images = images_of(40, low=0.0, high=1.0, shape=shape)
-    victims = victims_of(logits_fn, images)
+    images = images_of(40, shape)
+    victims = victims_of(logits_fn, images, radius=0.1)
     assert set(np.asarray(victims.labels).tolist()) == {0, 1, 2}
     attack = Fab(norm, classes, iterations=40)
     state = run(attack, logits_fn, victims)
@@ -176,23 +148,16 @@ def test_two_layer_model_against_all_points_of_a_grid(norm):
     assert (distance >= 0.95 * exact - 2 / (ticks - 1)).all()
 
 
-def wave(seed=0, classes=4):
-    rng = np.random.default_rng(seed)
-    first = rng.normal(size=(16, 20)).astype(np.float32)
-    second = rng.normal(size=(20, classes)).astype(np.float32)
-    return lambda x: jnp.tanh((x.reshape(len(x), -1) - 0.5) @ first) @ second
-
-
 class Steps:
     """A restart of a targeted attack on a curved model: whole, and its compiled parts."""
 
     iterations, classes = 6, 4
     attack = Fab("l2", classes, iterations, restarts=2, targets=2)
     number = attack.runs - 1
-    logits_fn = staticmethod(wave(classes=classes))
+    logits_fn = staticmethod(smooth_model(SHAPE, classes=classes))
 
     def __init__(self):
-        self.victims = victims_of(self.logits_fn, images_of(20, 0.0, 1.0), radius=0.3)
+        self.victims = victims_of(self.logits_fn, images_of(20, SHAPE), radius=0.3)
         self.whole = run(self.attack, self.logits_fn, self.victims, self.number)
         self.start = jax.jit(lambda victims: self.attack.start(self.logits_fn, victims, self.number))
         self.step = jax.jit(
@@ -240,10 +205,10 @@ def test_success_in_the_ball_has_the_largest_margin_met(steps):
     assert (largest >= at_boundary).all() and np.mean(largest > 3 * at_boundary) > 0.5
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", threats.NAMES)
 def test_restarts_begin_half_a_radius_away(norm):
-    logits_fn = wave()
-    images = images_of(6)
+    logits_fn = smooth_model(SHAPE)
+    images = images_of(6, SHAPE, 0.35, 0.65)
     victims = victims_of(logits_fn, images, radius=np.linspace(0.02, 0.2, 6))
     attack = Fab(norm, 4, iterations=5, restarts=3, targets=2)
 
@@ -256,13 +221,13 @@ def test_restarts_begin_half_a_radius_away(norm):
     for iterate in iterates[:2]:  # one run towards each target from the image itself
         np.testing.assert_array_equal(iterate, images)
     for iterate in iterates[2:]:
-        np.testing.assert_allclose(hyperplane.size(norm, iterate - images), victims.radius / 2, rtol=1e-3)
+        np.testing.assert_allclose(threats.NORMS[norm].size(iterate - images), victims.radius / 2, rtol=1e-3)
     assert not np.array_equal(iterates[2], iterates[4])
 
 
 @pytest.mark.parametrize("broken", ["killed", "nan", "tiny", "offset"])
 def test_useless_gradients_leave_images_that_are_numbers(broken):
-    w, b, linear = linear_model(3)
+    w, linear = linear_model(SHAPE, 3)
 
     @jax.custom_vjp
     def spoiled(logits):
@@ -275,7 +240,7 @@ def test_useless_gradients_leave_images_that_are_numbers(broken):
         "tiny": lambda x: linear(x) * 1e-25,
         "offset": lambda x: linear(x) + 1e4,
     }[broken]
-    images = images_of(12)
+    images = images_of(12, SHAPE, 0.35, 0.65)
     victims = victims_of(logits_fn, images, radius=0.2)
     attack = Fab("linf", 3, iterations=8)
     state = run(attack, logits_fn, victims)
@@ -284,7 +249,7 @@ def test_useless_gradients_leave_images_that_are_numbers(broken):
         np.testing.assert_array_equal(state.nearest, images)
         assert np.isinf(state.distance).all()
     else:
-        exact = exact_distances("linf", w, b, images, np.asarray(victims.labels))
+        exact = exact_distances("linf", w, linear, images, np.asarray(victims.labels))
         expected = np.where(exact > 0, exact, np.inf).min(1)
         # Next to 1e4, logits are multiples of 1e-3.
         np.testing.assert_allclose(state.distance, expected, rtol=0.01, atol=1e-3 if broken == "offset" else 1e-6)
@@ -307,7 +272,7 @@ def test_passes_are_those_that_the_program_makes(targets):
     def count(kind):
         jax.debug.callback(lambda: calls.update({kind: calls[kind] + 1}))
 
-    _, _, linear = linear_model(4)
+    _, linear = linear_model(SHAPE, 4)
 
     @jax.custom_vjp
     def counted(x):
@@ -324,7 +289,7 @@ def test_passes_are_those_that_the_program_makes(targets):
 
     counted.defvjp(forward, backward)
     attack = Fab("l2", 4, iterations=5, targets=targets)
-    jax.block_until_ready(run(attack, counted, victims_of(linear, images_of(3))))
+    jax.block_until_ready(run(attack, counted, victims_of(linear, images_of(3, SHAPE, 0.35, 0.65), radius=0.1)))
     jax.effects_barrier()
     expected = attack.start_passes + attack.iterations * attack.step_passes
     assert calls["forward"] + calls["backward"] == pytest.approx(expected)
@@ -335,6 +300,6 @@ def test_bad_settings_are_refused():
     for settings in ({"norm": "l3"}, {"classes": 1}, {"iterations": 0}, {"restarts": 0}, {"targets": 3}):
         with pytest.raises(ValueError):
             Fab(**{"norm": "linf", "classes": 3} | settings)
-    logits_fn = wave(classes=4)
+    logits_fn = smooth_model(SHAPE, classes=4)
     with pytest.raises(ValueError, match="4 classes"):
-        Fab("linf", 3).start(logits_fn, victims_of(logits_fn, images_of(2)), 0)
+        Fab("linf", 3).start(logits_fn, victims_of(logits_fn, images_of(2, SHAPE, 0.35, 0.65), radius=0.1), 0)

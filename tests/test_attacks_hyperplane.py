@@ -2,11 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attack_models import ORDER
 from scipy import optimize
 
-from jaxrobust.attacks import hyperplane
+from jaxrobust.attacks import hyperplane, threats
 
-ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
 displacement = jax.jit(hyperplane.displacement, static_argnums=0)
 
 
@@ -60,7 +60,7 @@ def least(norm, point, normal, value):
     return solution.fun if solution.status == 0 else None
 
 
-@pytest.mark.parametrize("norm", hyperplane.NAMES)
+@pytest.mark.parametrize("norm", threats.NAMES)
 def test_move_is_the_least_that_a_general_solver_finds(norm):
     points, normals, values = random_planes(n=60, dimension=12, seed=1)
     scale = np.abs(normals).max(1)
@@ -80,7 +80,7 @@ def test_move_is_the_least_that_a_general_solver_finds(norm):
     assert (points + moves).min() >= 0 and (points + moves).max() <= 1
 
 
-@pytest.mark.parametrize("norm", hyperplane.NAMES)
+@pytest.mark.parametrize("norm", threats.NAMES)
 @pytest.mark.parametrize("dimension", [4, 150_528])
 def test_any_number_of_pixels(norm, dimension):
     """Against the same problem in float64: its multiplier by Brent's method, for l1 the largest weights first."""
@@ -106,7 +106,7 @@ def test_any_number_of_pixels(norm, dimension):
             np.testing.assert_allclose(np.abs(move), expected, atol=1e-4 * expected.max())
 
 
-@pytest.mark.parametrize("norm", hyperplane.NAMES)
+@pytest.mark.parametrize("norm", threats.NAMES)
 def test_degenerate_planes_move_nothing_or_to_the_corner(norm):
     points = np.full((6, 4), 0.25, np.float32)
     normals = np.array([[1, -1, 0, 2], [0, 0, 0, 0], [1, 0, 0, 0], [np.nan, 0, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0]])
@@ -117,7 +117,7 @@ def test_degenerate_planes_move_nothing_or_to_the_corner(norm):
     np.testing.assert_allclose(moves, expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("norm", hyperplane.NAMES)
+@pytest.mark.parametrize("norm", threats.NAMES)
 def test_move_does_not_depend_on_the_scale_of_the_plane_nor_on_the_batch(norm):
     points, normals, values = random_planes(n=8, dimension=50, seed=3)
     moves = displacement(norm, points, normals, values)

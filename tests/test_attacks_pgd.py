@@ -2,62 +2,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attack_models import DUAL_ORDER, images_of, smooth_model, two_class_linear_model
 
+from jaxrobust import train_steps
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import Pgd
 
 SHAPE = (4, 4, 2)
-DIMENSION = 32
-
-
-def linear_model(seed=0):
-    """Two-class logits (-f/2, f/2) with f(x) = w.x + b, so the margin of label 1 is -f and of label 0 is f."""
-    rng = np.random.default_rng(seed)
-    w, b = rng.normal(size=DIMENSION).astype(np.float32), np.float32(rng.normal())
-
-    def logits_fn(x):
-        f = x.reshape(len(x), -1) @ w + b
-        return jnp.stack([-f / 2, f / 2], axis=1)
-
-    return w, b, logits_fn
-
-
-def smooth_model(seed=0, classes=5):
-    """A small network with curvature."""
-    rng = np.random.default_rng(seed)
-    first = rng.normal(size=(DIMENSION, 20)).astype(np.float32)
-    second = rng.normal(size=(20, classes)).astype(np.float32)
-    return lambda x: jnp.tanh(x.reshape(len(x), -1) @ first) @ second
 
 
 def data(n=64, low=0.3, high=0.7, seed=1, classes=2):
     """Images far enough from the edges of the box that it does not matter, labels, one key each."""
-    rng = np.random.default_rng(seed)
-    images = rng.uniform(low, high, size=(n, *SHAPE)).astype(np.float32)
-    return images, rng.integers(0, classes, n), jax.random.split(jax.random.key(seed), n)
+    labels = np.random.default_rng(seed).integers(0, classes, n)
+    return images_of(n, SHAPE, low, high, seed), labels, jax.random.split(jax.random.key(seed), n)
 
 
 @pytest.mark.parametrize("keep_worst", [False, True])
 @pytest.mark.parametrize("random_start", [False, True])
-@pytest.mark.parametrize("name, dual", [("linf", 1), ("l2", 2)])
-def test_linear_model_meets_the_closed_form_worst_case(name, dual, random_start, keep_worst):
+@pytest.mark.parametrize("name", ["linf", "l2"])
+def test_linear_model_meets_the_closed_form_worst_case(name, random_start, keep_worst):
     """The worst margin over a ball of radius e is the margin plus e times the dual norm of w, example by example.
 
     Steps that add up to twice the radius reach it from any start: for linf exactly, for l2 up to a turn on the sphere.
     """
-    w, b, logits_fn = linear_model()
+    w, logits_fn = two_class_linear_model(SHAPE)
     images, labels, keys = data()
     radius = np.linspace(0.02, 0.2, len(images)).astype(np.float32)
     attack = Pgd(threats.NORMS[name], steps=40, random_start=random_start, keep_worst=keep_worst)
     adversarial = attack(logits_fn, losses.cross_entropy, images, labels, keys, radius, radius / 4)
     sign = np.where(labels == 1, -1.0, 1.0)
-    expected = sign * (images.reshape(len(images), -1) @ w + b) + radius * np.linalg.norm(w, dual)
+    expected = sign * ((images.reshape(len(images), -1) - 0.5) @ w) + radius * np.linalg.norm(w, DUAL_ORDER[name])
     np.testing.assert_allclose(losses.margin(logits_fn(adversarial), labels), expected, rtol=1e-4, atol=2e-5)
 
 
 def test_box_is_respected_and_exploited():
     """Near the edges of the box the linf worst case is the nearer of ball and box, coordinate by coordinate."""
-    w, _, logits_fn = linear_model()
+    w, logits_fn = two_class_linear_model(SHAPE)
     images, labels, keys = data(low=0.0, high=1.0)
     radius = np.full(len(images), 0.25, np.float32)
     attack = Pgd(threats.NORMS["linf"], steps=20, random_start=False)
@@ -68,7 +48,7 @@ def test_box_is_respected_and_exploited():
 
 def test_against_a_plain_loop():
     """The last iterate is that of a loop written out in numpy, from the same start."""
-    logits_fn = smooth_model()
+    logits_fn = smooth_model(SHAPE, classes=5)
     images, labels, keys = data(classes=5)
     radius, step = np.full(len(images), 0.1, np.float32), np.full(len(images), 0.03, np.float32)
     attack = Pgd(threats.NORMS["linf"], steps=7, random_start=True)
@@ -82,7 +62,7 @@ def test_against_a_plain_loop():
 
 
 def test_worst_iterate_is_no_weaker_than_any_iterate():
-    logits_fn = smooth_model(seed=3)
+    logits_fn = smooth_model(SHAPE, classes=5, seed=3)
     images, labels, keys = data(n=200, classes=5)
     radius, step = np.full(200, 0.3, np.float32), np.full(200, 0.25, np.float32)  # large steps that overshoot
     margin = lambda x: np.asarray(losses.margin(logits_fn(x), labels))  # noqa: E731
@@ -99,7 +79,7 @@ def test_worst_iterate_is_no_weaker_than_any_iterate():
 @pytest.mark.parametrize("restarts", [1, 3])
 def test_a_model_that_is_no_number_somewhere_hides_nothing(restarts):
     """One iterate without numbers counts as broken, and does not keep the attack from taking the others."""
-    _, _, logits_fn = linear_model()
+    _, logits_fn = two_class_linear_model(SHAPE)
     images, labels, keys = data(n=200)
     radius = np.full(200, 0.1, np.float32)
 
@@ -113,7 +93,7 @@ def test_a_model_that_is_no_number_somewhere_hides_nothing(restarts):
 
 
 def test_restarts_only_add():
-    logits_fn = smooth_model(seed=4)
+    logits_fn = smooth_model(SHAPE, classes=5, seed=4)
     images, labels, keys = data(n=200, classes=5)
     radius, step = np.full(200, 0.1, np.float32), np.full(200, 0.05, np.float32)
     margins = []
@@ -127,7 +107,7 @@ def test_restarts_only_add():
 
 @pytest.mark.parametrize("keep_worst", [False, True])
 def test_verdict_of_an_example_does_not_depend_on_its_batch(keep_worst):
-    logits_fn = smooth_model()
+    logits_fn = smooth_model(SHAPE, classes=5)
     images, labels, keys = data(classes=5)
     radius = np.full(len(images), 0.1, np.float32)
     attack = Pgd(threats.NORMS["linf"], steps=5, keep_worst=keep_worst)
@@ -136,7 +116,7 @@ def test_verdict_of_an_example_does_not_depend_on_its_batch(keep_worst):
 
 
 def test_no_gradient_flows_through_the_attack():
-    logits_fn = smooth_model()
+    logits_fn = smooth_model(SHAPE, classes=5)
     images, labels, keys = data(n=4, classes=5)
 
     def total(scale):
@@ -151,3 +131,28 @@ def test_no_gradient_flows_through_the_attack():
 def test_restarts_without_keeping_the_worst_are_refused():
     with pytest.raises(ValueError, match="keep_worst"):
         Pgd(threats.NORMS["linf"], steps=2, restarts=3)
+
+
+def test_no_start_draws_from_the_key_of_the_targets():
+    """fair_tat draws its targets from the same keys: a start with the same random bits would depend on the target."""
+    _, logits_fn = two_class_linear_model(SHAPE)
+    images, labels, keys = data(n=4)
+    drawn = []
+
+    def start(keys):
+        drawn.append(np.asarray(jax.random.key_data(keys)))
+        return jnp.asarray(images)
+
+    radius = jnp.full(4, 0.1)
+    attack = Pgd(threats.NORMS["linf"], steps=1, restarts=4, keep_worst=True)
+    with jax.disable_jit():  # so that each start is seen, and not one for all
+        attack(logits_fn, losses.margin, jnp.asarray(images), jnp.asarray(labels), keys, radius, radius, start=start)
+    assert len({key.tobytes() for key in drawn}) == len(drawn) == 4
+    np.testing.assert_array_equal(drawn[0], jax.random.key_data(jax.vmap(lambda key: jax.random.fold_in(key, 0))(keys)))
+
+    of_targets = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    target_logit = jnp.zeros(50)
+    logits = jnp.where(jnp.arange(50)[None] == labels[:, None], -jnp.inf, 0.0)
+    expected = jax.vmap(jax.random.categorical)(of_targets, logits)
+    np.testing.assert_array_equal(train_steps.draw_targets(keys, target_logit, jnp.asarray(labels)), expected)
+    assert not any((key == jax.random.key_data(of_targets)).all(-1).any() for key in drawn)

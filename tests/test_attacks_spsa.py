@@ -5,42 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from attack_models import (
+    DUAL_ORDER,
+    ORDER,
+    assert_regrouping_changes_nothing,
+    images_of,
+    run,
+    smooth_model,
+    two_class_linear_model,
+    victims_of,
+)
 
-from jaxrobust.attacks import attack as attacks
 from jaxrobust.attacks import losses
 from jaxrobust.attacks.spsa import Spsa
 
 SHAPE = (3, 4, 2)
-DIMENSION = 24
-ORDERS = {"linf": np.inf, "l2": 2}
-DUAL = {"linf": 1, "l2": 2}
 RADII = {"linf": 0.1, "l2": 0.4}
-
-
-def linear_model(seed=0):
-    """Weights [D] and logits (-f/2, f/2) with f(x) = w.(x - 1/2): the margin of label 1 is -f, of label 0 it is f."""
-    w = np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
-
-    def logits_fn(x):
-        f = (x.reshape(len(x), -1) - 0.5) @ w
-        return jnp.stack([-f / 2, f / 2], axis=1)
-
-    return w, logits_fn
-
-
-def smooth_model(classes=4, seed=0):
-    rng = np.random.default_rng(seed)
-    first = rng.normal(size=(DIMENSION, 20)).astype(np.float32)
-    second = rng.normal(size=(20, classes)).astype(np.float32)
-    return lambda x: jnp.tanh((x.reshape(len(x), -1) - 0.5) @ first) @ second
-
-
-def victims_of(logits_fn, radius, n=16, low=0.0, high=1.0, seed=1):
-    """Images that are classified as their labels say, since these are the model's own predictions."""
-    images = np.random.default_rng(seed).uniform(low, high, size=(n, *SHAPE)).astype(np.float32)
-    labels = np.asarray(logits_fn(images)).argmax(1)
-    keys = jax.random.split(jax.random.key(seed), n)
-    return attacks.Victims(jnp.array(images), jnp.array(labels), keys, jnp.full(n, radius, jnp.float32))
 
 
 def estimate(attack, logits_fn, victims):
@@ -50,8 +30,8 @@ def estimate(attack, logits_fn, victims):
 
 def test_the_estimate_on_a_linear_model():
     """There it is the mean over the directions v of v (v.w), and w on average."""
-    w, logits_fn = linear_model()
-    victims = victims_of(logits_fn, 0.1, n=64)
+    w, logits_fn = two_class_linear_model(SHAPE)
+    victims = victims_of(logits_fn, images_of(64, SHAPE), 0.1)
     sign = np.where(victims.labels == 1, -1.0, 1.0)[:, None]
     gradient = sign * estimate(Spsa("linf", samples=64), logits_fn, victims).reshape(64, -1)
     for key, found in zip(victims.keys[:3], gradient, strict=False):
@@ -63,8 +43,8 @@ def test_the_estimate_on_a_linear_model():
 
 
 def test_the_estimate_points_along_the_gradient():
-    logits_fn = smooth_model()
-    victims = victims_of(logits_fn, 0.1)
+    logits_fn = smooth_model(SHAPE)
+    victims = victims_of(logits_fn, images_of(16, SHAPE), 0.1)
     gradient = jax.grad(lambda x: losses.margin(logits_fn(x), victims.labels).sum())(victims.images)
     found = estimate(Spsa("linf", samples=2048, delta=1e-3), logits_fn, victims)
     cosine = (found * gradient).sum((1, 2, 3)) / np.sqrt((found**2).sum((1, 2, 3)) * (gradient**2).sum((1, 2, 3)))
@@ -72,8 +52,8 @@ def test_the_estimate_points_along_the_gradient():
 
 
 def test_groups_of_directions_only_bound_the_memory():
-    logits_fn = smooth_model()
-    victims = victims_of(logits_fn, 0.1)
+    logits_fn = smooth_model(SHAPE)
+    victims = victims_of(logits_fn, images_of(16, SHAPE), 0.1)
     one, all_at_once = (
         estimate(Spsa("linf", samples=32, directions_at_once=group), logits_fn, victims) for group in (1, 16)
     )
@@ -82,8 +62,8 @@ def test_groups_of_directions_only_bound_the_memory():
 
 def test_steps_are_those_of_adam():
     """Against optax, from the same estimates; a ball and a box that do not matter."""
-    logits_fn = smooth_model()
-    victims = victims_of(logits_fn, 0.3, low=0.4, high=0.6)
+    logits_fn = smooth_model(SHAPE)
+    victims = victims_of(logits_fn, images_of(16, SHAPE, 0.4, 0.6), 0.3)
     attack = Spsa("linf", samples=32, learning_rate=0.005)
     start, step = (jax.jit(functools.partial(part, logits_fn)) for part in (attack.start, attack.step))
     state = start(victims, 0)
@@ -101,23 +81,23 @@ def test_steps_are_those_of_adam():
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_ball_box_and_margin(norm):
-    logits_fn = smooth_model()
-    victims = victims_of(logits_fn, RADII[norm])
+    logits_fn = smooth_model(SHAPE)
+    victims = victims_of(logits_fn, images_of(16, SHAPE), RADII[norm])
     victims = victims._replace(radius=victims.radius * jnp.linspace(0.2, 1.5, 16))
     attack = Spsa(norm, iterations=15, samples=16, learning_rate=0.03)
 
     @jax.jit
-    def run():
+    def trajectory():
         def step(state, iteration):
             state = attack.step(logits_fn, victims, state, iteration)
             return state, state
 
         return jax.lax.scan(step, attack.start(logits_fn, victims, 0), jnp.arange(15))[1]
 
-    states = jax.device_get(run())
+    states = jax.device_get(trajectory())
     for images in (*states.adversarial, *states.iterate):
         assert images.min() >= 0 and images.max() <= 1
-        size = np.linalg.norm((images - np.asarray(victims.images)).reshape(16, -1), ORDERS[norm], axis=1)
+        size = np.linalg.norm((images - np.asarray(victims.images)).reshape(16, -1), ORDER[norm], axis=1)
         assert (size <= np.asarray(victims.radius) * (1 + 1e-6) + 1e-7).all()
     for adversarial, margin in zip(states.adversarial, states.margin, strict=True):
         np.testing.assert_allclose(losses.margin(logits_fn(adversarial), victims.labels), margin, atol=1e-5)
@@ -129,32 +109,31 @@ def test_ball_box_and_margin(norm):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_linear_model_breaks_where_it_can(norm):
     """The smallest perturbation that breaks a linear model is its margin by the dual norm of its weights."""
-    w, logits_fn = linear_model()
-    victims = victims_of(logits_fn, 1.0, n=32, low=0.47, high=0.53)
-    smallest = np.abs((np.asarray(victims.images).reshape(32, -1) - 0.5) @ w) / np.linalg.norm(w, DUAL[norm])
+    w, logits_fn = two_class_linear_model(SHAPE)
+    victims = victims_of(logits_fn, images_of(32, SHAPE, 0.47, 0.53), 1.0)
+    smallest = np.abs((np.asarray(victims.images).reshape(32, -1) - 0.5) @ w) / np.linalg.norm(w, DUAL_ORDER[norm])
     radius = np.concatenate([0.99 * smallest[:16], 1.1 * smallest[16:]]).astype(np.float32)
     attack = Spsa(norm, iterations=60, samples=64, learning_rate=0.005)
-    run = jax.jit(functools.partial(attacks.run, attack, logits_fn))
-    state = run(victims._replace(radius=jnp.array(radius)))
+    state = run(attack, logits_fn, victims._replace(radius=jnp.array(radius)))
     np.testing.assert_array_equal(state.broken, np.arange(32) >= 16)
 
 
 def test_no_gradient_is_needed():
-    model = smooth_model()
+    model = smooth_model(SHAPE)
 
     def killed(x):
         return model(jax.lax.stop_gradient(jnp.round(x * 200) / 200))
 
-    victims = victims_of(killed, 0.15)
-    state = jax.jit(functools.partial(attacks.run, Spsa("linf", iterations=30, samples=32), killed))(victims)
+    victims = victims_of(killed, images_of(16, SHAPE), 0.15)
+    state = run(Spsa("linf", iterations=30, samples=32), killed, victims)
     assert (killed(state.adversarial).argmax(1) != victims.labels).mean() > 0.8
 
 
 def test_a_model_that_is_no_number_is_broken():
     """No number at the end of the ball along the pixel that counts most; the sampled points there do no harm."""
-    w, logits_fn = linear_model()
+    w, logits_fn = two_class_linear_model(SHAPE)
     pixel = (slice(None), *np.unravel_index(np.abs(w).argmax(), SHAPE))
-    victims = victims_of(logits_fn, 0.01, low=0.3, high=0.7)
+    victims = victims_of(logits_fn, images_of(16, SHAPE, 0.3, 0.7), 0.01)
     victims = victims._replace(images=victims.images.at[pixel].set(0.5))
     victims = victims._replace(labels=logits_fn(victims.images).argmax(1))
 
@@ -162,34 +141,15 @@ def test_a_model_that_is_no_number_is_broken():
         return jnp.where(jnp.abs(x[pixel] - 0.5)[:, None] > 0.0099, jnp.nan, logits_fn(x))
 
     attack = Spsa("linf", iterations=10, samples=16, delta=1e-4)
-    state = jax.jit(functools.partial(attacks.run, attack, half_broken))(victims)
+    state = run(attack, half_broken, victims)
     assert (state.margin > 0).all() and jnp.isfinite(state.iterate).all()
     assert jnp.isnan(half_broken(state.adversarial)).all(1).mean() > 0.5
 
 
 def test_states_can_be_regrouped_between_steps():
-    """Stopped half-way and put into another order, or left to an example on its own, a run ends the same."""
-    logits_fn, attack = smooth_model(), Spsa("linf", samples=16)
-    victims = victims_of(logits_fn, 0.05)
-
-    start = jax.jit(functools.partial(attack.start, logits_fn))
-
-    @jax.jit
-    def ten_steps(victims, state, first):
-        iterations = first + jnp.arange(10)
-        return jax.lax.scan(lambda state, i: (attack.step(logits_fn, victims, state, i), None), state, iterations)[0]
-
-    half = ten_steps(victims, start(victims, 0), 0)
-    whole = ten_steps(victims, half, 10)
-    assert (half.margin < whole.margin).any()
-    order = np.random.default_rng(0).permutation(len(victims.labels))
-    reordered, alone = (
-        functools.partial(jax.tree.map, lambda values, part=part: values[part]) for part in (order, np.array([3]))
-    )
-    ended = ten_steps(reordered(victims), reordered(half), 10)
-    np.testing.assert_allclose(ended.adversarial, whole.adversarial[order], atol=1e-4)
-    ended = ten_steps(alone(victims), ten_steps(alone(victims), start(alone(victims), 0), 0), 10)
-    np.testing.assert_allclose(ended.adversarial, whole.adversarial[3:4], atol=1e-4)
+    logits_fn = smooth_model(SHAPE)
+    victims = victims_of(logits_fn, images_of(16, SHAPE), 0.05)
+    assert_regrouping_changes_nothing(Spsa("linf", samples=16), logits_fn, victims, 10, atol=1e-4)
 
 
 def test_budget_and_its_errors():

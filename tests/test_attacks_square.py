@@ -4,44 +4,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attack_models import (
+    DUAL_ORDER,
+    ORDER,
+    assert_regrouping_changes_nothing,
+    images_of,
+    run,
+    smooth_model,
+    two_class_linear_model,
+    victims_of,
+)
 
 from jaxrobust.attacks import attack as attacks
 from jaxrobust.attacks import losses, square
 from jaxrobust.attacks.square import Square
 
-ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
-DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 RADII = {"linf": 0.1, "l2": 0.6, "l1": 1.5}
 
 
-def linear_model(shape, seed=0):
-    """Weights [D] and logits (-f/2, f/2) with f(x) = w.(x - 1/2): the margin of label 1 is -f, of label 0 it is f."""
-    w = np.random.default_rng(seed).normal(size=np.prod(shape)).astype(np.float32)
-
-    def logits_fn(x):
-        f = (x.reshape(len(x), -1) - 0.5) @ w
-        return jnp.stack([-f / 2, f / 2], axis=1)
-
-    return w, logits_fn
-
-
-def smooth_model(shape, classes=4, seed=0):
-    rng = np.random.default_rng(seed)
-    first = rng.normal(size=(np.prod(shape), 20)).astype(np.float32)
-    second = rng.normal(size=(20, classes)).astype(np.float32)
-    return lambda x: jnp.tanh((x.reshape(len(x), -1) - 0.5) @ first) @ second
-
-
-def victims_of(logits_fn, shape, radius, n=16, low=0.0, high=1.0, seed=1):
-    """Images that are classified as their labels say, since these are the model's own predictions."""
-    images = np.random.default_rng(seed).uniform(low, high, size=(n, *shape)).astype(np.float32)
-    labels = np.asarray(logits_fn(images)).argmax(1)
-    keys = jax.random.split(jax.random.key(seed), n)
-    return attacks.Victims(jnp.array(images), jnp.array(labels), keys, jnp.full(n, radius, jnp.float32))
-
-
 def sizes(perturbation, norm):
-    return np.linalg.norm(np.asarray(perturbation, np.float64).reshape(len(perturbation), -1), ORDERS[norm], axis=1)
+    return np.linalg.norm(np.asarray(perturbation, np.float64).reshape(len(perturbation), -1), ORDER[norm], axis=1)
 
 
 def started(attack, logits_fn, victims):
@@ -56,12 +38,12 @@ def trajectory(attack, logits_fn, victims):
         return state, state
 
     @jax.jit
-    def run():
+    def states():
         start = attack.start(logits_fn, victims, 0)
         rest = jax.lax.scan(step, start, jnp.arange(attack.iterations))[1]
         return jax.tree.map(lambda first, later: jnp.concatenate([first[None], later]), start, rest)
 
-    return jax.device_get(run())
+    return jax.device_get(states())
 
 
 def test_windows_shrink_by_the_schedule():
@@ -108,8 +90,8 @@ def test_a_pattern_is_two_pyramids_of_opposite_sign(side):
 
 
 def test_stripes_have_the_full_radius():
-    _, logits_fn = linear_model((5, 9, 3))
-    victims = victims_of(logits_fn, (5, 9, 3), 0.1, low=0.2, high=0.8)
+    _, logits_fn = two_class_linear_model((5, 9, 3))
+    victims = victims_of(logits_fn, images_of(16, (5, 9, 3), 0.2, 0.8), 0.1)
     delta = np.asarray(started(Square("linf"), logits_fn, victims) - victims.images)
     np.testing.assert_allclose(np.abs(delta), 0.1, atol=1e-6)
     signs = np.sign(delta)
@@ -119,8 +101,8 @@ def test_stripes_have_the_full_radius():
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 def test_patterns_start_with_the_full_radius(norm):
-    _, logits_fn = linear_model((11, 13, 2))
-    victims = victims_of(logits_fn, (11, 13, 2), RADII[norm], low=0.3, high=0.7)
+    _, logits_fn = two_class_linear_model((11, 13, 2))
+    victims = victims_of(logits_fn, images_of(16, (11, 13, 2), 0.3, 0.7), RADII[norm])
     delta = started(Square(norm), logits_fn, victims) - victims.images
     np.testing.assert_allclose(sizes(delta, norm), RADII[norm], rtol=1e-5)
 
@@ -130,7 +112,7 @@ def test_patterns_start_with_the_full_radius(norm):
 def test_ball_box_and_margin(norm, shape):
     """Each state lies in both, knows the margin of its image, and is no better for the model than the one before."""
     logits_fn = smooth_model(shape)
-    victims = victims_of(logits_fn, shape, RADII[norm])
+    victims = victims_of(logits_fn, images_of(16, shape), RADII[norm])
     radius = victims.radius * jnp.linspace(0.2, 1.5, len(victims.radius))
     victims = victims._replace(radius=radius, images=victims.images.at[:4].set(victims.images[:4].round()))
     victims = victims._replace(labels=logits_fn(victims.images).argmax(1))
@@ -151,20 +133,20 @@ def test_ball_box_and_margin(norm, shape):
 def test_linear_model_breaks_where_it_can(norm, factor):
     """The smallest perturbation that breaks a linear model is its margin by the dual norm of its weights."""
     shape = (4, 5, 1)
-    w, logits_fn = linear_model(shape)
-    victims = victims_of(logits_fn, shape, 1.0, n=32, low=0.47, high=0.53)
-    smallest = np.abs((np.asarray(victims.images).reshape(32, -1) - 0.5) @ w) / np.linalg.norm(w, DUAL[norm])
+    w, logits_fn = two_class_linear_model(shape)
+    victims = victims_of(logits_fn, images_of(32, shape, 0.47, 0.53), 1.0)
+    smallest = np.abs((np.asarray(victims.images).reshape(32, -1) - 0.5) @ w) / np.linalg.norm(w, DUAL_ORDER[norm])
     radius = np.concatenate([0.99 * smallest[:16], factor * smallest[16:]]).astype(np.float32)
     attack = Square(norm, queries=400, rescale_schedule=True)
-    state = jax.jit(functools.partial(attacks.run, attack, logits_fn))(victims._replace(radius=jnp.array(radius)))
+    state = run(attack, logits_fn, victims._replace(radius=jnp.array(radius)))
     np.testing.assert_array_equal(state.broken, np.arange(32) >= 16)
 
 
 def test_a_window_always_changes_something():
     """An edge of the ball that the window is at already would be a query for nothing."""
     shape = (6, 6, 1)
-    _, logits_fn = linear_model(shape)
-    victims = victims_of(logits_fn, shape, 0.1, n=200, low=0.2, high=0.8)
+    _, logits_fn = two_class_linear_model(shape)
+    victims = victims_of(logits_fn, images_of(200, shape, 0.2, 0.8), 0.1)
     adversarial = victims.images + 0.1
     proposal = jax.jit(square._edge_of_the_ball)(victims.keys, victims, adversarial, 2)
     assert ((proposal != adversarial).sum((1, 2, 3)) == 4).all()
@@ -198,48 +180,29 @@ def test_no_gradient_is_needed(norm):
     def killed(x):
         return model(jax.lax.stop_gradient(jnp.round(x * 50) / 50))
 
-    victims = victims_of(killed, shape, 2 * RADII[norm])
-    state = jax.jit(functools.partial(attacks.run, Square(norm, queries=100, rescale_schedule=True), killed))(victims)
+    victims = victims_of(killed, images_of(16, shape), 2 * RADII[norm])
+    state = run(Square(norm, queries=100, rescale_schedule=True), killed, victims)
     assert (killed(state.adversarial).argmax(1) != victims.labels).mean() > 0.8
 
 
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_states_can_be_regrouped_between_steps(norm):
-    """Stopped half-way and put into another order, or left to an example on its own, a run ends the same."""
     shape = (6, 5, 2)
-    logits_fn, attack = smooth_model(shape), Square(norm, queries=60)
-    victims = victims_of(logits_fn, shape, RADII[norm] / 4, n=8)
-
-    start = jax.jit(functools.partial(attack.start, logits_fn))
-
-    @jax.jit
-    def thirty_steps(victims, state, first):
-        iterations = first + jnp.arange(30)
-        return jax.lax.scan(lambda state, i: (attack.step(logits_fn, victims, state, i), None), state, iterations)[0]
-
-    half = thirty_steps(victims, start(victims, 0), 0)
-    whole = thirty_steps(victims, half, 30)
-    assert (half.margin < whole.margin).any()
-    order = np.random.default_rng(0).permutation(len(victims.labels))
-    reordered, alone = (
-        functools.partial(jax.tree.map, lambda values, part=part: values[part]) for part in (order, np.array([3]))
-    )
-    ended = thirty_steps(reordered(victims), reordered(half), 30)
-    np.testing.assert_allclose(ended.adversarial, whole.adversarial[order], atol=1e-6)
-    ended = thirty_steps(alone(victims), thirty_steps(alone(victims), start(alone(victims), 0), 0), 30)
-    np.testing.assert_allclose(ended.adversarial, whole.adversarial[3:4], atol=1e-6)
+    logits_fn = smooth_model(shape)
+    victims = victims_of(logits_fn, images_of(8, shape), RADII[norm] / 4)
+    assert_regrouping_changes_nothing(Square(norm, queries=60), logits_fn, victims, 30, atol=1e-6)
 
 
 def test_a_model_that_is_no_number_is_broken():
     shape = (4, 4, 1)
-    _, logits_fn = linear_model(shape)
-    victims = victims_of(logits_fn, shape, 1e-3, low=0.3, high=0.7)
+    _, logits_fn = two_class_linear_model(shape)
+    victims = victims_of(logits_fn, images_of(16, shape, 0.3, 0.7), 1e-3)
 
     def half_broken(x):
         return jnp.where((x[:, 0, 0] > victims.images[:, 0, 0]), jnp.nan, logits_fn(x))
 
     attack = Square("linf", queries=60, rescale_schedule=True)
-    state = jax.jit(functools.partial(attacks.run, attack, half_broken))(victims)
+    state = run(attack, half_broken, victims)
     assert jnp.isnan(half_broken(state.adversarial)).all(1).mean() > 0.9
 
 

@@ -56,23 +56,20 @@ def test_batch_larger_than_the_training_set_is_an_error(batch_size):
         order(batch_size=batch_size)
 
 
-@pytest.mark.parametrize(("size", "batch_size", "expected"), [(23, 5, 5), (20, 5, 4), (3, 8, 1), (1, 1, 1), (0, 4, 0)])
-def test_padded_batches_cover_every_example_once(size, batch_size, expected):
-    images = np.arange(size, dtype=np.uint8).reshape(size, 1, 1, 1)
-    split = Split(images, (np.arange(size) % 3).astype(np.int32))
-    given = list(batches.padded_batches(split, batch_size))
-    assert len(given) == expected
-    ids = [b["ids"][b["mask"]] for b in given]
-    np.testing.assert_array_equal(np.concatenate([np.empty(0, int), *ids]), np.arange(size))
-    for batch in given:
-        assert batch["images"].shape == (batch_size, 1, 1, 1) and batch["images"].dtype == np.uint8
-        assert batch["ids"].dtype == batch["labels"].dtype == np.int32 and batch["mask"].dtype == bool
-        np.testing.assert_array_equal(batch["images"].ravel(), batch["ids"])
-        np.testing.assert_array_equal(batch["labels"], split.labels[batch["ids"]])
-        assert not batch["ids"][~batch["mask"]].any()
-
-
-def test_padded_batches_rejects_an_empty_batch():
-    split = Split(np.zeros((2, 1, 1, 1), np.uint8), np.zeros(2, np.int32))
-    with pytest.raises(FieldError, match=r"^eval.batch_size = 0"):
-        next(batches.padded_batches(split, 0))
+@pytest.mark.parametrize(
+    ("number", "batch_size", "devices", "sizes"),
+    [(23, 6, 2, [6] * 4), (18, 6, 2, [6] * 3), (3, 8, 2, [4]), (1, 8, 8, [8]), (5, 8, 1, [5]), (0, 4, 1, [])],
+)
+def test_padded_batches_hold_each_example_once_and_in_order(number, batch_size, devices, sizes):
+    images = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)
+    split = Split(images, (np.arange(40) % 3).astype(np.int32))
+    chosen = np.random.default_rng(0).permutation(40)[:number]
+    given = list(batches.padded_batches(split, chosen, batch_size=batch_size, devices=devices))
+    assert [len(labels) for _, labels, _ in given] == sizes
+    counted = [ids[labels >= 0] for _, labels, ids in given]
+    np.testing.assert_array_equal(np.concatenate([np.empty(0, int), *counted]), chosen)
+    for images, labels, ids in given:
+        assert images.dtype == np.uint8 and labels.dtype == ids.dtype == np.int32
+        np.testing.assert_array_equal(images.ravel(), ids)
+        np.testing.assert_array_equal(labels, np.where(labels >= 0, split.labels[ids], -1))
+        assert (ids[labels < 0] == ids[0]).all()

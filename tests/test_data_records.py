@@ -54,10 +54,11 @@ def test_each_device_decodes_its_own_share_of_each_batch(folder, monkeypatch):
 
     monkeypatch.setattr(records.RecordImages, "__array__", spy)
     mesh, seen = parallel.make_mesh(), []
-    for batch in batches.padded_batches(split, 16):
-        images, labels = parallel.shard((batch["images"], batch["labels"]), mesh)
-        np.testing.assert_array_equal(labels, LABELS[50 + batch["ids"]])
-        seen.append(np.asarray(images)[batch["mask"]])
+    for batch in batches.padded_batches(split, np.arange(len(split)), batch_size=16, devices=mesh.size):
+        images, labels, ids = (np.asarray(array) for array in parallel.shard(batch, mesh))
+        counted = labels >= 0
+        np.testing.assert_array_equal(labels[counted], LABELS[50 + ids[counted]])
+        seen.append(images[counted])
     assert decoded == [2] * 8 * 2  # two batches of two images a device
     np.testing.assert_array_equal(np.concatenate(seen), IMAGES[50:])
 
@@ -81,7 +82,7 @@ def test_resizing_for_evaluation_is_that_of_torchvision(folder):
 
 def test_images_of_different_sizes_need_a_size(folder):
     streamed = load(folder, "varied")  # the first images of both splits are of one size
-    message = r"^data.image_size = 0: leaves images as they are, and their shapes are 41,60,3 and 40,60,3; set it"
+    message = r"^data.image_size = 0: keeps the sizes of images, but their shapes are 41,60,3 and 40,60,3; set it"
     with pytest.raises(FieldError, match=message):
         np.asarray(streamed.test.images[:2])
     with pytest.raises(FieldError, match=message):
@@ -164,13 +165,13 @@ def garble(file):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (truncate, r"'.*00000-of-00003' cannot be read \(DataLossError: .*; prepare it anew"),
-        (flip_a_bit, r"'.*00000-of-00003' cannot be read \(DataLossError: .*; prepare it anew"),
-        (pathlib.Path.unlink, r"cannot be read \(NotFoundError: .*; prepare it anew"),
+        (truncate, r"'.*00000-of-00003' cannot be read \(DataLossError: .*; prepare it again"),
+        (flip_a_bit, r"'.*00000-of-00003' cannot be read \(DataLossError: .*; prepare it again"),
+        (pathlib.Path.unlink, r"cannot be read \(NotFoundError: .*; prepare it again"),
         (lambda file: rewrite(file), r"'.*00000-of-00003' cannot be read \(InvalidArgumentError: .*label"),
-        (garble, r"'.*00000-of-00003' cannot be read \(\w+Error: .*; prepare it anew"),
+        (garble, r"'.*00000-of-00003' cannot be read \(\w+Error: .*; prepare it again"),
         (lambda file: rewrite(file, label=3), r"training labels hold 3 \(at index 0\)"),
-        (lambda file: file.write_bytes(b""), r"split 'train' holds 33 examples, not the promised 50"),
+        (lambda file: file.write_bytes(b""), r"split 'train' holds 33 examples, its description says 50"),
     ],
 )
 def test_damaged_files_are_said_in_one_line(folder, damage, message):

@@ -304,7 +304,7 @@ def test_pytorchs_own_files(tmp_path):
     torch.save({"a": Payload(tmp_path / "executed")}, tmp_path / "malicious.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     for name in ("malicious.pt", "list.pt"):
-        with pytest.raises(FieldError, match=f"{name}': is no .pt of plain arrays") as raised:
+        with pytest.raises(FieldError, match=f"{name}': is not a .pt file of plain arrays") as raised:
             torch_weights.load(tmp_path / name)
         assert "weights_only" not in str(raised.value)  # PyTorch's message says how to execute the file
     assert not (tmp_path / "executed").exists()

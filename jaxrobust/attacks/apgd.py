@@ -3,10 +3,10 @@
     attack = Apgd(threats.NORMS["linf"], losses.cross_entropy)                 # APGD-CE
     attack = Apgd(threats.NORMS["linf"], losses.targeted_dlr, targets=9)       # APGD-T
 
-A step has momentum. The first is twice the radius long. At checkpoints, which come closer and closer, the step of an
-example is halved, and the example goes back to the point of largest loss so far, when too few of the steps since the
-last checkpoint raised its loss, or when neither its step nor its largest loss has changed since then. For L1 see
-apgd_l1.py.
+Steps have momentum; the first step size is twice the radius. The step size is checked at checkpoints, at intervals that
+become shorter. There the step size of an example is halved, and the example restarts from its point of largest loss so
+far, if too few of the steps since the last checkpoint raised its loss, or if neither its step size nor its largest loss
+has changed since then. For L1 see apgd_l1.py.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.attacks import ascent, threats
-from jaxrobust.attacks.attack import Victims
+from jaxrobust.attacks.attack import Victims, fold_in
 
 _FIRST_STEP = 2.0  # in radii
 _NEW = 0.75  # weight of the new step, the rest is momentum
@@ -26,9 +26,10 @@ _RISING = 0.75  # share of steps that must raise the loss
 
 
 def checkpoints(iterations: int) -> dict[int, int]:
-    """After how many steps the step size is looked at, and how many have been made since the last time.
+    """The numbers of steps after which the step size is checked: {steps done: steps since the last checkpoint}.
 
-    The shares of the paper, 0.22 and then less by 0.03 each time down to 0.06, rounded down as in its implementation.
+    The first interval is 0.22 of the run, and each following one is shorter by 0.03, down to 0.06, as in the paper;
+    rounded down as in its implementation.
     """
     period, shorter, shortest = (max(iterations * share // 100, 1) for share in (22, 3, 6))
     result, done = {}, period
@@ -43,10 +44,10 @@ class State(NamedTuple):
     """Where the attack on each example stands.
 
     Attributes:
-        adversarial: [B, H, W, C] of the points so far the one of largest margin.
+        adversarial: [B, H, W, C] the point of largest margin so far.
         adversarial_margin: [B] its margin.
-        point: where the next step starts. After a checkpoint this may be `best`, while its loss is still that of the
-            last step, with which the next is compared.
+        point: where the next step starts. After a checkpoint this may be `best`, but its loss is still that of the last
+            step, because the next step is compared with that one.
         previous: [B, H, W, C] where the last step started.
         best: the point of largest loss so far.
         step_size: [B].
@@ -81,8 +82,8 @@ class Apgd(ascent.Runs):
         loss: one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES.
         iterations: steps of a run.
         restarts: random starts, for each target.
-        targets: 0, or how many of the most likely wrong classes of the clean image are gone for, at most the number of
-            classes less one. Run r goes for number r modulo `targets`.
+        targets: 0 for an untargeted attack; k: attack towards each of the k most likely wrong classes of the clean
+            image, at most the number of classes less one. Run r aims at the class of rank r modulo k.
     """
 
     norm: threats.Norm
@@ -93,17 +94,15 @@ class Apgd(ascent.Runs):
 
     def __post_init__(self):
         if self.norm == threats.NORMS["l1"]:
-            raise ValueError("the steps of this attack are not made for L1; use ApgdL1")
+            raise ValueError("this attack does not support L1; use ApgdL1")
         if self.iterations < 1 or self.restarts < 1 or self.targets < 0:
             raise ValueError(f"{self}: iterations and restarts are at least 1, targets at least 0")
 
     def start(self, logits_fn, victims: Victims, run) -> State:
         images, labels, keys, radius = victims
-        targets = None
-        if self.targets:
-            targets = ascent.likely_wrong(logits_fn(images), labels, run % self.targets, self.targets)
+        targets = self.targets_of(logits_fn, victims, run)
         # On the surface of the ball, as published; the box may cut it off.
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+        keys = fold_in(keys, 0)
         noise = self.norm.random(keys, images.shape[1:], jnp.ones_like(radius))
         noise *= threats.per_example(radius / jnp.maximum(self.norm.size(noise), 1e-12), noise)
         point = ascent.evaluate(logits_fn, self.loss, jnp.clip(images + noise, 0.0, 1.0), labels, targets)

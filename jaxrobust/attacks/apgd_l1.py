@@ -2,11 +2,12 @@
 
     attack = ApgdL1(losses.cross_entropy)
 
-It projects on the intersection of ball and box exactly. A step moves the entries of largest gradient along its signs,
-all by the same amount. At a checkpoint the number of those becomes two thirds of the entries changed at the point of
-largest loss so far. Where that number of changed entries is falling, the step is one radius again and the example goes
-back to that point; else the step shrinks by 1.5, down to a tenth of the radius. A run begins in a ball of three radii,
-goes on in one of two, then in the ball itself, each time from the best point of the one before, projected.
+It projects exactly onto the intersection of ball and box. A step moves the entries of largest gradient in the direction
+of the gradient's sign, all by the same amount. At a checkpoint the number of entries to move is set to two thirds of
+the number of entries that are changed at the point of largest loss so far. If that number has fallen since the last
+checkpoint, the step size is reset to one radius and the example restarts from that point; otherwise the step size is
+divided by 1.5, down to a tenth of the radius. A run starts in a ball of three radii, continues in one of two radii,
+then in the ball itself. Each of these parts starts from the best point of the part before, projected.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.attacks import ascent, threats
-from jaxrobust.attacks.attack import Victims
+from jaxrobust.attacks.attack import Victims, fold_in
 
 _FACTORS = (3.0, 2.0, 1.0)  # radii of the three balls
 _FEWER = 1.5  # entries changed at the best point, over entries of a step
@@ -57,11 +58,11 @@ class State(NamedTuple):
     """Where the attack on each example stands.
 
     Attributes:
-        adversarial: [B, H, W, C] of the points so far in the ball itself the one of largest margin; the clean image
-            before there is any.
-        adversarial_margin: [B] its margin; minus infinity before.
+        adversarial: [B, H, W, C] the point of largest margin so far in the ball itself; the clean image before that
+            ball is entered.
+        adversarial_margin: [B] its margin; minus infinity before that.
         point: where the next step starts.
-        best: the point of largest loss so far in the present ball.
+        best: the point of largest loss so far in the current ball.
         step_size: [B].
         changed: [B] entries changed at `best` at the last checkpoint, int32. A step moves 1 / 1.5 times as many.
         targets: [B] classes, None in an untargeted attack.
@@ -86,10 +87,10 @@ class ApgdL1(ascent.Runs):
 
     Attributes:
         loss: one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES.
-        steps: steps of a run, at least 5. `iterations` are two more, for the changes of the ball.
+        steps: steps of a run, at least 5. `iterations` is two more, for the changes of the ball.
         restarts: random starts, for each target.
-        targets: 0, or how many of the most likely wrong classes of the clean image are gone for, at most the number of
-            classes less one. Run r goes for number r modulo `targets`.
+        targets: 0 for an untargeted attack; k: attack towards each of the k most likely wrong classes of the clean
+            image, at most the number of classes less one. Run r aims at the class of rank r modulo k.
     """
 
     loss: Callable
@@ -107,10 +108,8 @@ class ApgdL1(ascent.Runs):
 
     def start(self, logits_fn, victims: Victims, run) -> State:
         images, labels, keys, radius = victims
-        targets = None
-        if self.targets:
-            targets = ascent.likely_wrong(logits_fn(images), labels, run % self.targets, self.targets)
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+        targets = self.targets_of(logits_fn, victims, run)
+        keys = fold_in(keys, 0)
         noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
         radius = _FACTORS[0] * radius
         point = ascent.evaluate(logits_fn, self.loss, project(images, images + noise, radius), labels, targets)
@@ -167,10 +166,10 @@ def _changed(images, adversarial):
 
 
 def _sparse_signs(gradient, changed):
-    """Signs of the largest entries, of L1 norm 1, or 0; how many, by the entries that differ from the clean image."""
+    """Signs of the largest entries, scaled to L1 norm 1, or 0. `changed` [B] sets how many entries, see `State`."""
     sizes = jnp.abs(gradient).reshape(len(gradient), -1)
     entries = sizes.shape[1]
-    # Rounded down, else two entries would stay two and never become the best one.
+    # Rounded down: otherwise two entries would stay two and never become one.
     moved = jnp.clip((changed / _FEWER).astype(jnp.int32), 1, entries)
     smallest = jnp.take_along_axis(jnp.sort(sizes, axis=1), entries - moved[:, None], axis=1)
     signs = jnp.where(sizes >= smallest, jnp.sign(gradient.reshape(sizes.shape)), 0.0)

@@ -1,4 +1,4 @@
-"""What the attacks that climb a loss have in common: the class they go towards, and what they learn at a point."""
+"""What the attacks that maximise a loss share: the choice of a target class, and the evaluation of a point."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import losses, threats
+from jaxrobust.attacks.attack import Victims
 
 
 class Point(NamedTuple):
     """Images [B, H, W, C], and there the loss [B], its gradient [B, H, W, C] and the margin [B] of the model.
 
-    A model that is no number at a point has not classified it: its margin there is infinite. Its loss counts as the
-    smallest and its gradient as 0, so that nothing is climbed towards it and the attack goes on.
+    Where the logits are NaN the model has not classified the image, so its margin there is set to infinity. The loss is
+    set to minus infinity and the gradient to 0, so that the attack does not follow NaN and continues.
     """
 
     images: jax.Array
@@ -22,7 +23,7 @@ class Point(NamedTuple):
 
 
 class Runs:
-    """What attacks by gradients with `restarts` and `targets` share: their number of runs, and their cost."""
+    """What gradient attacks with `restarts` and `targets` share: number of runs, cost, and targets."""
 
     restarts: int
     targets: int
@@ -36,9 +37,15 @@ class Runs:
     def start_passes(self) -> float:
         return 3.0 if self.targets else 2.0
 
+    def targets_of(self, logits_fn, victims: Victims, run):
+        """The wrong class [B] that run number `run` aims at, see `likely_wrong`; None in an untargeted attack."""
+        if not self.targets:
+            return None
+        return likely_wrong(logits_fn(victims.images), victims.labels, run % self.targets, self.targets)
+
 
 def evaluate(logits_fn, loss, images, labels, targets=None) -> Point:
-    """One forward and one backward pass; `loss` takes the targets [B] too where there are any."""
+    """One forward and one backward pass. `loss` also takes the targets [B] unless they are None."""
 
     def total(images):
         logits = logits_fn(images)
@@ -55,7 +62,7 @@ def evaluate(logits_fn, loss, images, labels, targets=None) -> Point:
 
 
 def margin(logits_fn, images, labels):
-    """The margin loss [B]; infinite where the model is no number and has not classified the image."""
+    """The margin loss [B]; infinite where it is NaN, since the model has then not classified the image."""
     return jnp.nan_to_num(losses.margin(logits_fn(images), labels), nan=jnp.inf)
 
 
@@ -67,7 +74,7 @@ def likely_wrong(logits, labels, rank, count):
         count: how many ranks there are.
 
     Raises:
-        ValueError: there are not so many wrong classes.
+        ValueError: there are fewer than `count` wrong classes.
     """
     wrong = logits.shape[-1] - 1
     if count > wrong:

@@ -1,16 +1,16 @@
-"""What an attack of an evaluation is: where to start, and one step.
+"""The interface of the attacks used in evaluations: a start, and one step.
 
-An attack sees the model as `logits_fn(images [B, H, W, C]) -> logits [B, C]` and nothing else. All that it knows of an
-example is in a state whose arrays have the example as their leading dimension. So broken examples can leave between any
-two steps, and the others be put together anew, without a change to any verdict:
+An attack sees the model only as `logits_fn(images [B, H, W, C]) -> logits [B, C]`. Everything it stores about an
+example is in a state whose arrays have the examples as their leading dimension. So between any two steps, broken
+examples can be removed and the others regrouped into new batches, without changing any result:
 
     attack = PgdAttack(norm=threats.NORMS["linf"], loss=losses.cross_entropy, iterations=20)
     state = attack.start(logits_fn, victims, run)
     state = attack.step(logits_fn, victims, state, iteration)   # iteration = 0, 1, ... attack.iterations - 1
-    state.adversarial                                           # the best so far, in the ball and in the box
+    state.adversarial                           # the strongest image so far, in the ball and in the box
 
-Everything here is jittable, `run` and `iteration` may be traced. Random numbers come from `victims.keys` alone, one for
-each example and run.
+Everything here can be jitted; `run` and `iteration` may be traced. Random numbers come only from `victims.keys`, which
+holds one key for each example and run.
 """
 
 from typing import NamedTuple, Protocol
@@ -37,9 +37,9 @@ class Victims(NamedTuple):
 
 
 class State(Protocol):
-    """A pytree of arrays [B, ...], one row an example, with at least this one."""
+    """A pytree of arrays [B, ...], one row per example, with at least these two."""
 
-    adversarial: jax.Array  # [B, H, W, C], of the images met so far the worst for the model; in the ball and in the box
+    adversarial: jax.Array  # [B, H, W, C], the strongest adversarial image found so far, in the ball and in the box
     broken: jax.Array  # [B] bool, whether `logits_fn` misclassifies it
 
 
@@ -47,10 +47,10 @@ class Attack(Protocol):
     """One attack, with its norm, its loss and its budget.
 
     Attributes:
-        runs: how often it is run, each time from another start or towards another class.
+        runs: how many times it is run, each time from a different start or towards a different class.
         iterations: steps of a run.
-        start_passes, step_passes: arithmetic of `start` and of a `step`, in forward passes of the model. A gradient
-            with respect to the images costs two, the forward pass in it included.
+        start_passes, step_passes: cost of `start` and of one `step`, in forward passes of the model. A gradient with
+            respect to the images costs two, which includes its forward pass.
     """
 
     runs: int
@@ -59,22 +59,33 @@ class Attack(Protocol):
     step_passes: float
 
     def start(self, logits_fn, victims: Victims, run) -> State:
-        """The state before the first step of run number `run`, an int32 scalar."""
+        """The state before the first step of run number `run`, an int32 scalar that starts from 0."""
 
     def step(self, logits_fn, victims: Victims, state: State, iteration) -> State:
-        """The state after step number `iteration`, an int32 scalar from 0."""
+        """The state after step number `iteration`, an int32 scalar that starts from 0."""
+
+
+def fold_in_ids(key, ids):
+    """A key [B] for each example: `key` with the example's id [B] folded in."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
+
+
+def fold_in(keys, number):
+    """The keys [B], each with the same number folded in."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
 def one_against_rest(logits_fn, targets):
-    """The model as one of two classes: 1 is the target, 0 any other.
+    """The model as a two-class model: class 1 is the target, class 0 is every other class.
 
-    It says 1 exactly where the model says the target, so that any attack on label 0 is one towards the target.
+    It predicts 1 exactly where the model predicts the target. So an untargeted attack on it with label 0 is an attack
+    towards the target.
 
     Args:
-        targets: [B] int, the same for all images that are asked about.
+        targets: [B] int, the target of each image.
 
     Returns:
-        images [B, H, W, C] -> logits [B, 2]: the largest of all others, and the target's.
+        images [B, H, W, C] -> logits [B, 2]: the largest logit of all other classes, and the target's logit.
     """
 
     def two_logits(images):
@@ -87,7 +98,7 @@ def one_against_rest(logits_fn, targets):
 
 
 def run(attack: Attack, logits_fn, victims: Victims, run=0) -> State:
-    """One whole run in one program, for few examples; the evaluation goes part by part and drops the broken ones."""
+    """One whole run in one program, for few examples. Evaluations split runs, and drop broken examples in between."""
 
     def step(state, iteration):
         return attack.step(logits_fn, victims, state, iteration), None

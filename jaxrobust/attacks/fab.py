@@ -1,12 +1,13 @@
-"""FAB, which looks for the smallest perturbation that changes the class (Croce & Hein 2020, "Minimally distorted
+"""FAB, which searches for the smallest perturbation that changes the class (Croce & Hein 2020, "Minimally distorted
 adversarial examples with a fast adaptive boundary attack").
 
-Each step linearises the boundary of the model's decision, projects both the iterate and the image onto it inside the
-box, and goes a little beyond a mixture of the two. Where that is misclassified, the iterate returns part of the way to
-the image. The last step ends with a search on the segment from the image to the nearest adversarial image found.
+Each step linearises the decision boundary, projects both the iterate and the image onto it inside the box, and moves to
+a point slightly beyond a weighted mean of the two projections. If that point is misclassified, the iterate moves part
+of the way back to the image. The last step ends with a search on the segment from the image to the nearest adversarial
+image found.
 
-The radius does not steer the steps; it decides what counts. So one run measures an example's distance to the boundary
-from above:
+The radius does not influence the steps. It only decides which perturbations count as a success. So one run gives an
+upper bound of an example's distance to the boundary:
 
     attack = Fab(norm="linf", classes=10, targets=9)
     state = attack.start(logits_fn, victims, run)
@@ -23,18 +24,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import ascent, hyperplane, losses, threats
-from jaxrobust.attacks.attack import Victims
+from jaxrobust.attacks.attack import Victims, fold_in
 
 _SEARCH_STEPS = 3  # forward passes of the search at the end, as published
-_SMALLEST_SIZE = 1e-8  # of a displacement: two of none are mixed like two equal ones
+_SMALLEST_SIZE = 1e-8  # of a displacement: two displacements of 0 get equal weights
 
 
 class FabState(NamedTuple):
     """Where a run stands.
 
     Attributes:
-        adversarial: [B, H, W, C], in the ball and in the box, of the images met so far the one with the largest margin:
-            a nearest one lies at the boundary, where rounding decides.
+        adversarial: [B, H, W, C], the image of largest margin so far in the ball and in the box. Not the nearest one:
+            it is at the boundary, where rounding decides the class.
         score: [B], its margin.
         nearest: [B, H, W, C], the misclassified image nearest to the original, in the box; the original if none is.
         distance: [B], of `nearest`; infinite if none is misclassified.
@@ -62,17 +63,17 @@ class Fab:
     """`iterations` steps in each of `restarts` runs, or of that many for each target.
 
     Attributes:
-        norm: linf, l2 or l1; of which the distance is made small.
+        norm: linf, l2 or l1; the distance is minimised in this norm.
         classes: how many the model has.
         iterations: steps of a run.
         restarts: runs towards each target. The first starts at the image, the others at a random point half a radius
             away.
-        targets: 0: each step approaches the nearest of the boundaries to all other classes, at the price of a gradient
-            for each. k: run r approaches the boundary to one class, of the wrong ones number r % k, from 0, in the
-            order of their logits on the unperturbed image, and counts whatever class it ends in.
+        targets: 0: each step approaches the nearest of the boundaries to all other classes, which costs a gradient for
+            each class. k: run r approaches the boundary to one wrong class, the one of rank r % k by the logits of the
+            clean image; rank 0 has the largest logit. A success in any class counts.
         alpha_max: largest weight of the projection of the image, which draws the iterate back to it.
         eta: extrapolation beyond the boundary.
-        beta: share of the perturbation that is left after a success.
+        beta: share of the perturbation that is kept after a success.
     """
 
     norm: str
@@ -85,10 +86,10 @@ class Fab:
     beta: float = 0.9
 
     def __post_init__(self):
-        if self.norm not in hyperplane.NAMES:
-            raise ValueError(f"norm {self.norm!r}: use one of {', '.join(hyperplane.NAMES)}")
+        if self.norm not in threats.NAMES:
+            raise ValueError(f"norm {self.norm!r}: use one of {', '.join(threats.NAMES)}")
         if self.iterations < 1 or self.restarts < 1 or self.classes < 2:
-            raise ValueError("at least one iteration, one restart and two classes are needed")
+            raise ValueError("at least one iteration, one restart and two classes are required")
         if not 0 <= self.targets < self.classes:
             raise ValueError(f"targets {self.targets}: {self.classes} classes have {self.classes - 1} wrong ones")
 
@@ -134,9 +135,7 @@ class Fab:
         from_iterate, from_image = jax.vmap(displacement, (0, None, 0))(
             jnp.stack([state.iterate, images]), normal, jnp.stack([value, value_at_image])
         )
-        length, image_length = (
-            jnp.maximum(hyperplane.size(self.norm, move), _SMALLEST_SIZE) for move in (from_iterate, from_image)
-        )
+        length, image_length = (jnp.maximum(self._size(move), _SMALLEST_SIZE) for move in (from_iterate, from_image))
         alpha = threats.per_example(jnp.minimum(length / (length + image_length), self.alpha_max), images)
         moved = (state.iterate + self.eta * from_iterate) * (1 - alpha) + (images + self.eta * from_image) * alpha
         moved = jnp.clip(moved, 0.0, 1.0)
@@ -150,18 +149,17 @@ class Fab:
             state,
         )
 
+    def _size(self, perturbation):
+        return threats.NORMS[self.norm].size(perturbation)
+
     def _first_iterate(self, victims, run):
         """The image itself, and from the second restart on a random point at half the radius."""
         images = victims.images
         if self.restarts == 1:
             return images
         draw = jax.random.normal if self.norm in ("l2", "l1") else _symmetric_uniform
-
-        def one(key):
-            return draw(jax.random.fold_in(key, 0), images.shape[1:])
-
-        direction = jax.vmap(one)(victims.keys)
-        length = 0.5 * victims.radius / jnp.maximum(hyperplane.size(self.norm, direction), 1e-12)
+        direction = jax.vmap(lambda key: draw(key, images.shape[1:]))(fold_in(victims.keys, 0))
+        length = 0.5 * victims.radius / jnp.maximum(self._size(direction), 1e-12)
         random = jnp.clip(images + direction * threats.per_example(length, images), 0.0, 1.0)
         return jnp.where(run // max(self.targets, 1) > 0, random, images)
 
@@ -173,14 +171,14 @@ class Fab:
     def _nearest_boundary(self, logits_fn, victims, state):
         """Normal [B, H, W, C] and value [B] of the nearest linearised boundary at the iterate.
 
-        The gradient of each logit difference is taken in turn, since all of them at once are as much memory as
-        that many images. Both are 0 where no gradient points anywhere.
+        The gradients of the logit differences are computed one after another: all at once would need the memory of that
+        many images. Normal and value are 0 where all gradients are 0.
         """
         logits, pull_back = jax.vjp(logits_fn, state.iterate)
         if self.targets:
             others = state.target[None]
         else:
-            # In turn from the label on, so that each example has one boundary fewer than there are classes.
+            # The classes after the label, cyclically: one boundary fewer than there are classes.
             others = (
                 victims.labels[None] + jnp.arange(1, self.classes, dtype=victims.labels.dtype)[:, None]
             ) % self.classes
@@ -202,11 +200,11 @@ class Fab:
     def _record(self, victims, state, candidate, logits):
         """The state with the candidate where it is an improvement, and whether it is misclassified [B]."""
         margin = losses.margin(logits, victims.labels)
-        # A model that is not a number there has not classified the image.
+        # Where the logits are NaN the model has not classified the image.
         wrong = (logits.argmax(-1) != victims.labels) | jnp.isnan(margin)
-        distance = hyperplane.size(self.norm, candidate - victims.images)
+        distance = self._size(candidate - victims.images)
         nearer = wrong & (distance < state.distance)
-        # Of equal logits the first is the model's choice, so a margin of 0 may be a success.
+        # With equal logits the model predicts the first class, so a margin of 0 may be a success.
         score = jnp.where(wrong, jnp.maximum(jnp.nan_to_num(margin, nan=jnp.inf), 1e-30), margin)
         worse = (distance <= victims.radius) & (score > state.score)
         state = state._replace(
@@ -223,14 +221,15 @@ class Fab:
 
         def narrow(carry, _):
             state, low, low_logits = carry
-            # Of one class, and not the margin: on a linear model, the secant of a maximum would stay short of its root.
+            # For one class, not for the margin: with the maximum of several classes the secant would stop short of the
+            # boundary even on a linear model.
             adversarial_class = state.nearest_logits.argmax(-1)
             below, above = (
                 losses.targeted_margin(logits, victims.labels, adversarial_class)
                 for logits in (low_logits, state.nearest_logits)
             )
             share = below / (below - above)
-            # A little beyond the root: on a linear model, rounding would decide there.
+            # Slightly beyond the root: exactly there, rounding would decide the class on a linear model.
             share = jnp.where((share >= 0) & (share <= 1), 0.99 * share + 0.01, 1.0)
             candidate = low + threats.per_example(share, low) * (state.nearest - low)
             logits = logits_fn(candidate)

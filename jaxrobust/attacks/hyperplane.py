@@ -1,13 +1,13 @@
 """Nearest points on a hyperplane inside the box [0, 1], by norm: the inner problem of FAB (Croce & Hein 2020, eq. 4).
 
-Of all displacements that stay in the box, the one of least norm that takes a point onto the hyperplane moves coordinate
-i against the sign of the plane's value, by
+Of all displacements that stay in the box and reach the hyperplane, the one of least norm moves coordinate i, against
+the sign of the plane's value, by
 
     linf   min(t, room_i)
     l2     min(t |normal_i|, room_i)
     l1     room_i where |normal_i| > t, a share of it where |normal_i| = t, else 0
 
-with one multiplier t for each example. What the plane's value changes by is monotone in t, so t is found by bisection.
+with one multiplier t for each example. The change of the plane's value is monotone in t, so t is found by bisection.
 """
 
 import jax
@@ -15,42 +15,34 @@ import jax.numpy as jnp
 
 from jaxrobust.attacks import threats
 
-_DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
-NAMES = tuple(_DUAL)
-
-
-def size(norm: str, perturbation):
-    """Perturbation [B, ...] -> its norm [B]."""
-    if norm == "l1":
-        return jnp.abs(perturbation).sum(axis=tuple(range(1, perturbation.ndim)))
-    return threats.NORMS[norm].size(perturbation)
-
 
 def distance(norm: str, normals, values):
-    """How far each point is from its hyperplane if no box bounds it [B]; infinite where that is not a number.
+    """Distance [B] of each point to its hyperplane, ignoring the box.
+
+    Infinite where the normal is 0 or the value is not finite.
 
     Args:
-        norm: linf, l2 or l1.
-        normals: [B, ...]; an entry that is not a number counts as 0.
-        values: [B], of the plane's equation at the point.
+        norm: one of threats.NAMES.
+        normals: [B, ...]; an entry that is not finite counts as 0.
+        values: [B], value of the plane's equation at the point.
     """
     normals, values = _scaled(normals, values)
-    dual = size(_DUAL[norm], normals)  # at least 1, unless the normal is 0
+    dual = threats.NORMS[threats.DUAL[norm]].size(normals)  # at least 1, unless the normal is 0
     return jnp.where((dual > 0) & jnp.isfinite(values), jnp.abs(values) / jnp.maximum(dual, 1.0), jnp.inf)
 
 
 def displacement(norm: str, points, normals, values):
     """From each point to the nearest point of the box with <normal, z - point> + value = 0.
 
-    Where the box does not reach the hyperplane, to the point of the box nearest to the hyperplane. 0 where the normal
-    is 0 or the value is not a number; an entry of the normal that is not a number counts as 0.
+    If the hyperplane does not meet the box, to the point of the box nearest to it. 0 where the normal is 0 or the value
+    is NaN; an entry of the normal that is not finite counts as 0.
 
     Args:
-        norm: linf, l2 or l1; what is least about the displacement.
+        norm: linf, l2 or l1; the displacement is the smallest in this norm.
         points: [B, ...] float32 in [0, 1].
         normals: [B, ...].
-        values: [B], of the plane's equation at the point. Given instead of its constant term, which would lose them by
-            cancellation where the point is near the plane.
+        values: [B], value of the plane's equation at the point. The value is given, not the constant term: near the
+            plane, computing the value from the constant term would lose digits by cancellation.
 
     Returns:
         [B, ...]
@@ -77,7 +69,7 @@ def _l2_moves(weights, room, need):
 
 
 def _l1_moves(weights, room, need):
-    """The largest weights first: where they gain most per unit of movement."""
+    """The entries of largest weight move first: they change the value most per unit of movement."""
     gains = weights * room
 
     def reached(t):
@@ -85,7 +77,7 @@ def _l1_moves(weights, room, need):
 
     threshold = threats.per_example(_largest(reached, need.shape), room)
     rest = need - _sum(jnp.where(weights > threshold, gains, 0.0))
-    # Of equal weights it is all the same to the norm which of them moves, so all do.
+    # Which of the entries with equal weights move does not change the norm, so all of them move.
     share = rest / jnp.maximum(_sum(jnp.where(weights == threshold, gains, 0.0)), 1e-30)
     share = threats.per_example(jnp.clip(share, 0.0, 1.0), room)
     return jnp.where(weights > threshold, room, jnp.where(weights == threshold, share * room, 0.0))
@@ -95,10 +87,10 @@ _MOVES = {"linf": _linf_moves, "l2": _l2_moves, "l1": _l1_moves}
 
 
 def _largest(holds, shape):
-    """The largest float32 of each example at which `holds(t [B]) -> [B]` does, which is true from 0 up to there.
+    """For each example the largest float32 t for which `holds(t [B]) -> [B]` is true; it is true from 0 up to there.
 
-    Floats that are not negative are ordered as their bits are. Bisecting these finds the number to the last bit in 31
-    evaluations, whatever its magnitude.
+    Non-negative floats have the same order as their bits read as integers. Bisection of the bits finds t exactly in 31
+    evaluations, for any magnitude.
     """
 
     def as_float(bits):
@@ -115,9 +107,9 @@ def _largest(holds, shape):
 
 
 def _scaled(normals, values):
-    """The same hyperplanes with 1 as the largest entry of a normal: the squares of a saturated model's underflow."""
+    """The same hyperplanes, scaled so that the largest entry of a normal is 1: squares of tiny gradients underflow."""
     normals = jnp.where(jnp.isfinite(normals), normals, 0.0)
-    scale = jnp.maximum(size("linf", normals), 1e-30)
+    scale = jnp.maximum(threats.NORMS["linf"].size(normals), 1e-30)
     return normals / threats.per_example(scale, normals), values / scale
 
 

@@ -1,7 +1,7 @@
-"""The landscape around natural images: margins, their gradients, and how far from linear they are.
+"""The landscape around natural images: margins, their gradients, and their deviation from linearity.
 
-The margin of an image is f(x) = z_y - z_r, its logit less that of its rival, the class with the largest other logit *at
-the image*, which stays the rival around it. So f of a linear model is linear.
+The margin of an image is f(x) = z_y - z_r: the logit of the label minus that of the rival. The rival is the class with
+the largest other logit *at the natural image*; it does not change at the points around. So f is linear if the model is.
 """
 
 from typing import NamedTuple
@@ -11,22 +11,21 @@ import jax.numpy as jnp
 
 from jaxrobust.attacks import losses, threats
 
-DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
-STEPS = 10  # of the search for the largest error of linearity
+STEPS = 10  # of the search for the largest deviation from linearity
 _RELATIVE_STEP = 0.25
 
 
 class Landscape(NamedTuple):
-    """What is known of each image, [B].
+    """The measurements at each image, [B].
 
     Attributes:
         margin: f, positive where the image is classified correctly.
-        probability_margin: probability of the label less the largest other one.
+        probability_margin: probability of the label minus the largest other one.
         gradient: dual norm of the gradient of f. To first order the margin falls by at most this per unit of radius.
         curvature: dual norm of the change of the gradient of f along the direction of the attack, over its length; the
-            directional finite difference of Moosavi-Dezfooli et al. (2019), arXiv:1811.09716, there of the loss.
+            directional finite difference of Moosavi-Dezfooli et al. (2019), arXiv:1811.09716, who apply it to the loss.
         linearity: largest |f(x + d) - f(x) - d grad f(x)| found in the ball, in logits; the measure of Qin et al.
-            (2019), arXiv:1907.02610, there of the loss.
+            (2019), arXiv:1907.02610, who apply it to the loss.
     """
 
     margin: jax.Array
@@ -37,7 +36,7 @@ class Landscape(NamedTuple):
 
 
 def landscape(logits_fn, norm: str, images, labels, keys, radius: float) -> Landscape:
-    """Look at a model around some images, at the cost of 26 forward passes.
+    """Measure the landscape of a model around some images, at the cost of 26 forward passes.
 
     Args:
         logits_fn: images [B, H, W, C] -> logits [B, K].
@@ -47,7 +46,7 @@ def landscape(logits_fn, norm: str, images, labels, keys, radius: float) -> Land
         keys: [B] PRNG keys.
         radius: of the threat in pixel units.
     """
-    ball, dual = threats.NORMS[norm], threats.NORMS[DUAL[norm]].size
+    ball, dual = threats.NORMS[norm], threats.NORMS[threats.DUAL[norm]].size
     radii = jnp.full(len(labels), radius, jnp.float32)
     logits = logits_fn(images)
     others = jnp.where(losses.is_class(logits, labels), -jnp.inf, logits)

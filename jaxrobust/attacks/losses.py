@@ -1,7 +1,7 @@
-"""What an attack climbs: larger is worse for the model.
+"""The functions that an attack maximises: a larger value is worse for the model.
 
 `LOSSES` are functions of (logits [B, C], labels [B]) -> [B], `TARGETED_LOSSES` of (logits, labels, targets [B]) -> [B],
-where a target is the wrong class to be reached.
+where the target is the wrong class that the attack aims at.
 """
 
 import jax
@@ -27,7 +27,7 @@ def softmax_margin(logits, labels):
 
 
 def kl_from(reference):
-    """The loss KL(softmax(reference) || softmax(logits)) [B], whatever the labels; `reference` is logits [B, C]."""
+    """The loss KL(softmax(reference) || softmax(logits)) [B], which ignores labels; `reference` is logits [B, C]."""
 
     def kl(logits, labels):
         del labels
@@ -40,8 +40,8 @@ def kl_from(reference):
 def dlr(logits, labels):
     """Difference of logits ratio (Croce & Hein 2020): -(z_y - max_{j != y} z_j) / (z_pi1 - z_pi3).
 
-    pi sorts the logits, largest first. The same for a * z + b at any a > 0. With two classes there is no z_pi3, and the
-    ratio could be only -1 or 1: then it is `margin`.
+    pi sorts the logits, largest first. The loss is the same for a * z + b with any a > 0. With two classes there is no
+    z_pi3, and the ratio could only be -1 or 1, so `margin` is used instead.
     """
     if logits.shape[-1] < 3:
         return margin(logits, labels)
@@ -69,12 +69,12 @@ def targeted_dlr(logits, labels, targets):
     if classes < 3:
         return targeted_margin(logits, labels, targets)
     largest = _largest(logits, min(classes, 4))
-    low = (largest[2] + largest[-1]) / 2  # of three classes both are the third
+    low = (largest[2] + largest[-1]) / 2  # with three classes both are the third
     return targeted_margin(logits, labels, targets) / (largest[0] - low + _GUARD)
 
 
 def name_in_use(name, classes, targeted=False):
-    """What `LOSSES[name]`, or `TARGETED_LOSSES[name]`, is with that many classes, for a result to say so."""
+    """The loss that `LOSSES[name]` or `TARGETED_LOSSES[name]` computes with that many classes, as named in results."""
     if name == "dlr" and classes < 3:
         name = "margin"
     if name == "dlr" and classes == 3 and targeted:
@@ -83,7 +83,7 @@ def name_in_use(name, classes, targeted=False):
 
 
 def is_class(logits, classes):
-    """Whether a logit [B, C] is that of the class [B]. A comparison, since a gather has a scatter for its gradient."""
+    """Whether a logit [B, C] is that of the class [B]. By comparison: the gradient of a gather is a slow scatter."""
     return classes[:, None] == jnp.arange(logits.shape[-1])[None]
 
 
@@ -92,7 +92,7 @@ def _pick(logits, classes):
 
 
 def _largest(logits, count):
-    """The `count` largest logits, a list of [B]; the order is looked up first, so that no gradient is a scatter."""
+    """The `count` largest logits, a list of [B]. They are picked by their order, so that no gradient is a scatter."""
     order = jax.lax.top_k(jax.lax.stop_gradient(logits), count)[1]
     return [_pick(logits, order[:, rank]) for rank in range(count)]
 

@@ -1,12 +1,12 @@
-"""Gradient masking, what to look at: the model's outputs and gradients, and some attacks that tell it apart.
+"""Signs of gradient masking: probes of the model's outputs and gradients, and attacks that reveal it.
 
-    probes = probe(logits_fn, images, labels)      # jittable; one row an example
+    probes = probe(logits_fn, images, labels)      # can be jitted; one row per example
     for experiment in EXPERIMENTS:
         attack = experiment.build(norm, num_classes)
         survives[experiment.name] = ...            # bool [N], of the same examples
     findings.findings(labels, class_names, probes, survives)
 
-What is made of it is in ../audit/findings.py.
+The conclusions are drawn in ../audit/findings.py.
 """
 
 import math
@@ -24,17 +24,17 @@ from jaxrobust.attacks.attack import Attack
 REPEATS = 5  # evaluations of the same images
 PROBABILITY_TOLERANCE = 1e-5  # of outputs outside [0, 1], and of a sum that is not 1
 
-VERSION = 1  # of the probes: those kept by an earlier one are made again
+VERSION = 1  # of the probes: stored probes of an earlier version are computed again
 
-TINY = 1e-6  # a perturbation 4,000 times smaller than a grey level, which nothing continuous answers
+TINY = 1e-6  # a perturbation 4,000 times smaller than a grey level; a continuous model hardly reacts to it
 
 
 class Probes(NamedTuple):
-    """What the model is like at each example; arrays [B].
+    """Properties of the model at each example; arrays [B].
 
     Attributes:
         correct: bool, whether it is classified correctly.
-        gradient: the largest derivative of the cross-entropy by a pixel, in size; exactly 0 where there is none.
+        gradient: largest absolute derivative of the cross-entropy with respect to a pixel; exactly 0 if all are 0.
         margin_gradient: the same of the margin loss.
         probability: bool, whether the outputs look like probabilities.
         change: largest distance of the outputs for the same image, each divided by its norm.
@@ -57,7 +57,7 @@ class Probes(NamedTuple):
 
 
 def probe(logits_fn, images, labels) -> Probes:
-    """Look at a model at some images, at the cost of 9 forward passes.
+    """Probe a model at some images, at the cost of 9 forward passes.
 
     Args:
         logits_fn: images [B, H, W, C] -> logits [B, K].
@@ -72,7 +72,7 @@ def probe(logits_fn, images, labels) -> Probes:
     cross_entropy_gradient, margin_gradient = gradient(losses.cross_entropy), gradient(losses.margin)
     spread = jnp.maximum(logits.max(-1) - logits.min(-1), jnp.finfo(logits.dtype).tiny)
     largest = jax.lax.top_k(logits, 2)[0]
-    # Towards grey, so that it stays in the box; what comes of rounding is not TINY.
+    # Towards grey, so that it stays in the box. The actual perturbation differs from TINY by rounding.
     moved = images + jnp.where(images < 0.5, TINY, -TINY)
     expected = (margin_gradient * (moved - images)).sum((1, 2, 3))
     jump = losses.margin(logits_fn(moved), labels) - losses.margin(logits, labels) - expected
@@ -92,13 +92,13 @@ def probe(logits_fn, images, labels) -> Probes:
 
 
 def _change(logits_fn, images):
-    """Largest distance [B] of normalised outputs, each time in another order of the batch."""
+    """Largest distance [B] between the normalised outputs of repeated passes, each with the batch in another order."""
 
     def output(carry, shift):
-        # The barrier keeps the compiler from evaluating once for all.
+        # The barrier prevents the compiler from merging the passes into one.
         turned, shift = jax.lax.optimization_barrier((jnp.roll(images, shift, axis=0), shift))
         logits = jnp.roll(logits_fn(turned), -shift, axis=0)
-        # By the largest first, whose square may be beyond float32.
+        # Divided by the largest first: its square may overflow float32.
         logits = logits / jnp.maximum(jnp.abs(logits).max(-1, keepdims=True), 1e-30)
         return carry, logits / (jnp.linalg.norm(logits, axis=-1, keepdims=True) + 1e-10)
 
@@ -109,8 +109,8 @@ def _change(logits_fn, images):
 def scale_free_cross_entropy(logits, labels):
     """Cross-entropy [B] of logits brought to a fixed spread, so that their scale and offset do not matter.
 
-    The largest is moved to 0, and the others are on average 2 log K below it, as with a model that is fairly sure.
-    Neither is differentiated. Of logits times 100, or plus 10^6, it is the same as far as float32 tells them apart.
+    The largest logit is shifted to 0, and the mean of all K is scaled to -2 log K, as for a fairly confident model. No
+    gradient flows through shift and scale. Logits times 100, or plus 10^6, give the same loss up to float32 rounding.
     """
     below = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     spread = jax.lax.stop_gradient(-below.mean(-1, keepdims=True))
@@ -120,12 +120,12 @@ def scale_free_cross_entropy(logits, labels):
 
 @dataclass(frozen=True)
 class Experiment:
-    """An attack that tells something of masking.
+    """An attack whose result can reveal masking.
 
     Attributes:
         attack: its name in the grammar of `suites`.
         radius: in multiples of the threat's; infinite: `largest_radius`.
-        loss: climbed instead of its own.
+        loss: replaces the attack's own loss.
     """
 
     attack: str
@@ -145,7 +145,7 @@ class Experiment:
         return replace(attack, loss=self.loss) if self.loss else attack
 
 
-# What a masking audit needs: few, cheap and telling.
+# The attacks of a masking audit: few, cheap and informative.
 EXPERIMENTS = (
     Experiment("pgd20"),
     Experiment("cw20"),
@@ -160,6 +160,6 @@ EXPERIMENTS = (
 
 
 def largest_radius(norm: str, image_shape: tuple[int, int, int]) -> float:
-    """The radius of the ball around any image that holds every other image, in pixel units."""
+    """The smallest radius for which the ball around any image contains every other image, in pixel units."""
     dimension = math.prod(image_shape)
     return {"linf": 1.0, "l2": math.sqrt(dimension), "l1": float(dimension)}[norm]

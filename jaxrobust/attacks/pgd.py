@@ -1,13 +1,13 @@
 """Projected gradient descent (Madry et al. 2018), for training, `Pgd`, and for evaluation, `PgdAttack`.
 
-An attack sees the model as `logits_fn(images [B, H, W, C]) -> logits [B, C]` and nothing else. It is a composition of a
-norm ball (threats.py), a loss (losses.py) and a loop. That of training is in one program:
+An attack sees the model only as `logits_fn(images [B, H, W, C]) -> logits [B, C]`. It is a composition of a norm ball
+(threats.py), a loss (losses.py) and a loop. The attack of the training is one program:
 
     attack = Pgd(norm=threats.NORMS["linf"], steps=10)
     adversarial = attack(logits_fn, losses.cross_entropy, images, labels, keys, radius, step_size)
 
 The length of the loop is static: a loop of unknown length would make a GPU wait for the host at every step. Gradients
-are taken with respect to the images alone, and none flows through the result.
+are taken only with respect to the images, and no gradient flows through the result.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import ascent, losses, threats
-from jaxrobust.attacks.attack import Victims
+from jaxrobust.attacks.attack import Victims, fold_in
 
-LOOP = "attack_loop"  # what the loop over steps is called in compiled programs
+LOOP = "attack_loop"  # name of the loop over steps in compiled programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Pgd:
         restarts: number of starts.
         random_start: start at a random point of the ball instead of the image itself.
         keep_worst: return the iterate with the largest margin loss among the image itself and all iterates of all
-            starts, so that no success is lost to a later step, at two more forward passes. Otherwise the last iterate
-            of the only start, as adversarial training uses it.
+            starts, so that a later step cannot undo a success. It costs a forward pass for each start and one more for
+            the image. Otherwise return the last iterate of the only start, as adversarial training does.
     """
 
     norm: threats.Norm
@@ -45,21 +45,23 @@ class Pgd:
 
     def __post_init__(self):
         if self.restarts > 1 and not self.keep_worst:
-            raise ValueError("several restarts need keep_worst, else all but the last are wasted")
+            raise ValueError("several restarts need keep_worst: without it only the last iterate of one start is used")
 
     def __call__(self, logits_fn, loss, images, labels, keys, radius, step_size, *, start=None, watch=None):
         """Adversarial images [B, H, W, C].
 
         Args:
             logits_fn: images -> logits [B, C].
-            loss: (logits, labels) -> [B], what is climbed.
+            loss: (logits, labels) -> [B], what the attack maximises.
             images: [B, H, W, C] float32 in [0, 1].
             labels: [B] int.
             keys: [B] PRNG keys, one per example, so that a result does not depend on the batch it was computed in.
+                The starts draw from `fold_in(key, 0)`, `fold_in(key, 2)`, `fold_in(key, 3)` and so on. The caller may
+                draw from `fold_in(key, 1)`, as train_steps.draw_targets does.
             radius, step_size: [B] in pixel units.
-            start: keys [B] -> starting points [B, H, W, C], in place of what `random_start` says.
-            watch: (what to begin with, function) to look at each point whose gradient is taken; the function is
-                (watched, points [B, H, W, C], logits [B, C]) -> watched. The result is then (images, watched).
+            start: keys [B] -> starting points [B, H, W, C]; replaces those chosen by `random_start`.
+            watch: (initial value, function), to collect values at each point where the gradient is taken; the function
+                is (watched, points [B, H, W, C], logits [B, C]) -> watched. The result is then (images, watched).
         """
         watched, look = watch or ((), lambda watched, points, logits: watched)
 
@@ -75,7 +77,8 @@ class Pgd:
             return threats.project(self.norm, images, moved, radius), logits
 
         def starting_point(restart):
-            restart_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, restart)
+            draw = jnp.where(restart > 0, restart + 1, 0)  # 1 is the caller's
+            restart_keys = fold_in(keys, draw)
             if start is not None:
                 return start(restart_keys)
             return threats.random_start(self.norm, restart_keys, images, radius) if self.random_start else images
@@ -83,7 +86,7 @@ class Pgd:
         def worse(worst, candidate, logits):
             """Replace the worst image so far, and its margin, wherever the candidate has a larger margin."""
             image, score = worst
-            # A model that is not a number there has not classified the image: nothing is worse.
+            # Where the logits are NaN the model has not classified the image: that is the worst case.
             candidate_score = jnp.nan_to_num(losses.margin(logits, labels), nan=jnp.inf)
             better = candidate_score > score
             return jnp.where(threats.per_example(better, image), candidate, image), jnp.maximum(score, candidate_score)
@@ -139,15 +142,15 @@ class PgdState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PgdAttack(ascent.Runs):
-    """PGD as an attack of an evaluation, see attack.Attack; the iterate with the largest margin loss counts.
+    """PGD as an attack of an evaluation, see attack.Attack; its result is the iterate with the largest margin loss.
 
     Attributes:
         norm: the ball and the direction of a step.
         loss: one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES.
         iterations: steps per start.
         restarts: number of starts, for each target.
-        targets: 0, or how many of the most likely wrong classes of the clean image are gone for, at most the number of
-            classes less one. Run r goes for number r modulo `targets`.
+        targets: 0 for an untargeted attack; k: attack towards each of the k most likely wrong classes of the clean
+            image, at most the number of classes less one. Run r aims at the class of rank r modulo k.
         random_start: start at a random point of the ball instead of the image itself.
         relative_step: size of a step, as a share of the radius.
     """
@@ -163,16 +166,13 @@ class PgdAttack(ascent.Runs):
     def start(self, logits_fn, victims: Victims, run) -> PgdState:
         """The starting point."""
         images, labels, keys, radius = victims
-        start, targets = images, None
-        if self.random_start:
-            start = threats.random_start(self.norm, jax.vmap(jax.random.fold_in, (0, None))(keys, 0), images, radius)
-        if self.targets:
-            targets = ascent.likely_wrong(logits_fn(images), labels, run % self.targets, self.targets)
+        start = threats.random_start(self.norm, fold_in(keys, 0), images, radius) if self.random_start else images
+        targets = self.targets_of(logits_fn, victims, run)
         point = ascent.evaluate(logits_fn, self.loss, start, labels, targets)
         return PgdState(point.images, point.margin, point, targets)
 
     def step(self, logits_fn, victims: Victims, state: PgdState, iteration) -> PgdState:
-        """One step of the loss's ascent."""
+        """One ascent step on the loss."""
         images, labels, _, radius = victims
         step_size = threats.per_example(self.relative_step * radius, images)
         moved = state.point.images + step_size * self.norm.direction(state.point.gradient)

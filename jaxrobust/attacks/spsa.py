@@ -4,9 +4,9 @@
     state = attack.start(logits_fn, victims, run)
     state = attack.step(logits_fn, victims, state, iteration)   # `samples` forward passes, and one at the new point
 
-The slope of the margin loss along random directions of +-1 (Spall 1992), averaged, takes the place of the gradient in
-Adam, whose moments each example has for itself. The difference quotients leave ball and box by `delta`; the iterates
-do not.
+The gradient in Adam is replaced by an estimate: the mean slope of the margin loss along random directions of +-1 (Spall
+1992). Each example has its own moments. The sampled points may be outside of ball and box by `delta`; the iterates are
+not.
 """
 
 import dataclasses
@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import ascent, losses, threats
+from jaxrobust.attacks.attack import fold_in
 
 _DECAY = (0.9, 0.999)  # of Adam's two moments
 _TINY = 1e-8
 
 
 class SpsaState(NamedTuple):
-    adversarial: jax.Array  # [B, H, W, C], the worst iterate so far
+    adversarial: jax.Array  # [B, H, W, C], the iterate of largest margin so far
     margin: jax.Array  # [B], its margin loss
     iterate: jax.Array  # [B, H, W, C]
     mean: jax.Array  # [B, H, W, C], of the gradients
@@ -39,17 +40,17 @@ class Spsa:
     """Projected Adam on estimated gradients of the margin loss, from a random point of the ball.
 
     Attributes:
-        norm: "linf" or "l2". In L1 a step in all pixels at once would be projected away.
+        norm: "linf" or "l2". In L1 the projection would undo a step that changes all pixels.
         iterations: steps of Adam.
         samples: forward passes of an estimate, two for each direction.
-        delta: how far they are from the iterate, in pixel units.
+        delta: distance of the sampled points from the iterate in each pixel, in pixel units.
         learning_rate: of Adam, in pixel units.
         restarts: runs, each with its own random numbers.
-        directions_at_once: how many directions share a forward pass, whose batch is twice as many times that of the
-            victims. It bounds the memory and does not change the result.
+        directions_at_once: how many directions are evaluated in one forward pass. The batch of that pass is twice this
+            number times the number of victims. It bounds the memory and does not change the result.
 
     Raises:
-        ValueError: the norm is unknown, or the samples do not come in such groups.
+        ValueError: the norm is unknown, or `samples` is not a multiple of 2 x `directions_at_once`.
     """
 
     norm: str
@@ -77,16 +78,16 @@ class Spsa:
         return self.samples + 1.0
 
     def start(self, logits_fn, victims, run) -> SpsaState:
-        """A random point. The keys are those of the run, so that its number adds nothing."""
+        """A random point. The keys differ from run to run, so the number of the run is not needed."""
         del run
-        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, 0)
+        keys = fold_in(victims.keys, 0)
         iterate = threats.random_start(threats.NORMS[self.norm], keys, victims.images, victims.radius)
         zeros = jnp.zeros_like(iterate)
         return SpsaState(iterate, ascent.margin(logits_fn, iterate, victims.labels), iterate, zeros, zeros)
 
     def step(self, logits_fn, victims, state, iteration) -> SpsaState:
         """One step of Adam."""
-        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, iteration + 1)
+        keys = fold_in(victims.keys, iteration + 1)
         gradient = self.gradient(logits_fn, victims.labels, keys, state.iterate)
         mean, square = (
             decay * moment + (1 - decay) * term
@@ -131,7 +132,7 @@ class Spsa:
             points = images[:, None, None] + self.delta * jnp.stack([v, -v], axis=2)
             margins = losses.margin(logits_fn(points.reshape(-1, *images.shape[1:])), both).reshape(batch, -1, 2)
             slope = (margins[..., 0] - margins[..., 1]) / (2 * self.delta)
-            slope = jnp.where(jnp.isfinite(slope), slope, 0.0)  # says nothing about the way up
+            slope = jnp.where(jnp.isfinite(slope), slope, 0.0)  # such a slope carries no information
             return total + (slope[..., None, None, None] * v).sum(1), None
 
         return jax.lax.scan(add, jnp.zeros_like(images), groups)[0] / directions

@@ -4,15 +4,16 @@
     state = attack.start(logits_fn, victims, run)
     state = attack.step(logits_fn, victims, state, iteration)   # one forward pass
 
-It climbs the margin loss: a step proposes to change one square window of the image and keeps the proposal if the margin
-grew. Linf: the window takes the upper or the lower edge of the ball, channel by channel; the start is vertical stripes.
-L2 and L1: a second window is emptied in favour of the first, which gets two pyramids of opposite sign added to what it
-holds; the start is a grid of such patterns. The rules for L1 are those of Croce & Hein (2021).
+It maximises the margin loss: a step proposes a change of one square window of the image and keeps the proposal if the
+margin grows. Linf: in each channel the window is set to the upper or the lower edge of the ball; the start is vertical
+stripes. L2 and L1: the perturbation in a second window is set to 0, and its norm is given to the first window, to which
+two pyramids of opposite sign are added; the start is a grid of such patterns. The rules for L1 are those of Croce &
+Hein (2021).
 
-The side of the window falls with the iteration, by the authors' schedule. Unlike the AutoAttack package, which has the
-same rules and budget, each example draws its own windows, a window may touch the lower and right edge of the image, it
-is never larger than the image, and in Linf a window that would change nothing takes the opposite edge, where the
-authors' code for the paper draws again and the package spends the query.
+The side of the window becomes smaller with the iterations, by the authors' schedule. Rules and budget are those of the
+AutoAttack package, with these differences: each example draws its own windows; a window may touch the lower and right
+edge of the image; it is never larger than the image; and in Linf a window that would change nothing is set to the
+opposite edge of the ball. (There the authors' code for the paper draws again, and the package wastes the query.)
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.attacks import ascent, threats
+from jaxrobust.attacks.attack import fold_in
 
 NORMS = ("linf", "l2", "l1")
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # iterations, of 10,000
@@ -50,8 +52,8 @@ class Square:
         queries: proposals of a run. As in the AutoAttack package, the starting point is one query more.
         restarts: runs, each with its own random numbers.
         p_init: share of the image's area that the first windows cover.
-        rescale_schedule: stretch the schedule of the window, made for 10,000 queries, to `queries`. The AutoAttack
-            protocol does not.
+        rescale_schedule: rescale the schedule of the window, which is for 10,000 queries, to `queries`. The AutoAttack
+            protocol does not do this.
 
     Raises:
         ValueError: the norm is unknown, or `p_init` is not in (0, 1].
@@ -68,7 +70,7 @@ class Square:
 
     def __post_init__(self):
         if self.norm not in NORMS:
-            raise ValueError(f"norm {self.norm!r} is none of {NORMS}")
+            raise ValueError(f"norm {self.norm!r} is not one of {NORMS}")
         if not 0 < self.p_init <= 1:
             raise ValueError(f"p_init {self.p_init} is not in (0, 1]")
 
@@ -81,9 +83,9 @@ class Square:
         return self.queries
 
     def start(self, logits_fn, victims, run) -> SquareState:
-        """The first point. The keys are those of the run, so that its number adds nothing."""
+        """The first point. The keys differ from run to run, so the number of the run is not needed."""
         del run
-        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, 0)
+        keys = fold_in(victims.keys, 0)
         if self.norm == "linf":
             adversarial = _stripes(keys, victims)
         else:
@@ -91,10 +93,10 @@ class Square:
         return SquareState(adversarial, ascent.margin(logits_fn, adversarial, victims.labels))
 
     def step(self, logits_fn, victims, state, iteration) -> SquareState:
-        """One proposal, kept where the margin grows: also of what is broken, until a judge of more digits agrees."""
+        """One proposal, kept where the margin grows. Also for broken examples: the judge may not agree yet."""
         level = self.level(iteration)
         sides = self.sides(*victims.images.shape[1:3])
-        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, iteration + 1)
+        keys = fold_in(victims.keys, iteration + 1)
         if self.norm == "linf":
             proposal = _edge_of_the_ball(keys, victims, state.adversarial, jnp.asarray(sides)[level])
         else:
@@ -107,7 +109,7 @@ class Square:
         )
 
     def level(self, iteration):
-        """How often the share of the window's area has been halved at that iteration; int32, traced or not."""
+        """How many times the window's share of the area has been halved at that iteration; int32, traced or not."""
         first = [after + 1 for after in _HALVED_AFTER]
         if self.rescale_schedule:
             first = [math.ceil(iteration * self.queries / 10_000) for iteration in first]
@@ -178,12 +180,12 @@ def _edge_of_the_ball(keys, victims, adversarial, side):
 
 
 class _Ball(NamedTuple):
-    """What differs between L2 and L1.
+    """The parts of the attack that differ between L2 and L1.
 
     Attributes:
         size: (perturbation [B, H, W, C], axes) -> its norm over the axes, which are kept.
         budget: (radius, norm of the image's perturbation, norm in both windows [.., C], C) -> norm [.., C] that the
-            first window gets: what the windows hold, and an equal share of what the ball still has to give.
+            first window gets: the norm in both windows, and an equal share of the rest of the radius.
         into: (victims, perturbation) -> image in ball and box.
     """
 
@@ -211,7 +213,7 @@ def _l1_size(perturbation, axes):
 
 
 def _l1_budget(radius, whole, windows, channels):
-    return jnp.maximum(radius - whole, 0.0) + windows * channels  # more than there is, so that it comes out sparse
+    return jnp.maximum(radius - whole, 0.0) + windows * channels  # too much: the projection makes it sparse
 
 
 def _l1_into(victims, perturbation):
@@ -262,7 +264,7 @@ def _grid_of_patterns(keys, shape):
 
 
 def _pattern(corner, turned, sizes, side, factors):
-    """[B, H, W, 1]: the pattern in the window with that corner, turned by a right angle where it is to be.
+    """[B, H, W, 1]: the pattern in the window with that corner, turned by a right angle where `turned`.
 
     Args:
         corner: [B] rows and [B] columns.
@@ -285,7 +287,7 @@ def _pattern(corner, turned, sizes, side, factors):
 
 
 def _mass_transfer(ball, keys, victims, adversarial, sides, level):
-    """A pattern added to what one window holds, at the cost of a second window, which is emptied."""
+    """A pattern is added to the perturbation in one window, and the perturbation in a second window is set to 0."""
     sizes, channels = adversarial.shape[1:3], adversarial.shape[3]
     table = np.zeros((len(sides), 3, max(sides)), np.float32)
     for row, side in zip(table, sides, strict=True):

@@ -13,8 +13,9 @@
     spsa        gradients estimated from 128 queries, 100 steps (Uesato et al. 2018)
 
 With fewer than ten classes there are fewer targets. A number after a name is its steps or queries, xR after that its
-restarts: pgd50x10, apgd_cex5, square1000. Several attacks, joined by +, are a suite: the worst case over its members
-for each example, where each attacks what the ones before it left. These suites have names:
+restarts: pgd50x10, apgd_cex5, square1000. Several attacks, joined by +, are a suite. Its result for an example is the
+worst case over its members; each member attacks only the examples that the members before it did not break. These
+suites have names:
 
     fast        pgd20+cw20
     standard    apgd_ce+apgd_t+fab_t+square, the protocol of AutoAttack (Croce & Hein 2020, for L1 2021)
@@ -74,14 +75,14 @@ _L1_TARGETS = 5
 
 @dataclasses.dataclass(frozen=True)
 class AttackSpec:
-    """One attack, as its name says.
+    """One attack, as specified by its name.
 
     Attributes:
         name: as given.
         kind: the name without its numbers.
         iterations: steps of a run.
-        restarts: how often it is run, for each target.
-        targets: the most wrong classes that it goes towards one by one; 0: none in particular.
+        restarts: how many times it is run, for each target.
+        targets: the number of wrong classes that it aims at one by one, at most; 0: untargeted.
     """
 
     name: str
@@ -91,18 +92,18 @@ class AttackSpec:
     targets: int = 0
 
     def relative_step(self, relative_step: float) -> float | None:
-        """The step that it takes, as a share of the radius, where the usual one is `relative_step`."""
+        """Its step as a share of the radius, if the configured one is `relative_step`; None if it chooses its own."""
         if self.kind == "fgsm":
             return 1.0
         return relative_step if self.kind in ("pgd", "cw", "pgd_t", "cw_t") else None
 
     def loss(self, num_classes: int) -> str | None:
-        """Name of what is climbed: with few classes not what the attack is called after."""
+        """Name of the loss that it maximises; with few classes this differs from the loss in the attack's name."""
         name = _LOSS.get(self.kind)
         return name and losses.name_in_use(name, num_classes, targeted=self.targets > 0)
 
     def passes(self, norm: str, num_classes: int) -> float:
-        """Arithmetic of all its runs on an example that withstands them, in forward passes; judging is not counted."""
+        """Cost of all its runs on an example that none breaks, in forward passes; judging is not counted."""
         attack = self.build(norm, num_classes)
         return attack.runs * (attack.start_passes + attack.iterations * attack.step_passes)
 
@@ -139,7 +140,7 @@ class AttackSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """What an entry of `eval.attacks` stands for.
+    """The attacks of one entry of `eval.attacks`.
 
     Attributes:
         name: as given.
@@ -151,20 +152,20 @@ class Suite:
 
     @property
     def stages(self) -> dict[str, AttackSpec]:
-        """The members by the name of the result after each: its own where there is only one."""
+        """The members by the name of the result after each; a single member has the name of the entry."""
         if len(self.members) == 1:
             return {self.name: self.members[0]}
         return {f"{self.name}/{member.name}": member for member in self.members}
 
 
 def parse(name: str, norm: str = "linf", field: str = "eval.attacks") -> Suite:
-    """What that name stands for.
+    """The attacks that a name in `eval.attacks` stands for.
 
     Args:
-        field: of the config, that names it.
+        field: the config field that holds the name, for the errors.
 
     Raises:
-        FieldError: nothing, or nothing in that norm.
+        FieldError: the name is unknown, or the attack does not exist in that norm.
     """
     if name == "clean":
         return Suite(name, ())
@@ -205,6 +206,6 @@ def _parse_attack(name: str, whole: str, norm: str, field: str) -> AttackSpec:
 
 
 def costliest(names, norm: str = "linf") -> AttackSpec | None:
-    """Of the attacks of those names, the one of most iterations; None if there is none."""
+    """Of the attacks with those names, the one with the most iterations in all its runs; None if there is none."""
     members = [member for name in names for member in parse(str(name), norm).members]
     return max(reversed(members), key=lambda m: m.iterations * m.restarts * max(m.targets, 1), default=None)

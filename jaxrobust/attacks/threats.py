@@ -16,13 +16,14 @@ _L1_SHARE = 0.05  # of the entries of an image, those that a step in the L1 norm
 
 
 class Norm(NamedTuple):
-    """What an attack needs to know of a norm.
+    """What an attack needs to know about a norm.
 
     Attributes:
         size: perturbation [B, ...] -> its norm [B].
         shrink: (perturbation, radius) -> the nearest perturbation in the ball.
-        direction: gradient -> the perturbation of norm 1 that a step goes along; 0 where the gradient is 0. For linf
-            and l2 the one that gains most to first order; for l1 spread over a few entries, see `_l1_direction`.
+        direction: gradient -> the perturbation of norm 1 that is the direction of a step; 0 where the gradient is 0.
+            For linf and l2 it raises the loss most to first order; for l1 it is spread over a few entries, see
+            `_l1_direction`.
         random: (keys [B], shape of one image, radius) -> perturbations drawn uniformly from the ball.
     """
 
@@ -71,7 +72,7 @@ def _l2_shrink(perturbation, radius):
 
 
 def _l2_direction(gradient):
-    # Scaled by its largest entry first: the squares of a saturated model's gradient underflow in float32.
+    # Divided by its largest entry first: the squares of a saturated model's gradient underflow in float32.
     gradient = gradient / per_example(jnp.maximum(_linf_size(gradient), 1e-30), gradient)
     return gradient / per_example(jnp.maximum(_l2_size(gradient), 1e-12), gradient)
 
@@ -123,9 +124,9 @@ def _l1_size(perturbation):
 
 
 def _l1_direction(gradient):
-    # All of a step on the largest entry gains most to first order, but soon leaves the box, and a step that the box
-    # cuts off gains nothing. So several share it, the larger the more: then the projection drops the smallest of
-    # them step by step, but no entry that the box has stopped keeps the others from growing.
+    # To first order it is best to move only the largest entry. But that entry soon reaches the edge of the box, and
+    # then the step gains nothing. So the step is shared by several entries in proportion to their gradients: the
+    # projection removes the smallest of them step by step, and an entry at the edge of the box does not stop the rest.
     gradient = gradient / per_example(jnp.maximum(_linf_size(gradient), 1e-30), gradient)
     sizes = jnp.abs(gradient).reshape(len(gradient), -1)
     smallest = jax.lax.top_k(sizes, max(1, round(_L1_SHARE * sizes.shape[1])))[0][:, -1]
@@ -134,7 +135,7 @@ def _l1_direction(gradient):
 
 
 def _l1_random(keys, shape, radius):
-    # The first d of d + 1 exponentials, over the sum of all, are uniform in the simplex.
+    # The first d of d + 1 exponential variables, divided by the sum of all, are uniform in the simplex.
     def unit(key):
         size_key, sign_key = jax.random.split(key)
         sizes = jax.random.exponential(size_key, (math.prod(shape) + 1,))
@@ -150,3 +151,4 @@ NORMS = {
     "l1": Norm(_l1_size, l1_shrink, _l1_direction, _l1_random),
 }
 NAMES = tuple(NORMS)
+DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}  # the dual norm of each

@@ -1,9 +1,9 @@
 """Image classification data: `load("tfds:cifar10")` gives checked train, validation and test splits.
 
-Everything the rest of the package sees is a `DataSet` of numpy arrays, or, for sets that do not fit in memory, of what
-stands for them (`records`); `streaming` then makes the training batches. Where they come from is the business of
-`sources`, one file per form of the name; that they are sound is the business of `checks`, the same for every source.
-TensorFlow is imported by the `tfds:` source alone, and only when it reads.
+The rest of the package sees only a `DataSet`. It holds numpy arrays, or, for sets that do not fit in memory, objects
+that represent such arrays (`records`); `streaming` then makes the training batches. `sources` reads the data, with one
+file for each form of the name; `checks` validates it, in the same way for every source. TensorFlow is imported only by
+the `tfds:` source, and only when it reads.
 
     data = load("digits", validation_per_class=10, seed=0)
     data.train.images     # [N, 8, 8, 1] uint8
@@ -48,7 +48,7 @@ def load(
     shares: Sequence[str] = (),
     progress: Callable = sources.no_progress,
 ) -> DataSet:
-    """Reads and checks a data set, takes the validation split from its training set, and makes the rest long-tailed.
+    """Reads and checks a data set, holds out a validation split, and makes the remaining training set long-tailed.
 
     Args:
         name: `digits`, `tfds:NAME`, `arrays:FILE.npz`, `folder:DIR` or `gaussians`; see `sources`.
@@ -56,17 +56,17 @@ def load(
         validation_per_class: examples of every class to move from train to validation.
         seed: selects the validation examples, those of a long-tailed set, and, for `gaussians`, the draw. The test
             split of `digits` is fixed.
-        gaussians: the mixture that the name `gaussians` stands for.
-        streaming: leave the images in their files until they are needed; `tfds:` sets alone.
-        image_size: side that images are brought to, streamed ones by `records` and others by `shrinking`; 0 leaves
-            them as they are.
-        imbalance_profile, imbalance_ratio: of the training set that is left, see `imbalance`.
-        drop, merge: of classes, see `classes.regroup`; before anything else.
-        shares: of the training images of classes, see `classes.thinned`; after the validation split is taken.
+        gaussians: the mixture to draw from, for the name `gaussians`.
+        streaming: leave the images in their files until they are needed; only for `tfds:` sets.
+        image_size: height and width that images are resized to, by `records` if streamed and otherwise by `shrinking`;
+            0 leaves them as they are.
+        imbalance_profile, imbalance_ratio: of the training set after the validation split is taken, see `imbalance`.
+        drop, merge: classes to leave out or to join, see `classes.regroup`; done before the following steps.
+        shares: of the training images of classes to keep, see `classes.thinned`; done last.
         progress: (title, total, unit) -> context that gives advance(amount): shows the indexing of files to stream.
 
     Raises:
-        FieldError: the name, or what it leads to, cannot be used.
+        FieldError: the name is unknown, or the data it names cannot be used.
     """
     check_streaming(name, streaming, image_size)
     if streaming:

@@ -1,7 +1,7 @@
 """Random crops and flips in JAX, one key per example, and the names of all operations on training images.
 
-Because each example brings its own key, what happens to it depends neither on the rest of the batch nor on how many
-devices share it:
+Each example has its own key, so the result for it depends neither on the rest of the batch nor on the number of
+devices:
 
     keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, positions)      # [B]
     images = augment(keys, to_float(images), operations=("crop", "flip"), pad=4, pad_mode="zero")
@@ -34,7 +34,7 @@ def augment(keys: jax.Array, images: jax.Array, *, operations: tuple[str, ...], 
         images: [B, H, W, C] float32 in [0, 1].
         operations: any of `OPERATIONS`, each at most once, applied in this order.
             `crop`: pad, then cut out H x W at a uniform offset. `flip`: mirror left to right with probability 1/2.
-            Those of `HOST_OPERATIONS` have been done before and are passed over.
+            Those of `HOST_OPERATIONS` have already been done on the host and are skipped.
         pad: pixels that `crop` adds on each side.
         pad_mode: what `crop` pads with: `zero` (black) or `reflect` (the image mirrored, its edge not repeated).
 
@@ -42,13 +42,13 @@ def augment(keys: jax.Array, images: jax.Array, *, operations: tuple[str, ...], 
         [B, H, W, C] float32 in [0, 1].
 
     Raises:
-        FieldError: an argument is none of the above.
+        FieldError: an argument has another value.
     """
     check_arguments(operations, pad, pad_mode)
 
     def augment_one(key, image):
         for operation in (name for name in operations if name not in HOST_OPERATIONS):
-            # The key follows the operation, not its place: adding flips leaves the crops as they were.
+            # The key depends on the operation, not on its position: adding flips does not change the crops.
             own_key = jax.random.fold_in(key, OPERATIONS.index(operation))
             image = _crop(own_key, image, pad, pad_mode) if operation == "crop" else _flip(own_key, image)
         return image
@@ -70,7 +70,7 @@ def check_arguments(operations: tuple[str, ...], pad: int, pad_mode: str) -> Non
 
 
 def check_streaming(operations: tuple[str, ...], streaming: bool, crop_scale: tuple[float, float]) -> None:
-    """Raises FieldError unless the operations of the host can be done, and come before those of the device."""
+    """Raises FieldError unless the operations of the host are possible and come before those of the device."""
     for name in HOST_OPERATIONS:
         if name in operations and not streaming:
             remedy = "set data.streaming to True, or use crop"
@@ -78,7 +78,7 @@ def check_streaming(operations: tuple[str, ...], streaming: bool, crop_scale: tu
         if name in operations[1:]:
             raise FieldError("data.augment", operations, f"{name!r} is done first", "write it first")
     if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-        problem = "is no range of shares of an image's area"
+        problem = "is not a range of shares of an image's area"
         raise FieldError("data.crop_scale", crop_scale, problem, "give two rising numbers in (0, 1]")
 
 

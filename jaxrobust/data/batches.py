@@ -1,6 +1,8 @@
-"""The host side of the resident pipeline: which examples make up which batch.
+"""Which examples make up which batch.
 
-Training images stay on the device; the host sends indices. Evaluation goes over a split once, in order.
+`epoch_order` gives the batches of a training epoch as indices, so that images which stay on the devices need not be
+sent. `padded_batches` gives images to measure a model on between epochs. Evaluation makes its own batches, see
+`worst_case`.
 """
 
 from collections.abc import Iterator
@@ -52,23 +54,24 @@ def epoch_order(labels: np.ndarray, *, batch_size: int, seed: int, epoch: int, s
     return order.astype(np.int32).reshape(steps, batch_size)
 
 
-def padded_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of one size that hold every example of a split exactly once, in order.
+def padded_batches(split: Split, ids: np.ndarray, *, batch_size: int, devices: int) -> Iterator[tuple]:
+    """Some examples of a split, each once and in the given order, in batches of one size.
 
-    The last batch is filled up with copies of example 0, where `mask` is false. Images may be views: do not write.
+    The size is `batch_size`, or less if all examples fit in a smaller batch that the devices share equally. The last
+    batch is filled up with copies of its first example, whose label is -1: no prediction equals it.
+
+    Args:
+        ids: [N] int, the indices of the examples in the split.
+        batch_size: the largest size allowed, a multiple of `devices`.
 
     Yields:
-        images: [batch_size, H, W, C] in the type of the split.
-        labels: [batch_size] int32.
-        mask: [batch_size] bool, true for examples that count.
-        ids: [batch_size] int32, index in the split.
+        images: [B, H, W, C] in the type of the split; those of a streamed split are not decoded yet.
+        labels: [B] int32.
+        ids: [B] int32, the index of each image in the split.
     """
-    if batch_size < 1:
-        raise FieldError("eval.batch_size", batch_size, "is no batch", "use at least 1")
-    for start in range(0, len(split), batch_size):
-        size = min(batch_size, len(split) - start)
-        ids = np.zeros(batch_size, np.int32)
-        ids[:size] = np.arange(start, start + size)
-        # A slice is a view; only the last batch has to be copied together.
-        part = split.take(ids) if size < batch_size else split.take(slice(start, start + size))
-        yield {"images": part.images, "labels": part.labels, "mask": np.arange(batch_size) < size, "ids": ids}
+    size = min(batch_size, -(-len(ids) // devices) * devices)
+    for start in range(0, len(ids), max(size, 1)):
+        part = ids[start : start + size]
+        padded = np.concatenate([part, np.repeat(part[:1], size - len(part))]).astype(np.int32)
+        labels = np.where(np.arange(size) < len(part), split.labels[padded], -1).astype(np.int32)
+        yield split.images[padded], labels, padded

@@ -1,4 +1,4 @@
-"""What every data set must satisfy, whatever its source, before anything is computed from it."""
+"""Checks that every data set must pass before it is used; the same for all sources."""
 
 import dataclasses
 
@@ -10,9 +10,9 @@ from jaxrobust.errors import FieldError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RawDataSet:
-    """What a source hands over: arrays as they were found, nothing of them checked.
+    """What a source returns: arrays as they were read, without any check.
 
-    Images of a streamed set stand for such arrays; see `Split`.
+    The images of a streamed set are objects that represent such arrays; see `Split`.
 
     Attributes:
         class_names: one name per class; it fixes the number of classes.
@@ -30,7 +30,7 @@ class RawDataSet:
 
 
 def checked(raw: RawDataSet, name: str) -> tuple[tuple[str, ...], Split, Split]:
-    """Checks a data set and brings it to the package's types.
+    """Checks a data set and converts it to the package's types.
 
     Args:
         raw: the arrays of a source.
@@ -40,7 +40,7 @@ def checked(raw: RawDataSet, name: str) -> tuple[tuple[str, ...], Split, Split]:
         class names, training split, test split.
 
     Raises:
-        FieldError: naming the first thing that is wrong.
+        FieldError: it names the first problem found.
     """
     num_classes = len(raw.class_names)
     if num_classes < 2:
@@ -101,7 +101,7 @@ def checked(raw: RawDataSet, name: str) -> tuple[tuple[str, ...], Split, Split]:
 
 
 def checked_images(images: np.ndarray, name: str, which: str) -> np.ndarray:
-    """Images [N, H, W, C] as uint8, or as float32 in [0, 1]; `which` split they are is for the errors."""
+    """Images [N, H, W, C] as uint8, or as float32 in [0, 1]; `which` names the split in errors."""
 
     def error(problem, remedy):
         return FieldError("data.name", name, f"{which} images {problem}", remedy)
@@ -110,14 +110,14 @@ def checked_images(images: np.ndarray, name: str, which: str) -> np.ndarray:
         raise error(f"have shape {images.shape}", "store them as [N, height, width, channels]")
     if not len(images):
         raise error("are missing", f"provide at least one {which} image")
-    # No image has 1 or 3 rows and as many channels as columns: these come from a library with another layout.
+    # No real image has 1 or 3 rows and as many channels as columns: these arrays have another layout.
     if images.shape[1] in (1, 3) and images.shape[2] == images.shape[3] > 4:
         raise error(
             f"have shape {images.shape}, channels before height and width",
             "transpose them to [N, height, width, channels]",
         )
     if images.dtype == np.uint8:
-        # Streamed images are not looked at: it would take as long as an epoch.
+        # The pixels of streamed images are not checked: reading them would take as long as an epoch.
         if isinstance(images, np.ndarray) and images.max() == 1:
             raise error("are uint8 with no value above 1, nearly black", "multiply them by 255")
         return images
@@ -128,14 +128,14 @@ def checked_images(images: np.ndarray, name: str, which: str) -> np.ndarray:
         raise error(f"hold NaN or infinity in {bad} of {images.size} pixels", "remove or repair those images")
     low, high = images.min(), images.max()
     if low < 0 or high > 1:
-        # Rounding and interpolation overshoot 1 by little; values in 0..255 pass 1.5 in any picture.
+        # Rounding and interpolation exceed 1 only slightly; values in 0..255 exceed 1.5 in any real image.
         remedy = "divide them by 255" if low >= 0 and high > 1.5 else "undo their normalisation, then clip to [0, 1]"
         raise error(f"lie in [{low:.6g}, {high:.6g}], outside [0, 1]", remedy)
     return images.astype(np.float32, copy=False)
 
 
 def checked_labels(labels: np.ndarray, num_classes: int, name: str, which: str) -> np.ndarray:
-    """Labels [N] as int32, all in 0..num_classes-1; `which` split they are is for the errors."""
+    """Labels [N] as int32, all in 0..num_classes-1; `which` names the split in errors."""
 
     def error(problem, remedy):
         return FieldError("data.name", name, f"{which} labels {problem}", remedy)

@@ -1,10 +1,10 @@
-"""Other classes than a data set comes with, to see what the ones that are left owe to the rest.
+"""Changes of the classes of a data set, to measure how the other classes influence the ones that are kept.
 
     names, new_label = regroup(("cat", "dog", "car"), drop=("car",), merge=("cat+dog",))
     train = relabelled(train, new_label)
     train = thinned(train, names, ("cat:0.5",), rng)
 
-A class is named by its name or by its label.
+A class is given by its name or by its label.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ _OTHERS = "*"  # in shares: all classes that are not named
 def regroup(
     class_names: Sequence[str], drop: Sequence[str], merge: Sequence[str]
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Which classes are left, in their order, and where each goes.
+    """The classes after dropping and merging some, in their old order, and the new label of each old class.
 
     Args:
         class_names: C names.
         drop: classes whose images are left out.
-        merge: groups, joined by "+", that become one class in the place of their first.
+        merge: groups, joined by "+", that become one class at the position of their first member.
 
     Returns:
         The new names, and the new label [C] of each class, -1 for those left out.
@@ -53,7 +53,7 @@ def regroup(
 
 
 def relabelled(split: Split, new_label: np.ndarray) -> Split:
-    """The images of classes that are left, in their order, with new labels."""
+    """The images of the classes that are kept, in their old order, with new labels."""
     kept = new_label[split.labels] >= 0
     split = split if kept.all() else split.take(kept)
     return Split(split.images, new_label[split.labels])
@@ -62,14 +62,14 @@ def relabelled(split: Split, new_label: np.ndarray) -> Split:
 def thinned(train: Split, class_names: Sequence[str], shares: Sequence[str], rng: np.random.Generator) -> Split:
     """A random share of the training images of some classes, in the original order.
 
-    What is kept of a class is the beginning of one order: a smaller share is a subset of a larger one, whatever the
-    shares of the others are.
+    With the same draw, the images kept for a smaller share are a subset of those kept for a larger share, and do not
+    depend on the shares of other classes.
 
     Args:
-        shares: of each class "NAME:SHARE", with a share in (0, 1]; "*:SHARE" is of all that are not named.
+        shares: "NAME:SHARE" for each class to thin, with a share in (0, 1]; "*:SHARE" for all classes not named.
 
     Raises:
-        FieldError: an entry is no such pair, the class is unknown or named twice, or would have no image left.
+        FieldError: an entry is not such a pair, or a class is unknown, named twice or would have no image left.
     """
     of_class = _shares(class_names, shares)
     kept = np.ones(len(train), bool)
@@ -94,7 +94,8 @@ def _shares(class_names: Sequence[str], shares: Sequence[str]) -> dict:
         except ValueError:
             share = 0.0
         if not (name and 0 < share <= 1):
-            problem, remedy = f"{entry!r} is no class and share", "write cat:0.5, or *:0.5 for all others; up to 1"
+            problem = f"{entry!r} is not a class and its share"
+            remedy = "write cat:0.5, or *:0.5 for all others; up to 1"
             raise FieldError("data.shares", tuple(shares), problem, remedy)
         c = name if name == _OTHERS else find(class_names, name, "data.shares")
         if c in found:
@@ -104,14 +105,14 @@ def _shares(class_names: Sequence[str], shares: Sequence[str]) -> dict:
 
 
 def find(class_names: Sequence[str], name: str, field: str) -> int:
-    """The label of the class of that name, or of that label written in digits.
+    """The label of the class with that name, or with that label written in digits.
 
     Raises:
-        FieldError: there is none.
+        FieldError: there is no such class.
     """
     if name in class_names:
         return list(class_names).index(name)
     if name.isdecimal() and int(name) < len(class_names):
         return int(name)
     known = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
-    raise FieldError(field, name, "is no class of the data", f"choose of {known}, or labels from 0")
+    raise FieldError(field, name, "is not a class of the data", f"choose from {known}, or labels from 0")

@@ -12,7 +12,7 @@ class Split:
 
     Attributes:
         images: [N, H, W, C], uint8 in 0..255 or float32 in [0, 1]. Of a streamed set it is a `records.RecordImages`,
-            which has the `shape`, `dtype`, length and selection of an array and is decoded by `np.asarray`.
+            which has shape, dtype and length, can be indexed like an array, and is decoded by `np.asarray`.
         labels: [N] int32.
     """
 
@@ -21,6 +21,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether images are decoded when they are needed; otherwise they are an array in memory."""
+        return not isinstance(self.images, np.ndarray)
 
     def counts(self, num_classes: int) -> np.ndarray:
         """Examples of each class, [num_classes] int."""
@@ -33,14 +38,14 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSet:
-    """A data set that has passed `checks`: class c is called `class_names[c]` and has training examples.
+    """A data set that has passed `checks`. Class c is called `class_names[c]`; each class has training examples.
 
     Attributes:
         name: as the user wrote it, for example `tfds:cifar10`.
         class_names: one name per class, in the order of the labels.
-        train: what the model is fitted to.
+        train: the examples that the model is trained on.
         validation: held out of the training set, class by class; may be empty.
-        test: what results are reported on; may lack a class.
+        test: the examples that results are reported for; a class may be missing.
     """
 
     name: str
@@ -55,8 +60,8 @@ class DataSet:
 
     @property
     def streamed(self) -> bool:
-        """Whether images are decoded as they are needed; otherwise they are arrays in memory."""
-        return not isinstance(self.train.images, np.ndarray)
+        """Whether images are decoded when they are needed; otherwise they are arrays in memory."""
+        return self.train.streamed
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -64,7 +69,7 @@ class DataSet:
         return self.train.images.shape[1:]
 
     def fingerprint(self) -> dict:
-        """What tells this data set from another, as JSON data by name, at little cost: not all pixels are looked at."""
+        """JSON data by name that identifies this data set; cheap, because most pixels are not read."""
         values = {"data classes": list(self.class_names), "data image shape": list(self.image_shape)}
         for name in ("train", "validation", "test"):
             split = getattr(self, name)

@@ -1,6 +1,6 @@
-"""What a program's shapes depend on, without the data: `describe("tfds:cifar10")` needs no download.
+"""The properties of a data set that determine a program's shapes: `describe("tfds:cifar10")` needs no download.
 
-For measuring and for planning, on machines that have no data: `random_dataset` makes a data set of a description.
+For measurements and planning on machines without the data. `random_dataset` makes a data set from a description.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ class Description:
         name: as the user wrote it, for example `tfds:cifar10`.
         image_shape: (height, width, channels).
         num_classes: of the labels.
-        train_examples: after the validation split is taken out, and of a long-tailed subset what it keeps.
+        train_examples: without the validation split; for a long-tailed subset the number it keeps.
         pixel_type: "uint8" (0..255) or "float32" (in [0, 1]).
     """
 
@@ -36,7 +36,7 @@ class Description:
     pixel_type: str = "uint8"
 
 
-# What TFDS says of its sets only after they were prepared, or not at all on a machine without TensorFlow:
+# What TFDS knows about its sets only after they were prepared, or not at all on a machine without TensorFlow:
 # image shape (None where sizes vary), classes, training examples. From their documentation.
 _KNOWN = {
     "cifar10": ((32, 32, 3), 10, 50_000),
@@ -48,7 +48,7 @@ _KNOWN = {
     "mnist": ((28, 28, 1), 10, 60_000),
     "svhn_cropped": ((32, 32, 3), 10, 73_257),
 }
-# Training examples of each class, of those whose classes are not of one size, or nearly so.
+# Training examples of each class, for the sets whose classes differ in size.
 _KNOWN_COUNTS = {
     "mnist": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
     "svhn_cropped": (4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659),
@@ -70,20 +70,20 @@ def describe(
     num_classes: int | None = None,
     progress: Callable = sources.no_progress,
 ) -> Description:
-    """Find out a data set's shape, classes and size, without reading its images where that can be had.
+    """A data set's shape, classes and size, if possible without reading its images.
 
-    The size of a long-tailed subset depends on the labels, so a prepared set is read for them. Of one that is not there
-    the classes are taken to be of one size, unless it is known better.
+    The size of a long-tailed subset depends on the labels, so these are read if the set is prepared. Otherwise all
+    classes are assumed to have the same size, unless their sizes are known.
 
     Args:
         name, data_dir, validation_per_class, seed, gaussians, streaming, progress: as for `jaxrobust.data.load`.
         imbalance_profile, imbalance_ratio: likewise.
-        image_size: height and width that images are brought to; needed for sets whose images vary in size.
-        images: (training examples, height, width, channels), used instead of what the source says.
+        image_size: height and width that images are resized to; required for sets whose images vary in size.
+        images: (training examples, height, width, channels), used instead of the source's values.
         num_classes: likewise.
 
     Raises:
-        FieldError: the name is none, or nothing is known of the set; it says how to describe it.
+        FieldError: the name is invalid, or the set is unknown; the error says how to describe it.
     """
     form, argument = check_name(name)
     pixel_type, counts = "uint8", None
@@ -127,14 +127,14 @@ def describe(
 
 
 def described(dataset: DataSet) -> Description:
-    """What a data set at hand is."""
+    """The description of a loaded data set."""
     train = dataset.train
     kind = "uint8" if train.images.dtype == np.uint8 else "float32"
     return Description(dataset.name, dataset.image_shape, dataset.num_classes, len(train), kind)
 
 
 def is_there(name: str, data_dir: str = "") -> bool:
-    """Whether a data set can be loaded without a download, as far as its name tells; files are not looked into."""
+    """Whether a data set can be loaded without a download, judged by its name; files are not read."""
     form, argument = check_name(name)
     if form != "tfds":
         return True
@@ -146,7 +146,7 @@ def is_there(name: str, data_dir: str = "") -> bool:
 
 
 def random_dataset(description: Description, *, largest_bytes: int = 2**28, seed: int = 0) -> DataSet:
-    """Random pixels and balanced labels in the form of a description; only a training split, of `largest_bytes`."""
+    """A training split of random pixels and balanced labels that fits a description, of at most `largest_bytes`."""
     per_image = int(np.prod(description.image_shape)) * np.dtype(description.pixel_type).itemsize
     examples = max(description.num_classes, min(description.train_examples, largest_bytes // per_image))
     rng = np.random.default_rng(seed)
@@ -161,22 +161,22 @@ def random_dataset(description: Description, *, largest_bytes: int = 2**28, seed
 
 
 def _of_tfds(tfds_name: str, data_dir: str):
-    """(image shape, classes, training examples) of a TFDS set; None for what nobody knows."""
+    """(image shape, classes, training examples) of a TFDS set; None for what is unknown."""
     shape, classes, examples = _KNOWN.get(tfds_name.partition(":")[0], ((None, None, None), None, None))
     with contextlib.suppress(ImportError):
         from jaxrobust.data.sources import tfds
 
-        # What is prepared here says itself what it is.
+        # A prepared set contains its own description.
         shape, classes, prepared_examples = tfds.describe(tfds_name, data_dir)
         examples = prepared_examples or examples
     if classes is None:
-        problem = "is unknown without TensorFlow Datasets, which is not installed here"
+        problem = "is unknown without TensorFlow Datasets, which is not installed"
         raise FieldError("data.name", f"tfds:{tfds_name}", problem, _REMEDY)
     return shape, classes, examples
 
 
 def _counts_of_tfds(tfds_name: str, data_dir: str, classes: int, streaming: bool, progress: Callable):
-    """Training examples of each class of a TFDS set, [classes] int; None for what nobody knows."""
+    """Training examples of each class of a TFDS set, [classes] int; None if unknown."""
     with contextlib.suppress(ImportError):
         from jaxrobust.data.sources import tfds
 

@@ -1,9 +1,9 @@
-"""Long-tailed training sets: a random subset of any set, in which classes are the rarer the larger their label.
+"""Long-tailed training sets: a random subset of any set, in which a class with a larger label has fewer examples.
 
     sizes(counts, "exponential", 0.02)        # CIFAR-10: 5000 3237 2096 1357 878 568 368 238 154 100
     subset(train, class_names, profile="step", ratio=0.1, rng=rng)
 
-Validation and test stay as they are: the validation split is held out before, from the whole training set.
+Validation and test splits do not change: the validation split is taken before, from the whole training set.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ def sizes(counts: np.ndarray, profile: str, ratio: float) -> np.ndarray:
         exponential   floor(n_max * ratio^(c / (C - 1)))
         step          n_max for the first half of the classes, the middle one included, and floor(n_max * ratio)
 
-    n_max is the size of the largest class there is, whichever that is. A class that has fewer examples than its share
-    keeps all it has: where classes are of unequal size, the ratio of the smallest to the largest may come out another.
+    n_max is the size of the largest class. A class that has fewer examples than its share keeps all of them. So if the
+    classes have unequal sizes, the ratio of the smallest to the largest may differ from `ratio`.
 
     Args:
         counts: [C] examples of each class, at least 1.
@@ -41,15 +41,15 @@ def sizes(counts: np.ndarray, profile: str, ratio: float) -> np.ndarray:
         share = np.where(2 * place < len(counts), 1.0, ratio)
     else:
         return counts
-    # A whole number, such as 1000 * 0.001^(1/3), must not fall to the one below it by rounding.
+    # Rounding errors must not lower a whole number, such as 1000 * 0.001^(1/3), by one.
     wanted = np.floor(np.round(counts.max() * share, 6)).astype(np.int64)
     return np.minimum(counts, wanted)
 
 
 def subset(train: Split, class_names: Sequence[str], *, profile: str, ratio: float, rng: np.random.Generator) -> Split:
-    """The long-tailed subset of a training split, in the original order; of profile `none`, the split itself.
+    """The long-tailed subset of a training split, in the original order; for profile `none`, the split itself.
 
-    Of the same draw, what a smaller ratio keeps is a subset of what a larger one keeps.
+    With the same draw, the examples kept for a smaller ratio are a subset of those kept for a larger one.
 
     Args:
         train: streamed or not; every class has examples.
@@ -64,7 +64,7 @@ def subset(train: Split, class_names: Sequence[str], *, profile: str, ratio: flo
         return train
     counts = train.counts(len(class_names))
     kept = checked_sizes(counts, profile, ratio, class_names)
-    # Class after class, each in random order, of which the first are kept whatever their number.
+    # Classes one after another, each in random order; the first examples of each are kept.
     order = rng.permutation(len(train))
     by_class = order[np.argsort(train.labels[order], kind="stable")]
     rank = np.arange(len(train)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -83,7 +83,7 @@ def checked_sizes(counts: np.ndarray, profile: str, ratio: float, class_names: S
     if kept.min() < 1:
         label, largest = int(kept.argmin()), int(np.max(counts))
         problem = f"leaves no training example of class {class_names[label]!r}: the largest class has {largest}"
-        # A hundredth more than 1 / largest, so that what is advised suffices when rounded to three digits.
+        # 1 % more than 1 / largest, so that the advised value is still large enough after rounding to three digits.
         raise FieldError("data.imbalance_ratio", ratio, problem, f"use at least {1.01 / largest:.3g}")
     return kept
 
@@ -93,5 +93,5 @@ def check_arguments(profile: str, ratio: float) -> None:
     if profile not in PROFILES:
         raise FieldError("data.imbalance", profile, "is unknown", f"choose one of {', '.join(PROFILES)}")
     if not 0 < ratio <= 1:
-        problem = "is no ratio of the smallest class to the largest"
+        problem = "is not a ratio of the smallest class to the largest"
         raise FieldError("data.imbalance_ratio", ratio, problem, "use a number above 0, up to 1, for example 0.02")

@@ -1,14 +1,14 @@
 """From the bytes of a JPEG or PNG to pixels of the wanted size, in TensorFlow operations.
 
-`decode` is for evaluation, and for training where sizes are left alone or the crop is not random: the shorter side is
-resized to 256/224 of the wanted size and the centre is cut out, as torchvision does (bilinear, antialiased).
+`decode` is for evaluation, and for training without random crops: the shorter side is resized to 256/224 of the wanted
+size and the centre is cut out, as torchvision does (bilinear, antialiased); or the image is left as it is.
 `random_crop` is for training: a random part of the image, resized.
 """
 
 import tensorflow as tf
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a random crop: its width over its height
-_MARGIN = 256 / 224  # the shorter side before the centre is cut out, over that afterwards
+_MARGIN = 256 / 224  # shorter side before the centre is cut out / after
 
 
 def encoded(payload):
@@ -29,11 +29,11 @@ def decode(contents, image_shape: tuple[int, int, int], resized: bool):
         return tf.ensure_shape(image, image_shape)
     wanted = tf.constant(image_shape[:2])
     extent = tf.cast(tf.shape(image)[:2], tf.float32)
-    # The smallest size that is as large as wanted, margin included, in both directions.
+    # The smallest size that reaches the wanted size, margin included, in both directions.
     scale = tf.reduce_max(tf.round(tf.cast(wanted, tf.float32) * _MARGIN) / extent)
     size = tf.round(extent * scale)
     corner = tf.floor((size - tf.cast(wanted, tf.float32)) / 2)
-    # tf.image.resize and a slice of its result, without what is sliced off.
+    # The same as tf.image.resize and a slice of its result, but the parts outside of the slice are not computed.
     images = tf.raw_ops.ScaleAndTranslate(
         images=image[tf.newaxis],
         size=wanted,
@@ -48,8 +48,8 @@ def decode(contents, image_shape: tuple[int, int, int], resized: bool):
 def random_crop(contents, seed, image_shape: tuple[int, int, int], scale: tuple[float, float]):
     """A random part of the image in the bytes of a file, resized to `image_shape`: [H, W, C] uint8.
 
-    Its area is `scale` of the image's, uniformly, its aspect ratio between `ASPECT_RATIOS`. Where ten draws do not fit
-    into the image it is the whole image.
+    Its share of the image's area is uniform in `scale`, its aspect ratio is between `ASPECT_RATIOS`. If ten draws do
+    not fit into the image, it is the whole image.
 
     Args:
         contents: [] string.
@@ -66,12 +66,12 @@ def random_crop(contents, seed, image_shape: tuple[int, int, int], scale: tuple[
 
 
 def _crop_jpeg(contents, seed, image_shape, scale):
-    """Decodes the part alone; one several times larger than wanted in a fraction of its resolution."""
+    """Decodes only the part; if it is several times larger than wanted, at a fraction of its resolution."""
     begin, size = _random_box(tf.image.extract_jpeg_shape(contents), seed, scale)
 
     def decode_fraction(ratio):
-        # The decoder averages while it decodes. What is left to shrink, by about 2 at most, needs no antialiasing:
-        # that would halve the images per second.
+        # The decoder averages while it decodes. The rest of the reduction is at most by a factor of about 2, and is
+        # done without antialiasing, which would halve the images per second.
         window = tf.concat([begin, size], 0) // ratio
         part = tf.image.decode_and_crop_jpeg(contents, window, channels=image_shape[2], ratio=ratio)
         return tf.image.resize(part, image_shape[:2])
@@ -102,7 +102,7 @@ def _random_box(shape, seed, scale):
 
 
 def decode_whole(contents, channels: int):
-    """The image [h, w, channels] uint8 in the bytes of a file, of whatever size."""
+    """The image [h, w, channels] uint8 in the bytes of a file, in its own size."""
     return tf.io.decode_image(contents, channels=channels, expand_animations=False)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 
 
 def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
-    """A generator that is a function of its arguments alone.
+    """A generator that depends only on its arguments.
 
-    Streams of different purposes or indices are independent, so that drawing more from one never moves another.
+    Streams of different purposes or indices are independent: drawing more from one does not change another.
 
     Args:
         seed: the user's seed, at least 0.

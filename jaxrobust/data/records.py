@@ -1,12 +1,12 @@
-"""Images that stay in their TFRecord files until they are looked at.
+"""Images that stay in their TFRecord files until they are needed.
 
-    index = load_index(files, "tfds:imagenet2012", progress)  # once: afterwards it comes from the user's cache
+    index = load_index(files, "tfds:imagenet2012", progress)  # made once, then read from the user's cache
     images = RecordImages.of("tfds:imagenet2012", files, index, (224, 224, 3), resized=True)
     images[5:9]                                               # a selection: nothing is read
     np.asarray(images[5:9])                                   # read and decoded: [4, 224, 224, 3] uint8
 
-TFRecord files can only be read from front to back, and epochs are read in random order. The index says where each
-record is and what its label is, so any example can be read at any time, and labels are known without the images.
+TFRecord files can only be read from front to back, but epochs are read in random order. The index holds the position
+and the label of each record, so any example can be read at any time, and labels are known without the images.
 """
 
 import concurrent.futures
@@ -32,7 +32,7 @@ from jaxrobust import files as files_lib
 from jaxrobust.data import pixels
 from jaxrobust.errors import FieldError
 
-READERS = 16  # reads in flight: they wait for a disk or a network, not for a processor
+READERS = 16  # parallel reads; they wait for a disk or a network, not for a processor
 CHUNK = 32  # records that one of them reads in one go
 # A record is its length (8 bytes), a checksum of that (4), the payload and a checksum of it (4).
 _HEADER, _FOOTER = 12, 4
@@ -42,7 +42,7 @@ _FORMAT = 1  # of the cached index: another number when its content or meaning c
 
 
 class Index(NamedTuple):
-    """Where the records of a split are: `counts[f]` of them in file f, one after the other.
+    """The positions of the records of a split: `counts[f]` records in file f, one after the other.
 
     Attributes:
         counts: [files] int64.
@@ -57,16 +57,16 @@ class Index(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordImages:
-    """Stands for an array [N, H, W, C] uint8 of decoded images. A selection of it is another one; `np.asarray` decodes.
+    """Represents an array [N, H, W, C] uint8 of decoded images. Indexing gives another one; `np.asarray` decodes.
 
     Attributes:
         name: `data.name`, for the errors.
         files: TFRecord files with one tf.Example for each image.
-        file: [N] int32, in which of the files each record is.
+        file: [N] int32, index of the file that holds each record.
         offset: [N] int64, where its payload begins.
         length: [N] int64, bytes of the payload.
         image_shape: (H, W, C) after decoding.
-        resized: whether images are brought to this size; if not, the files hold it.
+        resized: whether images are resized to this shape; if not, they have it in the files.
     """
 
     name: str
@@ -98,7 +98,7 @@ class RecordImages:
         return len(self.file)
 
     def __getitem__(self, index: np.ndarray | slice | tuple) -> "RecordImages":
-        if isinstance(index, tuple):  # as an array is indexed that may be split along any dimension
+        if isinstance(index, tuple):  # jax indexes all dimensions when it splits an array over devices
             index, *rest = index
             if any(part != slice(None) for part in rest):
                 raise TypeError("whole images are selected, not parts of them")
@@ -152,7 +152,7 @@ class RecordImages:
         ]
 
     def _payload(self, file: str, offset: int, length: int) -> bytes:
-        # Files are not kept open: a large set has more of them than a process may have open.
+        # Files are not kept open: a large set has more files than a process may open.
         try:
             if _is_remote(file):
                 with tf.io.gfile.GFile(file, "rb") as handle:
@@ -194,17 +194,17 @@ def cores() -> int:
 
 
 def load_index(files: Sequence[str], name: str, progress: Callable) -> Index:
-    """The index of TFRecord files: from the user's cache, or from the files, read once from front to back.
+    """The index of TFRecord files: from the user's cache, or made by reading all files once.
 
-    Reading checks every record's checksum. The cached index is made anew when the size or the time of a file changes.
+    Reading checks every record's checksum. The cached index is made again when the size or the time of a file changes.
 
     Args:
-        files: TFRecord files, local or of a file system that TensorFlow knows, such as gs://.
+        files: TFRecord files, local or on a file system that TensorFlow supports, such as gs://.
         name: `data.name`, for the errors.
         progress: (title, total, unit) -> context that gives advance(amount), as `console.progress`.
 
     Raises:
-        FieldError: a file is missing or damaged, or a record is no tf.Example with a label.
+        FieldError: a file is missing or damaged, or a record is not a tf.Example with a label.
     """
     with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
         try:
@@ -216,10 +216,10 @@ def load_index(files: Sequence[str], name: str, progress: Callable) -> Index:
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Of the processes of one machine one reads the files, the others wait for it.
+            # One process of a machine reads the files, the others wait for it.
             _await_lock(stack, path.with_suffix(".lock"), name, progress)
             writable = True
-        except OSError:  # no home, or a full disk: the files are then read each time
+        except OSError:  # no home folder, or a full disk: then the files are read each time
             writable = False
         index = _read_index(path, stamps)
         if index is None:
@@ -241,7 +241,7 @@ def _await_lock(stack: contextlib.ExitStack, path: pathlib.Path, name: str, prog
 
 
 def _read_index(path: pathlib.Path, stamps: np.ndarray) -> Index | None:
-    """The index in the cache; None where there is none, or it is damaged or of files that have changed."""
+    """The index in the cache; None if it is missing, damaged, or of files that have changed since."""
     try:
         with np.load(path, allow_pickle=False) as content:
             if np.array_equal(content["stamps"], stamps):
@@ -255,7 +255,7 @@ def _scan(files: Sequence[str], sizes: np.ndarray, name: str, progress: Callable
     """Reads all records of all files, several files at a time."""
 
     def scan_file(file: str) -> tuple[np.ndarray, np.ndarray]:
-        # num_parallel_calls is left out: parallel are the files.
+        # Without num_parallel_calls: the files are already read in parallel.
         examples = tf.data.TFRecordDataset(file).batch(CHUNK).map(_length_and_label)
         try:
             parts = list(examples.as_numpy_iterator())
@@ -268,11 +268,13 @@ def _scan(files: Sequence[str], sizes: np.ndarray, name: str, progress: Callable
     with (
         progress(f"{name}: indexing {len(files)} files, once", sizes.sum() / 1e6, "MB") as advance,
         concurrent.futures.ThreadPoolExecutor(cores()) as pool,
-        contextlib.closing(pool.map(scan_file, files)) as scanned,  # an error here cancels what is not begun
+        contextlib.closing(
+            pool.map(scan_file, files)
+        ) as scanned,  # after an error, files not yet started are cancelled
     ):
         for file, size, (file_lengths, file_labels) in zip(files, sizes, scanned, strict=True):
             if (file_lengths + _HEADER + _FOOTER).sum() != size:
-                raise FieldError("data.name", name, f"{file!r} is no plain TFRecord file", "prepare the set anew")
+                raise FieldError("data.name", name, f"{file!r} is not a plain TFRecord file", "prepare it again")
             lengths.append(file_lengths)
             labels.append(file_labels)
             advance(size / 1e6)
@@ -289,16 +291,16 @@ def _is_remote(file: str) -> bool:
 
 
 def unreadable(name: str, error: Exception, file: str = "") -> FieldError:
-    """The error for a data set whose files, or one of them, cannot be read or decoded."""
+    """The error for a data set of which a file cannot be read or decoded."""
     # TensorFlow's messages begin with a traceback of the graph and name its nodes in brackets.
     message = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", str(getattr(error, "message", error)))
     message = message.strip().rpartition("\n\n")[2]
     different = re.search(r"\[([\d,]+)\] is not compatible with expected shape \[([\d,]+)\]", message)
     if different is not None:
-        problem = "leaves images as they are, and their shapes are {} and {}".format(*different.groups())
-        return FieldError("data.image_size", 0, problem, "set it to the side that they are to be resized to")
+        problem = "keeps the sizes of images, but their shapes are {} and {}".format(*different.groups())
+        return FieldError("data.image_size", 0, problem, "set it to the side length to resize them to")
     if isinstance(error, UnicodeDecodeError):
-        message = "a record is no tf.Example"
+        message = "a record is not a tf.Example"
     reason = textwrap.shorten(f"{type(error).__name__}: {message}", 300, placeholder=" ...")
     what = f"{file!r} " if file else ""
-    return FieldError("data.name", name, f"{what}cannot be read ({reason})", "prepare it anew")
+    return FieldError("data.name", name, f"{what}cannot be read ({reason})", "prepare it again")

@@ -1,4 +1,4 @@
-"""Smaller images, for experiments at a fraction of the cost: each pixel the mean of a square block."""
+"""Smaller images, for cheaper experiments: each pixel is the mean of a square block."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def shrunk(split: Split, side: int) -> Split:
         return split
     if height % side or width % side:
         problem = f"does not divide images of {height} x {width} pixels into blocks"
-        raise FieldError("data.image_size", side, problem, "use a divisor, 0 for images as they are, or stream them")
+        raise FieldError("data.image_size", side, problem, "use a divisor, 0 to keep the size, or data.streaming")
     blocks = split.images.reshape(number, side, height // side, side, width // side, channels)
     means = blocks.mean((2, 4), dtype=np.float32)
     return Split(np.rint(means).astype(np.uint8) if split.images.dtype == np.uint8 else means, split.labels)

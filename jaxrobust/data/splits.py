@@ -27,7 +27,7 @@ def stratified_mask(labels: np.ndarray, per_class: int, num_classes: int, rng: n
 
 
 def hold_out(train: Split, per_class: int, class_names: Sequence[str], rng: np.random.Generator) -> tuple[Split, Split]:
-    """Takes a validation split of `per_class` examples of every class out of a training split.
+    """Moves `per_class` examples of every class from a training split to a validation split.
 
     Returns:
         (rest, validation). Both keep the order of `train`; with `per_class` 0, `train` itself and an empty split.
@@ -58,7 +58,7 @@ def stratified_subset(labels: np.ndarray, size: int, num_classes: int, rng: np.r
 
     Args:
         labels: [N] int.
-        size: how many; 0 or at least N takes all.
+        size: how many; 0, or N or more, takes all.
         num_classes: C.
         rng: source of the draw.
 

@@ -1,10 +1,10 @@
-"""Training batches of a set that does not fit in memory: read, decoded and cropped ahead of the step that needs them.
+"""Training batches of a set that does not fit in memory: read, decoded and cropped before the step that needs them.
 
     for images, labels in train_batches(data.train, order, first_step=step, seed=0, share=slice(0, 128), ...):
 
-The host decodes, resizes and, if asked to, cuts out random parts (`resized_crop`); crops and flips of fixed size are
-the device's (`augment`). Both are functions of (seed, step, position in the batch): a batch is the same on one host and
-on several, and after a restart, which begins with the row of `order` it needs and reads nothing before it.
+The host decodes, resizes and, if configured, cuts out random parts (`resized_crop`); the device does crops of fixed
+size and flips (`augment`). Both depend only on (seed, step, position in the batch). So a batch is the same on one host
+and on several, and after a restart, which starts at the right row of `order` and reads nothing before it.
 """
 
 import collections
@@ -34,11 +34,11 @@ def train_batches(
 
     Args:
         split: streamed, see `records.RecordImages`.
-        order: [steps, batch] int, indices into the split: an epoch as `batches.epoch_order` gives it, or its rest.
+        order: [steps, batch] int, indices into the split: an epoch from `batches.epoch_order`, or the rest of one.
         first_step: number of the training step that `order[0]` belongs to.
         seed: the run's seed.
         share: the positions of the global batch that this host feeds.
-        operations: `data.augment`; of these, `resized_crop` is done here.
+        operations: `data.augment`; only `resized_crop` is done here.
         crop_scale: smallest and largest share of the image's area that `resized_crop` keeps.
 
     Yields:
@@ -48,7 +48,7 @@ def train_batches(
     Raises:
         FieldError: a file has changed or is damaged.
     """
-    # Here and not above: it takes seconds to import, and resident data do without.
+    # Imported here because it takes seconds, and resident data do not need it.
     import tensorflow as tf
 
     from jaxrobust.data import pixels, records
@@ -65,7 +65,7 @@ def train_batches(
         steps = first_step + at // len(positions)
         try:
             payloads = source[flat[at]].payloads()
-        except Exception as error:  # TensorFlow would turn it into a traceback in a message
+        except Exception as error:  # TensorFlow would report it only as a traceback in a message
             failures.append(error)
             raise
         step_seeds = {step: randomness.generator(seed, "resized_crop", step).integers(2**62) for step in set(steps)}
@@ -82,7 +82,7 @@ def train_batches(
             return pixels.random_crop(contents, seed, source.image_shape, crop_scale)
         return pixels.decode(contents, source.image_shape, source.resized)
 
-    # One processor is left to whoever feeds the device.
+    # One processor is left for the thread that feeds the device.
     threads = max(1, records.cores() - 1)
     options = tf.data.Options()
     options.deterministic = True
@@ -112,10 +112,10 @@ def images_per_second(
     crop_scale: tuple[float, float],
     seconds: float = 10.0,
 ) -> float:
-    """How many training images this host can read and decode in a second, with nothing else to do.
+    """How many training images this host can read and decode per second if it does nothing else.
 
     Args:
-        seconds: how long to measure, after a first batch that pays for the start.
+        seconds: how long to measure, after the first batches, which include the start-up.
 
     Others as for `train_batches`.
     """
@@ -129,7 +129,7 @@ def images_per_second(
         operations=operations,
         crop_scale=crop_scale,
     )
-    # What is decoded ahead before the clock starts would be counted otherwise.
+    # Batches that were decoded before the clock starts must not be counted.
     for _ in range(1 + _BATCHES_AHEAD):
         next(stream)
     started, done = time.monotonic(), 0
@@ -143,10 +143,10 @@ def images_per_second(
 
 
 def prefetch(items: Iterable, size: int) -> Iterator:
-    """The same items in the same order, up to `size` of them made ahead in a thread.
+    """The same items in the same order, up to `size` of them made in advance by a thread.
 
-    What making an item raises is raised where the item is asked for. When the consumer stops, so does the thread, after
-    the item it is at.
+    An error in making an item is raised when that item is requested. When the consumer stops, the thread stops after
+    its current item.
     """
     items, end = iter(items), object()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:

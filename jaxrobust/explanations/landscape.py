@@ -6,9 +6,10 @@ from jaxrobust.explanations.probe import Missing, Probe, by_class
 
 
 def radius_estimate(margin, gradient) -> np.ndarray:
-    """The smallest radius that breaks each image, to first order, [n]: margin over dual norm, 0 where it is wrong.
+    """First-order estimate [n] of the smallest radius that breaks each image: margin / dual norm of its gradient.
 
-    Infinite where there is no gradient. Exact for a linear model, as far as the box [0, 1] lets an attacker go.
+    0 for a misclassified image, infinite where the gradient is 0. Exact for a linear model if the box [0, 1] does not
+    limit the attacker.
     """
     margin, gradient = np.maximum(np.float64(margin), 0.0), np.float64(gradient)
     return np.divide(margin, gradient, out=np.where(margin > 0, np.inf, 0.0), where=gradient > 0)
@@ -25,7 +26,7 @@ def _mean(field):
 def _in_the_ball(field):
     def measure(subject):
         if subject.radius == 0:
-            raise Missing("threat.eps_255 = 0, so there is no ball to look into")
+            raise Missing("threat.eps_255 = 0, so there is no ball to search")
         return _mean(field)(subject)
 
     return measure
@@ -35,7 +36,7 @@ def _median_radius(subject):
     labels, found = subject.landscape
     values = by_class(radius_estimate(found.margin, found.gradient), labels, len(subject.class_names), np.median)
     finite = values[np.isfinite(values)]
-    # Larger than all others, which is all that ranks need.
+    # A value larger than all others: only ranks are used.
     return np.where(np.isinf(values), 2 * finite.max(initial=0.5), values)
 
 
@@ -44,10 +45,10 @@ def _probe(name, meaning, sign, measure):
 
 
 PROBES = (
-    _probe("logit_margin", "Mean of the logit of the label less the largest other one.", 1, _mean("margin")),
+    _probe("logit_margin", "Mean of the logit of the label minus the largest other one.", 1, _mean("margin")),
     _probe(
         "probability_margin",
-        "Mean of the probability of the label less the largest other one.",
+        "Mean of the probability of the label minus the largest other one.",
         1,
         _mean("probability_margin"),
     ),
@@ -59,7 +60,7 @@ PROBES = (
     ),
     _probe(
         "radius_estimate",
-        "Median of the smallest radius that breaks an image, to first order: margin over dual norm of its gradient.",
+        "Median estimate, to first order, of the smallest radius that breaks an image: margin / dual norm of gradient.",
         1,
         _median_radius,
     ),
@@ -71,7 +72,7 @@ PROBES = (
     ),
     _probe(
         "linearity_error",
-        "Mean of the margin's largest departure, in the ball, from its linear approximation at the image.",
+        "Mean of the margin's largest deviation, in the ball, from its linear approximation at the image.",
         -1,
         _in_the_ball("linearity"),
     ),

@@ -7,7 +7,8 @@
     features = model.apply(variables, images, method="features")
 
 Models are pure Flax Linen modules from images [B, H, W, C], float32 in [0, 1], to float32 logits [B, num_classes]. All
-normalise inside and take images of any size; the variables of `linear`, `mlp` and `lenet5` depend on that size.
+normalise the pixels themselves and accept images of any size; the variables of `linear`, `mlp` and `lenet5` depend on
+that size.
 """
 
 import math
@@ -24,7 +25,7 @@ from jaxrobust.models.resnet import STEMS, BasicBlock, BottleneckBlock, ResNet
 from jaxrobust.models.wide_resnet import blocks_per_stage, wide_resnet
 
 NAMES = ("linear", "mlp", "cnn", "lenet5", "resnet18", "resnet34", "resnet50", "preact_resnet18", "wide_resnet")
-# Blocks of each stage, and which.
+# Number of blocks in each stage, and their type.
 _RESNETS = {
     "resnet18": ((2, 2, 2, 2), BasicBlock),
     "resnet34": ((3, 4, 6, 3), BasicBlock),
@@ -44,7 +45,7 @@ def check(
     head: str = "linear",
     head_scale: float = 10.0,
 ) -> None:
-    """Raises FieldError unless `create` can build this model; costs nothing."""
+    """Raises FieldError unless `create` can build this model; does not build it."""
     if name not in NAMES:
         raise FieldError("model.name", name, "unknown model", f"write one of {', '.join(NAMES)}")
     if dtype not in DTYPES:
@@ -56,13 +57,13 @@ def check(
     if head not in HEADS:
         raise FieldError("model.head", head, "unknown head", f"write one of {', '.join(HEADS)}")
     if not 0 < head_scale < math.inf:
-        raise FieldError("model.head_scale", head_scale, "is no scale", "write a positive number, for example 10")
+        raise FieldError("model.head_scale", head_scale, "is not a scale", "write a positive number, for example 10")
     if name == "wide_resnet":
         blocks_per_stage(depth)
 
 
 def title(name: str, depth: int, width: int | None = None) -> str:
-    """The name for a person, with what tells apart models of that name: `wide_resnet 34-10`."""
+    """The name for display, with the options that distinguish models of that name: `wide_resnet 34-10`."""
     return f"{name} {depth}-{width or 10}" if name == "wide_resnet" else name
 
 
@@ -84,7 +85,7 @@ def create(
     head_scale: float = 10.0,
     canonical_gradients: bool = False,
 ) -> nn.Module:
-    """The model called `name`; options that it does not have are ignored.
+    """The model called `name`; options that this model does not have are ignored.
 
     Args:
         name: one of `NAMES`.
@@ -94,15 +95,15 @@ def create(
         mean: of the pixels, in [0, 1]; one value, or one for each channel.
         std: of the pixels; likewise.
         depth: of `wide_resnet`, 6n + 4.
-        width: channels of the first stage (`cnn` 32, ResNets 64), or the widening factor of `wide_resnet` (10); None or
-            0 is that default.
+        width: channels of the first stage (default for `cnn` 32, for ResNets 64), or the widening factor of
+            `wide_resnet` (default 10); None or 0 selects the default.
         hidden: width of each hidden layer of `mlp`.
         final_batch_norm: of `preact_resnet18`, whether it normalises before pooling.
         shortcut: of `preact_resnet18`, what its 1x1 shortcuts read: the block's `activation` or its `input`.
-        stem: of `resnet18`, `resnet34` and `resnet50`: `small` for images of some 32 pixels, `imagenet` for some 224.
+        stem: of `resnet18`, `resnet34` and `resnet50`: `small` for images of about 32 pixels, `imagenet` for about 224.
         head: `linear`, or `cosine`: logits are `head_scale` times cosines; the variables are the same.
         head_scale: of the cosine head; 10 in RoBal (Wu et al. 2021), 30 in LDAM (Cao et al. 2019).
-        canonical_gradients: gradients of convolutions in the form that XLA:CPU runs fast inside loops; set it on CPU.
+        canonical_gradients: compute gradients of convolutions in a form that XLA:CPU runs fast in loops; set it on CPU.
 
     Raises:
         FieldError: the name, the dtype, the depth, the stem, the shortcut or the head is unknown.

@@ -1,4 +1,4 @@
-"""A small convolutional network for adversarial training where there is no accelerator."""
+"""A small convolutional network for adversarial training without an accelerator."""
 
 import flax.linen as nn
 
@@ -8,9 +8,9 @@ from jaxrobust.models.layers import Classifier, global_average_pool
 class CNN(Classifier):
     """Five 3x3 convolutions at full, half and quarter resolution, each with batch normalisation and ReLU.
 
-    One convolution at full resolution, where a wide one costs most; two at each lower one, so that a feature sees 21x21
-    pixels. That is 29 million multiply-adds for a 32x32 image at the default width, a nineteenth of ResNet-18. Two
-    halvings leave 2x2 positions of an 8x8 image, and global average pooling takes images of any size.
+    There is one convolution at full resolution, where convolutions cost most, and two at each lower one, so that the
+    receptive field is 21x21 pixels. It needs 29 million multiply-adds for a 32x32 image at the default width, 1/19 of
+    ResNet-18. An 8x8 image is reduced to 2x2 positions; global average pooling accepts images of any size.
 
     Attributes:
         width: channels at full resolution; twice and four times as many below.

@@ -1,4 +1,4 @@
-"""Two-dimensional convolution of NHWC images, in the form that each kind of device runs fast."""
+"""Two-dimensional convolution of NHWC images, in forms that are fast on each kind of device."""
 
 import math
 from functools import partial
@@ -11,35 +11,35 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def conv2d(x, kernel, stride: int = 1, padding: int = 0):
-    """Cross-correlation of images [B, H, W, I] with a kernel [O, h, w, I], padded by zeros on all four sides alike.
+    """Cross-correlation of images [B, H, W, I] with a kernel [O, h, w, I], with the same zero padding on all sides.
 
-    OHWI is the layout that cuDNN computes in: kernels kept in another are transposed at every use and update.
+    cuDNN computes in the layout OHWI: kernels stored in another layout are transposed at every use and update.
     """
     pads = [(padding, padding)] * 2
     return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "OHWI", "NHWC"))
 
 
 def canonical_conv2d(x, kernel, stride: int = 1, padding: int = 0):
-    """`conv2d`, with a kernel [h, w, I, O], in the one form that XLA:CPU runs fast everywhere, gradients included.
+    """`conv2d` with a kernel [h, w, I, O], in the only form that XLA:CPU runs fast everywhere, also for gradients.
 
-    XLA:CPU brings other forms into this one in the entry computation alone. Inside scan, fori_loop, while_loop and cond
-    it runs them as scalar loops, and the gradients that JAX derives have other forms: a rolled attack is then several
-    times slower than an unrolled one (https://github.com/jax-ml/jax/issues/12868). GPU and TPU compilers lay out every
-    computation and recognise the derived form; use `conv2d` there.
+    XLA:CPU converts other forms to this one only in the entry computation. Inside scan, fori_loop, while_loop and cond
+    it runs them as slow scalar loops. The gradients that JAX derives have other forms, so a rolled attack would be
+    several times slower than an unrolled one (https://github.com/jax-ml/jax/issues/12868). GPU and TPU compilers
+    recognise the derived forms; use `conv2d` there.
 
-    Forward-mode differentiation is not defined.
+    Forward-mode differentiation is not supported.
     """
     positions = math.prod(
         (n + 2 * padding - k) // stride + 1 for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True)
     )
     if positions < math.prod(kernel.shape[:2]):
-        # XLA exchanges image and kernel when the kernel is the larger, which ends in a scalar loop whatever the form.
+        # XLA swaps image and kernel if the kernel is larger, and then always runs a scalar loop.
         return _matmul_conv2d(x, kernel, stride, padding)
     return _canonical_conv2d(x, kernel, stride, padding)
 
 
 def _matmul_conv2d(x, kernel, stride, padding):
-    """One product of patches [B, H', W', h w I] and kernel [h w I, O]: for small maps, as patches take much memory."""
+    """One product of patches [B, H', W', h w I] and kernel [h w I, O]. Only for small maps: patches need memory."""
     rows, columns, _, features = kernel.shape
     x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
     last_row, last_column = x.shape[1] - rows, x.shape[2] - columns
@@ -70,9 +70,9 @@ _canonical_conv2d.defvjp(_canonical_forward, _canonical_backward)
 
 
 def _input_gradient(grad, x, kernel, stride, padding):
-    """The output gradient, spread out by the stride, convolved with the flipped kernel from outputs to inputs."""
+    """The output gradient, dilated by the stride, convolved with the flipped kernel from outputs to inputs."""
     pads = [
-        # Enough on the right that the result is as wide as x: a stride may leave a last column that no window reached.
+        # Padded on the right so that the result is as wide as x: with a stride the last column may be in no window.
         (k - 1 - padding, n - stride * (m - 1) - 1 + padding)
         for k, n, m in zip(kernel.shape[:2], x.shape[1:3], grad.shape[1:3], strict=True)
     ]
@@ -81,7 +81,7 @@ def _input_gradient(grad, x, kernel, stride, padding):
 
 
 def _kernel_gradient(grad, x, kernel, stride, padding):
-    """Correlation of x with the output gradient over batch and positions, batch and channels having changed places."""
+    """Correlation of x with the output gradient over batch and positions, with batch and channels swapped."""
     if kernel.shape[:2] == (1, 1):
         # A matrix product: on XLA:CPU five times faster than a convolution with a kernel as large as the image.
         x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])[:, ::stride, ::stride]
@@ -91,7 +91,7 @@ def _kernel_gradient(grad, x, kernel, stride, padding):
         for k, n, m in zip(kernel.shape[:2], x.shape[1:3], grad.shape[1:3], strict=True)
     ]
     gradient = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),  # channels in the place of the batch: I, H, W, B
+        x.transpose(3, 1, 2, 0),  # channels take the position of the batch: I, H, W, B
         grad.transpose(1, 2, 0, 3),  # a kernel from batch to output channels: H', W', B, O
         (1, 1),
         pads,

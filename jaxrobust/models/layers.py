@@ -1,11 +1,11 @@
-"""What every model is built from: convolution, linear layer, batch normalisation, and the classifier around a backbone.
+"""The parts of all models: convolution, linear layers, batch normalisation, and the classifier around a backbone.
 
-Initialisation, padding, momentum and epsilon are PyTorch's, so that published recipes carry over unchanged. Arrays are
-NHWC, kernels OHWI. Parameters and batch statistics are float32; convolutions, matrix products and what lies between
-them are in `dtype`.
+Initialisation, padding, momentum and epsilon are those of PyTorch, so that published recipes work without changes.
+Arrays are NHWC, kernels OHWI. Parameters and batch statistics are float32; convolutions, matrix products and the
+activations between them are in `dtype`.
 
-What a layer computes from its weights alone (their cast to `dtype`, a batch norm multiplied into a kernel) can be
-computed once for many passes, as the steps of an attack are:
+Some results depend only on the weights (their cast to `dtype`, a batch norm multiplied into a kernel). They can be
+computed once for many passes, for example for all steps of an attack:
 
     _, prepared = model.apply(variables, images, train, mutable=["prepared"])
     logits = model.apply({**variables, **prepared}, images, train)    # the same logits as without `prepared`
@@ -29,7 +29,7 @@ fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def fan_in_uniform_bias(fan_in: int) -> Callable:
-    """PyTorch's default for a bias, which is bounded by the fan-in of the weights beside it."""
+    """PyTorch's default for a bias: uniform, with bounds from the fan-in of the weights of the same layer."""
 
     def init(key, shape, dtype=jnp.float32):
         bound = fan_in**-0.5
@@ -40,7 +40,7 @@ def fan_in_uniform_bias(fan_in: int) -> Callable:
 
 @jax.custom_jvp
 def relu(x):
-    """max(x, 0). Its derivative is taken from the result, so that an input that nothing else needs is not kept."""
+    """max(x, 0). Its derivative uses the result, so that the input need not be stored for the backward pass."""
     return jnp.maximum(x, 0)
 
 
@@ -51,10 +51,10 @@ def _relu_jvp(primals, tangents):
 
 
 class _Layer(nn.Module):
-    """A layer that can use what it prepared from its weights; see the module's docstring."""
+    """A layer that can reuse what it prepared from its weights; see the module's docstring."""
 
     def prepared(self, name: str, compute: Callable):
-        """compute(), or the result that it had when the weights were prepared."""
+        """compute(), or its stored result if the weights were prepared."""
         if self.is_initializing():
             return compute()
         if self.has_variable("prepared", name) or self.is_mutable_collection("prepared"):
@@ -65,7 +65,7 @@ class _Layer(nn.Module):
 class Conv(_Layer):
     """Square convolution [B, H, W, I] -> [B, H', W', features] in `dtype`, padded by `kernel_size // 2` on every side.
 
-    Symmetric padding, unlike `SAME`, puts the windows of a strided convolution where PyTorch puts them.
+    With this symmetric padding, unlike with `SAME`, a strided convolution has the same windows as in PyTorch.
     """
 
     features: int
@@ -77,7 +77,7 @@ class Conv(_Layer):
 
     @nn.compact
     def __call__(self, x, factor=None, shift=None):
-        """The convolution of x, times `factor` [features] plus `shift` [features] where they are given."""
+        """The convolution of x, times `factor` [features] plus `shift` [features] if they are given."""
         kernel = self.param("kernel", self._init_kernel, x.shape[-1])
         if self.use_bias:
             fan_in = self.kernel_size**2 * x.shape[-1]
@@ -119,11 +119,11 @@ class Linear(_Layer):
 class CosineLinear(_Layer):
     """Scaled cosines [B, D] -> [B, features]: scale * <h / |h|, w_c / (|w_c| + 1/32)> (RoBal, Wu et al. 2021).
 
-    Variables and precision are those of `Linear`. The bias is added too, but it starts at 0 and no gradient reaches it:
-    the published heads have none, and it is there for what is adjusted after the training.
+    Variables and precision are those of `Linear`. The bias is added too, but it starts at 0 and gets no gradient: the
+    published heads have none, and it is only for adjustments after the training.
 
     Attributes:
-        scale: s, which stands for the norms that the logits no longer depend on.
+        scale: the factor of the cosines; it replaces the norms, on which the logits do not depend.
     """
 
     features: int
@@ -151,20 +151,21 @@ def safe_norm(x, axis: int):
 class BatchNorm(_Layer):
     """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015); the result has the dtype of x.
 
-    By the statistics of the batch it computes in float32. By running ones it is folded into the convolution where one
-    precedes: kernel times factor and shift are float32, then rounded to the dtype of the convolution.
+    With the statistics of the batch it computes in float32. With running statistics it is folded into the preceding
+    convolution, if there is one: kernel times factor, and shift, are computed in float32, then rounded to the dtype of
+    the convolution.
 
-    Variables are named as in `flax.linen.BatchNorm`. Two things differ. With `train` set and `batch_stats` immutable it
-    normalises by the batch and records nothing: an attack in training mode asks for this, and Flax raises. And the
-    running variance averages the unbiased estimate, as in PyTorch.
+    Variables are named as in `flax.linen.BatchNorm`, from which it differs in two points. With `train` set and
+    `batch_stats` immutable it normalises by the batch and updates nothing, as attacks in training mode require; Flax
+    raises. And the running variance averages the unbiased estimate, as in PyTorch.
 
-    What usually stands around a batch norm is part of it, because it is faster that way: by running statistics, batch
-    norm is a factor of the preceding kernel and a shift; and gradients through batch norm and ReLU need one pass less.
+    The operations around a batch norm are part of it because this is faster: with running statistics, batch norm is a
+    factor of the preceding kernel and a shift; and gradients through batch norm and ReLU need one pass less.
 
     Attributes:
         train: normalise by the statistics of the batch, not by the running ones.
-        axis_name: mapped axis over whose devices the statistics are taken together; None takes them per device.
-        momentum: weight of the old running statistics at an update; PyTorch calls 1 - momentum by that name.
+        axis_name: mapped axis over whose devices the statistics are computed together; None: per device.
+        momentum: weight of the old running statistics at an update; PyTorch's `momentum` is 1 minus this.
         epsilon: added to the variance.
     """
 
@@ -175,7 +176,7 @@ class BatchNorm(_Layer):
 
     @nn.compact
     def __call__(self, x, *, conv: Conv | None = None, residual=None, activate: bool = False):
-        """activation(normalise(conv(x)) + residual), of which all but `normalise` may be missing; it is ReLU."""
+        """relu(normalise(conv(x)) + residual); all parts but `normalise` are optional."""
         channels = x.shape[-1] if conv is None else conv.features
         scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
@@ -184,7 +185,7 @@ class BatchNorm(_Layer):
 
         if self.train:
             x = x if conv is None else conv(x)
-            # There is no mapped axis around `init`.
+            # `init` runs outside of the mapped axis.
             axis_name = None if self.is_initializing() else self.axis_name
             y, mean, var = normalise_by_batch(x, residual, scale, bias, activate, self.epsilon, axis_name)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
@@ -208,12 +209,12 @@ class BatchNorm(_Layer):
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def normalise_by_batch(x, residual, scale, bias, activate: bool, epsilon: float, axis_name: str | None):
-    """Batch normalisation by the statistics of x, then an addition and a ReLU if so wanted.
+    """Batch normalisation by the statistics of x, optionally followed by an addition and a ReLU.
 
-    A function with a gradient of its own because memory traffic is what batch normalisation costs on an accelerator:
-    this reads x twice forward, and twice backward together with the gradient. It cannot be differentiated forwards.
-    The variance is the mean square less the squared mean, from one pass, so a channel whose mean is hundreds of
-    standard deviations loses digits.
+    It has its own gradient because the cost of batch normalisation on an accelerator is memory traffic: x is read twice
+    in the forward pass, and twice in the backward pass together with the gradient. Forward-mode differentiation is not
+    supported. The variance is computed in one pass as the mean square minus the squared mean, so it loses digits for a
+    channel whose mean is hundreds of standard deviations.
 
     Args:
         x: [..., C] in any float type; statistics and arithmetic are float32.
@@ -221,7 +222,7 @@ def normalise_by_batch(x, residual, scale, bias, activate: bool, epsilon: float,
         scale, bias: [C] float32.
         activate: whether to apply ReLU.
         epsilon: added to the variance.
-        axis_name: mapped axis over which statistics are taken together, or None.
+        axis_name: mapped axis over which statistics are computed together, or None.
 
     Returns:
         The result in the type of x, and mean [C] and biased variance [C], through which no gradient flows.
@@ -247,8 +248,8 @@ def _normalise_backward(activate, epsilon, axis_name, saved, gradients):
     inverse = lax.rsqrt(var + epsilon)
     standardised = (x.astype(jnp.float32) - _per_channel(mean, x)) * _per_channel(inverse, x)
     if activate and y is None:
-        # The sign of the result, from x, which is read anyway. In this form, and not in that of the forward pass, or
-        # else the compiler keeps the signs from there, and writes and reads them.
+        # The sign of the result is computed again from x, which is read anyway. The formula differs from that of the
+        # forward pass: otherwise the compiler would store the signs there and read them here.
         factor = scale * inverse
         positive = x.astype(jnp.float32) * _per_channel(factor, x) + _per_channel(bias - mean * factor, x) > 0
         g = jnp.where(positive, g, 0)
@@ -272,7 +273,7 @@ def _per_channel(values, like):
 
 def _means(one, other):
     """Means [2, C] of two arrays [B, ..., C] over all axes but the last, in one pass over both."""
-    # Over positions first: both sums are one kernel, and what is left to add up is small enough for another.
+    # Over positions first: both sums are then one kernel, and the rest is small enough for a second one.
     positions = tuple(range(1, one.ndim - 1))
     sums = jnp.concatenate([one.sum(positions), other.sum(positions)], axis=-1).sum(0)
     return tuple(sum_ / (one.size // one.shape[-1]) for sum_ in jnp.split(sums, 2))
@@ -285,8 +286,8 @@ def _mean_over_devices(values, axis_name):
 def max_pool(x):
     """Maximum over windows of 3 x 3 with stride 2, padded by 1: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
 
-    Written as maxima of shifted slices, rows and columns one after the other: the gradient of `lax.reduce_window` is a
-    scatter, several times slower on a CPU. Where several inputs are the maximum they share the gradient.
+    Computed as maxima of shifted slices, along rows and then columns: the gradient of `lax.reduce_window` is a scatter,
+    several times slower on a CPU. If several inputs are equal to the maximum, they share the gradient.
     """
     for axis in (1, 2):
         last = (x.shape[axis] - 1) // 2 * 2  # where the last window begins
@@ -312,7 +313,7 @@ class Classifier(nn.Module):
         num_classes: number of logits.
         dtype: of convolutions and matrix products, float32 or bfloat16.
         mean: subtracted from the pixels; one value, or one for each channel.
-        std: what they are divided by afterwards; likewise.
+        std: the divisor after that; likewise.
         batch_norm_axis: mapped axis over which batch statistics are synchronised; None keeps them per device.
         canonical_gradients: see `canonical_conv2d`; the variables are the same either way.
         head_kind: `linear`, or `cosine`, see `CosineLinear`; the variables are the same either way.
@@ -339,14 +340,14 @@ class Classifier(nn.Module):
         return self.head(self.features(images, train))
 
     def features(self, images, train: bool = False):
-        """What the head sees, [B, D] float32: `model.apply(variables, images, method="features")`."""
+        """The input of the head, [B, D] float32: `model.apply(variables, images, method="features")`."""
         return self.backbone(self._normalize(images), train).astype(jnp.float32)
 
     def backbone(self, x, train: bool):
         raise NotImplementedError
 
     def layers(self, train: bool) -> tuple[Callable, Callable]:
-        """Constructors `conv(features, kernel_size, stride)` and `norm()` with the choices of this model filled in."""
+        """Constructors `conv(features, kernel_size, stride)` and `norm()` with the options of this model filled in."""
         conv = partial(Conv, dtype=self.dtype, canonical_gradients=self.canonical_gradients)
         norm = partial(BatchNorm, train=train, axis_name=self.batch_norm_axis)
         return conv, norm
@@ -358,5 +359,5 @@ class Classifier(nn.Module):
                 counts = " or ".join(map(str, sorted({1, channels})))
                 raise FieldError(field, values, f"images have {channels} channels", f"write {counts} values")
         mean, std = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1) for values in (self.mean, self.std))
-        # Float32 until the pixels are standardised: bfloat16 cannot tell neighbouring grey values near 1 apart.
+        # Float32 until the pixels are standardised: in bfloat16, adjacent grey values near 1 are equal.
         return ((images - mean) / std).astype(self.dtype)

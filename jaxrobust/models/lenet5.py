@@ -1,4 +1,4 @@
-"""LeNet-5 as adversarial training knows it: the MNIST network of advertorch (Ding et al. 2019, arXiv:1902.07623)."""
+"""LeNet-5 as used in adversarial training: the MNIST network of advertorch (Ding et al. 2019, arXiv:1902.07623)."""
 
 import flax.linen as nn
 
@@ -8,8 +8,8 @@ from jaxrobust.models.layers import Classifier, Linear, relu
 class LeNet5(Classifier):
     """Two 3x3 convolutions with ReLU and 2x2 max-pooling, then a hidden layer of 200.
 
-    Features are flattened in NHWC order; `torch_weights` permutes weights that were trained on channel-major ones. The
-    hidden layer ties the variables to an image size of at least 4x4.
+    Features are flattened in NHWC order; `torch_weights` permutes weights of networks that flatten channels first. The
+    size of the hidden layer's kernel depends on the image size, which must be at least 4x4.
     """
 
     @nn.compact

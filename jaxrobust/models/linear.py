@@ -6,7 +6,7 @@ from jaxrobust.models.layers import Classifier, Linear, relu
 
 
 class LinearClassifier(Classifier):
-    """Softmax regression on the pixels. Its Linf attack has a closed form, which makes it the yardstick of attacks."""
+    """Softmax regression on the pixels. Its Linf worst case has a closed form, which attacks can be checked against."""
 
     def backbone(self, x, train: bool):
         return x.reshape(len(x), -1)

@@ -39,7 +39,7 @@ class PreActResNet(Classifier):
 
     The defaults are PreAct ResNet-18, of which the literature on robustness has two variants: with normalisation and
     ReLU before pooling, as in Rice et al. 2020 (arXiv:2002.11569), it has 11,172,170 parameters for ten classes of RGB
-    images; without them 11,171,146. A published figure holds for one of the two.
+    images; without them 11,171,146. Check which one a published result is for.
 
     Attributes:
         stage_sizes: number of blocks of each stage.

@@ -1,4 +1,4 @@
-"""Residual networks (He et al. 2015, arXiv:1512.03385), with a stem for small images or that for ImageNet."""
+"""Residual networks (He et al. 2015, arXiv:1512.03385), with a stem for small images or the stem for ImageNet."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
 class BottleneckBlock(nn.Module):
     """1x1, 3x3 and 1x1 convolutions, the last to 4 times the features, added to the shortcut, then ReLU.
 
-    The stride is in the 3x3, as in torchvision and in ResNet v1.5; the paper has it in the first 1x1.
+    The 3x3 convolution has the stride, as in torchvision and in ResNet v1.5; in the paper the first 1x1 has it.
     """
 
     features: int
@@ -49,7 +49,7 @@ class BottleneckBlock(nn.Module):
 
 
 def _shortcut(block, x, features: int):
-    """A block's input x, brought to the shape of its output by a 1x1 convolution where it has another."""
+    """A block's input x; a 1x1 convolution brings it to the shape of the output if the shapes differ."""
     if block.stride == 1 and x.shape[-1] == features:
         return x
     conv = block.conv(features, kernel_size=1, stride=block.stride, name="shortcut")
@@ -60,9 +60,9 @@ class ResNet(Classifier):
     """Stages of blocks; each stage after the first halves the resolution and doubles the channels.
 
     Attributes:
-        stage_sizes: number of blocks of each stage; of basic blocks (2, 2, 2, 2) are ResNet-18 and (3, 4, 6, 3)
-            ResNet-34, of bottleneck blocks these are ResNet-50.
-        block: what the stages are made of.
+        stage_sizes: number of blocks in each stage. With basic blocks, (2, 2, 2, 2) is ResNet-18 and (3, 4, 6, 3) is
+            ResNet-34; with bottleneck blocks, (3, 4, 6, 3) is ResNet-50.
+        block: type of the blocks.
         width: channels of the stem, and features of the blocks of the first stage.
         stem: `small` keeps the resolution, by a 3x3 convolution; `imagenet` quarters it, by a 7x7 convolution of stride
             2 and max pooling.

@@ -2,7 +2,7 @@
 
     torch_names.of(torch_names.SCHEMES["resnet18"][1], "params/stage2_block1/conv1/kernel")  # layer2.0.conv1.weight
 
-A scheme is how one published code base names the modules of a family; names alone, layouts are in `torch_weights`.
+A scheme is how one published code base names the modules of a family of models. Layouts are in `torch_weights`.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ class Scheme:
 
     Attributes:
         name: of the code base.
-        modules: its name for a module of ours, without its number; others are called the same in both.
-        block: its name for a residual block, by stage, from 1, and place in the stage, from 0.
+        modules: our name of a module without its number -> its name. Modules not listed have the same name in both.
+        block: its name for a residual block, a format of the `stage`, from 1, and the `index` in the stage, from 0.
     """
 
     name: str
@@ -39,7 +39,7 @@ _RESNETS = (
         "layer{stage}.{index}",
     ),
 )
-# By architecture; the first is how weights are exported.
+# By architecture; weights are exported with the first scheme.
 SCHEMES = {
     "linear": (Scheme("jaxrobust", {"head": "linear"}),),
     "mlp": (Scheme("jaxrobust", {"head": "linear"}),),
@@ -68,18 +68,18 @@ SCHEMES = {
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
-# What may stand around a model: DataParallel, a normalising wrapper, torch.compile, a place in nn.Sequential.
+# Prefixes from wrappers of a model: DataParallel, a normalising wrapper, torch.compile, an index in nn.Sequential.
 _WRAPPERS = re.compile(r"((module|model|net|_orig_mod|\d+)\.)+")
-# Counters; and modules that published checkpoints hold and their forward passes leave out, or that repeat others.
+# Counters; and modules in published checkpoints that the forward pass does not use, or that are copies of others.
 _UNUSED = re.compile(r"(.*\.)?num_batches_tracked|attacker\..*|model_preact_hl1\..*")
 _UNUSED_BY_MODEL = {"wide_resnet": re.compile(r"sub_block1\..*")}
 _MEANS = ("mean", "means", "mu", "new_mean")
 _STDS = ("std", "sds", "sigma", "new_std")
-# Architectures that are taken for one of ours, by a name that tells them apart.
+# Architectures that look like one of ours, with a name that identifies them.
 _OTHERS = (
     (
         re.compile(r"(layer\.\d+\.block|layer_\d+)\.\d+\.batchnorm_0\.weight"),
-        "this is DeepMind's ResNet, which pads strided convolutions on one side alone",
+        "this is DeepMind's ResNet, which pads strided convolutions on one side only",
     ),
     (re.compile(r"layer\d+\.\d+\.bn0\.weight"), "this is a ResNet with batch norm before each block"),
     (re.compile(r".*\.weight_(v|orig)|parametrizations\..*"), "its weights are parametrised (weight norm, pruning)"),
@@ -104,7 +104,7 @@ def recognise(model: str, paths: Iterable[str], names: Iterable[str]) -> Scheme:
 
 
 def unwrapped(model: str, names: Iterable[str]) -> dict[str, str]:
-    """Names without their wrappers: bare name -> name. Left out is what no forward pass of such a model reads.
+    """Names without the prefixes of wrappers: bare name -> name; without names that the forward pass does not use.
 
     Raises:
         ValueError: two names are the same without wrappers.
@@ -122,7 +122,7 @@ def unwrapped(model: str, names: Iterable[str]) -> dict[str, str]:
 
 
 def normalisation(names: Iterable[str]) -> dict[str, str]:
-    """The names, of bare ones, of the pixels' `mean` and `std`, as far as they are there."""
+    """Those of the bare names that are the pixels' `mean` and `std`, if there are any."""
     found = {}
     for name in names:
         last = name.rpartition(".")[2]
@@ -133,6 +133,6 @@ def normalisation(names: Iterable[str]) -> dict[str, str]:
 
 
 def problem(names: Iterable[str]) -> str | None:
-    """Why these are not the weights of any architecture here, where the names tell; else None."""
+    """Why these are not the weights of any architecture here, if the names show that; else None."""
     names = list(names)
     return next((reason for name, reason in _OTHERS if any(name.fullmatch(other) for other in names)), None)

@@ -5,8 +5,8 @@
     arrays = torch_weights.from_variables("resnet18", variables, image_shape=(32, 32, 3))
     torch_weights.encode(".safetensors", arrays)
 
-A file holds one array for each entry of a state dict, under PyTorch's name and in PyTorch's layout. Reading one never
-runs code from it: pickled objects are refused.
+A file holds one array for each entry of a state dict, under PyTorch's name and in PyTorch's layout. Reading a file
+never runs code from it: pickled objects are refused.
 """
 
 import io
@@ -29,37 +29,37 @@ from jaxrobust.errors import FieldError
 from jaxrobust.models import torch_names
 
 _FIELD = "model.weights"
-_SHOWN = 3  # names in a message
+_SHOWN = 3  # number of names listed in a message
 
 # From PyTorch's axes to ours, by number of axes: vectors, linear layers (out, in) and convolutions OIHW.
 _AXES = {1: (0,), 2: (1, 0), 4: (0, 2, 3, 1)}
 
-# The linear layer that reads a flattened map: its name, the map's channels (None: the image's) and by how much the
-# map's sides are smaller than the image's. PyTorch flattens channels first.
+# The linear layer whose input is a flattened map: its name, the channels of the map (None: those of the image), and the
+# size of the image divided by that of the map. PyTorch flattens channels first.
 _FLATTENED = {"linear": ("head", None, 1), "mlp": ("hidden1", None, 1), "lenet5": ("hidden", 64, 4)}
 
-# Where a training script's checkpoint keeps the state dict, the first of which is taken.
+# Keys under which training scripts store the state dict in a checkpoint; the first one found is used.
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "last")
 
 
 def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The arrays of a .safetensors, .npz, .pt or .pth file by name; only the last two need PyTorch.
 
-    The metadata `mean` and `std` of a .safetensors file, which `encode` writes, come as arrays of these names.
+    The metadata `mean` and `std` of a .safetensors file, which `encode` writes, are returned as arrays of these names.
 
     Raises:
-        FieldError: there is no such file, its name has another ending, or it holds anything but plain arrays.
+        FieldError: there is no such file, its suffix is another, or it holds anything other than plain arrays.
     """
     name = os.fspath(path)
     readers = {
         ".safetensors": (_read_safetensors, "write the state dict with safetensors.torch.save_file"),
-        ".npz": (_read_npz, "write the state dict with numpy.savez, one plain array a name"),
+        ".npz": (_read_npz, "write the state dict with numpy.savez, one plain array per name"),
         ".pt": (_read_torch, "write the state dict alone, with torch.save or safetensors.torch.save_file"),
     }
     readers[".pth"] = readers[".pt"]
     suffix = pathlib.Path(path).suffix
     if suffix not in readers:
-        raise FieldError(_FIELD, name, "is no file of weights by its name", f"give one of {', '.join(readers)}")
+        raise FieldError(_FIELD, name, "its suffix is not that of a weight file", f"use one of {', '.join(readers)}")
     read, remedy = readers[suffix]
     if not os.path.isfile(path):
         raise FieldError(_FIELD, name, "there is no such file", "check the path")
@@ -67,13 +67,13 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return read(path)
     except FieldError:
         raise
-    except Exception as error:  # each library has its own for files that are torn, or made to mislead
+    except Exception as error:  # each library raises its own for damaged or malicious files
         reason = " ".join(str(error).split())[:200]
-        raise FieldError(_FIELD, name, f"is no {suffix} of plain arrays ({reason})", remedy) from error
+        raise FieldError(_FIELD, name, f"is not a {suffix} file of plain arrays ({reason})", remedy) from error
 
 
 def _read_npz(path):
-    with open(path, "rb") as file, zipfile.ZipFile(file):  # numpy.load takes other files too, pickles among them
+    with open(path, "rb") as file, zipfile.ZipFile(file):  # numpy.load also accepts other files, such as pickles
         file.seek(0)
         archive = np.load(file, allow_pickle=False)
         return {name: archive[name] for name in archive.files}
@@ -101,8 +101,8 @@ def _read_torch(path):
         raise FieldError(_FIELD, os.fspath(path), "needs PyTorch to be read", remedy) from None
     try:
         entries = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # whose own message advises to run what is in the file
-        raise ValueError("it is torn, or holds objects of Python beside tensors") from error
+    except pickle.UnpicklingError as error:  # its own message advises to run code from the file
+        raise ValueError("it is damaged, or holds Python objects other than tensors") from error
     for _ in _NESTS:  # a dict may hold itself
         nest = isinstance(entries, Mapping) and next((n for n in _NESTS if isinstance(entries.get(n), Mapping)), None)
         entries = entries[nest] if nest else entries
@@ -114,12 +114,12 @@ def _read_torch(path):
 
 
 def encode(suffix: str, arrays: dict[str, np.ndarray], mean=None, std=None) -> bytes:
-    """The content of a file of these arrays, for `.safetensors` or `.npz`.
+    """The content of a file with these arrays, for the suffix `.safetensors` or `.npz`.
 
-    The pixels' mean and std go into the metadata of a .safetensors file, where `load_state_dict` does not see them.
+    The pixels' mean and std are put into the metadata of a .safetensors file, which `load_state_dict` does not read.
 
     Raises:
-        FieldError: it is another suffix.
+        FieldError: the suffix is another.
     """
     if suffix == ".safetensors":
         metadata = {"format": "pt"}
@@ -129,14 +129,14 @@ def encode(suffix: str, arrays: dict[str, np.ndarray], mean=None, std=None) -> b
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         return buffer.getvalue()
-    raise FieldError(_FIELD, suffix, "no weights are written in such a file", "name a .safetensors or an .npz file")
+    raise FieldError(_FIELD, suffix, "weights cannot be written to such a file", "name a .safetensors or an .npz file")
 
 
 def normalisation(name: str, arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, ...]]:
-    """`mean` and `std` of the pixels in [0, 1] that the weights of an architecture came with, as far as they did.
+    """`mean` and `std` of the pixels in [0, 1] that are stored with the weights of an architecture, if there are any.
 
     Raises:
-        FieldError: they are no numbers.
+        FieldError: they are not finite numbers.
     """
     bare = _unwrapped(name, arrays)
     found = {field: bare[entry] for field, entry in torch_names.normalisation(bare).items()}
@@ -151,21 +151,21 @@ def normalisation(name: str, arrays: dict[str, np.ndarray]) -> dict[str, tuple[f
 def to_variables(name: str, arrays: dict[str, np.ndarray], image_shape: tuple[int, int, int], **options) -> dict:
     """Variables of `models.create(name, num_classes=..., **options)`, with as many classes as the arrays have logits.
 
-    Names may have the prefixes of common wrappers, such as `module.`. Counters of batches, and the pixels' mean and
-    std, are left out.
+    Names may have the prefixes of common wrappers, such as `module.`. Batch counters, and the pixels' mean and std, are
+    ignored.
 
     Args:
         name: of the architecture.
         arrays: float arrays by PyTorch's names, in PyTorch's layouts.
         image_shape: height, width and channels of the images.
-        options: of the model, those that its variables depend on.
+        options: those options of the model that its variables depend on.
 
     Returns:
         {"params": ..., "batch_stats": ...} in float32; the latter only where the model has batch norm.
 
     Raises:
-        FieldError: the weights are of an architecture that computes something else; or an array is missing, unknown,
-            not of finite floats or has another shape.
+        FieldError: the weights are of an architecture that computes something else; or an array is missing, unknown or
+            of another shape, or has values that are not finite floats.
     """
     bare = _unwrapped(name, arrays)
     if reason := torch_names.problem(bare):
@@ -209,10 +209,10 @@ def from_variables(
     """The inverse of `to_variables`: float32 arrays by PyTorch's names, in PyTorch's layouts.
 
     Args:
-        scheme: whose names, of `torch_names.SCHEMES[name]`; None is the first.
+        scheme: name of one of `torch_names.SCHEMES[name]`; None selects the first.
 
     Raises:
-        FieldError: there are no such names for this architecture.
+        FieldError: the architecture has no scheme of that name.
     """
     schemes = {known.name: known for known in torch_names.SCHEMES[name]}
     if scheme is not None and scheme not in schemes:

@@ -1,4 +1,4 @@
-"""Where data comes from. A name is a form, and for most forms what follows the colon:
+"""The sources of data. A name consists of a form and, for most forms, a colon and an argument:
 
     digits            scikit-learn's 1,797 handwritten digits, 8 x 8, bundled: runs anywhere
     tfds:NAME         any TensorFlow Datasets set with features `image` and `label`, for example tfds:cifar10
@@ -6,8 +6,8 @@
     folder:DIR        DIR/train/CLASS/*.png and DIR/test/CLASS/*.png, or .jpg, .jpeg
     gaussians         two or more Gaussian classes, for which robustness has closed forms
 
-A source returns a `RawDataSet` as it finds it and raises FieldError where it finds none; `checks` looks at what it
-returned. A new source is a module with `read` and a case below. Only `tfds` can leave images in their files.
+A source returns a `RawDataSet` without checking its contents, or raises FieldError if there is none; `checks` then
+checks it. A new source is a module with `read` and a case below. Only `tfds` can leave images in their files.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def check_streaming(name: str, streaming: bool, image_size: int) -> None:
 
 def read(name: str, *, data_dir: str, seed: int, gaussians: Gaussians | None) -> RawDataSet:
     """Reads the data set called `name`; the arguments are those of `jaxrobust.data.load`."""
-    # Imported here: no source should cost the others its dependencies, and TensorFlow takes seconds.
+    # Imported here, so that a source needs only its own dependencies; TensorFlow takes seconds to import.
     match check_name(name):
         case "digits", _:
             from jaxrobust.data.sources import digits
@@ -73,14 +73,14 @@ def read(name: str, *, data_dir: str, seed: int, gaussians: Gaussians | None) ->
             return folder.read(folder_dir)
         case "gaussians", _:
             if gaussians is None:
-                raise FieldError("data.gaussians", None, "describes no mixture", "pass a Gaussians")
+                raise FieldError("data.gaussians", None, "does not describe a mixture", "pass a Gaussians")
             from jaxrobust.data.sources.gaussians import read as read_gaussians
 
             return read_gaussians(gaussians, seed)
 
 
 def no_progress(title: str, total: int, unit: str):
-    """Shows nothing; has the form of `console.progress`."""
+    """Shows nothing; has the interface of `console.progress`."""
     return contextlib.nullcontext(lambda amount: None)
 
 

@@ -31,7 +31,7 @@ def read(file: str) -> RawDataSet:
             class_names = arrays.get("class_names")
     except FileNotFoundError as error:
         raise FieldError("data.name", name, "there is no such file", "write the path of an .npz file") from error
-    # TypeError and AttributeError: an .npy file loads as an array, which is no context manager.
+    # TypeError and AttributeError: an .npy file loads as an array, which is not a context manager.
     except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         problem = f"cannot be read as an .npz file of plain arrays ({error})"
         raise FieldError("data.name", name, problem, "write it with np.savez, without Python objects") from error
@@ -55,6 +55,6 @@ def _strings(class_names: np.ndarray) -> tuple[str, ...]:
 
 
 def _labels_as_names(labels: np.ndarray) -> tuple[str, ...]:
-    """'0', '1', ... up to the largest training label, and not more classes than examples could fill."""
+    """'0', '1', ... up to the largest training label, but not more classes than there are training examples."""
     largest = int(labels.max()) if labels.size and labels.dtype.kind in "iu" else 1
     return tuple(str(label) for label in range(max(2, min(largest + 1, labels.size))))

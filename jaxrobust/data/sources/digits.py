@@ -1,4 +1,4 @@
-"""The handwritten digits that come with scikit-learn: no download, seconds to train on."""
+"""The handwritten digits that are part of scikit-learn: no download, and training takes seconds."""
 
 import numpy as np
 

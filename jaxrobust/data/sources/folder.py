@@ -12,14 +12,14 @@ from jaxrobust.data.checks import RawDataSet
 from jaxrobust.errors import FieldError
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
-_DEEP_MODES = ("I", "F")  # and I;16 and its kin: converting them to 8 bits would clip them
+_DEEP_MODES = ("I", "F")  # prefixes, also of I;16 and similar modes: conversion to 8 bits would clip them
 
 
 def read(folder_dir: str) -> RawDataSet:
     """Reads DIR/train/CLASS/* and DIR/test/CLASS/*, files in the order of their sorted names.
 
     Classes are numbered in the order of their sorted folder names. Images keep one channel if all of them are 8-bit
-    grey, and are read as RGB otherwise. Hidden folders and files of other kinds are passed over.
+    grey, and are read as RGB otherwise. Hidden folders and files of other types are ignored.
 
     Raises:
         FieldError: a folder is missing, the splits have different classes, images differ in size, or a file is broken.
@@ -106,5 +106,5 @@ def _pixels(file: pathlib.Path, mode: str, name: str) -> np.ndarray:
             SyntaxError,
             ValueError,
             Image.DecompressionBombError,
-        ) as error:  # Pillow's ways of saying that a file is broken.
+        ) as error:  # what Pillow raises for a broken file
             raise _broken(file, name) from error

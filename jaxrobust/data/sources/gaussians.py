@@ -70,7 +70,7 @@ def read(mixture: Gaussians, seed: int) -> RawDataSet:
     test, test_labels = _draw(mixture, mixture.test_examples, randomness.generator(seed, "gaussians test"))
     largest = max(np.abs(train).max(), np.abs(test).max())
     if mixture.pixels_per_unit * largest > 0.5:
-        # Rounded to four digits after a step down by more than that rounding, so that what is advised does fit.
+        # Lowered by more than the rounding to four digits, so that the advised value is small enough.
         fits = float(f"{0.999 * 0.5 / largest:.4g}")
         raise FieldError(
             "data.gaussians.pixels_per_unit",

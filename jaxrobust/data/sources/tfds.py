@@ -1,6 +1,6 @@
 """Any image classification set of TensorFlow Datasets, in a fixed order: read into memory, or left in its files.
 
-A prepared folder is read without a network. Otherwise TFDS downloads and prepares the set, if there is a network.
+A prepared folder is read without a network. Otherwise TFDS downloads and prepares the set, which needs a network.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import logging
 
-# TensorFlow reads these once, at import. Here it does nothing but decode: its C++ side need neither report what is no
-# error nor announce how it multiplies matrices.
+# TensorFlow reads these once, at import. Here it only decodes: its C++ part should log only errors, and no notice about
+# matrix products.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
@@ -33,8 +33,8 @@ _PROBE_SECONDS = 5
 def read(tfds_name: str, data_dir: str) -> RawDataSet:
     """Reads the training and test images of a TFDS set.
 
-    The test split is `test`, or `validation` where TFDS has no `test`, as for imagenet_resized, or holds no labels for
-    it, as for imagenet2012.
+    The test split is `test`. It is `validation` if TFDS has no `test`, as for imagenet_resized, or no labels for it, as
+    for imagenet2012.
 
     Args:
         tfds_name: as for `tfds.load`: `cifar10`, `imagenet_resized/32x32`, `mnist:3.0.1`, or the name of a folder
@@ -42,18 +42,18 @@ def read(tfds_name: str, data_dir: str) -> RawDataSet:
         data_dir: folder of prepared sets; empty: `TFDS_DATA_DIR`, else TFDS's own default.
 
     Raises:
-        FieldError: there is no such set, it is neither prepared nor can be, or it is not one of equally sized images
+        FieldError: there is no such set, it is not prepared and cannot be, or it does not consist of images of one size
             with one label each.
     """
     return _raw_data_set(tfds_name, data_dir, _read_split)
 
 
 def stream(tfds_name: str, data_dir: str, image_size: int, progress: Callable) -> RawDataSet:
-    """A TFDS set stored as TFRecord files, whose images stay there until they are looked at.
+    """A TFDS set stored as TFRecord files, whose images stay there until they are needed.
 
     Args:
         tfds_name, data_dir: as for `read`; data_dir may also be on a file system that TensorFlow knows, such as gs://.
-        image_size: side of the square that images are resized to; 0: as they are, all of one size.
+        image_size: side of the square that images are resized to; 0: not resized, and all must have one size.
         progress: as `console.progress`, for the files' index, which is made when a set is first streamed.
 
     Raises:
@@ -68,7 +68,8 @@ def stream(tfds_name: str, data_dir: str, image_size: int, progress: Callable) -
 
 def _raw_data_set(tfds_name: str, data_dir: str, take_split: Callable) -> RawDataSet:
     """The set, both splits taken by `take_split`: (builder, split, tfds_name) -> images, labels."""
-    # TensorFlow would otherwise reserve the memory of every GPU. Too late once it has started, and then not ours to do.
+    # Otherwise TensorFlow would reserve the memory of every GPU. It raises if TensorFlow is already in use: then the
+    # user has configured it.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     with _quiet():
@@ -134,7 +135,7 @@ def train_labels(tfds_name: str, data_dir: str, streaming: bool, progress: Calla
 
 
 def _test_split(builder: tfds.core.DatasetBuilder, tfds_name: str) -> str:
-    """`test`, or `validation` if there is no test split or its labels are kept back, which TFDS writes as -1."""
+    """`test`, or `validation` if there is no test split or its labels are not published, which TFDS writes as -1."""
     splits = builder.info.splits
     if "test" in splits and "validation" in splits:
         examples = builder.as_dataset(
@@ -161,7 +162,7 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet():
-    """Silences what TFDS logs at each step, for a while."""
+    """Silences the log messages of TFDS inside the context."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -175,12 +176,12 @@ def _prepared_builder(tfds_name: str, data_dir: str) -> tfds.core.DatasetBuilder
     builder = _best_builder(tfds_name, data_dir)
     if builder.is_prepared():
         return builder
-    command = f"point data.data_dir or TFDS_DATA_DIR at a folder where `tfds build {tfds_name}` has prepared it"
+    command = f"set data.data_dir or TFDS_DATA_DIR to a folder where `tfds build {tfds_name}` has prepared it"
     where = f"is not prepared in {str(builder.data_dir)!r}"
     if unreachable := _unreachable_host(builder):
         raise _error(tfds_name, f"{where} and {unreachable} cannot be reached to download it", command)
     try:
-        # TFDS no longer serves prepared sets from its bucket; asking it could only cost time.
+        # TFDS no longer serves prepared sets from its bucket; trying it would only take time.
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except Exception as error:  # Anything: network, disk, checksums, data to be fetched by hand, missing packages.
         raise _error(tfds_name, f"{where} and preparing it failed ({_reason(error)})", command) from error
@@ -188,13 +189,13 @@ def _prepared_builder(tfds_name: str, data_dir: str) -> tfds.core.DatasetBuilder
 
 
 def _best_builder(tfds_name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """The builder of a set, in a version that is prepared where there is one."""
-    # An environment variable set after the import of TFDS counts too.
+    """The builder of a set, in a prepared version if there is one."""
+    # TFDS reads the variable only at import; here a later value is used too.
     data_dir = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR", "")) or None
     builder = _builder(tfds_name, data_dir)
     if not builder.is_prepared():
         with contextlib.suppress(Exception):
-            # The installed TFDS may be of another age than the folder: any version that is there will do.
+            # The installed TFDS may be newer or older than the folder: any prepared version is accepted.
             other_version = tfds.builder(f"{tfds_name}:*.*.*", data_dir=data_dir)
             if other_version.is_prepared():
                 return other_version
@@ -211,15 +212,15 @@ def _builder(tfds_name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         remedy = f"did you mean {' or '.join(near)}?" if near else "choose one of tensorflow.org/datasets/catalog"
         raise _error(tfds_name, "is unknown to TFDS and no folder of data.data_dir", remedy) from error
     except ImportError as error:
-        raise _error(tfds_name, f"needs a package that is not here ({_reason(error)})", "install it") from error
+        raise _error(tfds_name, f"needs a package that is not installed ({_reason(error)})", "install it") from error
     except Exception as error:  # A wrong config, version or argument.
-        raise _error(tfds_name, f"cannot be used ({_reason(error)})", "mend the name") from error
+        raise _error(tfds_name, f"cannot be used ({_reason(error)})", "correct the name") from error
 
 
 def _unreachable_host(builder: tfds.core.DatasetBuilder) -> str:
-    """A host that the download needs and that does not answer; empty if one answers or none is known.
+    """A host that the download needs and that does not answer; empty if a host answers or none is known.
 
-    TFDS tries ten times with growing pauses, minutes in all. This asks each host once, over the proxy if one is set.
+    TFDS would retry for minutes. This tries each host once, through the proxy if one is set.
     """
     import requests
 
@@ -231,7 +232,7 @@ def _unreachable_host(builder: tfds.core.DatasetBuilder) -> str:
             requests.head(url, timeout=_PROBE_SECONDS)
         except requests.RequestException:
             continue
-        return ""  # Whatever it answered: a refusal of HEAD too is a network.
+        return ""  # Any answer, even a refused HEAD request, shows that there is a network.
     return next(iter(urls), "")
 
 
@@ -250,7 +251,7 @@ def _check_features(features: tfds.features.FeatureConnector, tfds_name: str):
 def _read_split(builder: tfds.core.DatasetBuilder, split: str, tfds_name: str) -> tuple[np.ndarray, np.ndarray]:
     """Images [N, H, W, C] and labels [N] of a split, in the order of its files."""
     image = builder.info.features["image"]
-    # Where sizes may vary, images come one by one: a batch of them could not be stacked.
+    # Images whose sizes may vary are read one by one: they cannot be stacked to a batch.
     batch_size = 1 if None in image.shape else _READ_BATCH
     examples = builder.as_dataset(
         split=split,
@@ -278,8 +279,8 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, tfds_name: str) -
     except records.ERRORS as error:
         raise records.unreadable(f"tfds:{tfds_name}", error) from error
     if stop != num_examples:
-        problem = f"split {split!r} holds {'more' if stop > num_examples else 'fewer'} than the promised {num_examples}"
-        raise _error(tfds_name, f"{problem} examples", "prepare it anew")
+        problem = f"split {split!r} holds {'more' if stop > num_examples else 'fewer'} than the {num_examples}"
+        raise _error(tfds_name, f"{problem} examples of its description", "prepare it again")
     return (np.empty((0, 1, 1, 1), np.uint8) if images is None else images), labels
 
 
@@ -293,7 +294,7 @@ def _stream_split(builder, split: str, tfds_name: str, image_size: int, progress
     if image_size:
         return images.with_shape((image_size, image_size, image.shape[2])), index.labels
     if None in image.shape:
-        # Not declared: that of the first image, and the first one of another size is an error.
+        # The shape is not declared: that of the first image is used, and an image of another shape is an error.
         images = images.with_shape(images.first_shape())
     return images, index.labels
 
@@ -304,14 +305,14 @@ def _index(builder, split: str, tfds_name: str, progress: Callable) -> tuple[lis
     if info.file_format != tfds.core.FileFormat.TFRECORD:
         raise _error(
             tfds_name,
-            f"is stored as {info.file_format.value}, streamed are TFRecord files",
+            f"is stored as {info.file_format.value}, but only TFRecord files can be streamed",
             f"prepare it by `tfds build {tfds_name} --file_format=tfrecord`",
         )
     files = [os.fspath(file) for file in info.splits[split].filepaths]
     index = records.load_index(files, f"tfds:{tfds_name}", progress)
-    found, promised = len(index.labels), info.splits[split].num_examples
-    if found != promised:
+    found, expected = len(index.labels), info.splits[split].num_examples
+    if found != expected:
         raise _error(
-            tfds_name, f"split {split!r} holds {found} examples, not the promised {promised}", "prepare it anew"
+            tfds_name, f"split {split!r} holds {found} examples, its description says {expected}", "prepare it again"
         )
     return files, index
