@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import classwise, figures, files, pages, results, runs
+from jaxrobust import classwise, figures, files, formatting, pages, results, runs
 from jaxrobust.errors import UserError
 from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
 from jaxrobust.figures.matrix import confusion_matrix
@@ -145,14 +145,14 @@ def _table(scores: dict[str, Score], attack: str, left_out: int) -> Table:
     for label, figure in rows:
         values = [getattr(score.summary, figure) for score in scores.values()]
         table.add_row(
-            label, "", *(pages.NOTHING if value is None else f"{100 * value:.1f}{' ' * 10}" for value in values)
+            label, "", *(formatting.NOTHING if value is None else f"{100 * value:.1f}{' ' * 10}" for value in values)
         )
     return table
 
 
 def _table_cell(accuracy: float | None, interval: tuple[float, float], is_worst: bool) -> str:
     if accuracy is None:
-        return pages.NOTHING
+        return formatting.NOTHING
     low, high = interval
     return f"{'*' if is_worst else ' '}{100 * accuracy:5.1f} [{100 * low:3.0f},{100 * high:3.0f}]"
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust import classwise, files, pages, results
+from jaxrobust import classwise, files, formatting, results
 from jaxrobust.errors import UserError
 
 CONFIDENCE = 0.95
@@ -251,7 +251,7 @@ def _threat(threat: dict) -> str | None:
     if not threat:
         return None
     eps = threat.get("eps") if threat.get("eps") is not None else threat.get("eps_255", 0) / 255
-    return f"{pages.norm(threat.get('norm'))} ball of radius {pages.radius(eps, threat.get('norm'))}"
+    return f"{formatting.norm(threat.get('norm'))} ball of radius {formatting.radius(eps, threat.get('norm'))}"
 
 
 def unequal(count: Iterable[int]) -> bool:

@@ -6,7 +6,7 @@ import pathlib
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import files, pages
+from jaxrobust import files, formatting, pages
 from jaxrobust.figures import explain as figures_explain
 
 PAGE = "explain.html"
@@ -139,8 +139,8 @@ def table(figures: dict) -> Table:
             row["looks_at"],
             correlation(row["correlation"]),
             interval(row["interval"]),
-            pages.p_value(row["p_value"]),
-            pages.p_value(row["p_holm"]),
+            formatting.p_value(row["p_value"]),
+            formatting.p_value(row["p_holm"]),
             "*" if row["significant"] else "",
             sign(row),
         ]
@@ -166,7 +166,7 @@ def data_table(figures: dict) -> Table:
 
 def correlation(value: float | None) -> str:
     """With its sign, two decimals."""
-    return pages.NOTHING if value is None else pages.decimals(value, 2, "+")
+    return formatting.NOTHING if value is None else formatting.decimals(value, 2, "+")
 
 
 def interval(ends) -> str:
@@ -176,18 +176,18 @@ def interval(ends) -> str:
 
 def share(value: float | None) -> str:
     """A share of variance."""
-    return pages.NOTHING if value is None else f"{pages.decimals(100 * value, 0)} %"
+    return formatting.NOTHING if value is None else f"{formatting.decimals(100 * value, 0)} %"
 
 
 def number(value: float | None) -> str:
     """Three digits."""
-    return pages.NOTHING if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return formatting.NOTHING if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def sign(row: dict) -> str:
     """Whether the sign is as expected."""
     if row["as_expected"] is None:
-        return pages.NOTHING
+        return formatting.NOTHING
     return "as expected" if row["as_expected"] else "opposite"
 
 
