@@ -19,7 +19,7 @@ import sys
 
 import numpy as np
 
-from jaxrobust import arguments, classwise, console, files
+from jaxrobust import arguments, class_results, classwise, console, files
 from jaxrobust.comparison import price_list
 from jaxrobust.comparison.pairs import (
     SPLITS,
@@ -34,7 +34,6 @@ from jaxrobust.comparison.pairs import (
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.pages import compare as compare_pages
 from jaxrobust.pages import price_list as price_list_pages
-from jaxrobust.pages import suites as report_suites
 from jaxrobust.runs import facts, field
 
 CONFIDENCE = 0.95
@@ -109,15 +108,15 @@ def _compare_verdicts(labels, survives_a, survives_b, class_names) -> dict:
         "significant": corrected <= LEVEL,
     }
     rows = [
-        {name: report_suites.plain(value) for name, value in zip(columns, row, strict=True)}
+        {name: class_results.plain(value) for name, value in zip(columns, row, strict=True)}
         for row in zip(*columns.values(), strict=True)
     ]
     worst = classwise.worst_difference(pairs, CONFIDENCE)
     return {
         "average": _average(pairs.total()),
         "worst": {
-            "a": report_suites.worst_of(pairs.correct_a, pairs.count, class_names),
-            "b": report_suites.worst_of(pairs.correct_b, pairs.count, class_names),
+            "a": class_results.worst_of(pairs.correct_a, pairs.count, class_names),
+            "b": class_results.worst_of(pairs.correct_b, pairs.count, class_names),
             "difference": worst.difference,
             "interval": [worst.low, worst.high],
             "significant": not worst.low <= 0 <= worst.high,

@@ -4,7 +4,7 @@
 
 Reads the files of a workdir (see `results`) and states what is missing from an unfinished run. Every figure
 is derived here from the counts per class, by the same functions that wrote them. What follows from them for the worst
-class and from a suite's stages is beside the page for machines, classes.json (see `report_suites.class_truth`).
+class and from a suite's stages is beside the page for machines, classes.json (see `class_results.class_truth`).
 """
 
 import json
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import classwise, figures, files, formatting, pages, results, runs
+from jaxrobust import class_results, classwise, figures, files, formatting, pages, results, runs
 from jaxrobust.errors import UserError
 from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
 from jaxrobust.figures.matrix import confusion_matrix
@@ -48,7 +48,7 @@ def _class_truth(run: Run) -> dict:
     selected = run.selected()
     checkpoint = {"step": selected.step, "epoch": run.epoch(selected), "weights": selected.weights, "split": run.split}
     examples = results.read_examples(run.workdir, selected.step, selected.weights, run.split)
-    return checkpoint | report_suites.class_truth(run.scores[selected], examples)
+    return checkpoint | class_results.class_truth(run.scores[selected], examples)
 
 
 def _page(run: Run, truth: dict) -> dict:
@@ -286,7 +286,7 @@ def _figures(run: Run, selected: Checkpoint, attack: str, confusions: dict[str, 
     scores = headline(run.scores[selected])
     names = scores[attack].class_names
     bars = {
-        a: (report_suites.floats(s.summary.class_accuracy), *np.array(s.class_interval).T) for a, s in scores.items()
+        a: (class_results.floats(s.summary.class_accuracy), *np.array(s.class_interval).T) for a, s in scores.items()
     }
     drawn = {"bars": class_bars(names, bars)}
     if len({c.step for c in run.scores}) > 1:
@@ -294,7 +294,7 @@ def _figures(run: Run, selected: Checkpoint, attack: str, confusions: dict[str, 
         drawn["learning"] = learning_curves(_learning_curves(run), selected_epoch=marked)
         for a in _tracked(run, selected):
             history = run.over_training(a, selected.weights)
-            accuracy = np.array([report_suites.floats(s.summary.class_accuracy) for s in history])
+            accuracy = np.array([class_results.floats(s.summary.class_accuracy) for s in history])
             epochs = [s.record["epoch"] for s in history]
             drawn[f"classes_{a}"] = class_curves(epochs, accuracy, names, a, marked)
     for a, matrix in confusions.items():
@@ -321,7 +321,7 @@ def _learning_curves(run: Run) -> dict[str, dict[str, Curve]]:
                     average=[s.summary.accuracy for s in history],
                     worst=[s.summary.worst_class_accuracy for s in history],
                 )
-    logged = [(line["epoch"], report_suites.floats(line.get("train_class_accuracy") or [])) for line in run.training]
+    logged = [(line["epoch"], class_results.floats(line.get("train_class_accuracy") or [])) for line in run.training]
     logged = [(epoch, accuracy[~np.isnan(accuracy)]) for epoch, accuracy in logged]
     logged = [(epoch, accuracy.mean(), accuracy.min()) for epoch, accuracy in logged if accuracy.size]
     if logged:

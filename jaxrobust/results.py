@@ -5,7 +5,7 @@
     best.json         the best checkpoint so far by validation score
     weights.json      of a run of imported weights: name and SHA-256 of the `file`; of one whose head was changed after
                       training: the `remedy`, its `settings`, what was `chosen`, and of which `run` and checkpoint
-    classes.json      what the results say of the classes of the selected checkpoint, see `report_suites.class_truth`
+    classes.json      what the results say of the classes of the selected checkpoint, see `class_results.class_truth`
     examples/<step>-<weights>-<split>.npz
                       labels [N], index [N] of each example in the split, and for each attack `<attack>` bool [N], true
                       where the example survives it, and `<attack>_prediction` [N]
