@@ -24,7 +24,6 @@ from jaxrobust.comparison import price_list
 from jaxrobust.comparison.pairs import (
     SPLITS,
     WEIGHTS,
-    Side,
     common_attacks,
     common_examples,
     notes_on_weights,
@@ -34,7 +33,7 @@ from jaxrobust.comparison.pairs import (
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.pages import compare as compare_pages
 from jaxrobust.pages import price_list as price_list_pages
-from jaxrobust.runs import facts, field
+from jaxrobust.runs import field
 
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of the tests, after Holm's correction
@@ -77,8 +76,8 @@ def compare(
     if None not in data and data[0] != data[1]:
         notes.append(f"The data sets go by different names, {data[0]} and {data[1]}; their labels and classes agree.")
     return {
-        "a": _description(a),
-        "b": _description(b),
+        "a": a.description(),
+        "b": b.description(),
         "split": a.run.split,
         "examples": int(labels.size),
         "confidence": CONFIDENCE,
@@ -143,18 +142,6 @@ def _average(total: classwise.PairedCounts) -> dict:
 def _headline(compared: dict) -> str:
     """The attack that the two survive least. Of several alike the shortest name: a suite comes before its members."""
     return min(compared, key=lambda name: (sum(compared[name]["average"][side] for side in "ab"), len(name)))
-
-
-def _description(side: Side) -> dict:
-    return {
-        "workdir": str(side.run.workdir),
-        "name": side.run.workdir.resolve().name,
-        "step": side.checkpoint.step,
-        "epoch": side.run.epoch(side.checkpoint),
-        "weights": side.checkpoint.weights,
-        "checkpoint": side.why,
-        "facts": dict(facts(side.run.config, side.run.origin)),
-    }
 
 
 def _parsed(argv: list[str] | None) -> argparse.Namespace:

@@ -16,16 +16,14 @@ default in runs/<config name>/explain. A correlation is no cause; what a probe m
 """
 
 import argparse
-import csv
-import io
 import pathlib
 import sys
 
 from absl import logging as absl_logging
 
-from jaxrobust import arguments, build, console, files, parallel, runs, validation
+from jaxrobust import arguments, build, console, files, pages, parallel, runs, validation
 from jaxrobust import config as config_lib
-from jaxrobust.comparison.pairs import SPLITS, WEIGHTS, open_runs, open_side
+from jaxrobust.comparison.pairs import SPLITS, WEIGHTS, Side, open_runs, open_side
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.explanations import PROBES, measuring
 from jaxrobust.explanations.images import Images
@@ -79,7 +77,7 @@ def explain(
     for side in sides:
         subject = Subject(side.run, side.checkpoint, attack, overrides, examples, others)
         found, left_out = measure(subject, known)
-        described.append(_description(side, subject, left_out))
+        described.append(_described(side, subject, left_out))
         for name in PROBES:
             values[name].append(found.get(name))
     return {
@@ -140,19 +138,13 @@ def _attack(sides, asked: str | None) -> str:
     return runs.strongest(common)
 
 
-def _description(side, subject: Subject, left_out: dict) -> dict:
-    robustness = subject.robustness
+def _described(side: Side, subject: Subject, left_out: dict) -> dict:
+    """The entry of one run: what it is, the accuracies of its classes under attack, and which images were used."""
     return {
-        "workdir": str(side.run.workdir),
-        "name": side.run.workdir.resolve().name,
-        "step": side.checkpoint.step,
-        "epoch": side.run.epoch(side.checkpoint),
-        "weights": side.checkpoint.weights,
-        "checkpoint": side.why,
-        "facts": dict(runs.facts(side.run.config, side.run.origin)),
+        **side.description(),
         "count": subject.count.tolist(),
         "correct": subject.correct.tolist(),
-        "robustness": files.nullable(robustness.tolist()),
+        "robustness": files.nullable(subject.robustness.tolist()),
         **measuring.images(subject),
         "left_out": left_out,
     }
@@ -160,18 +152,12 @@ def _description(side, subject: Subject, left_out: dict) -> dict:
 
 def to_csv(figures: dict) -> str:
     """A line for each class of each run: images, robustness, and a column for each probe."""
-    lines = [["run", "class", "images", "robustness", *(row["name"] for row in figures["probes"])]]
+    header, lines = ["run", "class", "images", "robustness", *(row["name"] for row in figures["probes"])], []
     for r, run in enumerate(figures["runs"]):
         for c, name in enumerate(figures["classes"]):
             probes = [row["values"][r][c] for row in figures["probes"]]
             lines.append([run["workdir"], name, run["count"][c], run["robustness"][c], *probes])
-    return _csv(lines)
-
-
-def _csv(lines) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(lines)
-    return file.getvalue()
+    return pages.to_csv(header, lines)
 
 
 def _parsed(argv: list[str] | None) -> argparse.Namespace:
@@ -237,12 +223,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _show_data(given: argparse.Namespace, overrides: dict) -> int:
     figures = before_training(given.config, examples=given.examples, overrides=overrides)
-    rows = [figures["classes"], *figures["probes"].values()]
-    lines = [["class", *figures["probes"]], *zip(*rows, strict=True)]
+    lines = zip(figures["classes"], *figures["probes"].values(), strict=True)
     folder = given.out or pathlib.Path("runs") / pathlib.Path(given.config).stem / "explain"
     with arguments.writing_to(folder):
         path = folder / "data_probes.csv"
-        files.write_atomically(path, _csv(lines))
+        files.write_atomically(path, pages.to_csv(["class", *figures["probes"]], lines))
     console.show(explain_pages.data_table(figures))
     print(path)
     return 0

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import class_results, classwise, figures, files, formatting, pages, results, runs
+from jaxrobust import arguments, class_results, classwise, figures, files, formatting, pages, results, runs
 from jaxrobust.errors import UserError
 from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
 from jaxrobust.figures.matrix import confusion_matrix
@@ -329,15 +329,14 @@ def _learning_curves(run: Run) -> dict[str, dict[str, Curve]]:
     return curves
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command: prints the path of the report, or one line about what is wrong. Returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = arguments.Parser("jaxrobust.report", __doc__)
+    parser.add_argument("workdir", metavar="WORKDIR", help="workdir of a run that has been evaluated")
     try:
-        if len(arguments) != 1 or arguments[0].startswith("-"):
-            raise UserError("usage: python -m jaxrobust.report WORKDIR")
-        print(write_report(arguments[0]))
+        print(write_report(parser.parse_args(argv).workdir))
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -343,7 +343,11 @@ def test_command(tmp_path, capsys):
     assert report.main([str(write_run(tmp_path, **SMALL))]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
     assert report.main([]) == 2
-    assert capsys.readouterr().err.startswith("usage:")
+    error = capsys.readouterr().err
+    assert error.startswith("error:") and error.count("\n") == 1 and "WORKDIR" in error and "--help" in error
+    with pytest.raises(SystemExit, match="0"):
+        report.main(["--help"])
+    assert "python -m jaxrobust.report" in capsys.readouterr().out
 
 
 def test_module_runs_as_a_command(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxrobust import results
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.runs import Checkpoint, Run, Score
+from jaxrobust.runs import Checkpoint, Run, Score, facts
 
 SPLITS = ("test", "validation")
 WEIGHTS = ("best", "raw", "averaged")
@@ -40,6 +40,18 @@ class Side:
     @property
     def class_names(self) -> list[str]:
         return next(iter(self.scores.values())).class_names
+
+    def description(self) -> dict:
+        """Which run and checkpoint this is, as JSON data."""
+        return {
+            "workdir": str(self.run.workdir),
+            "name": self.run.workdir.resolve().name,
+            "step": self.checkpoint.step,
+            "epoch": self.run.epoch(self.checkpoint),
+            "weights": self.checkpoint.weights,
+            "checkpoint": self.why,
+            "facts": dict(facts(self.run.config, self.run.origin)),
+        }
 
 
 def open_runs(workdirs, split: str | None) -> list[Run]:
