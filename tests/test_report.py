@@ -201,7 +201,7 @@ def test_every_figure_is_reported_and_defined(tmp_path):
         ({"steps": (100,)}, "the last scored epoch is 1 of 2"),
         ({"splits": ("test",), "best": False}, "No validation split"),
         ({"best": False}, "No checkpoint was selected (no best.json)"),
-        ({"splits": ("validation",)}, "every figure on this page is of the validation split"),
+        ({"splits": ("validation",)}, "every figure on this page is from the validation split"),
         ({"attacks": ("clean",)}, "No attack has been scored"),
         ({"attacks": ("pgd20",)}, "Clean accuracy has not been scored"),
         ({"per_class": np.array([50] * 9 + [0])}, "Classes without examples in the test split"),

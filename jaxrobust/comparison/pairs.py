@@ -1,4 +1,4 @@
-"""Runs brought together for a comparison: which checkpoint of each, on which images, under which attacks."""
+"""Selecting what to compare: the checkpoint of each run, the common images and the common attacks."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jaxrobust.runs import Checkpoint, Run, Score, facts
 
 SPLITS = ("test", "validation")
 WEIGHTS = ("best", "raw", "averaged")
-# What makes two attacks of one name the same attack.
+# Two attacks of one name are the same attack if these settings agree.
 SETTINGS = ("norm", "eps", "step_size", "steps", "restarts", "members")
 
 _NAMED = 3  # runs that a sentence lists
@@ -19,11 +19,11 @@ _NAMED = 3  # runs that a sentence lists
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One of those compared: a checkpoint of a run with its verdicts.
+    """One side of a comparison: a checkpoint of a run with its verdicts.
 
     Attributes:
         letter: "A" or "B" of two; "" of many.
-        why: what the checkpoint is called: "best", "last" or "given".
+        why: why this checkpoint: "best", "last" or "given".
         examples: the arrays of its examples file.
     """
 

@@ -1,4 +1,4 @@
-"""What the report says of an audit, the sections "Security curve" and "Class to class", and what the terminal does."""
+"""Output of an audit: the report's sections "Security curve" and "Class to class", and sentences for the terminal."""
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def page(workdir) -> dict | None:
 
 
 def in_words(content: dict) -> list[str]:
-    """What a person wants to read at the end of an audit, one sentence each."""
+    """The main results of an audit for the terminal, one sentence each."""
     curve, matrix, focused = content["curve"], content["matrix"], content["focused"]
     at = curve["radii"].index(content["eps"])
     images = f"{content['examples']:,} of {content['whole']:,}" if content["examples"] < content["whole"] else "all"

@@ -1,4 +1,4 @@
-"""How a comparison of two runs is shown: tables on the terminal, sentences, and compare.html with its figures."""
+"""Output of compare for two runs: terminal tables, conclusions in sentences, and compare.html with its figures."""
 
 import pathlib
 import re
@@ -24,7 +24,8 @@ def conclusion(figures: dict) -> list[str]:
         _on_average(of["average"]),
         _on_worst(of["worst"]),
         f"Tests and intervals cover the draw of the {figures['examples']:,} {figures['split']} images, not the "
-        "training seed: two runs of one config differ too. Whether a config is better takes several seeds of each.",
+        "training seed: two runs of one config differ too. To show that a config is better, train several seeds of "
+        "each.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""How explanations are shown: a table on the terminal, sentences, and explain.html with its figures."""
+"""Output of explain: a table on the terminal, conclusions in sentences, and explain.html with its figures."""
 
 import math
 import pathlib
@@ -25,7 +25,8 @@ def conclusion(figures: dict) -> list[str]:
         sentences.append(_on_held_out(figures, tested))
     sentences.append(
         "A probe that goes along with robustness need not be its cause: probes go along with each other, and only an "
-        "intervention tells. Intervals and tests are about these classes, of which a few orders agree by chance."
+        "intervention can show a cause. Intervals and tests are about these classes; with few classes, orders may "
+        "agree by chance."
     )
     return sentences
 
@@ -66,10 +67,10 @@ def _on_signs(tested: list[dict]) -> str:
     signed = [row for row in tested if row["as_expected"] is not None]
     against = [row for row in signed if not row["as_expected"]]
     right = len(signed) - len(against)
-    sentence = f"{right} of {len(signed)} probes have the sign that theory lets expect"
+    sentence = f"{right} of {len(signed)} probes have the sign that theory predicts"
     sure = [row for row in against if row["significant"]]
     if sure:
-        return f"{sentence}; against it, and significantly so: {_named(sure)}."
+        return f"{sentence}; significant with the opposite sign: {_named(sure)}."
     return f"{sentence}{'; of the others none is significant' if against else ''}."
 
 

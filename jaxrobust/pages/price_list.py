@@ -1,4 +1,4 @@
-"""How a price list is shown: tables on the terminal, sentences, price_list.html with its figure, and price_list.csv."""
+"""Output of compare for many methods: terminal tables, conclusions, price_list.html with its figure, price_list.csv."""
 
 import csv
 import io
@@ -123,7 +123,8 @@ def _on_training(figures: dict, others: list[dict]) -> list[str]:
     shown = [f"{row['name']} ({formatting.points(row['training']['difference'])} points)" for row in learnt]
     return [
         "Gains on the worst class of the training images, under the attack of the training, beyond what the "
-        f"{figures['split']} images allow: {', '.join(shown)}. Memorised, or the training attack was weaker."
+        f"{figures['split']} images allow: {', '.join(shown)}. Either these were memorised, or the training attack "
+        "was weaker."
     ]
 
 

@@ -1,4 +1,4 @@
-"""How a study is shown: sentences, and study.html with its figures and tables."""
+"""Output of a study: conclusions in sentences, and study.html with its figures and tables."""
 
 import math
 import pathlib

@@ -22,7 +22,7 @@ def _sentence(of: dict, attack: str) -> str:
     sure.sort(key=lambda row: -abs(row["change"]))
     start = f"From {of['from']} to {of['to']}, of the {len(of['classes'])} classes that both have"
     if not sure:
-        return f"{start}, none was found to change under {attack}: all intervals hold 0 ({_pairs(of)})."
+        return f"{start}, none was found to change under {attack}: all intervals contain 0 ({_pairs(of)})."
     named = ", ".join(
         f"{row['name']} {formatting.points(row['change'])} {formatting.interval(row['interval'])}"
         for row in sure[:NAMED]
@@ -30,7 +30,7 @@ def _sentence(of: dict, attack: str) -> str:
     rest = f" and {len(sure) - NAMED} more" if len(sure) > NAMED else ""
     change = "one changes" if len(sure) == 1 else f"{len(sure)} change"
     return (
-        f"{start}, {change} under {attack} by an interval that leaves out 0, each judged for itself: {named}{rest} "
+        f"{start}, {change} under {attack} with an interval that excludes 0, each class separately: {named}{rest} "
         f"({_pairs(of)})."
     )
 
