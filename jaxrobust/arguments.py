@@ -1,4 +1,4 @@
-"""What the commands without a config share: arguments whose errors end in one line, and a folder to write to.
+"""Shared by the commands that take no config: a parser with one-line errors, and the output folder.
 
 parser = arguments.Parser("jaxrobust.compare", __doc__)
 parser.add_argument("run", metavar="RUN")
@@ -16,7 +16,7 @@ from jaxrobust.errors import FieldError, UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Of `python -m <module>`, described by the first line of its docstring. What is wrong raises UserError."""
+    """Parser of `python -m <module>`; its help shows the first line of the docstring. Errors raise UserError."""
 
     def __init__(self, module: str, docstring: str):
         super().__init__(f"python -m {module}", description=docstring.splitlines()[0], allow_abbrev=False)
@@ -25,13 +25,13 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; {self.prog} --help shows the options")
 
     def add_out(self, default: str) -> None:
-        """The option --out, a pathlib.Path; `default` says what it is without."""
+        """Add the option --out, a pathlib.Path. `default` is the text that describes its default."""
         self.add_argument("--out", type=pathlib.Path, help=f"folder to write to; default: {default}")
 
 
 @contextlib.contextmanager
 def writing_to(folder: pathlib.Path):
-    """Make the folder of --out, and write to it inside this context.
+    """Create the folder of --out. Errors of writing inside this context are reported as errors of --out.
 
     Raises:
         FieldError: the folder cannot be made or written to.

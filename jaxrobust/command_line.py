@@ -1,4 +1,4 @@
-"""What the commands of this package share: the flag --config with its overrides, and errors that end in one line.
+"""Shared by the commands that take a config: the flag --config with its overrides, and one-line errors.
 
     def main():
         config = command_line.config()
@@ -43,11 +43,12 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; evaluati
 def run(main: Callable[[], int | None]) -> None:
     """Parse the flags, call `main` and exit with the code it returns (None: 0).
 
-    Errors that a user can mend end in one line and exit code 2; an interruption in one line and the signal's code.
+    Errors that a user can fix print one line and exit with code 2; an interruption prints one line and exits with the
+    code of the signal.
     """
 
     def guarded(_):
-        # Libraries log at length what a user cannot act on. --verbosity brings it back.
+        # Libraries log many messages that a user cannot act on. --verbosity shows them again.
         if not flags.FLAGS["verbosity"].present:
             absl_logging.set_verbosity(absl_logging.ERROR)
         _keep_compiled_programs()
@@ -75,7 +76,7 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def _keep_compiled_programs() -> None:
-    """Let JAX keep compiled programs in the user's cache, unless JAX_COMPILATION_CACHE_DIR says where."""
+    """Make JAX keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR is set."""
     if jax.config.jax_compilation_cache_dir:
         return
     # A program compiled for one processor may use instructions that another lacks, and home folders are shared.
@@ -91,7 +92,7 @@ def _keep_compiled_programs() -> None:
 
 
 def fail(message: str, exit_code: int = 2) -> int:
-    """Print an error in one line; returns the exit code to end with."""
+    """Print an error in one line; returns the exit code."""
     print(f"error: {message}", file=sys.stderr)
     return exit_code
 
@@ -103,7 +104,7 @@ def config_file() -> pathlib.Path | None:
 
 
 def config() -> ml_collections.ConfigDict:
-    """The config of the file given, with the overrides put in.
+    """The config from the given file, with the overrides applied.
 
     Raises:
         UserError: none was given.

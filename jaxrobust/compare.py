@@ -1,16 +1,16 @@
-"""Two runs compared class by class on the same images: which classes differ, and does the worst; or many methods.
+"""Compare two runs class by class on the same images, or many methods with a base.
 
     python -m jaxrobust.compare RUN_A RUN_B [--split test|validation] [--attack NAME ...] [--weights best|raw|averaged]
         [--step_a STEP] [--step_b STEP] [--out DIR]
     python -m jaxrobust.compare BASE RUN RUN ... [--split] [--attack] [--weights] [--out]
 
-Compared are the best checkpoint of each run (else its last), under every attack that both were scored under. Prints
-a table and what follows from it, and writes compare.html, compare.json and the figures to DIR, by default
+Compares the best checkpoint of each run (the last one if none was selected), under every attack that both were scored
+under. Prints a table and conclusions, and writes compare.html, compare.json and the figures to DIR, by default
 RUN_B/compare-<name of RUN_A>. Differences are B minus A.
 
-More than two runs make a price list: runs that differ in their training seed alone are one method, and each method is
-compared with that of BASE, see comparison/price_list.py. It writes price_list.html, .json and .csv and the figure to
-DIR, by default BASE/price-list.
+With more than two runs the result is a price list: runs that differ only in their training seed are one method, and
+each method is compared with the method of BASE, see comparison/price_list.py. It writes price_list.html, .json and .csv
+and the figure to DIR, by default BASE/price-list.
 """
 
 import argparse
@@ -19,12 +19,11 @@ import sys
 
 import numpy as np
 
-from jaxrobust import arguments, classwise, console, files
+from jaxrobust import arguments, class_results, classwise, console, files
 from jaxrobust.comparison import price_list
 from jaxrobust.comparison.pairs import (
     SPLITS,
     WEIGHTS,
-    Side,
     common_attacks,
     common_examples,
     notes_on_weights,
@@ -34,8 +33,7 @@ from jaxrobust.comparison.pairs import (
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.pages import compare as compare_pages
 from jaxrobust.pages import price_list as price_list_pages
-from jaxrobust.pages import suites as report_suites
-from jaxrobust.runs import facts, field
+from jaxrobust.runs import field
 
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of the tests, after Holm's correction
@@ -44,13 +42,14 @@ LEVEL = 0.05  # of the tests, after Holm's correction
 def compare(
     run_a, run_b, *, split: str | None = None, attacks=(), weights: str = "best", step_a=None, step_b=None
 ) -> dict:
-    """Everything that two runs' verdicts say about their difference, as JSON data; accuracies are fractions.
+    """Compare two runs on the images that both were scored on. Returns JSON data; accuracies are fractions.
 
     Args:
         run_a, run_b: their workdirs.
         split: "test" or "validation"; by default test where both were scored on it.
         attacks: names; by default all that both were scored under.
-        weights: "best" for those of best.json, else of the last checkpoint, averaged before raw; "raw"; "averaged".
+        weights: "best": those that best.json names, else those of the last checkpoint, averaged ones if there are any;
+            "raw"; "averaged".
         step_a, step_b: steps of other checkpoints.
 
     Raises:
@@ -78,8 +77,8 @@ def compare(
     if None not in data and data[0] != data[1]:
         notes.append(f"The data sets go by different names, {data[0]} and {data[1]}; their labels and classes agree.")
     return {
-        "a": _description(a),
-        "b": _description(b),
+        "a": a.description(),
+        "b": b.description(),
         "split": a.run.split,
         "examples": int(labels.size),
         "confidence": CONFIDENCE,
@@ -109,15 +108,15 @@ def _compare_verdicts(labels, survives_a, survives_b, class_names) -> dict:
         "significant": corrected <= LEVEL,
     }
     rows = [
-        {name: report_suites.plain(value) for name, value in zip(columns, row, strict=True)}
+        {name: class_results.plain(value) for name, value in zip(columns, row, strict=True)}
         for row in zip(*columns.values(), strict=True)
     ]
     worst = classwise.worst_difference(pairs, CONFIDENCE)
     return {
         "average": _average(pairs.total()),
         "worst": {
-            "a": report_suites.worst_of(pairs.correct_a, pairs.count, class_names),
-            "b": report_suites.worst_of(pairs.correct_b, pairs.count, class_names),
+            "a": class_results.worst_of(pairs.correct_a, pairs.count, class_names),
+            "b": class_results.worst_of(pairs.correct_b, pairs.count, class_names),
             "difference": worst.difference,
             "interval": [worst.low, worst.high],
             "significant": not worst.low <= 0 <= worst.high,
@@ -142,20 +141,8 @@ def _average(total: classwise.PairedCounts) -> dict:
 
 
 def _headline(compared: dict) -> str:
-    """The attack that the two survive least. Of several alike the shortest name: a suite comes before its members."""
+    """The attack with the lowest accuracy; among equals the shortest name, so a suite comes before its members."""
     return min(compared, key=lambda name: (sum(compared[name]["average"][side] for side in "ab"), len(name)))
-
-
-def _description(side: Side) -> dict:
-    return {
-        "workdir": str(side.run.workdir),
-        "name": side.run.workdir.resolve().name,
-        "step": side.checkpoint.step,
-        "epoch": side.run.epoch(side.checkpoint),
-        "weights": side.checkpoint.weights,
-        "checkpoint": side.why,
-        "facts": dict(facts(side.run.config, side.run.origin)),
-    }
 
 
 def _parsed(argv: list[str] | None) -> argparse.Namespace:
@@ -172,7 +159,7 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
     given = parser.parse_args(argv)
     for option in ("step_a", "step_b"):
         if given.more and getattr(given, option) is not None:
-            raise FieldError(f"--{option}", getattr(given, option), "is of two runs alone", "leave it out")
+            raise FieldError(f"--{option}", getattr(given, option), "works with exactly two runs", "leave it out")
     return given
 
 

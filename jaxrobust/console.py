@@ -1,6 +1,6 @@
-"""What a person sees on the terminal: messages, progress with rate and time left, tables.
+"""Output for a person: messages, tables, and progress with rate and remaining time.
 
-On a terminal progress is a moving bar; in a log file it is a line every `LINE_SECONDS`.
+On a terminal, progress is a bar; in a log file, it is one line every `LINE_SECONDS`.
 """
 
 import contextlib
@@ -12,12 +12,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 LINE_SECONDS = 30
 _speaks = True
-# A log file has no width of its own; tables must not be folded there to the 80 columns of a fallback.
+# A log file has no width; without this, rich would wrap tables at its fallback of 80 columns.
 _console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
 
 
 def speak(allowed: bool) -> None:
-    """Whether this process says, shows and reports progress; of several only one does. All of them may warn."""
+    """Set whether this process prints messages, tables and progress. With several processes only one does; all warn."""
     global _speaks
     _speaks = allowed
 
@@ -45,19 +45,19 @@ def width() -> int:
 
 
 def restore() -> None:
-    """Leave the terminal as a process that is about to end in the middle of a progress bar should."""
+    """Restore the terminal (the hidden cursor) before the process ends in the middle of a progress bar."""
     if _console.is_terminal:
         _console.show_cursor(True)
 
 
 @contextlib.contextmanager
 def progress(title: str, total: int, unit: str, done: int = 0):
-    """Show the progress of a long work: yields advance(amount), to be called as it gets done.
+    """Show the progress of a long task. Yields advance(amount), to be called after each part.
 
     Args:
-        title: what is being done.
-        total, done: size of the work, and how much of it was done before, in units of which `advance` counts.
-        unit: what is counted, for the rate shown.
+        title: name of the task.
+        total, done: size of the task, and how much was done before, in the same units as `amount`.
+        unit: name of the unit, for the displayed rate.
     """
     meter = _Bar(title, total, unit, done) if _console.is_terminal and _speaks else _Lines(title, total, unit, done)
     with meter:

@@ -1,31 +1,30 @@
-"""Why are some classes weak? Probes of data, model and results, ranked by how they go along with class robustness.
+"""Why are some classes weak? Probes of data, model and results, ranked by their correlation with class robustness.
 
     python -m jaxrobust.explain WORKDIR [WORKDIR ...] [--attack NAME] [--weights best|raw|averaged] [--split NAME]
         [--standard RUN] [--other RUN] [--examples N] [--data_dir DIR] [--batch_size N] [--out DIR]
     python -m jaxrobust.explain --config FILE [--examples N] [--data_dir DIR] [--out DIR]      # before training
 
-Each probe is a number for each class of the best checkpoint (else the last), see explanations/. Its rank correlation
-with the accuracies of the classes under an attack, by default the strongest, comes with an interval, a p-value with
-Holm's correction over all probes, and whether its sign is that which theory lets expect. With several runs on the same
-classes it also says how much of the variance between the classes of a run the probe predicts, fitted to the others.
-RUN are other models on the same images: one trained without attack, and one that adversarial images are passed to.
+A probe gives one number for each class of the best checkpoint (the last one if none was selected), see explanations/.
+For each probe the command reports the rank correlation with the accuracies of the classes under an attack (by default
+the strongest), its interval, a p-value with Holm's correction over all probes, and whether the sign is the one that
+theory predicts. With several runs on the same classes it also reports how much of the variance between the classes of a
+run the probe predicts when fitted to the other runs. RUN are other models on the same images: one trained without
+attack, and one on which the adversarial images are tried.
 
-Prints tables and what follows from them, and writes explain.html, explain.json, explain.csv and the figures to DIR, by
-default WORKDIR/explain. Of a config it measures the probes of data alone, and writes them to data_probes.csv in DIR, by
-default in runs/<config name>/explain. A correlation is no cause; what a probe moves takes an intervention to know.
+Prints tables and conclusions, and writes explain.html, explain.json, explain.csv and the figures to DIR, by default
+WORKDIR/explain. With --config it measures only the probes of the data, and writes them to data_probes.csv in DIR, by
+default in runs/<config name>/explain. A correlation does not show a cause; that takes an intervention.
 """
 
 import argparse
-import csv
-import io
 import pathlib
 import sys
 
 from absl import logging as absl_logging
 
-from jaxrobust import arguments, build, console, files, parallel, runs, validation
+from jaxrobust import arguments, build, console, files, pages, parallel, runs, validation
 from jaxrobust import config as config_lib
-from jaxrobust.comparison.pairs import SPLITS, WEIGHTS, open_runs, open_side
+from jaxrobust.comparison.pairs import SPLITS, WEIGHTS, Side, open_runs, open_side
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.explanations import PROBES, measuring
 from jaxrobust.explanations.images import Images
@@ -46,18 +45,18 @@ def explain(
     examples: int = EXAMPLES,
     overrides: dict | None = None,
 ) -> dict:
-    """Every probe of every run, and how they go along with the robustness of the classes, as JSON data.
+    """Measure every probe of every run, and its correlation with the robustness of the classes. Returns JSON data.
 
     Args:
         workdirs: of runs on the same classes.
-        attack: under which robustness counts; None is the one under which the runs are weakest, of those all have.
+        attack: defines robustness; None: the strongest attack that all runs were scored under.
         weights, split: as of compare.compare.
         standard, other: workdirs of other models, see the module's docstring.
-        examples: how many images of a split are looked at, stratified; 0 for all.
+        examples: number of images of each split to use, a stratified subset; 0 for all.
         overrides: of subject.OWN_FIELDS, by dotted name.
 
     Raises:
-        UserError: there is no such run, result, attack or checkpoint, or runs are of different classes.
+        UserError: a run, result, attack or checkpoint does not exist, or the runs have different classes.
     """
     overrides = overrides or {}
     _check_examples(examples)
@@ -79,7 +78,7 @@ def explain(
     for side in sides:
         subject = Subject(side.run, side.checkpoint, attack, overrides, examples, others)
         found, left_out = measure(subject, known)
-        described.append(_description(side, subject, left_out))
+        described.append(_described(side, subject, left_out))
         for name in PROBES:
             values[name].append(found.get(name))
     return {
@@ -97,13 +96,13 @@ def explain(
 
 
 def before_training(path, *, examples: int = EXAMPLES, overrides: dict | None = None) -> dict:
-    """The probes of data alone, of the data of a config file, as JSON data: `classes` and `probes`, {name: [C]}.
+    """Measure the probes that need only data, for a config file. Returns JSON data: `classes`, `probes` {name: [C]}.
 
     Args:
         examples, overrides: as of `explain`.
 
     Raises:
-        UserError: there is no such file, or its data cannot be had.
+        UserError: the file does not exist, or its data cannot be loaded.
     """
     if not pathlib.Path(path).is_file():
         raise FieldError("--config", str(path), "is no file", "give a config, for example configs/digits.py")
@@ -126,7 +125,7 @@ def _check_examples(examples: int) -> None:
 
 
 def _attack(sides, asked: str | None) -> str:
-    """The attack under which robustness counts: as asked, or the strongest on the first run that all were under."""
+    """The attack that defines robustness: the requested one, or the common one that is strongest on the first run."""
     scored = [set(side.scores) for side in sides]
     common = {name: score for name, score in sides[0].scores.items() if all(name in names for names in scored)}
     if asked is not None:
@@ -140,19 +139,13 @@ def _attack(sides, asked: str | None) -> str:
     return runs.strongest(common)
 
 
-def _description(side, subject: Subject, left_out: dict) -> dict:
-    robustness = subject.robustness
+def _described(side: Side, subject: Subject, left_out: dict) -> dict:
+    """The entry of one run: what it is, the accuracies of its classes under attack, and which images were used."""
     return {
-        "workdir": str(side.run.workdir),
-        "name": side.run.workdir.resolve().name,
-        "step": side.checkpoint.step,
-        "epoch": side.run.epoch(side.checkpoint),
-        "weights": side.checkpoint.weights,
-        "checkpoint": side.why,
-        "facts": dict(runs.facts(side.run.config, side.run.origin)),
+        **side.description(),
         "count": subject.count.tolist(),
         "correct": subject.correct.tolist(),
-        "robustness": files.nullable(robustness.tolist()),
+        "robustness": files.nullable(subject.robustness.tolist()),
         **measuring.images(subject),
         "left_out": left_out,
     }
@@ -160,31 +153,25 @@ def _description(side, subject: Subject, left_out: dict) -> dict:
 
 def to_csv(figures: dict) -> str:
     """A line for each class of each run: images, robustness, and a column for each probe."""
-    lines = [["run", "class", "images", "robustness", *(row["name"] for row in figures["probes"])]]
+    header, lines = ["run", "class", "images", "robustness", *(row["name"] for row in figures["probes"])], []
     for r, run in enumerate(figures["runs"]):
         for c, name in enumerate(figures["classes"]):
             probes = [row["values"][r][c] for row in figures["probes"]]
             lines.append([run["workdir"], name, run["count"][c], run["robustness"][c], *probes])
-    return _csv(lines)
-
-
-def _csv(lines) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(lines)
-    return file.getvalue()
+    return pages.to_csv(header, lines)
 
 
 def _parsed(argv: list[str] | None) -> argparse.Namespace:
     parser = arguments.Parser("jaxrobust.explain", __doc__)
     parser.add_argument("workdirs", metavar="WORKDIR", nargs="*", help="workdirs of scored runs on the same classes")
     parser.add_argument("--config", metavar="FILE", help="a config, to look at its data before anything is trained")
-    parser.add_argument("--attack", help="under which robustness counts; default: the strongest that all have")
+    parser.add_argument("--attack", help="attack that defines robustness; default: the strongest that all have")
     parser.add_argument("--weights", choices=WEIGHTS, default="best", help="default: those of the best checkpoint")
     parser.add_argument("--split", choices=SPLITS, help="default: test where it was scored")
     parser.add_argument(
         "--standard", metavar="RUN", help="a run trained without attack, for the overlap in its features"
     )
-    parser.add_argument("--other", metavar="RUN", help="a run to pass adversarial images to and from")
+    parser.add_argument("--other", metavar="RUN", help="a run to test the transfer of adversarial images with")
     parser.add_argument("--examples", type=int, default=EXAMPLES, help="images of each split to look at; 0: all")
     parser.add_argument("--data_dir", help="folder of the data, if not that of the runs")
     parser.add_argument("--batch_size", type=int, help="images at a time; default: that of the evaluation")
@@ -237,12 +224,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _show_data(given: argparse.Namespace, overrides: dict) -> int:
     figures = before_training(given.config, examples=given.examples, overrides=overrides)
-    rows = [figures["classes"], *figures["probes"].values()]
-    lines = [["class", *figures["probes"]], *zip(*rows, strict=True)]
+    lines = zip(figures["classes"], *figures["probes"].values(), strict=True)
     folder = given.out or pathlib.Path("runs") / pathlib.Path(given.config).stem / "explain"
     with arguments.writing_to(folder):
         path = folder / "data_probes.csv"
-        files.write_atomically(path, _csv(lines))
+        files.write_atomically(path, pages.to_csv(["class", *figures["probes"]], lines))
     console.show(explain_pages.data_table(figures))
     print(path)
     return 0

@@ -1,10 +1,10 @@
-"""`report.html`: what a run's robustness is worth, class by class, on one page that needs nothing else.
+"""Write the report of a run: `report.html`, one self-contained page on its robustness, class by class.
 
     python -m jaxrobust.report WORKDIR
 
-Reads the files of a workdir (see `results`) and states what is missing from an unfinished run. Every figure
-is derived here from the counts per class, by the same functions that wrote them. What follows from them for the worst
-class and from a suite's stages is beside the page for machines, classes.json (see `report_suites.class_truth`).
+Reads the files of a workdir (see `results`). For an unfinished run the page lists what is missing. Every figure is
+computed from the counts per class. classes.json, written beside the page, holds what is known about the worst class and
+about suites of attacks in machine-readable form (see `class_results.class_truth`).
 """
 
 import json
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import classwise, figures, files, pages, results, runs
+from jaxrobust import arguments, class_results, classwise, figures, files, formatting, pages, results, runs
 from jaxrobust.errors import UserError
 from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
 from jaxrobust.figures.matrix import confusion_matrix
@@ -33,7 +33,7 @@ def write_report(workdir) -> pathlib.Path:
     """Write `report.html` and `classes.json` in a workdir, replacing earlier ones as a whole; returns the page's path.
 
     Raises:
-        UserError: the folder is no workdir, holds no results, or a file in it cannot be read.
+        UserError: the folder is not a workdir, has no results, or has a file that cannot be read.
     """
     run = Run(workdir)
     truth = _class_truth(run)
@@ -48,11 +48,11 @@ def _class_truth(run: Run) -> dict:
     selected = run.selected()
     checkpoint = {"step": selected.step, "epoch": run.epoch(selected), "weights": selected.weights, "split": run.split}
     examples = results.read_examples(run.workdir, selected.step, selected.weights, run.split)
-    return checkpoint | report_suites.class_truth(run.scores[selected], examples)
+    return checkpoint | class_results.class_truth(run.scores[selected], examples)
 
 
 def _page(run: Run, truth: dict) -> dict:
-    """Everything that the template shows."""
+    """The variables of the template."""
     selected = run.selected()
     scores = headline(run.scores[selected])
     attack = strongest(scores)
@@ -99,10 +99,10 @@ def _page(run: Run, truth: dict) -> dict:
 
 
 def class_table(workdir, width: int = 160) -> tuple[str, Table]:
-    """The per-class table of the selected checkpoint, for the terminal, and its title.
+    """The title and the per-class table of the selected checkpoint, for the terminal.
 
     Args:
-        width: of the terminal in characters. Attacks that do not fit are left out, the weakest first.
+        width: of the terminal, in characters. Attacks that do not fit are left out, starting with the weakest.
 
     Raises:
         UserError: as `write_report`.
@@ -112,7 +112,7 @@ def class_table(workdir, width: int = 160) -> tuple[str, Table]:
     scores = headline(run.scores[selected])
     attack = strongest(scores)
     why = run.compared()[selected]
-    # Not the table's own title, which is folded at its width.
+    # Returned separately, because rich wraps a table's own title at the width of the table.
     title = (
         f"accuracy by class on {scores[attack].images}; "
         f"{why} checkpoint (epoch {run.epoch(selected)}, {selected.weights} weights)"
@@ -145,20 +145,20 @@ def _table(scores: dict[str, Score], attack: str, left_out: int) -> Table:
     for label, figure in rows:
         values = [getattr(score.summary, figure) for score in scores.values()]
         table.add_row(
-            label, "", *(pages.NOTHING if value is None else f"{100 * value:.1f}{' ' * 10}" for value in values)
+            label, "", *(formatting.NOTHING if value is None else f"{100 * value:.1f}{' ' * 10}" for value in values)
         )
     return table
 
 
 def _table_cell(accuracy: float | None, interval: tuple[float, float], is_worst: bool) -> str:
     if accuracy is None:
-        return pages.NOTHING
+        return formatting.NOTHING
     low, high = interval
     return f"{'*' if is_worst else ' '}{100 * accuracy:5.1f} [{100 * low:3.0f},{100 * high:3.0f}]"
 
 
 def class_rows(scores: dict[str, Score], attack: str) -> list[dict]:
-    """The per-class table: lowest accuracy under `attack` first, classes without examples last."""
+    """The rows of the per-class table: lowest accuracy under `attack` first, classes without examples last."""
     score = scores[attack]
     clean = scores.get("clean")
     same_examples = clean is not None and attack != "clean" and clean.record["count"] == score.record["count"]
@@ -199,7 +199,7 @@ def largest_confusions(matrix: np.ndarray, names: list[str]) -> list[dict]:
 
 
 def missing(run: Run, truth: dict) -> list[str]:
-    """What an unfinished or partial run lacks, one sentence each.
+    """What is missing from an unfinished or partly scored run, one sentence for each gap.
 
     Args:
         truth: content of classes.json.
@@ -211,30 +211,29 @@ def missing(run: Run, truth: dict) -> list[str]:
     epochs = field(run.config, "train.epochs")
     last_epoch = max(run.epoch(c) for c in run.scores)
     num_steps = len({step for step, _ in run.scores})
-    # Neither has been trained in this workdir.
+    # In both cases the training did not happen in this workdir.
     imported, changed = run.imported, run.origin is not None and "remedy" in run.origin
     trained = not imported and not changed
     checks = [
         (not run.config, "The config (config.json) is missing."),
         (
             imported,
-            "The weights are imported: nothing is known here of their training, and what the config says of it, "
-            "the number of epochs included, does not count.",
+            "The weights are imported: their training is unknown here, and the training settings in the config, "
+            "including the number of epochs, do not apply.",
         ),
         (
             changed,
-            "The head was changed after the training, of which the workdir that it came from tells. What was chosen on "
-            "the validation split makes its figures a little better than those of new images.",
+            "The head was changed after training; the training itself is documented in the original workdir. Settings "
+            "were chosen on the validation split, so validation figures are slightly better than on new images.",
         ),
         (
             run.split != "test",
-            "The test split has not been scored: every figure on this page is of the validation split, "
-            "which is also what a best checkpoint is selected by.",
+            "The test split has not been scored: every figure on this page is from the validation split, "
+            "which is also used to select the best checkpoint.",
         ),
         (
             best is None and trained,
-            "No checkpoint was selected (no best.json): the page shows the last one, "
-            "chosen by its place and not by its score.",
+            "No checkpoint was selected (no best.json): the page shows the last one, whatever its score.",
         ),
         (
             best is not None and run.best_checkpoint() is None,
@@ -260,7 +259,7 @@ def missing(run: Run, truth: dict) -> list[str]:
             for suite, content in truth["suites"].items()
             if content["loss"] is None
         ),
-        (set(headline(scores)) == {"clean"}, "No attack has been scored: the page holds no robustness figure."),
+        (set(headline(scores)) == {"clean"}, "No attack has been scored: the page has no robustness figures."),
         ("clean" not in scores, "Clean accuracy has not been scored, so there is no boundary error."),
         (
             epochs is not None and last_epoch < epochs,
@@ -272,7 +271,7 @@ def missing(run: Run, truth: dict) -> list[str]:
 
 
 def _unfinished(scores: dict[str, Score]) -> dict[str, list[str]]:
-    """Suites without a result yet, and their members that have one."""
+    """Suites that have no result yet, with those of their members that have one."""
     suites = {}
     for attack in scores:
         suite, slash, member = attack.rpartition("/")
@@ -286,7 +285,7 @@ def _figures(run: Run, selected: Checkpoint, attack: str, confusions: dict[str, 
     scores = headline(run.scores[selected])
     names = scores[attack].class_names
     bars = {
-        a: (report_suites.floats(s.summary.class_accuracy), *np.array(s.class_interval).T) for a, s in scores.items()
+        a: (class_results.floats(s.summary.class_accuracy), *np.array(s.class_interval).T) for a, s in scores.items()
     }
     drawn = {"bars": class_bars(names, bars)}
     if len({c.step for c in run.scores}) > 1:
@@ -294,7 +293,7 @@ def _figures(run: Run, selected: Checkpoint, attack: str, confusions: dict[str, 
         drawn["learning"] = learning_curves(_learning_curves(run), selected_epoch=marked)
         for a in _tracked(run, selected):
             history = run.over_training(a, selected.weights)
-            accuracy = np.array([report_suites.floats(s.summary.class_accuracy) for s in history])
+            accuracy = np.array([class_results.floats(s.summary.class_accuracy) for s in history])
             epochs = [s.record["epoch"] for s in history]
             drawn[f"classes_{a}"] = class_curves(epochs, accuracy, names, a, marked)
     for a, matrix in confusions.items():
@@ -303,14 +302,14 @@ def _figures(run: Run, selected: Checkpoint, attack: str, confusions: dict[str, 
 
 
 def _tracked(run: Run, selected: Checkpoint) -> list[str]:
-    """The attacks whose classes are shown over training: of those scored more than once the strongest, and clean."""
+    """Attacks shown class by class over training: the strongest one scored at several checkpoints, and clean."""
     scores = run.scores[selected]
     scores = {a: s for a, s in headline(scores).items() if len(run.over_training(a, selected.weights)) > 1}
     return list(dict.fromkeys(a for a in (strongest(scores), "clean") if a in scores)) if scores else []
 
 
 def _learning_curves(run: Run) -> dict[str, dict[str, Curve]]:
-    """Curves by attack and weights, and those of the training batches where they were logged."""
+    """Curves by attack and kind of weights, and those of the training batches if they were logged."""
     curves = {}
     for attack in dict.fromkeys(attack for scores in run.scores.values() for attack in headline(scores)):
         for weights in ("averaged", "raw"):
@@ -321,7 +320,7 @@ def _learning_curves(run: Run) -> dict[str, dict[str, Curve]]:
                     average=[s.summary.accuracy for s in history],
                     worst=[s.summary.worst_class_accuracy for s in history],
                 )
-    logged = [(line["epoch"], report_suites.floats(line.get("train_class_accuracy") or [])) for line in run.training]
+    logged = [(line["epoch"], class_results.floats(line.get("train_class_accuracy") or [])) for line in run.training]
     logged = [(epoch, accuracy[~np.isnan(accuracy)]) for epoch, accuracy in logged]
     logged = [(epoch, accuracy.mean(), accuracy.min()) for epoch, accuracy in logged if accuracy.size]
     if logged:
@@ -329,15 +328,14 @@ def _learning_curves(run: Run) -> dict[str, dict[str, Curve]]:
     return curves
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command: prints the path of the report, or one line about what is wrong. Returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = arguments.Parser("jaxrobust.report", __doc__)
+    parser.add_argument("workdir", metavar="WORKDIR", help="workdir of a run that has been evaluated")
     try:
-        if len(arguments) != 1 or arguments[0].startswith("-"):
-            raise UserError("usage: python -m jaxrobust.report WORKDIR")
-        print(write_report(arguments[0]))
+        print(write_report(parser.parse_args(argv).workdir))
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -5,7 +5,7 @@
     best.json         the best checkpoint so far by validation score
     weights.json      for imported weights: name and SHA-256 of the `file`; for a head changed after training: the
                       `remedy`, its `settings`, the `chosen` values, and the original `run` and checkpoint
-    classes.json      per-class findings for the selected checkpoint, see `class_truth` in pages/suites.py
+    classes.json      per-class findings for the selected checkpoint, see `class_results.class_truth`
     examples/<step>-<weights>-<split>.npz
                       labels [N], index [N] of each example in the split, and for each attack `<attack>` bool [N],
                       whether the example is classified correctly under it, and `<attack>_prediction` [N]

@@ -1,4 +1,4 @@
-"""A run as its files tell it: its checkpoints, and what each scored under each attack."""
+"""Reading a run from the files of its workdir: its checkpoints, and the score of each under each attack."""
 
 import dataclasses
 import pathlib
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust import classwise, files, pages, results
+from jaxrobust import classwise, files, formatting, results
 from jaxrobust.errors import UserError
 
 CONFIDENCE = 0.95
@@ -22,7 +22,7 @@ class Checkpoint(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One attack on one checkpoint: a line of results.jsonl, and what follows from its counts.
+    """One attack on one checkpoint: a line of results.jsonl, and the figures computed from its counts.
 
     Intervals are (low, high) fractions.
     """
@@ -52,7 +52,7 @@ class Score:
 
     @property
     def images(self) -> str:
-        """Which images the figures are of: `10,000 test images`, or of how many these are a subset."""
+        """Which images were scored: "10,000 test images", with the size of the split if they are only a part of it."""
         number, split = sum(self.record["count"]), self.record["split"]
         whole = self.record.get("split_examples", number)
         return f"{number:,} {split} images" + (f" (a stratified subset of {whole:,})" if number < whole else "")
@@ -78,15 +78,16 @@ class Run:
 
     Attributes:
         scores: {(step, weights): {attack: Score}} of `split`, in order of step.
-        split: the split asked for, or else test where it was scored, and validation where not.
-        config: content of config.json; {} where there is none.
-        best: content of best.json; None where there is none.
-        origin: content of weights.json; None but for imported weights, and for a head changed after training.
+        split: the requested split; without a request, test if it was scored, else validation.
+        config: content of config.json; {} if the file is missing.
+        best: content of best.json; None if the file is missing.
+        origin: content of weights.json, which exists for imported weights and for a head changed after training;
+            None otherwise.
         training: lines of training.jsonl.
-        validation_examples: size of the scored validation split; 0 without one.
+        validation_examples: number of scored validation examples; 0 if that split was not scored.
 
     Raises:
-        UserError: the folder is no workdir, holds no results (of the split), or a file in it cannot be read.
+        UserError: the folder is not a workdir, has no results (of the split), or has a file that cannot be read.
     """
 
     def __init__(self, workdir, split: str | None = None):
@@ -112,7 +113,7 @@ class Run:
 
     @property
     def imported(self) -> bool:
-        """Whether the weights, or those whose head was changed, were trained elsewhere."""
+        """Whether the weights were trained by another program; a head changed after training counts as its original."""
         _, source = _changes(self.origin)
         return source is not None
 
@@ -121,7 +122,7 @@ class Run:
         return max(step for step, _ in self.scores)
 
     def best_checkpoint(self) -> Checkpoint | None:
-        """The checkpoint that best.json names, if it is scored."""
+        """The checkpoint that best.json names; None if there is none, or if it has no scores."""
         best = Checkpoint(self.best["step"], self.best["weights"]) if self.best else None
         return best if best in self.scores else None
 
@@ -130,11 +131,11 @@ class Run:
         return self.best_checkpoint() or self.last_checkpoint()
 
     def last_checkpoint(self) -> Checkpoint:
-        """The last one that was scored, with averaged weights where the run keeps such."""
+        """The last scored checkpoint, with averaged weights if the run has them."""
         return max(self.scores, key=lambda c: (c.step, c.weights == "averaged"))
 
     def compared(self) -> dict[Checkpoint, str]:
-        """The checkpoints of the headline and what they are called: the best, and the last with all its weights."""
+        """The checkpoints that the report compares, with their names: the best, and the last with all its weights."""
         best = self.best_checkpoint()
         names = {best: ["best"]} if best else {}
         for checkpoint in self.scores:
@@ -147,11 +148,11 @@ class Run:
         return next(iter(self.scores[checkpoint].values())).record["epoch"]
 
     def over_training(self, attack: str, weights: str) -> list[Score]:
-        """The scores under one attack of all checkpoints with these weights, in order of step."""
+        """The scores of all checkpoints with these weights under one attack, in order of step."""
         return [scores[attack] for c, scores in self.scores.items() if c.weights == weights and attack in scores]
 
     def confusion(self, checkpoint: Checkpoint, attack: str) -> np.ndarray | None:
-        """Counts [C, C] of predictions under an attack, from the results or else from the examples file."""
+        """Confusion counts [C, C] under an attack, from the results or the examples file; None if in neither."""
         record = self.scores[checkpoint][attack].record
         if record.get("confusion") is not None:
             return np.array(record["confusion"])
@@ -163,14 +164,14 @@ class Run:
 
 
 def headline(scores: dict[str, Score]) -> dict[str, Score]:
-    """The scores without those of the members of suites, which are steps on the way to the suite's own."""
+    """The scores without the members of suites, whose results are intermediate steps of the suite's result."""
     return {attack: score for attack, score in scores.items() if not results.is_member(attack)}
 
 
 def strongest(scores: dict[str, Score]) -> str:
-    """The attack with the lowest accuracy, members of suites left out; "clean" if there is no other.
+    """The attack with the lowest accuracy, without members of suites; "clean" if there is no other.
 
-    Of several alike it is a suite, or else the first.
+    If several have the same accuracy, a suite is preferred, and otherwise the first one.
     """
     candidates = headline(scores) or scores
     attacked = [attack for attack in candidates if attack != "clean"] or list(candidates)
@@ -187,7 +188,7 @@ def _scores(records: Iterable[dict]) -> dict[Checkpoint, dict[str, Score]]:
 
 
 def facts(config: dict, origin: dict | None) -> list[tuple[str, str]]:
-    """What the run is, in a few words each; facts that the config does not hold are left out.
+    """Short facts about a run, as (name, text). Facts that the config does not contain are left out.
 
     Args:
         origin: as of `Run`.
@@ -231,8 +232,10 @@ def _data(config: dict) -> str | None:
 
 
 def _changes(origin: dict | None) -> tuple[list[dict], dict | None]:
-    """The changes of the head that a run went through after its training, in order, and the origin of what they began
-    with; None for a training."""
+    """The changes made to the head after training, in order, and the origin of the weights before the first change.
+
+    That origin is None if the weights were trained here.
+    """
     changes = []
     while origin is not None and "remedy" in origin:
         changes.insert(0, origin)
@@ -251,11 +254,11 @@ def _threat(threat: dict) -> str | None:
     if not threat:
         return None
     eps = threat.get("eps") if threat.get("eps") is not None else threat.get("eps_255", 0) / 255
-    return f"{pages.norm(threat.get('norm'))} ball of radius {pages.radius(eps, threat.get('norm'))}"
+    return f"{formatting.norm(threat.get('norm'))} ball of radius {formatting.radius(eps, threat.get('norm'))}"
 
 
 def unequal(count: Iterable[int]) -> bool:
-    """Whether classes have unequal numbers of examples, so that the balanced accuracy says something of its own."""
+    """Whether classes differ in their number of examples, so that balanced and plain accuracy are different figures."""
     return len(set(count) - {0}) > 1
 
 

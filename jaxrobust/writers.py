@@ -22,9 +22,9 @@ CHECKS = ("single_step_check_accuracy", "pgd_check_accuracy")
 
 
 def _open(folder):
-    """A clu writer; None where clu or TensorFlow is not installed, which nothing else needs."""
+    """A clu writer; None, with a warning, if clu or TensorFlow is not installed. Nothing else needs them."""
     try:
-        # Here and not above: it imports TensorFlow, which takes seconds and is not on every machine.
+        # Imported here because it imports TensorFlow, which takes seconds and may not be installed.
         from clu import metric_writers
     except ImportError as error:
         console.warn(f"no TensorBoard files: {error}")
@@ -33,7 +33,7 @@ def _open(folder):
 
 
 class Writer:
-    """Writes scalars, figures and texts of a run; does nothing on processes that do not write. Use as a context."""
+    """Writes scalars, figures and texts of a run. Use as a context. Does nothing on processes that do not write."""
 
     def __init__(self, workdir):
         self._folder = pathlib.Path(workdir) / "tensorboard"
@@ -98,7 +98,7 @@ class Writer:
             writer.write_scalars(record["step"], {tag: value for tag, value in values.items() if value is not None})
 
     def figures(self, records: list[dict], predictions: dict, images, labels, adversarial) -> None:
-        """Figures of one (step, weights, split), of the test split alone: they say the same of the others.
+        """Figures of one (step, weights, split). Only for the test split, to avoid nearly identical figures.
 
         Args:
             records: one per attack, the clean one first.

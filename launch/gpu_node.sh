@@ -26,20 +26,8 @@ EOF
 
 say() { printf '%s gpu_node.sh: %s\n' "$(date -u +%FT%TZ)" "$*"; }
 
-die() {
-  printf 'error: %s\n' "$*" >&2
-  exit 2
-}
-
-# Words as a shell reads them back.
-quoted() {
-  local word line=''
-  for word in "$@"; do
-    [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
-    line+="$word "
-  done
-  printf '%s\n' "${line% }"
-}
+# shellcheck source=SCRIPTDIR/functions.sh
+source "$(dirname "${BASH_SOURCE[0]}")/functions.sh"
 
 workdir_of() {
   local previous='' argument workdir=''

@@ -1,24 +1,9 @@
 # shellcheck shell=bash
-# What tpu_vm.sh does to a slice and to its hosts, one function each; sourced by it.
+# What tpu_vm.sh does to a slice and to its hosts, one function each. tpu_vm.sh sources this file after functions.sh.
 # They read its options: name, zone, project, type, runtime, spot, direct, nfs, setup, poll, dry_run.
 # shellcheck disable=SC2154
 
 say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*" >&2; }
-
-die() {
-  printf 'error: %s\n' "$*" >&2
-  exit 2
-}
-
-# Words as a shell reads them back.
-quoted() {
-  local word line=''
-  for word in "$@"; do
-    [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
-    line+="$word "
-  done
-  printf '%s\n' "${line% }"
-}
 
 # gcloud, or in a dry run the command that it would be.
 call() {

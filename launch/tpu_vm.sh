@@ -47,6 +47,8 @@ EOF
 }
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=SCRIPTDIR/functions.sh
+source "$repository/launch/functions.sh"
 # shellcheck source=SCRIPTDIR/tpu_functions.sh
 source "$repository/launch/tpu_functions.sh"
 

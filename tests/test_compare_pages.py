@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from test_report import Page
 
-from jaxrobust import compare, pages
+from jaxrobust import compare, formatting
 from jaxrobust.pages import compare as compare_pages
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -89,7 +89,7 @@ def test_page_is_whole_and_says_what_is_compared(tmp_path):
     assert not (page.open or page.misnested or page.outside) and len(page.ids) == len(set(page.ids))
     for sentence in (*compare_pages.conclusion(figures), *figures["notes"]):
         assert sentence in page.text
-    assert ["run", "runs/plain", "runs/remedied"] in page.rows and ["remedy", pages.NOTHING, "faal"] in page.rows
+    assert ["run", "runs/plain", "runs/remedied"] in page.rows and ["remedy", formatting.NOTHING, "faal"] in page.rows
     assert [row[0] for row in page.rows if len(row) == 10][1:11][0] == "airplane"
     assert page.text.count("may be the worst") >= 2
 

@@ -201,7 +201,7 @@ def test_every_figure_is_reported_and_defined(tmp_path):
         ({"steps": (100,)}, "the last scored epoch is 1 of 2"),
         ({"splits": ("test",), "best": False}, "No validation split"),
         ({"best": False}, "No checkpoint was selected (no best.json)"),
-        ({"splits": ("validation",)}, "every figure on this page is of the validation split"),
+        ({"splits": ("validation",)}, "every figure on this page is from the validation split"),
         ({"attacks": ("clean",)}, "No attack has been scored"),
         ({"attacks": ("pgd20",)}, "Clean accuracy has not been scored"),
         ({"per_class": np.array([50] * 9 + [0])}, "Classes without examples in the test split"),
@@ -343,7 +343,11 @@ def test_command(tmp_path, capsys):
     assert report.main([str(write_run(tmp_path, **SMALL))]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
     assert report.main([]) == 2
-    assert capsys.readouterr().err.startswith("usage:")
+    error = capsys.readouterr().err
+    assert error.startswith("error:") and error.count("\n") == 1 and "WORKDIR" in error and "--help" in error
+    with pytest.raises(SystemExit, match="0"):
+        report.main(["--help"])
+    assert "python -m jaxrobust.report" in capsys.readouterr().out
 
 
 def test_module_runs_as_a_command(tmp_path):

@@ -1,1 +1,1 @@
-"""Runs beside each other: which are pairs, what a method gains, and the price list of many."""
+"""Comparing runs: which runs form pairs, what a method gains, and the price list of many methods."""

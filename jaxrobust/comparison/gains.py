@@ -1,4 +1,4 @@
-"""What a method gains over a base under one attack, average and worst class, when each has several seeds."""
+"""Gains of a method over a base under one attack, for average and worst class, with several seeds of each."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ HELPS, NO_DIFFERENCE, HURTS = "helps", "no difference", "hurts"
 
 @dataclasses.dataclass(frozen=True)
 class Verdicts:
-    """One run on the images common to all.
+    """The verdicts of one run on the images that all runs have in common.
 
     Attributes:
         survives: attack -> bool [N].
@@ -130,7 +130,7 @@ def _difference(over_seeds) -> dict:
 
 
 def correct(figures: list[dict]) -> None:
-    """Fill in what follows from the p-values of all methods."""
+    """Add p_holm, significant and verdict to the figures of all methods, in place."""
     for of, p in zip(figures, classwise.holm_correction([of["p_value"] for of in figures]), strict=True):
         of["p_holm"] = float(p)
         of["significant"] = bool(p <= LEVEL)
@@ -154,7 +154,7 @@ def rho(worst_base: float, worst: float, average_base: float, average: float) ->
 
 
 def pareto_front(points) -> np.ndarray:
-    """Which of the points [N, D] no other beats: as high in every coordinate, and higher in one. Bool [N]."""
+    """Bool [N]: which of the points [N, D] are not dominated: no other is as high in all and higher in one."""
     points = np.asarray(points, float)
     at_least, above = (points[:, None] >= points).all(2), (points[:, None] > points).any(2)
     return ~(at_least & above).any(0)

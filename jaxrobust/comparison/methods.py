@@ -1,4 +1,4 @@
-"""Which runs are seeds of one method, and what to call it."""
+"""Grouping runs that are seeds of one method, and naming the methods."""
 
 import collections
 import dataclasses
@@ -11,7 +11,7 @@ from jaxrobust import files, remedies
 from jaxrobust.errors import UserError
 from jaxrobust.runs import Run, field
 
-# Fields that do not say how a model is made: where files are, what is scored, kept and shown. The seed apart.
+# Fields that do not change the trained model: file locations, evaluation, checkpoints, logging. And the seed.
 NEUTRAL = (
     "train.seed",
     "train.log_every_steps",

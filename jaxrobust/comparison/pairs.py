@@ -1,4 +1,4 @@
-"""Runs brought together for a comparison: which checkpoint of each, on which images, under which attacks."""
+"""Selecting what to compare: the checkpoint of each run, the common images and the common attacks."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ import numpy as np
 
 from jaxrobust import results
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.runs import Checkpoint, Run, Score
+from jaxrobust.runs import Checkpoint, Run, Score, facts
 
 SPLITS = ("test", "validation")
 WEIGHTS = ("best", "raw", "averaged")
-# What makes two attacks of one name the same attack.
+# Two attacks of one name are the same attack if these settings agree.
 SETTINGS = ("norm", "eps", "step_size", "steps", "restarts", "members")
 
 _NAMED = 3  # runs that a sentence lists
@@ -19,11 +19,11 @@ _NAMED = 3  # runs that a sentence lists
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One of those compared: a checkpoint of a run with its verdicts.
+    """One side of a comparison: a checkpoint of a run with its verdicts.
 
     Attributes:
         letter: "A" or "B" of two; "" of many.
-        why: what the checkpoint is called: "best", "last" or "given".
+        why: why this checkpoint: "best", "last" or "given".
         examples: the arrays of its examples file.
     """
 
@@ -40,6 +40,18 @@ class Side:
     @property
     def class_names(self) -> list[str]:
         return next(iter(self.scores.values())).class_names
+
+    def description(self) -> dict:
+        """Which run and checkpoint this is, as JSON data."""
+        return {
+            "workdir": str(self.run.workdir),
+            "name": self.run.workdir.resolve().name,
+            "step": self.checkpoint.step,
+            "epoch": self.run.epoch(self.checkpoint),
+            "weights": self.checkpoint.weights,
+            "checkpoint": self.why,
+            "facts": dict(facts(self.run.config, self.run.origin)),
+        }
 
 
 def open_runs(workdirs, split: str | None) -> list[Run]:

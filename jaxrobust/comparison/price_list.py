@@ -1,7 +1,7 @@
-"""What each of many methods gains over a base on the worst class, and what it costs: the figures of the price list.
+"""The price list: what each of many methods gains over a base on the worst class, and what it costs.
 
-A method is all runs whose configs agree but for the training seed, and for what does not change the training. See
-compare.py, which is the command, and pages/price_list.py, which shows the figures.
+A method is the set of runs whose configs are equal except for the training seed and for settings that do not affect the
+training. compare.py is the command, pages/price_list.py shows the figures.
 """
 
 import functools

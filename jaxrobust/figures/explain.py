@@ -16,7 +16,7 @@ from jaxrobust.figures import ATTACKS, BLUE, INK, MUTED, NAMED_CLASSES, PAPER, V
 
 @styled
 def ranking(names, correlations, intervals, significant, signs, notes=()) -> Figure:
-    """A dot with its interval for each probe, in the order given from top to bottom; a mark at the sign expected.
+    """A dot with its interval for each probe, from top to bottom; a mark shows the sign that theory predicts.
 
     Args:
         names: P of them.
@@ -50,7 +50,7 @@ def ranking(names, correlations, intervals, significant, signs, notes=()) -> Fig
         Line2D([], [], color=BLUE, marker="o", label="significant"),
         Line2D([], [], color=VERMILION, marker="o", label="significant, against theory"),
         Line2D([], [], color=MUTED, marker="o", markerfacecolor=PAPER, label="not significant"),
-        Line2D([], [], color=MUTED, marker=">", label="sign that theory lets expect", **mark),
+        Line2D([], [], color=MUTED, marker=">", label="sign predicted by theory", **mark),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return figure

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from jaxrobust import pages
+from jaxrobust import formatting
 from jaxrobust.figures import (
     BLUE,
     CLEAN,
@@ -61,7 +61,7 @@ def worst_class(
     right.barh(position, probability[shown], 0.7, color=colours)
     for y, share in zip(position, probability[shown], strict=True):
         if share >= 0.0005:
-            right.text(share + 0.02, y, pages.probability(share), va="center", fontsize=7, color=INK)
+            right.text(share + 0.02, y, formatting.probability(share), va="center", fontsize=7, color=INK)
     right.set(xlim=(0, 1.15), xticks=(0, 0.5, 1), xlabel="probability to be the worst")
     right.grid(axis="x")
     name_rows(left, [class_names[c] for c in shown], position)

@@ -1,8 +1,8 @@
-"""What the report says of an audit, the sections "Security curve" and "Class to class", and what the terminal does."""
+"""Output of an audit: the report's sections "Security curve" and "Class to class", and sentences for the terminal."""
 
 import numpy as np
 
-from jaxrobust import figures, pages
+from jaxrobust import class_results, figures, pages
 from jaxrobust.audit import results as audit_results
 from jaxrobust.figures import audit as figures_audit
 
@@ -23,9 +23,8 @@ def page(workdir) -> dict | None:
     at = curve["radii"].index(content["eps"])
     drawn = {"curve": _curve_figure(content)}
     if len(content["classes"]) <= figures.NAMED_CLASSES:
-        drawn["matrix"] = figures_audit.class_to_class(
-            _floats(matrix["share"]), _floats(matrix["ease"]), _floats(matrix["exposure"]), content["classes"]
-        )
+        values = [class_results.floats(matrix[name]) for name in ("share", "ease", "exposure")]
+        drawn["matrix"] = figures_audit.class_to_class(*values, content["classes"])
     return content | {
         "figures": {name: pages.figure(figure) for name, figure in drawn.items()},
         "accuracy": curve["accuracy"][at],
@@ -42,7 +41,7 @@ def page(workdir) -> dict | None:
 
 
 def in_words(content: dict) -> list[str]:
-    """What a person wants to read at the end of an audit, one sentence each."""
+    """The main results of an audit for the terminal, one sentence each."""
     curve, matrix, focused = content["curve"], content["matrix"], content["focused"]
     at = curve["radii"].index(content["eps"])
     images = f"{content['examples']:,} of {content['whole']:,}" if content["examples"] < content["whole"] else "all"
@@ -68,14 +67,16 @@ def in_words(content: dict) -> list[str]:
 
 def _curve_figure(content):
     curve, half = content["curve"], content["curve"]["half"]
-    # The field writes Linf radii in 255ths.
+    # Papers write Linf radii in 255ths.
     scale, unit = (255, "1/255") if content["norm"] == "linf" else (1, "pixel units")
     present = np.array(content["count"])[:, None] > 0
-    radii = np.column_stack([_floats(half["class_radius"]), _floats(half["class_interval"]).reshape(-1, 2)])
+    radii = np.column_stack(
+        [class_results.floats(half["class_radius"]), class_results.floats(half["class_interval"]).reshape(-1, 2)]
+    )
     radii = np.where(present, np.where(np.isnan(radii), np.inf, radii), np.nan)
     return figures_audit.security_curves(
         np.array(curve["radii"]) * scale,
-        _floats(curve["class_accuracy"]),
+        class_results.floats(curve["class_accuracy"]),
         curve["accuracy"],
         curve["interval"],
         radii * scale,
@@ -109,9 +110,3 @@ def _first(ranked, values, classes) -> list[tuple[str, float]]:
     """The first few names with their values."""
     value_of = dict(zip(classes, values, strict=True))
     return [(name, value_of[name]) for name in ranked[:LISTED_NAMES]]
-
-
-def _floats(values) -> np.ndarray:
-    """An array with nan for None."""
-    values = np.asarray(values, object)
-    return np.where(np.equal(values, None), np.nan, values).astype(float)

@@ -1,4 +1,4 @@
-"""How a comparison of two runs is shown: tables on the terminal, sentences, and compare.html with its figures."""
+"""Output of compare for two runs: terminal tables, conclusions in sentences, and compare.html with its figures."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrobust import figures as figures_lib
-from jaxrobust import files, pages
+from jaxrobust import files, formatting, pages
 from jaxrobust.figures import compare as figures_compare
 
 PAGE = "compare.html"
@@ -24,7 +24,8 @@ def conclusion(figures: dict) -> list[str]:
         _on_average(of["average"]),
         _on_worst(of["worst"]),
         f"Tests and intervals cover the draw of the {figures['examples']:,} {figures['split']} images, not the "
-        "training seed: two runs of one config differ too. Whether a config is better takes several seeds of each.",
+        "training seed: two runs of one config differ too. To show that a config is better, train several seeds of "
+        "each.",
     ]
 
 
@@ -41,7 +42,7 @@ def _on_classes(of: dict, figures: dict) -> str:
     worse = [row for row in different if row["difference"] < 0]
     better = [row for row in reversed(different) if row["difference"] > 0]
     signs = [
-        f"B is {word} on " + _some([f"{row['name']} ({pages.points(row['difference'])})" for row in rows])
+        f"B is {word} on " + _some([f"{row['name']} ({formatting.points(row['difference'])})" for row in rows])
         for word, rows in (("worse", worse), ("better", better))
         if rows
     ]
@@ -50,19 +51,19 @@ def _on_classes(of: dict, figures: dict) -> str:
 
 
 def _on_average(average: dict) -> str:
-    difference = f"{pages.points(average['difference'])} points {pages.interval(average['interval'])}"
+    difference = f"{formatting.points(average['difference'])} points {formatting.interval(average['interval'])}"
     if not average["significant"]:
-        return f"The average does not differ significantly: {difference}, p = {pages.p_value(average['p_value'])}."
+        return f"The average does not differ significantly: {difference}, p = {formatting.p_value(average['p_value'])}."
     word = "higher" if average["difference"] > 0 else "lower"
-    return f"B's average is significantly {word}: {difference}, p = {pages.p_value(average['p_value'])}."
+    return f"B's average is significantly {word}: {difference}, p = {formatting.p_value(average['p_value'])}."
 
 
 def _on_worst(worst: dict) -> str:
-    was, is_ = (f"{pages.percent(worst[s]['accuracy'])} % ({_some(worst[s]['classes'])})" for s in "ab")
+    was, is_ = (f"{formatting.percent(worst[s]['accuracy'])} % ({_some(worst[s]['classes'])})" for s in "ab")
     verdict = "differs" if worst["significant"] else "does not differ"
     return (
         f"The worst class's accuracy {verdict} significantly: {was} in A, {is_} in B, "
-        f"{pages.points(worst['difference'])} points {pages.interval(worst['interval'])}."
+        f"{formatting.points(worst['difference'])} points {formatting.interval(worst['interval'])}."
     )
 
 
@@ -111,12 +112,12 @@ def _class_table(of: dict) -> Table:
 
 def _cells(row: dict) -> list[str]:
     return [
-        pages.percent(row["a"]),
-        pages.percent(row["b"]),
-        pages.points(row["difference"]),
-        pages.interval(row["interval"]),
-        pages.p_value(row["p_value"]),
-        pages.p_value(row["p_holm"]),
+        formatting.percent(row["a"]),
+        formatting.percent(row["b"]),
+        formatting.points(row["difference"]),
+        formatting.interval(row["interval"]),
+        formatting.p_value(row["p_value"]),
+        formatting.p_value(row["p_holm"]),
         "*" if row["significant"] else "",
     ]
 
@@ -130,12 +131,12 @@ def _attack_table(attacks: dict) -> Table:
         average, worst = of["average"], of["worst"]
         table.add_row(
             Text(attack),
-            pages.percent(average["a"]),
-            pages.percent(average["b"]),
-            pages.points(average["difference"]) + (" *" if average["significant"] else "  "),
-            pages.percent(worst["a"]["accuracy"]),
-            pages.percent(worst["b"]["accuracy"]),
-            pages.points(worst["difference"]) + (" *" if worst["significant"] else "  "),
+            formatting.percent(average["a"]),
+            formatting.percent(average["b"]),
+            formatting.points(average["difference"]) + (" *" if average["significant"] else "  "),
+            formatting.percent(worst["a"]["accuracy"]),
+            formatting.percent(worst["b"]["accuracy"]),
+            formatting.points(worst["difference"]) + (" *" if worst["significant"] else "  "),
             str(sum(row["significant"] for row in of["classes"])),
         )
     return table

@@ -1,4 +1,4 @@
-"""How explanations are shown: a table on the terminal, sentences, and explain.html with its figures."""
+"""Output of explain: a table on the terminal, conclusions in sentences, and explain.html with its figures."""
 
 import math
 import pathlib
@@ -6,7 +6,7 @@ import pathlib
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import files, pages
+from jaxrobust import files, formatting, pages
 from jaxrobust.figures import explain as figures_explain
 
 PAGE = "explain.html"
@@ -25,7 +25,8 @@ def conclusion(figures: dict) -> list[str]:
         sentences.append(_on_held_out(figures, tested))
     sentences.append(
         "A probe that goes along with robustness need not be its cause: probes go along with each other, and only an "
-        "intervention tells. Intervals and tests are about these classes, of which a few orders agree by chance."
+        "intervention can show a cause. Intervals and tests are about these classes; with few classes, orders may "
+        "agree by chance."
     )
     return sentences
 
@@ -66,10 +67,10 @@ def _on_signs(tested: list[dict]) -> str:
     signed = [row for row in tested if row["as_expected"] is not None]
     against = [row for row in signed if not row["as_expected"]]
     right = len(signed) - len(against)
-    sentence = f"{right} of {len(signed)} probes have the sign that theory lets expect"
+    sentence = f"{right} of {len(signed)} probes have the sign that theory predicts"
     sure = [row for row in against if row["significant"]]
     if sure:
-        return f"{sentence}; against it, and significantly so: {_named(sure)}."
+        return f"{sentence}; significant with the opposite sign: {_named(sure)}."
     return f"{sentence}{'; of the others none is significant' if against else ''}."
 
 
@@ -139,8 +140,8 @@ def table(figures: dict) -> Table:
             row["looks_at"],
             correlation(row["correlation"]),
             interval(row["interval"]),
-            pages.p_value(row["p_value"]),
-            pages.p_value(row["p_holm"]),
+            formatting.p_value(row["p_value"]),
+            formatting.p_value(row["p_holm"]),
             "*" if row["significant"] else "",
             sign(row),
         ]
@@ -166,7 +167,7 @@ def data_table(figures: dict) -> Table:
 
 def correlation(value: float | None) -> str:
     """With its sign, two decimals."""
-    return pages.NOTHING if value is None else pages.decimals(value, 2, "+")
+    return formatting.NOTHING if value is None else formatting.decimals(value, 2, "+")
 
 
 def interval(ends) -> str:
@@ -176,18 +177,18 @@ def interval(ends) -> str:
 
 def share(value: float | None) -> str:
     """A share of variance."""
-    return pages.NOTHING if value is None else f"{pages.decimals(100 * value, 0)} %"
+    return formatting.NOTHING if value is None else f"{formatting.decimals(100 * value, 0)} %"
 
 
 def number(value: float | None) -> str:
     """Three digits."""
-    return pages.NOTHING if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return formatting.NOTHING if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def sign(row: dict) -> str:
     """Whether the sign is as expected."""
     if row["as_expected"] is None:
-        return pages.NOTHING
+        return formatting.NOTHING
     return "as expected" if row["as_expected"] else "opposite"
 
 

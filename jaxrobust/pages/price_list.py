@@ -1,4 +1,4 @@
-"""How a price list is shown: tables on the terminal, sentences, price_list.html with its figure, and price_list.csv."""
+"""Output of compare for many methods: terminal tables, conclusions, price_list.html with its figure, price_list.csv."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrobust import figures as figures_lib
-from jaxrobust import files, pages
+from jaxrobust import files, formatting, pages
 from jaxrobust.comparison import gains, price_list
 from jaxrobust.figures import price_list as figures_price_list
 
@@ -37,7 +37,8 @@ def _worst(row: dict, figures: dict) -> dict:
 
 def _gain(row: dict, figures: dict) -> str:
     of = _worst(row, figures)
-    return f"{row['name']} ({pages.points(of['difference'])} points {pages.interval(of['difference_interval'])})"
+    gain = f"{formatting.points(of['difference'])} points {formatting.interval(of['difference_interval'])}"
+    return f"{row['name']} ({gain})"
 
 
 def _on_help(figures: dict, others: list[dict]) -> str:
@@ -71,8 +72,8 @@ def _on_pgd(figures: dict, others: list[dict]) -> str:
     sentences = []
     if fooled:
         shown = [
-            f"{row['name']} ({pages.points(row['attacks'][pgd]['worst']['difference'])} points under {pgd}, "
-            f"{pages.points(_worst(row, figures)['difference'])} under {judge})"
+            f"{row['name']} ({formatting.points(row['attacks'][pgd]['worst']['difference'])} points under {pgd}, "
+            f"{formatting.points(_worst(row, figures)['difference'])} under {judge})"
             for row in fooled
         ]
         verb = "moves" if len(fooled) == 1 else "move"
@@ -103,7 +104,7 @@ def _on_cost(figures: dict, others: list[dict]) -> list[str]:
             if row["verdicts"]["judge"] == gains.HELPS:
                 per_point = -lost / _worst(row, figures)["difference"]
                 price = f"{per_point:.2f} points per point that the worst class gains {_under(figures['judge'])}"
-            costs.append(f"{row['name']} ({pages.points(lost)} points, {price})")
+            costs.append(f"{row['name']} ({formatting.points(lost)} points, {price})")
         verb = "costs" if len(costly) == 1 else "cost"
         sentences.append(f"{len(costly)} {verb} average accuracy {_under(attack)}: {', '.join(costs)}.")
     return sentences
@@ -119,10 +120,11 @@ def _on_training(figures: dict, others: list[dict]) -> list[str]:
     ]
     if not learnt:
         return []
-    shown = [f"{row['name']} ({pages.points(row['training']['difference'])} points)" for row in learnt]
+    shown = [f"{row['name']} ({formatting.points(row['training']['difference'])} points)" for row in learnt]
     return [
         "Gains on the worst class of the training images, under the attack of the training, beyond what the "
-        f"{figures['split']} images allow: {', '.join(shown)}. Memorised, or the training attack was weaker."
+        f"{figures['split']} images allow: {', '.join(shown)}. Either these were memorised, or the training attack "
+        "was weaker."
     ]
 
 
@@ -177,17 +179,17 @@ def _verdict_table(figures: dict) -> Table:
         table.add_row(
             _name(row),
             f"{len(row['seeds'])}{' ' if row['covers_seeds'] else '!'}",
-            pages.percent(average["accuracy"]),
-            pages.points(average["difference"]) + _mark(average),
-            pages.percent(worst["accuracy"]) + ("+" if row["pareto"] else " "),
-            pages.points(worst["difference"]) + _mark(worst),
-            pages.interval(worst["difference_interval"]),
+            formatting.percent(average["accuracy"]),
+            formatting.points(average["difference"]) + _mark(average),
+            formatting.percent(worst["accuracy"]) + ("+" if row["pareto"] else " "),
+            formatting.points(worst["difference"]) + _mark(worst),
+            formatting.interval(worst["difference_interval"]),
             _rho(of["rho"]),
             verdicts["judge"] or "",
             verdicts["pgd"] or "",
             "<>" if verdicts["disagreement"] else "",
             Text(_classes(worst, 16)),
-            pages.percent(row["training"]["worst_class_accuracy"]),
+            formatting.percent(row["training"]["worst_class_accuracy"]),
             _times(row["speed"]["relative"]),
         )
         if row["is_base"]:
@@ -205,7 +207,8 @@ def _attack_table(figures: dict) -> Table:
         cells = []
         for of in row["attacks"].values():
             for figure in (of["average"], of["worst"]):
-                cells += [pages.percent(figure["accuracy"]), pages.points(figure["difference"]) + _mark(figure)]
+                cells.append(formatting.percent(figure["accuracy"]))
+                cells.append(formatting.points(figure["difference"]) + _mark(figure))
             cells.append(_rho(of["rho"]))
         table.add_row(_name(row), *cells)
         if row["is_base"]:
@@ -214,11 +217,11 @@ def _attack_table(figures: dict) -> Table:
 
 
 def _rho(value: float | None) -> str:
-    return pages.NOTHING if value is None else f"{value:+.2f}"
+    return formatting.NOTHING if value is None else f"{value:+.2f}"
 
 
 def _times(value: float | None) -> str:
-    return pages.NOTHING if value is None else f"{value:.2f}x"
+    return formatting.NOTHING if value is None else f"{value:.2f}x"
 
 
 def _classes(worst: dict, length: int = figures_lib.NAME_LENGTH) -> str:

@@ -1,9 +1,9 @@
-"""How a study is shown: sentences, and study.html with its figures and tables."""
+"""Output of a study: conclusions in sentences, and study.html with its figures and tables."""
 
 import math
 import pathlib
 
-from jaxrobust import files, pages
+from jaxrobust import files, formatting, pages
 from jaxrobust.figures import study as figures_study
 from jaxrobust.pages import price_list as price_list_pages
 from jaxrobust.pages import study_explain, study_interventions
@@ -31,7 +31,7 @@ def sentences(answer: dict) -> list[str]:
 def missing(answer: dict) -> str:
     """How many runs are not done."""
     number = answer["planned"] - answer["done"]
-    return f"{number} of {pages.counted(answer['planned'], 'run')} {'is' if number == 1 else 'are'} missing"
+    return f"{number} of {formatting.counted(answer['planned'], 'run')} {'is' if number == 1 else 'are'} missing"
 
 
 def findings(of: dict, attack: str) -> list[str]:
@@ -71,7 +71,7 @@ def _on_agreement(of: dict, attack: str) -> str:
     said = (
         f"{n} adversarially trained settings {'order' if sure else 'were not found to order'} classes more alike than "
         f"chance would: Kendall's W under {attack} is {found['w']:.2f} [{low:.2f}, {high:.2f}], where unrelated orders "
-        f"give {1 / n:.2f} on average, p = {pages.p_value(found['p_value'])}"
+        f"give {1 / n:.2f} on average, p = {formatting.p_value(found['p_value'])}"
     )
     said += _BLIND if blind else ""
     if (median := found["median_correlation"]) is not None:
@@ -90,9 +90,9 @@ def _on_one_setting(settings: list[dict], classes: list[str], attack: str) -> st
     (row,) = settings
     figures = row["attacked"]
     return (
-        f"One adversarially trained setting is done ({pages.counted(row['seeds'], 'seed')}), so there is no other to "
-        f"compare the order of its classes with; under {attack} the weakest is {classes[figures['worst_class']]}, with "
-        f"{pages.percent(figures['worst_class_accuracy'])} %."
+        f"One adversarially trained setting is done ({formatting.counted(row['seeds'], 'seed')}), so there is no other "
+        f"to compare the order of its classes with; under {attack} the weakest is {classes[figures['worst_class']]}, "
+        f"with {formatting.percent(figures['worst_class_accuracy'])} %."
     )
 
 
@@ -114,7 +114,7 @@ def _on_published(of: dict, attack: str) -> str:
             least, most = map(correlation, row["settings"])
             said.append(
                 f"{correlation(row['correlation'])} {interval(row['interval'])} with {row['source']} "
-                f"({some}p = {pages.p_value(row['p_value'])}; single settings {least} to {most})"
+                f"({some}p = {formatting.p_value(row['p_value'])}; single settings {least} to {most})"
             )
     start = "The rank correlation of the classes, by their means over settings, with what others published is"
     return f"{start} {'; '.join(said)}." if said else ""
@@ -142,10 +142,10 @@ def _share(value: float, ends) -> str:
 
 def _on_axes(of: dict, attack: str) -> str:
     # Without Holm's correction: of tests that rest on few runs each, it would leave none.
-    changing = [f"{row['axis']} (p = {pages.p_value(row['p_profile'])})" for row in of["axes"] if _is_sure(row)]
+    changing = [f"{row['axis']} (p = {formatting.p_value(row['p_profile'])})" for row in of["axes"] if _is_sure(row)]
     others = [row for row in of["axes"] if not _is_sure(row)]
     blind = [f"{row['axis']} ({row['runs']} runs)" for row in others if row["least_p"] >= _LEVEL]
-    same = [f"{row['axis']} (p = {pages.p_value(row['p_profile'])})" for row in others if row["least_p"] < _LEVEL]
+    same = [f"{row['axis']} (p = {formatting.p_value(row['p_profile'])})" for row in others if row["least_p"] < _LEVEL]
     parts = [f"changes with {', '.join(changing)}"] if changing else []
     parts += [f"was not found to change with {', '.join(same)}"] if same else []
     parts += [f"cannot be tested for a change with {', '.join(blind)}{_BLIND}"] if blind else []
@@ -164,28 +164,28 @@ def _on_widening(of: dict, attack: str) -> str:
     if found is None:
         return ""
     gap, cv, clean = found["own"]["gap"], found["own"]["cv"], found["clean"]["gap"]
+    ends = f"{formatting.percent(gap['natural'])} to {formatting.percent(gap['adversarial'])}"
     shared = "; those that share natural runs count as one" if 1 < found["settings"] != found["units"] else ""
     relative = ""
     if cv["change"] is not None:
-        ends = ", ".join(pages.decimals(end, 2) for end in cv["interval"])
+        interval = ", ".join(formatting.decimals(end, 2) for end in cv["interval"])
         relative = (
             f"in relation to the average (coefficient of variation) from {cv['natural']:.2f} to "
-            f"{cv['adversarial']:.2f}: {pages.decimals(cv['change'], 2, '+')} [{ends}]; "
+            f"{cv['adversarial']:.2f}: {formatting.decimals(cv['change'], 2, '+')} [{interval}]; "
         )
     return (
         f"From natural to adversarial training the gap between best and worst class, each in the accuracy that it is "
-        f"trained for, goes from {pages.percent(gap['natural'])} to {pages.percent(gap['adversarial'])} points: "
-        f"{_changed(gap)}; {relative}in clean accuracy alone it changes by {pages.points(clean['change'])} "
-        f"{pages.interval(clean['interval'])} ({pages.counted(found['settings'], 'setting')}, "
-        f"{found['pairs']} pairs of runs{shared})."
+        f"trained for, goes from {ends} points: {_changed(gap)}; {relative}in clean accuracy alone it "
+        f"changes by {formatting.points(clean['change'])} {formatting.interval(clean['interval'])} "
+        f"({formatting.counted(found['settings'], 'setting')}, {found['pairs']} pairs of runs{shared})."
     )
 
 
 def _changed(gap: dict) -> str:
     """A change in points, its interval and its p-value."""
     blind = _BLIND if gap["least_p"] >= _LEVEL else ""
-    change = f"{pages.points(gap['change'])} {pages.interval(gap['interval'])}"
-    return f"{change}, p = {pages.p_value(gap['p_value'])}{blind}"
+    change = f"{formatting.points(gap['change'])} {formatting.interval(gap['interval'])}"
+    return f"{change}, p = {formatting.p_value(gap['p_value'])}{blind}"
 
 
 def _on_radius(of: dict, attack: str) -> str:
@@ -194,7 +194,7 @@ def _on_radius(of: dict, attack: str) -> str:
     gap = of["radius"]["figures"]["gap"]
     slope = gap["slope"] / 255
     low, high = gap["interval"]
-    ends = "" if low is None else f" {pages.interval((low / 255, high / 255))}"
+    ends = "" if low is None else f" {formatting.interval((low / 255, high / 255))}"
     holds_zero = low is None or low <= 0 <= high
     sure, blind = gap["p_value"] < _LEVEL, gap["least_p"] >= _LEVEL
     if sure and not holds_zero:
@@ -204,8 +204,8 @@ def _on_radius(of: dict, attack: str) -> str:
     else:  # the test sees nothing or speaks of these settings alone, the interval of others too
         moves = "moves by "
     return (
-        f"With the radius of the training the gap {moves}{pages.points(slope)} points per 1/255{ends}, "
-        f"p = {pages.p_value(gap['p_value'])}, {of['radius']['runs']} runs{_BLIND if blind else ''}."
+        f"With the radius of the training the gap {moves}{formatting.points(slope)} points per 1/255{ends}, "
+        f"p = {formatting.p_value(gap['p_value'])}, {of['radius']['runs']} runs{_BLIND if blind else ''}."
     )
 
 
@@ -216,9 +216,9 @@ def _on_epochs(of: dict, attack: str) -> str:
     found = robust[0]
     change = f": {_changed(found['change'])}" if found["change"] else ""
     return (
-        f"Over adversarial training the gap goes from {pages.percent(found['gap'][0])} points at epoch "
-        f"{found['epochs'][0]} to {pages.percent(found['gap'][-1])} at epoch {found['epochs'][-1]}{change} "
-        f"({pages.counted(found['settings'], 'setting')}, {pages.counted(found['runs'], 'run')})."
+        f"Over adversarial training the gap goes from {formatting.percent(found['gap'][0])} points at epoch "
+        f"{found['epochs'][0]} to {formatting.percent(found['gap'][-1])} at epoch {found['epochs'][-1]}{change} "
+        f"({formatting.counted(found['settings'], 'setting')}, {formatting.counted(found['runs'], 'run')})."
     )
 
 

@@ -1,4 +1,4 @@
-"""How a study shows what goes along with the robustness of a class: sentences, the ranking's figure, and tables."""
+"""Output of a study's probes: conclusions in sentences, the figure of the ranking, and tables."""
 
 from jaxrobust import pages
 from jaxrobust.figures import explain as figures_explain

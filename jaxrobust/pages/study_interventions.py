@@ -1,6 +1,6 @@
 """How the interventions of a study are shown: sentences, and a table as CSV."""
 
-from jaxrobust import pages
+from jaxrobust import formatting, pages
 
 NAMED = 3  # classes that a sentence names
 
@@ -14,22 +14,23 @@ def _sentence(of: dict, attack: str) -> str:
     if len(of["classes"]) == 1:
         (row,) = of["classes"]
         return (
-            f"{row['name']} keeps {pages.percent(row['before'])} % under {attack} with {of['from']} and "
-            f"{pages.percent(row['after'])} % with {of['to']}: {pages.points(row['change'])} "
-            f"{pages.interval(row['interval'])} ({_pairs(of)})."
+            f"{row['name']} keeps {formatting.percent(row['before'])} % under {attack} with {of['from']} and "
+            f"{formatting.percent(row['after'])} % with {of['to']}: {formatting.points(row['change'])} "
+            f"{formatting.interval(row['interval'])} ({_pairs(of)})."
         )
     sure = [row for row in of["classes"] if row["interval"][0] > 0 or row["interval"][1] < 0]
     sure.sort(key=lambda row: -abs(row["change"]))
     start = f"From {of['from']} to {of['to']}, of the {len(of['classes'])} classes that both have"
     if not sure:
-        return f"{start}, none was found to change under {attack}: all intervals hold 0 ({_pairs(of)})."
+        return f"{start}, none was found to change under {attack}: all intervals contain 0 ({_pairs(of)})."
     named = ", ".join(
-        f"{row['name']} {pages.points(row['change'])} {pages.interval(row['interval'])}" for row in sure[:NAMED]
+        f"{row['name']} {formatting.points(row['change'])} {formatting.interval(row['interval'])}"
+        for row in sure[:NAMED]
     )
     rest = f" and {len(sure) - NAMED} more" if len(sure) > NAMED else ""
     change = "one changes" if len(sure) == 1 else f"{len(sure)} change"
     return (
-        f"{start}, {change} under {attack} by an interval that leaves out 0, each judged for itself: {named}{rest} "
+        f"{start}, {change} under {attack} with an interval that excludes 0, each class separately: {named}{rest} "
         f"({_pairs(of)})."
     )
 
