@@ -177,7 +177,7 @@ def _check_config_arguments(arguments: list[str]) -> str:
             config_path = following if match[1] is None else match[1]
             if not pathlib.Path(config_path).is_file():
                 raise FieldError(
-                    "--config", config_path, "is no file", "give a config file, for example configs/digits.py"
+                    "--config", config_path, "is not a file", "give a config file, for example configs/digits.py"
                 )
         if match := re.match(r"--?config\.([^=]+)", argument):
             known = list(files.flatten(config_lib.default().to_dict()))

@@ -15,6 +15,7 @@ Radii and step sizes have two fields each: `eps_255` in 1/255, as papers write t
 
 import json
 import math
+import pathlib
 
 import ml_collections
 from ml_collections import config_dict
@@ -230,6 +231,20 @@ def default() -> ml_collections.ConfigDict:
 def from_file(path) -> ml_collections.ConfigDict:
     """The config of a file under configs/, for another one to build on."""
     return files.imported(path).get_config()
+
+
+def given(path, field: str) -> ml_collections.ConfigDict:
+    """The config of a file that the user has named.
+
+    Raises:
+        FieldError: names the `field`; there is no such file, or its code fails.
+    """
+    if not pathlib.Path(path).is_file():
+        raise FieldError(field, str(path), "is not a file", "give a config file, for example configs/digits.py")
+    try:
+        return from_file(path)
+    except Exception as error:  # whatever the code of a config file may raise
+        raise FieldError(field, str(path), f"{type(error).__name__}: {error}", "correct the file") from error
 
 
 def radius(config) -> float:

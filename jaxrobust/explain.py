@@ -104,10 +104,8 @@ def before_training(path, *, examples: int = EXAMPLES, overrides: dict | None = 
     Raises:
         UserError: the file does not exist, or its data cannot be loaded.
     """
-    if not pathlib.Path(path).is_file():
-        raise FieldError("--config", str(path), "is no file", "give a config, for example configs/digits.py")
     _check_examples(examples)
-    config = config_lib.from_file(path)
+    config = config_lib.given(path, "--config")
     config.update_from_flattened_dict(overrides or {})
     validation.validate(config, parallel.make_mesh().size, training=False)
     looked_at = Images(config, build.dataset(config), examples, str(path))

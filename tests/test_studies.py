@@ -70,7 +70,7 @@ def test_a_level_may_start_from_another_config(tmp_path):
         ({"runs": []}, ("no runs",)),
         ({"runs": [{"architecture": "cnn"}]}, ("radius", "seed")),
         ({"runs": [{"architecture": "vgg", "radius": "one", "seed": "seed0"}]}, ("vgg", "cnn, mlp")),
-        ({"base": "nowhere.py"}, ("nowhere.py", "no file")),
+        ({"base": "nowhere.py"}, ("nowhere.py", "not a file")),
         ({"fields": {"model.nome": "mlp"}}, ("model.nome", "no field")),
         ({"fields": {"train.epochs": "many"}}, ("train.epochs", "type")),
         ({"axes": {"a": {"x/y": {}}}, "runs": [{"a": "x/y"}]}, ("x/y", "letters")),
@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_named(changes, words):
 def test_a_base_that_cannot_be_read_is_named(tmp_path):
     base = tmp_path / "base.py"
     base.write_text("def get_config(): return 1 / 0")
-    with pytest.raises(UserError, match=r"base\.py.*ZeroDivisionError.*mend the file"):
+    with pytest.raises(UserError, match=r"base\.py.*ZeroDivisionError.*correct the file"):
         planned(base=str(base))
 
 
@@ -104,6 +104,11 @@ def test_a_wrong_config_names_its_run_before_anything_is_trained():
     runs = planned(axes={"a": {"good": {}, "bad": {"attack.steps": 0}}}, runs=[{"a": "good"}, {"a": "bad"}])
     with pytest.raises(UserError, match=r"run bad: attack\.steps = 0"):
         running.check(runs, 1)
+
+
+def test_values_that_would_be_one_level_are_named():
+    with pytest.raises(FieldError, match=r"train\.seed.*has a value twice"):
+        levels("train.seed", (0, 1, 0), "seed")
 
 
 def test_parts_are_a_partition():
@@ -160,7 +165,7 @@ def test_a_file_that_holds_no_study_is_refused(tmp_path):
         file.write_text(textwrap.dedent(text))
         with pytest.raises(UserError, match=words):
             design.load(file)
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         design.load(tmp_path / "nowhere.py")
 
 

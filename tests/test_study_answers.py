@@ -319,6 +319,49 @@ def test_pairs_that_share_their_natural_runs_count_as_one(answer):
     assert of["own"]["gap"]["least_p"] == pytest.approx(2 / 2**2)
 
 
+def test_slopes_are_told_by_a_unit_that_means_something():
+    """A 255th of an L2 radius of 0.5 is next to nothing."""
+    l2 = {"threat.norm": "l2", "threat.eps": 0.5}
+    for fields, unit, length in ((FIELDS, "1/255", 1 / 255), (FIELDS | l2, "threat radius", 0.5)):
+        runs = [_drawn(run, truth(run)) for run in plan(study(fields=fields))]
+        found = _of(runs)
+        slope = found["radius"]["figures"]["gap"]["slope"]
+        (said,) = [
+            sentence for sentence in study_pages.findings(found, "pgd20") if "radius of the training" in sentence
+        ]
+        assert f"the gap grows: {100 * slope * length:+.1f} points per {unit} [" in said
+        assert found["radius"]["unit"] == {"length": length, "name": unit}
+
+
+def test_the_page_says_what_runs_are_judged_against(answer, tmp_path):
+    assert answer["data"][0]["threat"] == {"norm": "linf", "radius": 38 / 255}
+    assert "Judged at a radius of 38/255 (L∞)." in study_pages.write(tmp_path, answer).read_text()
+
+
+def test_training_with_a_radius_of_0_cannot_widen_the_gap():
+    axes = AXES | {"radius": {"whole": {}, "none": {"attack.radius": 0.0}}}
+    runs = [run for run in product(axes) if not (run["objective"] == "natural" and run["radius"] == "none")]
+    found = _of([_drawn(run, truth(run)) for run in plan(study(axes=axes, runs=runs))])
+    assert found["widening"]["pairs"] == 6 and found["widening"]["own"]["gap"]["adversarial"] == pytest.approx(0.6)
+    assert [row["radius"] for row in found["radius"]["figures"]["gap"]["by_radius"]] == [0.0, 1.0]
+
+
+def test_of_equal_classes_none_is_named():
+    accuracy = np.array([0.1, *[0.5] * 4])
+    said = " ".join(study_pages.findings(_of([_drawn(run, accuracy) for run in plan(study())]), "pgd20"))
+    assert "is the worst: cat (100 %), then 4 classes of equal rank." in said
+
+
+def test_what_seeds_have_in_common_is_not_taken_for_the_classes():
+    """Orders that differ from seed to seed and not from setting to setting."""
+    orders = np.random.default_rng(0).permuted(np.tile(ORDER, (3, 1)), axis=1)
+    settings = product({"architecture": AXES["architecture"], "radius": AXES["radius"], "seed": AXES["seed"]})
+    of = study(axes={name: AXES[name] for name in ("architecture", "radius", "seed")}, runs=settings)
+    found = _of([_drawn(run, orders[run.config.train.seed]) for run in plan(of)])
+    said = study_pages.findings(found, "pgd20")[0]
+    assert found["agreement"]["w"] == pytest.approx(1) and said.endswith("which alone can bring that about.")
+
+
 def test_levels_of_one_name_are_told_apart_by_their_axis():
     axes = {
         "nesterov": {"off": {"optimizer.nesterov": False}, "on": {"optimizer.nesterov": True}},

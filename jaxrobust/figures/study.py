@@ -82,7 +82,7 @@ def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], r
 
     Args:
         epochs: `natural` and `adversarial`, as far as known -> (epochs, gap).
-        radii: (radius in 1/255, gap), or None where all runs have one radius.
+        radii: (radii, gap, what the unit of the radii is called), or None where all runs have one radius.
     """
     panels = bool(epochs) + (radii is not None)
     figure = Figure(figsize=(3.6 * panels, 3.0), layout="constrained")
@@ -96,8 +96,9 @@ def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], r
         handles = [Line2D([], [], color=colours[name], label=f"{name} training") for name in epochs]
         axes[0].legend(handles=handles, fontsize=8)
     if radii is not None:
-        axes[-1].plot(*radii, color=ADVERSARIAL, marker="o", markersize=3)
-        axes[-1].set(xlabel="radius of the training, 1/255")
+        at, gap, unit = radii
+        axes[-1].plot(at, gap, color=ADVERSARIAL, marker="o", markersize=3)
+        axes[-1].set(xlabel=f"radius of the training, unit: {unit}")
         axes[-1].set_xlim(left=0)
     axes[0].set_ylabel("best minus worst class")
     for panel in axes:

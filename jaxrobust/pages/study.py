@@ -81,7 +81,16 @@ def _on_agreement(of: dict, attack: str) -> str:
             if n > 2
             else f"; their rank correlation is {write(median)}"
         )
-    return f"{said}."
+    return f"{said}.{_on_shared_seeds(of) if sure else ''}"
+
+
+def _on_shared_seeds(of: dict) -> str:
+    """A caution where what settings have in common is rather the seeds than the classes."""
+    ceiling, shares = of["agreement"]["ceiling"], (of["components"] or {}).get("share", {})
+    above = ceiling is not None and of["agreement"]["w"] > ceiling
+    if above and shares.get("class x seed", 0.0) > shares.get("class", 1.0):
+        return " But settings share their seeds and their test images, which alone can bring that about."
+    return ""
 
 
 def _on_one_setting(settings: list[dict], classes: list[str], attack: str) -> str:
@@ -99,10 +108,19 @@ def _on_one_setting(settings: list[dict], classes: list[str], attack: str) -> st
 def _on_classes(of: dict, attack: str) -> str:
     if of["agreement"] is None or of["agreement"]["w"] is None:
         return ""
-    weakest = sorted(of["agreement"]["classes"], key=lambda row: row["mean_rank"])
-    weakest = weakest[: min(NAMED, len(weakest) - 1)]
-    named = ", ".join(f"{row['name']} ({100 * row['worst_in']:.0f} %)" for row in weakest)
-    return f"The weakest classes by mean rank, and in how many of the settings each is the worst: {named}."
+    by_rank = sorted(of["agreement"]["classes"], key=lambda row: row["mean_rank"])
+    number = min(NAMED, len(by_rank) - 1)
+    weakest, left_out = by_rank[:number], [row["mean_rank"] for row in by_rank[number:]]
+    tied = 0
+    if weakest[-1]["mean_rank"] == left_out[0]:  # naming some of several equal classes would be arbitrary
+        weakest = [row for row in weakest if row["mean_rank"] < left_out[0]]
+        tied = sum(row["mean_rank"] == left_out[0] for row in by_rank)
+    named = [f"{row['name']} ({100 * row['worst_in']:.0f} %)" for row in weakest]
+    named += [f"then {tied} classes of equal rank" if named else f"{tied} classes of equal rank"] if tied else []
+    shared = sum(row["worst_in"] for row in by_rank) > 1 + 1e-9
+    equal = " Where several are equally weak, each counts." if shared else ""
+    start = "The weakest classes by mean rank, and in how many of the settings each is the worst:"
+    return f"{start} {', '.join(named)}.{equal}"
 
 
 def _on_published(of: dict, attack: str) -> str:
@@ -192,9 +210,10 @@ def _on_radius(of: dict, attack: str) -> str:
     if of["radius"] is None:
         return ""
     gap = of["radius"]["figures"]["gap"]
-    slope = gap["slope"] / 255
+    unit = of["radius"]["unit"]
+    slope = gap["slope"] * unit["length"]
     low, high = gap["interval"]
-    ends = "" if low is None else f" {formatting.interval((low / 255, high / 255))}"
+    ends = "" if low is None else f" {formatting.interval((low * unit['length'], high * unit['length']))}"
     holds_zero = low is None or low <= 0 <= high
     sure, blind = gap["p_value"] < _LEVEL, gap["least_p"] >= _LEVEL
     if sure and not holds_zero:
@@ -204,7 +223,7 @@ def _on_radius(of: dict, attack: str) -> str:
     else:  # the test sees nothing or speaks of these settings alone, the interval of others too
         moves = "moves by "
     return (
-        f"With the radius of the training the gap {moves}{formatting.points(slope)} points per 1/255{ends}, "
+        f"With the radius of the training the gap {moves}{formatting.points(slope)} points per {unit['name']}{ends}, "
         f"p = {formatting.p_value(gap['p_value'])}, {of['radius']['runs']} runs{_BLIND if blind else ''}."
     )
 
@@ -281,7 +300,8 @@ def _figures(of: dict, attack: str):
     radii = None
     if of["radius"]:
         rows = of["radius"]["figures"]["gap"]["by_radius"]
-        radii = [255 * row["radius"] for row in rows], [row["mean"] for row in rows]
+        unit = of["radius"]["unit"]
+        radii = [row["radius"] / unit["length"] for row in rows], [row["mean"] for row in rows], unit["name"]
     if epochs or radii:
         yield "gap", figures_study.discrepancy(epochs, radii)
     if of["interventions"]:

@@ -24,7 +24,7 @@ def _sentence(of: dict, attack: str) -> str:
     if not sure:
         return f"{start}, none was found to change under {attack}: all intervals contain 0 ({_pairs(of)})."
     named = ", ".join(
-        f"{row['name']} {formatting.points(row['change'])} {formatting.interval(row['interval'])}"
+        f"{row['name']}: {formatting.points(row['change'])} {formatting.interval(row['interval'])}"
         for row in sure[:NAMED]
     )
     rest = f" and {len(sure) - NAMED} more" if len(sure) > NAMED else ""
@@ -38,7 +38,7 @@ def _sentence(of: dict, attack: str) -> str:
 def _pairs(of: dict) -> str:
     alone = ", so intervals are of other images alone, not of other seeds" if of["pairs"] == 1 else ""
     settings = f" in {of['settings']} settings" if of["settings"] > 1 else ""
-    return f"{of['pairs']} {'pair' if of['pairs'] == 1 else 'pairs'} of runs{settings}{alone}"
+    return f"{formatting.counted(of['pairs'], 'pair')} of runs{settings}{alone}"
 
 
 def to_csv(effects: list[dict]) -> str:

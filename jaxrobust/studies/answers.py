@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from jaxrobust import classwise, files
+from jaxrobust import config as config_lib
 from jaxrobust.classwise import agreement, components, permutation
 from jaxrobust.comparison import price_list
 from jaxrobust.errors import UserError
@@ -83,15 +84,22 @@ def _of_data(name: str, runs: list[Observed], probes: dict[str, dict], attack: s
     return {
         "name": name,
         "classes": list(runs[0].classes),
+        "threat": _threat(runs),
         "settings": _settings(runs),
         "agreement": _agreement(robust),
         "components": _components(robust),
         "axes": _axes(robust),
         "widening": _widening(runs),
-        "radius": _radius(robust),
+        "radius": _radius(robust, _threat(runs)),
         "epochs": _epochs(runs),
         "explanations": explaining.explanations(robust, probes, attack, name_of),
     }
+
+
+def _threat(runs: list[Observed]) -> dict | None:
+    """What the runs are judged against: norm and radius in pixel units; None where they differ."""
+    threats = {(run.run.config.threat.norm, config_lib.radius(run.run.config)) for run in runs}
+    return dict(zip(("norm", "radius"), threats.pop(), strict=True)) if len(threats) == 1 else None
 
 
 def _robust(runs: list[Observed]) -> list[Observed]:
@@ -318,8 +326,12 @@ def _change(before, after) -> dict:
     return {"change": change.mean, "interval": ends, "p_value": change.p_value, "least_p": change.least_p}
 
 
-def _radius(robust: list[Observed]) -> dict | None:
-    """Does the gap grow with the radius?"""
+def _radius(robust: list[Observed], threat: dict | None) -> dict | None:
+    """Does the gap grow with the radius?
+
+    `unit` is the length that slopes are told by: 1/255 under Linf, else the radius of the threat, as a 255th of an L2
+    radius is next to nothing.
+    """
     groups, by_seed = (
         {key: runs for key, runs in matched(robust, *axes).items() if len({run.radius for run in runs}) > 1}
         for axes in ((RADIUS, SEED), (RADIUS,))
@@ -347,7 +359,11 @@ def _radius(robust: list[Observed]) -> dict | None:
             "least_p": trend.least_p,
             "by_radius": [{"radius": radius, "mean": float(np.mean(of))} for radius, of in by_radius.items()],
         }
-    return {"runs": len(runs), "figures": found}
+    linf = all(run.run.config.threat.norm == "linf" for run in runs)
+    unit = {"length": 1 / 255, "name": "1/255"}
+    if threat and not linf:
+        unit = {"length": threat["radius"], "name": "threat radius"}
+    return {"runs": len(runs), "unit": unit, "figures": found}
 
 
 def _epochs(runs: list[Observed]) -> list[dict]:

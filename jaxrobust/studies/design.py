@@ -65,7 +65,14 @@ class Planned:
 
 
 def levels(field: str, values: Iterable, prefix: str = "") -> dict[str, dict]:
-    """Levels of an axis that sets one field, called by their value after a prefix: `seed0`, `seed1`."""
+    """Levels of an axis that sets one field, called by their value after a prefix: `seed0`, `seed1`.
+
+    Raises:
+        FieldError: a value is there twice.
+    """
+    values = list(values)
+    if len(set(map(str, values))) < len(values):
+        raise FieldError(f"levels({field!r})", tuple(values), "has a value twice", "give each once")
     return {f"{prefix}{value}": {field: value} for value in values}
 
 
@@ -98,7 +105,7 @@ def load(path) -> Study:
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FieldError("--study", str(path), "is no file", "give a study, for example configs/studies/digits.py")
+        raise FieldError("--study", str(path), "is not a file", "give a study, for example configs/studies/digits.py")
     try:
         study = files.imported(path).get_study()
     except UserError:
@@ -198,12 +205,7 @@ def _check(study: Study) -> None:
 
 def _config(base: pathlib.Path, fields: Mapping, bases: dict):
     if base not in bases:
-        if not base.is_file():
-            raise FieldError("base", str(base), "is no file", "give a config file, relative to that of the study")
-        try:
-            bases[base] = config_lib.to_dict(config_lib.from_file(base))
-        except Exception as error:  # whatever the code of a config file may raise
-            raise FieldError("base", str(base), f"{type(error).__name__}: {error}", "mend the file") from error
+        bases[base] = config_lib.to_dict(config_lib.given(base, "base"))
     config = config_lib.from_dict(bases[base])
     for field, value in fields.items():
         try:
