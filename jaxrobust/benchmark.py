@@ -39,7 +39,7 @@ from jaxrobust import (
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
 from jaxrobust.compiled import costs, hlo, machines, measuring
-from jaxrobust.data import batches
+from jaxrobust.data import batches, randomness
 from jaxrobust.errors import UserError
 
 _SECONDS = flags.DEFINE_float("seconds", 10.0, "Time to spend on measuring each quantity.", lower_bound=0.0)
@@ -233,7 +233,7 @@ class Training:
         self.state = build.initial_state(config, dataset, mesh, total_steps)
         prepare = _streamed if config.data.streaming else feeds.resident
         self._updates, self._inputs = prepare(config, dataset, mesh, total_steps)
-        self._key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
+        self._key = randomness.key(config.train.seed, randomness.Purpose.TRAINING)
         self.length = 1 if prepare is _streamed else build.steps_per_dispatch(config, mesh)
         rng = np.random.default_rng(config.train.seed)
         self._order = rng.integers(0, len(dataset.train), (self.length, config.train.batch_size), np.int32)
@@ -285,7 +285,7 @@ def _evaluation(config, dataset, mesh, spec, training: Training):
     part = dataset.train.take(np.arange(size) % len(dataset.train))
     ids = np.arange(size, dtype=np.int32)
     radius = np.full(size, config_lib.radius(config), np.float32)
-    key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)
+    key = randomness.key(config.eval.seed, randomness.Purpose.EVALUATION)
     if spec is None:
         step, share, keeps_state = build.judge_step(config, dataset.num_classes, mesh), 1.0, True
     else:

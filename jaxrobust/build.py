@@ -23,6 +23,7 @@ from jaxrobust import (
 from jaxrobust import train_steps as train_steps_lib
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import Pgd, PgdAttack
+from jaxrobust.data import randomness
 from jaxrobust.data.augment import augment
 from jaxrobust.remedies.rule import first_epoch
 
@@ -170,7 +171,7 @@ def initial_state(config, dataset: data.DataSet, mesh, total_steps: int) -> trai
         return _create_state(config, counts, dataset.image_shape, mesh, total_steps, key)
 
     # As one program, which is compiled faster than its hundreds of operations, and once for all seeds.
-    state = jax.jit(initial_state)(jax.random.fold_in(jax.random.key(config.train.seed), 0))
+    state = jax.jit(initial_state)(randomness.key(config.train.seed, randomness.Purpose.INITIAL_WEIGHTS))
     return parallel.replicate(state, mesh)
 
 

@@ -5,7 +5,6 @@ import pathlib
 import time
 from functools import partial
 
-import jax
 import numpy as np
 
 from jaxrobust import blocks, build, console, data, files, hosts, parallel, report, results, runs, workdirs, worst_case
@@ -69,7 +68,7 @@ class Evaluator:
         ]
         size, classes = config.eval.batch_size, dataset.num_classes
         self._judge = worst_case.Judge(build.judge_step(config, classes, mesh), mesh, size)
-        key = jax.random.fold_in(jax.random.key(config.eval.seed), 2)  # 0 and 1 are used by the training
+        key = randomness.key(config.eval.seed, randomness.Purpose.EVALUATION)
         self._attackers = {
             spec: worst_case.Attacker(
                 build.attack(config, classes, spec),

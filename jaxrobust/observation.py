@@ -1,10 +1,9 @@
 """Class statistics of a split that is not trained on, for remedies that are controlled by them."""
 
-import jax
 import numpy as np
 
 from jaxrobust import data, parallel, statistics
-from jaxrobust.data import batches
+from jaxrobust.data import batches, randomness
 from jaxrobust.errors import FieldError
 
 
@@ -28,8 +27,7 @@ class Observer:
             problem = f"leaves class {missing[0]} without a validation image, which the remedy needs"
             raise FieldError("data.validation_per_class", 0, problem, "raise it, or give the class more images")
         self._step, self._split, self._mesh, self._num_classes = step, split, mesh, num_classes
-        # 0, 1 and 3 are folded in for the initial weights, the training and its check for overfitting.
-        self._key = jax.random.fold_in(jax.random.key(seed), 4)
+        self._key = randomness.key(seed, randomness.Purpose.OBSERVATION)
         self._batch_size = batch_size
         # Images that are in the host's memory stay on the devices too, where they take less than the training set. The
         # images of a streamed set may not fit: they are read and decoded each time.

@@ -43,8 +43,7 @@ class Check:
         rng = randomness.generator(seed, "overfitting check")
         index = splits.stratified_subset(train.labels, EXAMPLES, num_classes, rng)
         self._step, self._mesh, self._radius = step, mesh, radius
-        # 0 and 1 are folded in for the initial weights and the training.
-        self._key = jax.random.fold_in(jax.random.key(seed), 3)
+        self._key = randomness.key(seed, randomness.Purpose.OVERFITTING_CHECK)
         self.examples = len(index)
         padded = batches.padded_batches(train, index, batch_size=batch_size, devices=mesh.size)
         # They stay on the devices: labels on the host, then images, labels and ids.

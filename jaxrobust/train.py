@@ -27,7 +27,7 @@ from jaxrobust import (
 )
 from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
-from jaxrobust.data import batches
+from jaxrobust.data import batches, randomness
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.remedies import knobs as knobs_lib
@@ -96,7 +96,7 @@ def _train_and_evaluate(config, workdir, mesh):
     observer = build.observer(config, dataset, mesh) if build.looks_at_validation(config) else None
     overfitting_check = build.overfitting_check(config, dataset, mesh)
     learning_rates = build.learning_rates(config, total_steps)
-    key = jax.random.fold_in(jax.random.key(config.train.seed), 1)  # 0 is that of the initial weights
+    key = randomness.key(config.train.seed, randomness.Purpose.TRAINING)
 
     def evaluation_due(epoch):
         every = config.eval.every_epochs

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from jaxrobust import (
@@ -392,7 +391,9 @@ class Auditor:
                 partial(build.attack_steps, config, classes, mesh, spec, towards=towards),
                 mesh,
                 config.eval.batch_size,
-                jax.random.fold_in(jax.random.key(config.eval.seed), 2),  # as in an evaluation, for the same results
+                randomness.key(
+                    config.eval.seed, randomness.Purpose.EVALUATION
+                ),  # for the same results as an evaluation
                 towards=towards,
             )
         return self._attackers[attack, towards]

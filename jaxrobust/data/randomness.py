@@ -1,8 +1,26 @@
-"""Independent host-side random streams, one per purpose."""
+"""Independent random streams, one per purpose: generators on the host, keys for the devices."""
 
+import enum
 import zlib
 
+import jax
 import numpy as np
+
+
+class Purpose(enum.IntEnum):
+    """What a key is for. The numbers are part of every result: never change one, and give a new purpose a new one."""
+
+    INITIAL_WEIGHTS = 0
+    TRAINING = 1
+    EVALUATION = 2
+    OVERFITTING_CHECK = 3
+    OBSERVATION = 4
+    HEAD_TRAINING = 5
+
+
+def key(seed: int, purpose: Purpose) -> jax.Array:
+    """The JAX key of a purpose, a function of its arguments alone."""
+    return jax.random.fold_in(jax.random.key(seed), int(purpose))
 
 
 def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:

@@ -4,13 +4,13 @@ import dataclasses
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from jaxrobust import blocks, build, classwise, parallel, worst_case
 from jaxrobust import config as config_lib
 from jaxrobust import data as data_lib
 from jaxrobust.attacks import suites
+from jaxrobust.data import randomness
 from jaxrobust.errors import FieldError
 from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.remedies.heads import Head
@@ -100,7 +100,7 @@ class Subject:
         split, classes, size = self.dataset.validation, self.dataset.num_classes, self.config.eval.batch_size
         if self._attackers is None:
             self._judge = worst_case.Judge(build.judge_step(self.config, classes, self.mesh), self.mesh, size)
-            key = jax.random.fold_in(jax.random.key(self.config.eval.seed), 2)  # as of an evaluation
+            key = randomness.key(self.config.eval.seed, randomness.Purpose.EVALUATION)
             self._attackers = [
                 worst_case.Attacker(
                     build.attack(self.config, classes, spec),

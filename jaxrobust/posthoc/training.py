@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from jaxrobust import build, console, data, feeds, optimizers, parallel, statistics, train
-from jaxrobust.data import batches
+from jaxrobust.data import batches, randomness
 from jaxrobust.errors import FieldError
 from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.remedies import knobs, long_tail
@@ -77,8 +77,7 @@ def train_head(config, dataset: data.DataSet, mesh, weights: Weights, kind: str,
     steps_per_epoch = batches.steps_per_epoch(len(labels), batch_size)
     total_steps = steps_per_epoch * fields.epochs
     model = build.model(config, classes, mesh)
-    # 0 to 4 are of the initial weights, the training, the evaluation, the check for overfitting and observation.
-    initial_key, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 5))
+    initial_key, key = jax.random.split(randomness.key(seed, randomness.Purpose.HEAD_TRAINING))
     params, trained, deploy = weights.params | {FACTORS: np.ones(classes, np.float32)}, FACTORS, deploy_lws
     if kind == "crt":
         image = np.zeros((1, *dataset.image_shape), np.float32)
