@@ -1,16 +1,17 @@
-"""How fast the real steps run on this machine, and how near that is to the least arithmetic that could do it.
+"""Measure the speed of training and evaluation steps on this machine, and compare it with the minimum arithmetic.
 
     python -m jaxrobust.benchmark --config configs/cifar10.py [--config.FIELD=VALUE]
         [--seconds S | --steps N] [--profile DIR] [--images NxHxWxC --classes K]
 
-A table on the terminal, one line of JSON on standard output. Measured are the devices of one host. The data are random
-pixels in the shape of the data set, which need not be there.
+Prints a table on the terminal, and one line of JSON on standard output. All devices of one host are measured. The data
+are random pixels in the shape of the data set, which need not be available.
 
-The floor is the arithmetic of PGD with k steps: k forward passes and gradients with respect to the images (2F each),
-and one forward pass with its gradient with respect to images and weights (3F), where F is one forward pass. The
-convolutions and matrix products count, in F as in what the compiled program is found to execute. Rates of arithmetic
-are those of the floor: what a program does beyond it is no achievement. A step stays below the floor by the gradient
-of the first layer with respect to the images, which an update does not need: by much if the rest of the model is small.
+The floor is the minimum arithmetic. For PGD with k steps it is k forward passes with gradients with respect to the
+images (2F each), and one forward pass with gradients with respect to images and weights (3F), where F is one forward
+pass. Only convolutions and matrix products are counted, both in F and in the compiled program. Rates of arithmetic use
+the floor: arithmetic beyond it does not count as useful. A step can execute less than the floor, because an update does
+not need the gradient of the first layer with respect to the images; the difference is large if the rest of the model is
+small.
 """
 
 import json
@@ -48,7 +49,7 @@ _PROFILE = flags.DEFINE_string("profile", None, "Folder for a profiler's trace o
 _described = command_line.define_description()
 
 _PROFILED_DISPATCHES = 3
-# What JAX calls the devices whose rates are known; others of the same family have other memory or other clocks.
+# JAX's names of the devices with known rates. Other devices of the same family have different memory or clock rates.
 _MACHINES = {
     "NVIDIA H200": "h200",
     "NVIDIA H100 80GB HBM3": "h100",
@@ -64,7 +65,7 @@ _MACHINES = {
 
 
 def main() -> None:
-    """Measure what the flags say; print a table and a line of JSON."""
+    """Measure with the settings of the flags; print a table and a line of JSON."""
     config = command_line.config()
     figures = measure(
         config,
@@ -81,15 +82,15 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     """Run the config's train and evaluation steps on random pixels, on all devices of this host.
 
     Args:
-        seconds: to spend on each quantity, roughly; more where three repeats of one step take longer.
-        steps_per_repeat: training steps in each repeat, instead.
+        seconds: approximate time to spend on each quantity; more if three repeats of one step take longer.
+        steps_per_repeat: number of training steps in each repeat; replaces `seconds`.
         profile: folder for a trace.
 
     Returns:
-        JSON data by name; the names carry the units, and what is not known is None.
+        JSON data by name; names include the units, and unknown values are None.
 
     Raises:
-        UserError: wrong config, or data that cannot be streamed; this is one of several processes.
+        UserError: the config is wrong, data cannot be streamed, or this is one of several processes.
     """
     _check_alone()
     mesh = parallel.make_mesh()
@@ -100,7 +101,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, batch)
     dataset = data.random_dataset(description)
     missing = 0 if config.data.streaming else _missing_bytes(dataset, description)
-    input_rate = _input_rate(config, seconds)  # first: data that cannot be read cost no measurement
+    input_rate = _input_rate(config, seconds)  # first, so that an error in the data is found before long measurements
 
     console.say(f"compiling {config.model.name} for {mesh.size} x {mesh.devices.flat[0].device_kind}, cold and warm")
     training = Training(config, dataset, mesh, steps_per_epoch * config.train.epochs)
@@ -114,8 +115,8 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     dispatches = steps_per_repeat and math.ceil(steps_per_repeat / training.length)
     budget = {"seconds": seconds, "times": dispatches}
     loop = measuring.plan(training.loop, least=3, **budget)
-    bare = measuring.Work(training.back_to_back, loop.times, loop.repeats)  # as often, for the difference between them
-    # Before anything else takes memory that a training does not.
+    bare = measuring.Work(training.back_to_back, loop.times, loop.repeats)  # same counts, since both are compared
+    # Read now, before the other measurements allocate memory that a training does not need.
     peak_bytes, peak_source = measuring.peak_memory(mesh)
     works = [loop, bare]
     standard = loop
@@ -123,7 +124,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
         console.say("training steps without an attack")
         clean = config.copy_and_resolve_references()
         clean.objective.name = "standard"
-        clean.remedy.name = "none"  # one may set knobs that only an attack has
+        clean.remedy.name = "none"  # a remedy may set knobs that only an attack has
         cleanly = Training(clean, dataset, mesh, steps_per_epoch * config.train.epochs)
         cleanly.compiled = cleanly.lower().compile()
         standard = measuring.plan(cleanly.loop, least=3, **budget)
@@ -134,7 +135,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     evaluating, share = _evaluation(config, dataset, mesh, spec, training)
     evaluation = measuring.plan(evaluating, least=3, seconds=seconds, times=steps_per_repeat)
     works.append(evaluation)
-    console.say("all of them in turns")
+    console.say("measuring all of them in turns")
     measuring.in_turns(works)
     product = measuring.matrix_product(mesh, config.model.dtype)
     if profile:
@@ -225,8 +226,8 @@ class Training:
 
     Attributes:
         length: steps in one dispatch.
-        state: at present.
-        compiled: the updates, once they are; `lower` leads there.
+        state: current train state.
+        compiled: the compiled updates (see `lower`); None until the caller sets it.
     """
 
     def __init__(self, config, dataset, mesh, total_steps: int):
@@ -241,11 +242,11 @@ class Training:
         self.compiled = None
 
     def lower(self) -> jax.stages.Lowered:
-        """The updates as XLA takes them."""
+        """Lower the updates to XLA's input, which can be compiled."""
         return self._updates.lower(self.state, *self._arguments, self._key)
 
     def loop(self, dispatches: int) -> None:
-        """Train as a training does: indices come from the host, which looks at every loss one dispatch late."""
+        """Run the loop of a training: indices come from the host, which reads each loss one dispatch later."""
         inputs = self._inputs(np.tile(self._order, (dispatches, 1)), 0)
         self.state, _ = train.update(
             self.state,
@@ -259,7 +260,7 @@ class Training:
         )
 
     def back_to_back(self, dispatches: int) -> None:
-        """Train without any part of the host, which starts all dispatches at once."""
+        """Train without the host's work between dispatches: all of them are started at once."""
         for _ in range(dispatches):
             self.state, losses = self.compiled(self.state, *self._arguments, self._key)
         jax.block_until_ready(losses)
@@ -277,9 +278,10 @@ def _streamed(config, dataset, mesh, total_steps: int):
 
 
 def _evaluation(config, dataset, mesh, spec, training: Training):
-    """run(batches) evaluates so many batches as an evaluation does, each brought from the host; it is compiled here.
+    """Compile an evaluation step. Returns (run, share).
 
-    Of a long attack it is the first part. Also that part's share of the whole attack on an example that withstands it.
+    run(batches) evaluates this number of batches, each sent from the host. If an attack is divided into parts, only its
+    first part is run; `share` is the fraction of the whole attack on an example that withstands it.
     """
     size = config.eval.batch_size
     part = dataset.train.take(np.arange(size) % len(dataset.train))
@@ -308,18 +310,18 @@ def _evaluation(config, dataset, mesh, spec, training: Training):
                 yield step(*arguments())
 
         for output in parallel.one_behind(outputs()):
-            # What an evaluation brings back: the verdict, and the state where another part follows.
+            # The outputs that an evaluation copies to the host: the verdict, and the state if another part follows.
             jax.tree.map(np.asarray, output if keeps_state else output[-1])
 
     return run, share
 
 
 def _input_rate(config, seconds: float) -> float | None:
-    """Images per second that this host reads and decodes of a streamed set; None for others, and without the data."""
+    """Images per second that this host reads and decodes; None if the data are not streamed or not available."""
     if not config.data.streaming:
         return None
     if not data.is_there(config.data.name, config.data.data_dir):
-        console.say(f"{config.data.name} is not there: the input pipeline is not measured")
+        console.say(f"{config.data.name} is not available: the input pipeline is not measured")
         return None
     from jaxrobust.data import streaming
 
@@ -335,12 +337,12 @@ def _input_rate(config, seconds: float) -> float | None:
 
 
 def roofline_seconds(device_kind: str, program: hlo.Program, count: int) -> float | None:
-    """The least that `count` devices could take for a step, as in preflight; None where their rates are not known."""
+    """Minimum time of a step on `count` devices, as in preflight; None if the rates of the device are unknown."""
     if device_kind not in _MACHINES:
         return None
     machine = machines.MACHINES[_MACHINES[device_kind]]
     least = machines.roofline(machine, program.kernels)
-    # A GPU runs one kernel after another; a TPU brings operands in while it computes.
+    # A GPU runs one kernel after another; a TPU loads operands while it computes.
     alone = least["kernels" if machine.platform == "gpu" else "whole"]
     return alone + machines.collective_seconds(machine, program.collectives, count)
 
@@ -350,7 +352,7 @@ def _layout_changes(cost: hlo.Cost) -> float:
 
 
 def _missing_bytes(dataset, description: data.Description) -> int:
-    """What the training set takes on a device beyond the random one, which is of limited size."""
+    """Bytes on a device that the training set needs beyond the random data, whose size is limited."""
     images, labels = dataset.train.images, dataset.train.labels
     each = images[0].nbytes + labels[0].nbytes
     return each * (description.train_examples - len(dataset.train))
@@ -374,13 +376,13 @@ def _check_profile(folder) -> None:
 
 
 def table(figures: dict) -> Table:
-    """The figures for a person."""
+    """The figures as a table for the terminal."""
     f = figures
     attack = f"PGD-{f['attack_steps']}" if f["attack_steps"] else "no attack"
     title = f"{f['model_title']} in {f['dtype']}, {f['objective']}, {attack}, batch {f['batch']}"
     shape = " x ".join(map(str, f["image_shape"]))
     result = Table(title=f"{title}, random {shape} pixels, on {f['devices']} x {f['device']}", show_header=False)
-    launches = "launches" if f["platform"] == "gpu" else "operations of the compiled program; only on a GPU launches"
+    launches = "launches" if f["platform"] == "gpu" else "operations of the compiled program (on a GPU: launches)"
     repeats = f"{f['repeats']} x {f['steps_per_repeat']} steps"
     floor = f"floor {f['floor_passes']} F, F = {_number(f['forward_flops_per_image'] / 1e9)} GFLOP"
 
@@ -389,18 +391,18 @@ def table(figures: dict) -> Table:
         result.add_row(name, value, note)
 
     of_loop = "images decoded beforehand" if f["streamed"] else "without evaluation and checkpoints"
-    row("training", "images/s", "images_per_s", f"the loop of a training, {of_loop}")
+    row("training", "images/s", "images_per_s", f"the training loop, {of_loop}")
     row("  epoch", "s", "s_per_epoch", f"of the {f['train_examples']:,} images of {f['data']}")
     row("  step, median", "ms", "ms_per_step", f"of {repeats}, {f['steps_per_dispatch']} a dispatch")
     row("  step, fastest", "ms", "ms_per_step_fastest")
     row("  step, slowest", "ms", "ms_per_step_slowest")
     if f["roofline_ms_per_step"] is not None:
-        row("  step, roofline", "ms", "roofline_ms_per_step", "what bandwidth and peak rates allow: an estimate")
+        row("  step, roofline", "ms", "roofline_ms_per_step", "estimated limit by bandwidth and peak rates")
     row(
         "  host gap of a step",
         "ms",
         "host_gap_ms_per_step",
-        f"{f['host_gap_percent']:.1f} %: the loop beyond the device",
+        f"{f['host_gap_percent']:.1f} %: time of the loop beyond the device's time",
     )
     if f["attack_steps"]:
         row("  over one without attack", "x", "epoch_over_clean_epoch", "same batch, objective standard")
@@ -415,13 +417,13 @@ def table(figures: dict) -> Table:
     row("compilation, cold", "s", "compile_s", "empty persistent cache")
     row("compilation, warm", "s", "compile_warm_s", "from the persistent cache")
     missing = f["data_set_bytes_missing"]
-    less = f"; {_number(missing / 1e9)} GB of the data set are not there and come on top" if missing else ""
+    less = f"; {_number(missing / 1e9)} GB of the data set are not included" if missing else ""
     row("peak memory", "GB", "peak_bytes", f["peak_bytes_source"] + less, 1e9)
-    row("  arguments of the step", "GB", "program_argument_bytes", f"of one device, with the data it holds{less}", 1e9)
-    row("  temporaries of the step", "GB", "program_temporary_bytes", "of one device", 1e9)
+    row("  arguments of the step", "GB", "program_argument_bytes", f"on one device, including its data{less}", 1e9)
+    row("  temporaries of the step", "GB", "program_temporary_bytes", "on one device", 1e9)
     row("arithmetic of an image", "GFLOP", "flops_per_image", "executed", 1e9)
     row("  over the floor", "x", "flops_over_floor", floor)
-    row("useful arithmetic", "TFLOP/s", "tflops_per_s", "the floor's, of all devices")
+    row("useful arithmetic", "TFLOP/s", "tflops_per_s", "arithmetic of the floor, all devices")
     product = f"{_number(f['matmul_tflops_per_s'])} TFLOP/s, {f['matmul_size']} x {f['matmul_size']}"
     row("  of a matrix product", "%", "tflops_over_matmul", product, 0.01)
     for name, part in (("attack step", "attack_step"), ("whole step", "step")):
@@ -436,7 +438,7 @@ def table(figures: dict) -> Table:
 
 
 def _number(value: float) -> str:
-    """Three digits and more."""
+    """With three significant digits, or all digits of the integer part."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

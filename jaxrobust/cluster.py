@@ -1,4 +1,4 @@
-"""Which of how many processes this one is: by flags, by the environment, by SLURM or by Cloud TPU."""
+"""Find the number of processes and the number of this process: from flags, the environment, SLURM or Cloud TPU."""
 
 import dataclasses
 import os
@@ -10,22 +10,22 @@ from jaxrobust.errors import FieldError, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Where this process stands among the others."""
+    """The processes that share the work, and the position of this one among them."""
 
     coordinator: str  # host:port of process 0
     processes: int
     process: int
-    local_device_ids: tuple[int, ...] | None = None  # None: all that the process sees
+    local_device_ids: tuple[int, ...] | None = None  # None: all devices that the process sees
 
 
 def find(coordinator: str | None, processes: int | None, process: int | None) -> Job | None:
-    """The job this process belongs to; None where it is alone.
+    """The job this process belongs to; None if there is only one process.
 
-    What is not given comes from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID (in an indexed job of
-    Kubernetes JOB_COMPLETION_INDEX), else from SLURM or Cloud TPU, if this is a job of several tasks or hosts.
+    Arguments that are None are read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID (in an indexed
+    Kubernetes job JOB_COMPLETION_INDEX), else from SLURM or Cloud TPU, if this is a job of several tasks or hosts.
 
     Raises:
-        UserError: part of it is missing or wrong.
+        UserError: one of these values is missing or wrong.
     """
     environment = os.environ
     if processes is None:
@@ -55,24 +55,24 @@ def find(coordinator: str | None, processes: int | None, process: int | None) ->
         return None
     if missing:
         there = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
-        raise UserError(f"{' and '.join(missing)}: missing beside {there}; several processes need all three")
+        raise UserError(f"{' and '.join(missing)}: missing, given {there}; several processes need all three")
     _check(coordinator, processes, process)
     return Job(coordinator, processes, process, local_device_ids)
 
 
 def _integer(name: str) -> int | None:
-    """An environment variable."""
+    """The value of an environment variable as an integer; None if it is not set."""
     value = os.environ.get(name)
     try:
         return None if value is None else int(value)
     except ValueError as error:
-        raise FieldError(name, value, "is no whole number", "set it to one, or unset it") from error
+        raise FieldError(name, value, "is not an integer", "set it to an integer, or unset it") from error
 
 
 def _check(coordinator, processes, process):
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise FieldError("--coordinator", coordinator, "is no HOST:PORT", "for example --coordinator=node1:7777")
+        raise FieldError("--coordinator", coordinator, "is not HOST:PORT", "for example --coordinator=node1:7777")
     if processes < 1:
         raise FieldError("--processes", processes, "must be at least 1", "give the number of all processes")
     if not 0 <= process < processes:
@@ -82,10 +82,10 @@ def _check(coordinator, processes, process):
 
 
 def _cluster():
-    """JAX's description of the cluster this process runs in; None where it runs in none.
+    """JAX's description of the cluster this process runs in; None if it does not run in a cluster.
 
-    JAX detects by itself in `jax.distributed.initialize()`, but would also start a service for a single task, and asks
-    the network before it knows whether this is a cluster.
+    `jax.distributed.initialize()` can detect the cluster, but it would start a service for a single task too, and it
+    uses the network before it knows whether this is a cluster.
     """
     from jax._src import cloud_tpu_init, clusters
 
@@ -99,7 +99,7 @@ def _cluster():
 
 
 def _slurm_gpus() -> tuple[int, ...] | None:
-    """Of several tasks on a node that all see all of its GPUs, each takes the one of its number."""
+    """If several tasks on a node all see all of its GPUs: the GPU for this task, the one with its local number."""
     tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return (int(os.environ["SLURM_LOCALID"]),) if tasks != "1" and len(visible) > 1 else None

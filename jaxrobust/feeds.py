@@ -1,31 +1,32 @@
-"""How training images reach the devices: they stay there, or the host streams them.
+"""How training images reach the devices: the training set is kept on each device, or the host streams the images.
 
     train_steps, inputs = create(config, dataset, mesh, total_steps)
     for length, arguments in inputs(order, first_step):
         state, losses = train_steps(state, *arguments, key)    # `length` updates
 
-`order` [steps, batch] is that of an epoch, or the rest of it, and `first_step` the number of its first step.
+`order` [steps, batch] holds the image indices of an epoch, or of the rest of an epoch, and `first_step` is the number
+of its first step.
 """
 
 from jaxrobust import build, parallel
 
-_BATCHES_AHEAD = 2  # on their way to the devices
+_BATCHES_AHEAD = 2  # batches in transfer to the devices
 
 
 def create(config, dataset, mesh, total_steps: int, step=None):
-    """The compiled updates, and the function that gives their inputs.
+    """The compiled updates, and the function that yields their inputs.
 
     Args:
-        step: that makes one update, if not that of the config's training; see train_steps.make_train_step.
+        step: function that makes one update, see train_steps.make_train_step; None for the one of the config.
     """
     return (streamed if dataset.streamed else resident)(config, dataset, mesh, total_steps, step)
 
 
 def resident(config, dataset, mesh, total_steps: int, step=None):
-    """The training set is on every device, the host sends indices, those of several steps at once.
+    """The training set is on every device; the host sends the indices of several steps at once.
 
-    Steps are put together at the same places however often a run is interrupted, since it stops only between them. The
-    rest of an epoch, where there is one, is a program of its own, compiled when the first epoch ends.
+    An interruption does not change how steps are grouped, since a run stops only between groups. If an epoch ends with
+    a shorter group, that group has its own program, which is compiled at the end of the first epoch.
     """
     rows = dataset.train.images.reshape(len(dataset.train), -1)
     data = parallel.replicate((rows, dataset.train.labels), mesh)
@@ -40,7 +41,7 @@ def resident(config, dataset, mesh, total_steps: int, step=None):
 
 
 def streamed(config, dataset, mesh, total_steps: int, step=None):
-    """Each host sends its devices the images of one step after another, read and decoded ahead."""
+    """Each host sends the images to its devices step by step; they are read and decoded in advance."""
     from jaxrobust.data import streaming
 
     def inputs(order, first_step):

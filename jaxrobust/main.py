@@ -1,4 +1,4 @@
-"""The main command: flags and dispatch on --mode.
+"""The main command: train, evaluate or audit, depending on --mode.
 
 python -m jaxrobust.main --config configs/cifar10.py [--workdir DIR] [--mode MODE] [--config.FIELD=VALUE]
 """
@@ -19,17 +19,19 @@ _MODE = flags.DEFINE_enum(
     "mode",
     "train",
     ("train", "evaluate", "audit"),
-    "train (and evaluate); evaluate what is there; or audit the best checkpoint, class by class.",
+    "train (and evaluate); evaluate existing checkpoints; or audit the best checkpoint, class by class.",
 )
-_FOLLOW = flags.DEFINE_bool("follow", False, "With --mode evaluate: wait for new checkpoints until the last.")
-# Where several processes share the work. SLURM and Cloud TPU say all of it themselves.
+_FOLLOW = flags.DEFINE_bool("follow", False, "With --mode evaluate: wait for new checkpoints until the last one.")
+# For several processes that share the work. Under SLURM and on Cloud TPU these values are found automatically.
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0. Default: $JAX_COORDINATOR_ADDRESS.")
 _PROCESSES = flags.DEFINE_integer(
-    "processes", None, "How many processes; 1: this one alone. Default: $JAX_NUM_PROCESSES."
+    "processes", None, "Number of processes; 1: only this one. Default: $JAX_NUM_PROCESSES."
 )
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0. Default: $JAX_PROCESS_ID.")
 _START_TIMEOUT = flags.DEFINE_float("start_timeout", 300, "Seconds to wait for the other processes.", lower_bound=1)
-_PROCESS_TIMEOUT = flags.DEFINE_float("process_timeout", 60, "Seconds of silence: a process is gone.", lower_bound=5)
+_PROCESS_TIMEOUT = flags.DEFINE_float(
+    "process_timeout", 60, "Seconds without a sign of life after which a process counts as lost.", lower_bound=5
+)
 
 
 def main() -> int | None:
@@ -55,12 +57,12 @@ def main() -> int | None:
 
 
 def _meet(job: cluster.Job) -> None:
-    """All processes were started alike; one of them speaks."""
+    """Check that all processes have the same settings; only one of them prints messages."""
     console.speak(parallel.is_writer())
     mode = {"--mode": _MODE.value, "--follow": _FOLLOW.value}
     given = command_line.config() if command_line.config_file() else config_lib.default()
     settings = mode | files.flatten(config_lib.to_dict(given)) | command_line.overrides()
-    settings.pop("data.data_dir")  # hosts may have copies of their own; their contents are compared when they are read
+    settings.pop("data.data_dir")  # may differ between hosts; the contents are compared when they are read
     hosts.check_alike(settings)
     console.say(f"{job.processes} processes, {jax.device_count()} devices")
 
@@ -68,7 +70,7 @@ def _meet(job: cluster.Job) -> None:
 def _workdir() -> pathlib.Path:
     if _WORKDIR.value is not None:
         return workdirs.path(_WORKDIR.value)
-    command_line.config()  # asks for one where there is none
+    command_line.config()  # raises UserError if no config was given
     return pathlib.Path("runs") / command_line.config_file().stem
 
 

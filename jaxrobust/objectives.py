@@ -1,17 +1,17 @@
 """Objectives of adversarial training, as per-example losses.
 
-An objective has two parts. `perturb` makes what the loss needs beside the images; nothing is differentiated with
-respect to the parameters there. `loss` is what is differentiated.
+An objective has two parts. `perturb` computes the additional inputs of the loss, such as adversarial images; it is not
+differentiated with respect to the parameters. `loss` is differentiated.
 
-    perturb(attack, logits_fn, images, labels) -> Attacked, or None where nothing is attacked
-        attack(loss, images, labels, *, start, reach, watch) -> Attacked; loss(logits, labels) -> [B] is what it climbs,
-        the rest is optional: start(images, radius [B], keys [B], norm) -> its starting points, `reach` a factor on the
-        radius that it may go to, `watch` as in pgd.Pgd
+    perturb(attack, logits_fn, images, labels) -> Attacked, or None without an attack
+        attack(loss, images, labels, *, start, reach, watch) -> Attacked; it maximises loss(logits, labels) -> [B]. The
+        other arguments are optional: start(images, radius [B], keys [B], norm) -> starting points, `reach` a factor on
+        the radius of the ball, `watch` as in pgd.Pgd
     loss(forward, batch_stats, images, attacked, labels, knobs) -> LossOutput
         forward(batch_stats, images) -> (logits, new batch_stats)
 
-Class knobs act here and on the radius of `attack` (steps.py): with neutral knobs they change nothing. They act on the
-cross-entropies of the training loss; attacks climb plain losses.
+Class knobs act on the training loss here, and on the radius of `attack` (train_steps.py). Neutral knobs have no effect.
+Knobs of the cross-entropy change the training loss only; attacks maximise plain losses.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from jaxrobust.attacks import losses, threats
 from jaxrobust.remedies import in_batch
 from jaxrobust.remedies.knobs import ClassKnobs
 
-_SMALL_NOISE = 0.001  # where attacks on a divergence start, whose gradient is 0 at the image itself (TRADES)
+_SMALL_NOISE = 0.001  # of the start of attacks on a divergence, whose gradient is 0 at the image itself (TRADES)
 
 
 # Class knobs of the cross-entropy, and of the attack.
@@ -35,12 +35,12 @@ _ADVERSARIAL = (*_CROSS_ENTROPY, *_ATTACK, "weight_robust", "confusion_weight")
 
 
 class Attacked(NamedTuple):
-    """What an attack has found.
+    """The result of an attack.
 
     Attributes:
-        images: [B, H, W, C], adversarial.
-        withstood: [B], iterates classified correctly, the starting point included, the last iterate not.
-        watched: what the objective's `watch` gathered.
+        images: [B, H, W, C], adversarial images.
+        withstood: [B], number of iterates classified correctly, including the starting point, without the last iterate.
+        watched: result of the objective's `watch`.
     """
 
     images: jax.Array
@@ -49,14 +49,14 @@ class Attacked(NamedTuple):
 
 
 class LossOutput(NamedTuple):
-    """Of a batch.
+    """The loss of a batch.
 
     Attributes:
-        losses: [B], after class weights: what is minimised.
-        unweighted: [B], before them.
-        logits: [B, C] of the images trained on, adversarial where there are such.
-        natural_logits: [B, C] of the images as they are; None where the objective does not look at them.
-        batch_stats: after the step.
+        losses: [B], with class weights; these are minimised.
+        unweighted: [B], without class weights.
+        logits: [B, C] of the images trained on: the adversarial images, if the objective attacks.
+        natural_logits: [B, C] of the unperturbed images; None if the objective does not use them.
+        batch_stats: batch statistics after the step.
     """
 
     losses: jax.Array
@@ -70,15 +70,15 @@ class Objective(NamedTuple):
     """See the module's docstring.
 
     Attributes:
-        knobs: names of the class knobs that it goes by, those of its attack included.
-        passes: arithmetic of the loss and its gradient, in forward passes, the attack aside.
-        attack_passes: of the attack, besides its steps.
-        beta: trade-off between its two losses; 0 where there is none.
-        sees_natural: whether it looks at the images as they are.
+        knobs: names of the class knobs that it uses, including those of its attack.
+        passes: arithmetic of the loss and its gradient, in forward passes, without the attack.
+        attack_passes: additional forward passes of the attack, besides its steps.
+        beta: trade-off between its two losses; 0 if there is none.
+        sees_natural: whether it uses the unperturbed images.
         attacks: whether it attacks before each update.
-        observe: `perturb` for images that are not trained on; None for the same.
-        in_batch: class weights from the batch itself, see remedies/in_batch.py; None for none.
-        replays: 0, or the number of updates that share each batch, with gradients that move the images as well.
+        observe: `perturb` for images that are not trained on; None if it is the same function.
+        in_batch: function that computes class weights from the current batch, see remedies/in_batch.py; or None.
+        replays: 0, or the number of updates on each batch; their gradients also update the perturbation of the images.
     """
 
     perturb: Callable
@@ -95,9 +95,10 @@ class Objective(NamedTuple):
 
 
 def cross_entropy(logits, labels, knobs: ClassKnobs, label_smoothing: float):
-    """Cross-entropy [B] against smoothed labels, of the logits after `logit_scale`, `log_prior` and `margin`.
+    """Cross-entropy [B] with smoothed labels, of the logits changed by `logit_scale`, `log_prior` and `margin`.
 
-    Times (1 - p_true)^g, the factor of the focal loss (Lin et al. 2017) in its softmax form, with g of `focusing`.
+    It is multiplied by (1 - p_true)^g, the factor of the focal loss (Lin et al. 2017) in its softmax form, where g is
+    the knob `focusing`.
     """
     true = jax.nn.one_hot(labels, logits.shape[-1])
     scaled = logits if knobs.logit_scale is None else knobs.logit_scale[None] * logits
@@ -105,14 +106,14 @@ def cross_entropy(logits, labels, knobs: ClassKnobs, label_smoothing: float):
     plain = optax.softmax_cross_entropy(adjusted, optax.smooth_labels(true, label_smoothing))
     if knobs.focusing is None:
         return plain
-    # log(1 - p) from the other logits, since 1 - p is 0 to rounding where p is near 1.
+    # log(1 - p) is computed from the other logits, since 1 - p rounds to 0 if p is near 1.
     others = jax.nn.logsumexp(jnp.where(true > 0, -jnp.inf, adjusted), axis=-1)
     log_wrong = others - jax.nn.logsumexp(adjusted, axis=-1)
     return jnp.exp(knobs.focusing[labels] * log_wrong) * plain
 
 
 def standard(label_smoothing: float) -> Objective:
-    """Training on the images as they are."""
+    """Training on unperturbed images."""
 
     def loss(forward, batch_stats, images, attacked, labels, knobs):
         logits, batch_stats = forward(batch_stats, images)
@@ -124,7 +125,7 @@ def standard(label_smoothing: float) -> Objective:
 
 
 def pgd_at(label_smoothing: float) -> Objective:
-    """Training on adversarial images alone (Madry et al. 2018)."""
+    """Training on adversarial images only (Madry et al. 2018)."""
 
     def loss(forward, batch_stats, images, attacked, labels, knobs):
         logits, batch_stats = forward(batch_stats, attacked.images)
@@ -136,10 +137,10 @@ def pgd_at(label_smoothing: float) -> Objective:
 
 
 def trades(label_smoothing: float, beta: float, climb: str) -> Objective:
-    """CE(x) + beta KL(p(x) || p(x')), where x' climbs the divergence (Zhang et al. 2019).
+    """CE(x) + beta KL(p(x) || p(x')), where x' maximises the divergence (Zhang et al. 2019).
 
-    Or the cross-entropy, as RoBal has it. On the divergence the attack stays on the side that its noise starts on,
-    towards the decision boundary or away from it, as published.
+    With `climb` "cross_entropy", x' maximises the cross-entropy, as in RoBal. An attack on the divergence continues in
+    the direction of its initial noise, towards the decision boundary or away from it, as in the published method.
     """
 
     def loss(forward, batch_stats, images, attacked, labels, knobs):
@@ -161,7 +162,7 @@ def mart(label_smoothing: float, beta: float) -> Objective:
     """Misclassification-aware adversarial training (Wang et al. 2020).
 
     -log p_y(x') - log(1 - max_{j != y} p_j(x')) + beta KL(p(x) || p(x')) (1 - p_y(x)), where x' maximises the
-    cross-entropy. `weight_natural` has no loss to act on.
+    cross-entropy. The knob `weight_natural` is not used.
     """
 
     def loss(forward, batch_stats, images, attacked, labels, knobs):
@@ -169,7 +170,7 @@ def mart(label_smoothing: float, beta: float) -> Objective:
         logits, batch_stats = forward(batch_stats, attacked.images)
         true = losses.is_class(logits, labels)
         rival = losses.is_class(logits, jnp.where(true, -jnp.inf, logits).argmax(-1))
-        # From the other logits, since 1 - p is 0 to rounding where p is near 1.
+        # Computed from the other logits, since 1 - p rounds to 0 if p is near 1.
         log_others = jax.nn.logsumexp(jnp.where(rival, -jnp.inf, logits), axis=-1) - jax.nn.logsumexp(logits, axis=-1)
         boosted = cross_entropy(logits, labels, knobs, label_smoothing) - log_others
         doubt = 1 - jnp.where(true, jax.nn.softmax(natural_logits), 0.0).sum(-1)
@@ -185,7 +186,7 @@ def mart(label_smoothing: float, beta: float) -> Objective:
 
 
 def n_fgsm(label_smoothing: float, noise: float) -> Objective:
-    """One step from a point up to `noise` radii away, not brought back to the ball (N-FGSM, de Jorge et al. 2022)."""
+    """One step from a point up to `noise` radii away, not projected to the ball (N-FGSM, de Jorge et al. 2022)."""
 
     def far(images, radius, keys, norm):
         return threats.random_start(norm, keys, images, noise * radius)
@@ -197,9 +198,9 @@ def n_fgsm(label_smoothing: float, noise: float) -> Objective:
 
 
 def free(label_smoothing: float, replays: int) -> Objective:
-    """`replays` updates on each batch, each of whose gradients also takes the images a step on (Shafahi et al. 2019).
+    """`replays` updates on each batch; the gradient of each also gives a step of the attack (Shafahi et al. 2019).
 
-    The perturbation starts anew with every batch. The images climb the training loss, knobs included.
+    The perturbation is reset for every batch. The attack maximises the training loss, including its knobs.
     """
     plain = pgd_at(label_smoothing)
     return plain._replace(
@@ -213,15 +214,15 @@ def free(label_smoothing: float, replays: int) -> Objective:
 
 
 def bat(label_smoothing: float, beta: float) -> Objective:
-    """Between two points of the attack's path on either side of the decision boundary (BAT, Sun et al. 2023).
+    """Training on two points of the attack's path, one on each side of the decision boundary (BAT, Sun et al. 2023).
 
     CE(x_last) + beta KL(p(x) || p(x_first)) + KL(p(x_last) || u) + KL(p(x_first) || u), u uniform: x_last is the last
-    iterate classified correctly, x_first the one a step after the first that is not.
+    iterate that is classified correctly, x_first is the iterate one step after the first misclassified iterate.
     """
 
     def watch(watched, points, logits, labels):
         last, first, stopped, wrong = watched
-        # A step after the first mistake: `wrong` is of the points before.
+        # One step after the first mistake: `wrong` refers to the points before the current ones.
         first = jnp.where(threats.per_example(stopped, points), first, points)
         stopped |= wrong
         correct = logits.argmax(-1) == labels
@@ -269,7 +270,7 @@ def _climb_divergence(attack, logits_fn, images, labels):
 
 
 def _near(images, radius, keys, norm):
-    """A starting point so near that no radius matters."""
+    """A starting point so close to the image that it does not depend on the radius; the image itself for radius 0."""
     noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
     return images + jnp.where(threats.per_example(radius, images) > 0, _SMALL_NOISE * noise, 0.0)
 
@@ -280,14 +281,14 @@ def _certainty(logits):
 
 
 def _confused(values, logits, labels, knobs):
-    """The losses [B] times the knob `confusion_weight`'s entry of the prediction, which is not differentiated."""
+    """The losses [B] times the knob `confusion_weight`'s entry for prediction and label; the entry is a constant."""
     if knobs.confusion_weight is None:
         return 0.0
     return knobs.confusion_weight[logits.argmax(-1), labels] * values
 
 
 class Settings(NamedTuple):
-    """Of all objectives; the fields are those of `config.objective`, which documents them."""
+    """The settings of all objectives; the fields are those of `config.objective` and are documented there."""
 
     label_smoothing: float = 0.0
     beta: float = 6.0
@@ -303,7 +304,7 @@ _OBJECTIVES = {
     "pgd_at": lambda of: pgd_at(of.label_smoothing),
     "trades": lambda of: trades(of.label_smoothing, of.beta, of.climb),
     "mart": lambda of: mart(of.label_smoothing, of.beta),
-    # pgd_at with one step from a random start (Wong et al. 2020): how long the step is, is the attack's.
+    # pgd_at with one step from a random start (Wong et al. 2020); the step size is a setting of the attack.
     "fgsm_rs": lambda of: pgd_at(of.label_smoothing),
     "n_fgsm": lambda of: n_fgsm(of.label_smoothing, of.noise),
     "free": lambda of: free(of.label_smoothing, of.replays),
@@ -311,10 +312,10 @@ _OBJECTIVES = {
     "variance_penalty": lambda of: variance_penalty(of.label_smoothing, of.variance),
 }
 NAMES = tuple(_OBJECTIVES)
-# Those whose attack is one step, and the step that they were published with, in radii.
+# Objectives whose attack is a single step, and the published step size, in radii.
 SINGLE_STEPS = {"fgsm_rs": 1.25, "n_fgsm": 1.0, "free": 1.0}
 
 
 def create(name: str, settings: Settings) -> Objective:
-    """The objective of that name, one of `NAMES`."""
+    """The objective with this name, one of `NAMES`."""
     return _OBJECTIVES[name](settings)

@@ -20,11 +20,11 @@ def schedule(
     constant: the peak throughout. piecewise: multiplied by `decay_factor` at each of `milestones`, fractions of the
     training. cosine: half a cosine from the peak to 0. one_cycle: up to the peak, then down to 0, both linearly, as
     fast adversarial training uses it (Wong et al. 2020). `warmup` is the fraction of the training in which the rate
-    rises linearly from 0 to the peak; for one_cycle 0 stands for 0.4.
+    rises linearly from 0 to the peak; for one_cycle, 0 means 0.4.
     """
     if name == "one_cycle":
         warmup = warmup or 0.4
-    # One step at the least, so that a warm-up on a very short run is no division by zero.
+    # At least one step, to avoid a division by zero in the warm-up of a very short run.
     warmup_steps = max(1, round(warmup * total_steps)) if warmup else 0
     rest = max(1, total_steps - warmup_steps)
     after = {
@@ -41,7 +41,7 @@ def schedule(
 
 
 def _boundaries(milestones, decay_factor, total_steps, warmup_steps) -> dict[int, float]:
-    """Factor by step, counted from the end of the warm-up. On a short run several milestones may be one step."""
+    """Factor by step, counted from the end of the warm-up. In a short run several milestones may share a step."""
     factors = {}
     for milestone in milestones:
         step = max(0, round(milestone * total_steps) - warmup_steps)
@@ -58,10 +58,10 @@ def create(
     weight_decay: float = 0.0,
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """The optimizer of that name, one of `NAMES`.
+    """The optimizer with this name, one of `NAMES`.
 
-    Weight decay is PyTorch's: for sgd it is added to the gradient and so enters the momentum, for adamw it is
-    decoupled. It acts on every parameter. The gradient is clipped before it is added.
+    Weight decay works as in PyTorch: for sgd it is added to the gradient and so enters the momentum, for adamw it is
+    decoupled. It acts on every parameter. The gradient is clipped before the weight decay is added.
     """
     if name == "sgd":
         update = optax.chain(

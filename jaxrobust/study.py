@@ -1,17 +1,17 @@
-"""A declared matrix of trainings, and what they answer together.
+"""Train the runs of a study, which is declared in a file, and analyse them together.
 
     python -m jaxrobust.study --study configs/studies/digits.py --workdir DIR
-    python -m jaxrobust.study --study FILE --workdir DIR --list          # what would be trained, and what it costs
-    python -m jaxrobust.study --study FILE --workdir DIR --shard 2/8     # a part of it, for a job array
-    python -m jaxrobust.study --study FILE --workdir DIR --processes 4   # so many runs at a time on this machine
-    python -m jaxrobust.study --study FILE --workdir DIR --summarise     # the answers of what is there
+    python -m jaxrobust.study --study FILE --workdir DIR --list          # show the runs, their state and their cost
+    python -m jaxrobust.study --study FILE --workdir DIR --shard 2/8     # train one part, for a job array
+    python -m jaxrobust.study --study FILE --workdir DIR --processes 4   # 4 runs at a time on this machine
+    python -m jaxrobust.study --study FILE --workdir DIR --summarise     # analyse the finished runs
 
-A study that asks for `probes` has them measured once its runs are trained, by whoever trained them; --summarise does it
-for those that still lack them.
+If the study asks for `probes`, each command measures them after it has trained its runs; --summarise measures those
+that are still missing.
 
-Runs are ordinary runs in DIR/runs; see studies/ for how a study is declared. The same command continues what was
-interrupted. A study that is done, in whole or with --summarise in part, writes DIR/study.html, study.json, the tables
-as .csv and the figures.
+Runs are ordinary runs in DIR/runs; see studies/ for how a study is declared. The same command continues an interrupted
+study. When all runs are done, or with --summarise, the command writes DIR/study.html, study.json, the tables as .csv
+and the figures.
 """
 
 import contextlib
@@ -33,32 +33,32 @@ def define_flags() -> None:
     """Define the command's flags."""
     flags.DEFINE_string("study", None, "File that declares the study.")
     flags.DEFINE_string("workdir", None, "Folder of the study.")
-    flags.DEFINE_bool("list", False, "Show the runs, how far they are, and what they cost.")
-    flags.DEFINE_string("shard", None, "Train part i of n alone, as i/n.")
+    flags.DEFINE_bool("list", False, "Show the runs, their state and their cost.")
+    flags.DEFINE_string("shard", None, "Train only part i of n, given as i/n.")
     flags.DEFINE_integer(
         "processes",
         1,
-        "Train so many runs at a time, each on its share of the cores and GPUs; "
-        "of no effect with --summarise, so that jobs may share arguments.",
+        "Number of runs to train at a time, each on its share of the cores and GPUs; "
+        "without effect with --summarise, so that jobs may share arguments.",
     )
-    flags.DEFINE_bool("worker", False, "Train what standard input names: a process of --processes, not for users.")
-    flags.DEFINE_bool("summarise", False, "Write the answers of the runs that are done; train nothing.")
+    flags.DEFINE_bool("worker", False, "Internal, used by --processes: train the runs named on standard input.")
+    flags.DEFINE_bool("summarise", False, "Analyse the runs that are done; train nothing.")
 
 
 def main() -> int | None:
-    """Do what the flags say. Returns the exit code: 1 where a run failed."""
+    """Do what the flags say. Returns the exit code: 1 if a run failed."""
     given = flags.FLAGS
     for name, what in (("study", "the file that declares the study"), ("workdir", "a folder for its runs")):
         if not given[name].value:
             raise UserError(f"--{name} is missing; give {what}")
     if given.list + given.summarise + (given.shard is not None) > 1 and not (given.list and given.shard):
-        raise UserError("--list, --shard and --summarise are different things to do; give one")
+        raise UserError("--list, --shard and --summarise are different actions; give one")
     if given.processes > 1 and given.list:
-        raise FieldError("--processes", given.processes, "trains, --list does not", "leave one of them out")
+        raise FieldError("--processes", given.processes, "does not go with --list", "leave one of them out")
     if given.processes < 1:
         raise FieldError("--processes", given.processes, "must be at least 1", "give the number of runs at a time")
     if command_line.config_file() or command_line.overrides():
-        raise UserError("--config is of no effect on a study; set `fields` in its file, or make another `base`")
+        raise UserError("--config has no effect on a study; set `fields` in the study's file, or use another `base`")
     path, workdir = pathlib.Path(given.study), workdirs.path(given.workdir)
     study = design.load(path)
     planned = design.plan(study, path.parent)
@@ -100,10 +100,10 @@ def _make(workdir: pathlib.Path) -> None:
 
 
 def show(planned, workdir, unprobed=frozenset()) -> None:
-    """The runs with their state, the least arithmetic of their training, and seconds, measured or estimated.
+    """Show the runs with their state, the minimum arithmetic of their training, and their measured or estimated time.
 
     Args:
-        unprobed: names of those that lack only their probes.
+        unprobed: names of the runs that lack only their probes.
     """
     found, work = running.statuses(workdir, planned), running.flops(planned)
     seconds = running.estimates(work, found)
@@ -121,7 +121,7 @@ def show(planned, workdir, unprobed=frozenset()) -> None:
     if left:
         flop = f"{_tera(sum(work[name] for name in left))} TFLOP of training left"
         if None in seconds.values():
-            console.say(f"{flop}; the time is estimated once a run is done, and `benchmark` tells TFLOP/s before")
+            console.say(f"{flop}; the time can be estimated once a run is done; `benchmark` measures TFLOP/s before")
         else:
             console.say(f"{flop}, about {console.duration(sum(seconds[name] for name in left))}, one run at a time")
 

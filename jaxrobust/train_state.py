@@ -1,4 +1,4 @@
-"""Everything that a training run carries from step to step, and that a checkpoint holds."""
+"""The state that a training run passes from step to step, and that a checkpoint stores."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from jaxrobust.remedies.knobs import ClassKnobs
 
 @flax.struct.dataclass
 class Weights:
-    """What a model is applied with."""
+    """The parameters and the batch statistics of a model."""
 
     params: Any
     batch_stats: Any
 
     @property
     def variables(self) -> dict:
-        """As `model.apply` takes it."""
+        """The variables in the form that `model.apply` expects."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -31,9 +31,9 @@ class TrainState:
     Attributes:
         step: number of batches trained on.
         weights: the weights being trained, and batch statistics.
-        averaged: their exponential average, None where none is kept.
-        opt_state: the optimizer's.
-        knobs, memory: the remedy's.
+        averaged: the exponential average of the weights, None if no average is kept.
+        opt_state: state of the optimizer.
+        knobs, memory: state of the remedy.
         class_sums: class statistics of the current epoch, see statistics.py.
     """
 
@@ -50,9 +50,9 @@ def create(model, optimizer, remedy, class_counts, image_shape, key, *, averaged
     """The state before the first step.
 
     Args:
-        key: draws the weights.
-        averaged: whether to keep an average of them.
-        observed: statistics to sum up beside those that always are, see statistics.py.
+        key: random key for the initial weights.
+        averaged: whether to keep an average of the weights.
+        observed: names of statistics to sum in addition to those that are always summed, see statistics.py.
     """
     images = jnp.zeros((1, *image_shape))
     variables = model.init(key, images, train=False)
@@ -70,9 +70,10 @@ def create(model, optimizer, remedy, class_counts, image_shape, key, *, averaged
 
 
 def average(averaged: Weights, weights: Weights, step, decay: float) -> Weights:
-    """Exponential average of weights and batch statistics alike.
+    """Exponential average of the weights and of the batch statistics.
 
-    Early on the decay is smaller, (1 + step) / (10 + step), so that the random initial weights are soon forgotten.
+    Early in training the decay is smaller, (1 + step) / (10 + step), so that the random initial weights soon lose their
+    influence.
     """
     decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return blend(averaged, weights, decay)

@@ -31,10 +31,10 @@ class TrainAttack(NamedTuple):
     """The attack in training.
 
     Attributes:
-        pgd: its loop.
+        pgd: the loop of the attack.
         radius, step_size: in pixel units.
-        batch_norm: its mode during the attack, "train" or "eval".
-        warmup_steps: over which the radius, and the step with it, rises from 0.
+        batch_norm: mode of batch normalisation during the attack, "train" or "eval".
+        warmup_steps: number of training steps over which the radius and the step size rise from 0.
     """
 
     pgd: Pgd
@@ -48,8 +48,8 @@ class WeightPerturbation(NamedTuple):
     """Adversarial weight perturbation, see `perturb_weights`.
 
     Attributes:
-        gamma: size of the perturbation of each kernel, as a share of its norm.
-        first_step: that it begins at.
+        gamma: size of the perturbation of each kernel, as a fraction of its norm.
+        first_step: first training step with the perturbation.
     """
 
     gamma: float
@@ -73,10 +73,11 @@ def make_train_step(
 
     Args:
         augment: (keys [B], images [B, H, W, C]) -> images.
-        average_decay: of the averaged weights; unused where the state keeps none. None: they are not averaged here.
-        in_batch: class weights from the batch itself, see remedies/in_batch.py; several are multiplied.
-        in_batch_from: the step at which they begin; those of the objective are there from the first.
-        observed: statistics to sum up beside those that always are, see statistics.py.
+        average_decay: decay of the averaged weights; unused if the state has none. None: this step does not average.
+        in_batch: functions that compute class weights from the current batch, see remedies/in_batch.py; the weights of
+            several functions are multiplied.
+        in_batch_from: first step in which `in_batch` acts; in_batch weights of the objective act from the first step.
+        observed: names of statistics to sum in addition to those that are always summed, see statistics.py.
 
     Returns:
         train_step(state, images [B, H, W, C], labels [B], key) -> (state, mean loss): the state is replicated, the
@@ -117,7 +118,7 @@ def make_train_step(
         return descend(state, gradients, output, loss, labels, attacked.withstood if attacked else None)
 
     def replay(state, images, labels, keys, scale):
-        """Several updates on one batch, see `objectives.free`; the loss is their mean, statistics are the last's."""
+        """Several updates on one batch, see `objectives.free`; returns the mean loss and the last statistics."""
         norm, radius = attack.pgd.norm, attack.radius * scale
         step_size = threats.per_example(attack.step_size * scale, images)
 
@@ -154,9 +155,9 @@ def make_train_step(
         return weighted.mean(), output
 
     def descend(state, gradients, output, loss, labels, withstood):
-        """One update, with the gradients of all devices; also the mean loss and the class statistics."""
+        """One update with the gradients of all devices; also returns the mean loss and the class statistics."""
         seen = Seen(labels, output.logits, output.unweighted, output.natural_logits, withstood)
-        # One collective for everything that is added up over devices.
+        # One collective for everything that is summed over devices.
         added = ((gradients, output.batch_stats, loss), statistics.of_batch(observed, seen))
         means, sums = lax.psum(added, AXIS)
         gradients, batch_stats, loss = jax.tree.map(lambda total: total / lax.axis_size(AXIS), means)
@@ -168,11 +169,11 @@ def make_train_step(
 
 
 def make_perturb(attack: TrainAttack, logits_fn, keys, scale, knobs: ClassKnobs) -> Callable:
-    """The attack as objectives call it, see objectives.py.
+    """The argument `attack` of an objective's `perturb`, see objectives.py.
 
     Args:
         keys: [B], one per example.
-        scale: [B], on the radius and the step.
+        scale: [B], factor on the radius and the step size.
     """
     radius, step_size = attack.radius * scale, attack.step_size * scale
 
@@ -202,7 +203,7 @@ def make_perturb(attack: TrainAttack, logits_fn, keys, scale, knobs: ClassKnobs)
 
 
 def targeted(loss: Callable, target_logit, targets) -> Callable:
-    """The loss, or once the knob is turned the cross-entropy towards the targets [B]."""
+    """The given loss, or the cross-entropy towards the targets [B] if the knob `target_logit` is set (not all -inf)."""
 
     def loss_or_targeted(logits, labels):
         towards = losses.targeted_cross_entropy(logits, labels, targets)
@@ -219,9 +220,9 @@ def draw_targets(keys, target_logit, labels):
 
 
 def perturb_weights(params, gradients, gamma: float):
-    """The weights moved against the training (AWP, Wu et al. 2020): each kernel w by gamma |w| g / |g|.
+    """The weights moved in the direction of increasing loss (AWP, Wu et al. 2020): each kernel w by gamma |w| g / |g|.
 
-    Biases and the parameters of normalisations, which have one axis, stay.
+    Biases and the parameters of normalisations, which have one axis, are not changed.
     """
 
     def moved(weight, gradient):
@@ -234,17 +235,17 @@ def perturb_weights(params, gradients, gamma: float):
 
 
 def make_observe_step(model, objective: Objective, attack: TrainAttack, observed: Sequence[str]) -> Callable:
-    """The function that gathers class statistics of images that are not trained on, as training would attack them.
+    """The function that sums class statistics of images that are not trained on, attacked as in training.
 
-    The weights are used in evaluation mode, and knobs are neutral, so that no remedy judges by its own weights or
-    radius.
+    The model runs in evaluation mode. Knobs are neutral, so that a remedy does not observe the effects of its own
+    weights or radii on the attack and the loss.
 
     Args:
-        observed: as of `make_train_step`.
+        observed: as for `make_train_step`.
 
     Returns:
         observe(weights, images [B, H, W, C], labels [B], ids [B], key) -> sums over all devices, see statistics.py.
-        Examples of label -1 are not counted; `ids` tell examples apart.
+        Examples with label -1 are not counted; `ids` give each example its own random key.
     """
 
     def observe(weights: Weights, images, labels, ids, key):
@@ -276,8 +277,8 @@ def over_resident(train_step: Callable, image_shape: tuple[int, int, int]) -> Ca
 
     Returns:
         train_steps(state, rows [N, H * W * C], labels [N], indices [S, B], key) -> (state, losses [S]): the training
-        set is replicated, one image a row, because a TPU would copy a set [N, H, W, C] to a padded layout to take
-        images out of it. The indices are this device's share of S batches.
+        set is replicated and has one image per row, because a TPU would copy an array [N, H, W, C] to a padded layout
+        to select images from it. The indices are this device's share of S batches.
     """
 
     def train_steps(state: TrainState, rows, labels, indices, key):

@@ -12,7 +12,7 @@ from jaxrobust.remedies.rule import first_epoch
 
 # An Linf radius below this many 255ths is nearly always a fraction of [0, 1] in the wrong field (8/255 = 0.031).
 SMALLEST_EPS_255 = 0.1
-# An L2 or L1 radius below this is an Linf radius with the norm changed and the radius forgotten.
+# Smallest plausible L2 and L1 radii. A smaller one is usually an Linf radius that was kept when the norm was changed.
 SMALLEST_EPS_255_OF = {"l2": 12.0, "l1": 120.0}
 # Settings of remedies that are at least 0 and below 1; all other numbers are at least 0.
 _REMEDY_FRACTIONS = (
@@ -35,8 +35,8 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     """Check every field that can be checked before data are loaded.
 
     Args:
-        device_count: that batches are divided among.
-        training: whether the run is to be trained; an evaluation may leave out the attack that chooses the best.
+        device_count: number of devices among which batches are divided.
+        training: whether the run will be trained; an evaluation may omit the attack that selects the best checkpoint.
 
     Raises:
         FieldError: names the first field that is wrong, its value and the remedy.
@@ -56,7 +56,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     _one_of("model.batch_norm", config.model.batch_norm, ("local", "synchronised"))
     _all("model.mean", config.model.mean, math.isfinite, "finite numbers, one value or one per channel")
     _all("model.std", config.model.std, lambda s: 0 < s < math.inf, "positive numbers, one value or one per channel")
-    _all("model.hidden", config.model.hidden, lambda n: n >= 1, "one number of units or more")
+    _all("model.hidden", config.model.hidden, lambda n: n >= 1, "at least one number of units, each 1 or more")
     _at_least("model.width", config.model.width, 0)
 
     _validate_threat(config.threat)
@@ -80,13 +80,13 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     if config.optimizer.nesterov and config.optimizer.momentum == 0:
         raise FieldError("optimizer.nesterov", True, "needs momentum", "set optimizer.momentum above 0")
     milestones = tuple(config.optimizer.milestones)
-    rising = "fractions of the training that rise, for example (0.5, 0.75)"
+    rising = "increasing fractions of the training, for example (0.5, 0.75)"
     _all("optimizer.milestones", milestones, lambda m: 0 < m < 1, rising)
     if list(milestones) != sorted(set(milestones)):
-        raise FieldError("optimizer.milestones", milestones, "does not rise", f"give {rising}")
+        raise FieldError("optimizer.milestones", milestones, "is not increasing", f"give {rising}")
     if config.optimizer.schedule == "piecewise" and any(m < config.optimizer.warmup for m in milestones):
         raise FieldError(
-            "optimizer.warmup", config.optimizer.warmup, f"lasts beyond the milestones {milestones}", "shorten it"
+            "optimizer.warmup", config.optimizer.warmup, f"ends after the first of milestones {milestones}", "lower it"
         )
 
     _at_least("train.epochs", config.train.epochs, 1)
@@ -133,8 +133,8 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
         raise FieldError(
             "eval.every_epochs",
             config.eval.every_epochs,
-            f"is no multiple of checkpoint.every_epochs = {config.checkpoint.every_epochs}",
-            "only checkpoints are evaluated",
+            f"is not a multiple of checkpoint.every_epochs = {config.checkpoint.every_epochs}",
+            "use a multiple, since only checkpoints are evaluated",
         )
     _at_least("checkpoint.keep", config.checkpoint.keep, 0)
     _one_of("checkpoint.best", config.checkpoint.best, ("average", "worst", "sum"))
@@ -166,14 +166,14 @@ def _validate_threat(threat) -> None:
         raise FieldError(
             "threat.eps_255",
             threat.eps_255,
-            f"is hardly anything as an {threat.norm.upper()} radius",
-            f"usual is {USUAL_EPS_255_OF[threat.norm]}; if it is meant, give --config.threat.eps in pixel units",
+            f"is very small for an {threat.norm.upper()} radius",
+            f"usual is {USUAL_EPS_255_OF[threat.norm]}; if it is intended, give --config.threat.eps in pixel units",
         )
     if 0 < threat.eps_255 < SMALLEST_EPS_255:
         raise FieldError(
             "threat.eps_255",
             threat.eps_255,
-            "looks like a fraction of [0, 1], the unit here is 1/255",
+            "looks like a fraction of [0, 1], but the unit is 1/255",
             f"write {threat.eps_255 * 255:.3g}, or --config.threat.eps={threat.eps_255:g} in pixel units",
         )
 
@@ -193,7 +193,7 @@ def _validate_objective(config) -> None:
     if fields.name == "free" and config.attack.restarts != 1:
         raise FieldError("attack.restarts", config.attack.restarts, "has no meaning for free", "set it to 1")
     if fields.awp_gamma and fields.name == "free":
-        problem = "does not go with free, whose gradients move the weights at once"
+        problem = "cannot be combined with free, whose gradients update the weights directly"
         raise FieldError("objective.awp_gamma", fields.awp_gamma, problem, "set it to 0")
     _in_range("attack.radius_warmup", config.attack.radius_warmup, 0, 1)
 
@@ -214,55 +214,57 @@ def _validate_remedy(config, training: bool) -> None:
     for name in ("cfa", "fair_tat"):
         base = remedy[name].radius_base
         if base > 2:
-            problem = "is in units of the threat's radius, and would more than double it"
+            problem = "is in units of the threat's radius, and would more than double the radius"
             raise FieldError(f"remedy.{name}.radius_base", base, problem, "use a share such as 0.5")
     if remedy.robust_lt.strength > 1:
-        raise FieldError("remedy.robust_lt.strength", remedy.robust_lt.strength, "is a share", "use 0 to 1")
+        raise FieldError("remedy.robust_lt.strength", remedy.robust_lt.strength, "is above 1", "use 0 to 1")
     if "dafa" in names and epochs < 2:
-        problem = "is one for dafa, which observes the classes in one epoch and acts in later ones"
-        raise FieldError("train.epochs", epochs, problem, "train for 2 or more")
+        problem = "is too short for dafa, which observes the classes in one epoch and acts in later epochs"
+        raise FieldError("train.epochs", epochs, problem, "train for 2 epochs or more")
     begins = {"begin": remedy.begin}
     begins |= {f"{name}.begin": remedy[name].begin for name in ("reweight", "resample", "dafa") if name in names}
     for field, begin in begins.items():
         if first_epoch(begin, epochs) >= epochs:
             raise FieldError(f"remedy.{field}", begin, f"is after the last of {epochs} epochs", "lower it")
     if "dafa" in names and first_epoch(remedy.dafa.begin, epochs) == 0:
-        problem = "leaves no epoch to see which classes are confused"
-        raise FieldError("remedy.dafa.begin", remedy.dafa.begin, problem, "raise it, 0.64 is published")
+        problem = "leaves no epoch to observe which classes are confused"
+        raise FieldError("remedy.dafa.begin", remedy.dafa.begin, problem, "raise it; the published value is 0.64")
     controller = build.remedy(config)
     if not training:
         return
     if "robal" in names and config.model.head != "cosine":
-        raise FieldError("model.head", config.model.head, "is not what robal is for", "set --config.model.head=cosine")
+        raise FieldError("model.head", config.model.head, "does not fit robal", "set --config.model.head=cosine")
     _validate_observation(config, controller, names)
 
 
 def _validate_observation(config, remedy, names) -> None:
-    """What a remedy wants to see is there to be seen."""
+    """Check that the statistics which a remedy needs will be available."""
     objective, validation = build.objective(config), config.data.validation_per_class > 0
     from_validation = config.remedy.observe == "validation" and names != ("none",)
     if (from_validation or remedy.average) and not validation:
         wanted = "remedy.observe=validation" if from_validation else "remedy.cfa.average"
-        problem = f"leaves no validation split, which {wanted} looks at"
-        remedy_ = "hold some images of each class out, for example --config.data.validation_per_class=50"
+        problem = f"leaves no validation split, which {wanted} needs"
+        remedy_ = "hold out some images of each class, for example --config.data.validation_per_class=50"
         raise FieldError("data.validation_per_class", config.data.validation_per_class, problem, remedy_)
     if remedy.average and config.train.average_decay == 0:
-        problem = "keeps no averaged weights, which remedy.cfa.average is about"
+        problem = "keeps no averaged weights, which remedy.cfa.average needs"
         raise FieldError("train.average_decay", 0.0, problem, "set it above 0")
     if "natural_correct" in remedy.statistics and not (objective.sees_natural or from_validation):
-        problem = f"{config.remedy.name} asks how images do without attack, and {config.objective.name} trains on none"
+        problem = f"{config.remedy.name} needs the clean accuracy, which {config.objective.name} does not measure"
         remedy_ = "set --config.remedy.observe=validation with --config.data.validation_per_class, or objective trades"
         raise FieldError("remedy.observe", config.remedy.observe, problem, remedy_)
     attacked = objective.attacks or (from_validation and objective.observe)
     if not attacked and "steps_withstood" in remedy.statistics:
-        problem = f"goes by the attack of the training, and {config.objective.name} has none before its updates"
+        problem = f"needs the attack of the training, and {config.objective.name} does not attack before its updates"
         raise FieldError("remedy.name", config.remedy.name, problem, "choose another objective, such as pgd_at")
 
 
 def _validate_audit(audit, norm: str) -> None:
     for name in ("attack", "matrix_attack"):
         if not suites.parse(audit[name], norm, f"audit.{name}").members:
-            raise FieldError(f"audit.{name}", audit[name], "is no attack", "name one, or a suite, of attacks/suites.py")
+            raise FieldError(
+                f"audit.{name}", audit[name], "is not an attack", "name an attack or a suite of attacks/suites.py"
+            )
     for name in ("radii", "radii_255"):
         if audit[name] or name == "radii":
             _all(f"audit.{name}", audit[name], lambda r: 0 < r < math.inf, "positive numbers")
@@ -273,13 +275,15 @@ def _validate_audit(audit, norm: str) -> None:
 def _validate_posthoc(posthoc, norm: str, training: bool) -> None:
     if training and posthoc.remedy != "none":
         remedy = f"train with none, then run python -m jaxrobust.posthoc --remedy {posthoc.remedy}"
-        raise FieldError("posthoc.remedy", posthoc.remedy, "is for what has been trained", remedy)
+        raise FieldError("posthoc.remedy", posthoc.remedy, "is for a trained run", remedy)
     if posthoc.tau is not None:
         _at_least("posthoc.tau", posthoc.tau, 0)
     _one_of("posthoc.prior", posthoc.prior, ("counts", "robust_accuracy", "predicted"))
     _one_of("posthoc.features", posthoc.features, ("raw", "l2n"))
     if not suites.parse(posthoc.attack, norm, "posthoc.attack").members:
-        raise FieldError("posthoc.attack", posthoc.attack, "is no attack", "name one, or a suite, of attacks/suites.py")
+        raise FieldError(
+            "posthoc.attack", posthoc.attack, "is not an attack", "name an attack or a suite of attacks/suites.py"
+        )
     for name in ("bias_size", "learning_rate", "weight_decay"):
         _at_least(f"posthoc.{name}", posthoc[name], 0)
     for name in ("bias_steps", "epochs"):
@@ -293,20 +297,20 @@ def _validate_step_size(config, section: str) -> None:
     if fields[name] is None:
         return
     size = config_lib.step_size(config, section)
-    # A step beyond the ball's diameter only ever hits its surface, and one a 255th of the usual gets nowhere: another
-    # unit is meant.
+    # Steps larger than the diameter of the ball always end on its surface, and steps 1/255 of the usual size have no
+    # effect: in both cases the value is probably in the wrong unit.
     radius = config_lib.attack_radius(config, section)
     if not radius / 200 <= size <= 2 * (radius or math.inf):
         raise FieldError(
             f"{section}.{name}",
             fields[name],
-            f"is no sensible step for the radius {radius * 255:.4g}/255",
+            f"is not a sensible step for the radius {radius * 255:.4g}/255",
             "use a quarter of the radius, in 1/255 (step_size_255) or in pixel units (step_size)",
         )
 
 
 def check_radius(config, image_shape: tuple[int, int, int]) -> None:
-    """Check what needs the images' shape: an L2 radius beyond the diagonal of the pixel cube is in another unit.
+    """Check against the shape of the images: an L2 radius beyond the diagonal of the pixel cube is in a wrong unit.
 
     Raises:
         FieldError: names the field, its value and the remedy.
@@ -317,14 +321,14 @@ def check_radius(config, image_shape: tuple[int, int, int]) -> None:
         raise FieldError(
             f"threat.{name}",
             config.threat[name],
-            f"is an L2 radius beyond the largest distance of two images, {diagonal:.3g} in pixel units",
+            f"is an L2 radius larger than the largest distance of two images, {diagonal:.3g} in pixel units",
             "the usual one is threat.eps_255 = 128, which is 0.5",
         )
 
 
 def _all(field, values, holds, what) -> None:
     if not len(values) or not all(isinstance(value, int | float) and holds(value) for value in values):
-        raise FieldError(field, tuple(values), "does not fit", f"give {what}")
+        raise FieldError(field, tuple(values), "is not valid", f"give {what}")
 
 
 def _one_of(field, value, choices) -> None:

@@ -1,14 +1,14 @@
-"""Weights from PyTorch, to be scored like any checkpoint, and weights of a run for PyTorch.
+"""Import weights from PyTorch as a run that can be evaluated, and export weights of a run for PyTorch.
 
     python -m jaxrobust.weights --import FILE --config configs/cifar10.py [--workdir DIR] [--config.FIELD=VALUE]
     python -m jaxrobust.weights --export FILE --workdir DIR [--step N] [--weights raw|averaged] [--names SCHEME]
 
-The first makes DIR (default: runs/<name of FILE>) a run that has its only checkpoint at the end; score it with
-`python -m jaxrobust.main --mode evaluate --workdir DIR`. FILE is a .safetensors, .npz, .pt or .pth file of a state
-dict; nothing in it is executed. What the config says of the model and the data has to hold; what it says of training
-does not count.
+The import makes DIR (default: runs/<name of FILE>) a run with a single checkpoint, its last one; evaluate it with
+`python -m jaxrobust.main --mode evaluate --workdir DIR`. FILE is a .safetensors, .npz, .pt or .pth file with a state
+dict; no code in it is executed. The model and data settings of the config must match the weights; its training settings
+are not used.
 
-The second writes a .safetensors or .npz file of the best checkpoint, else the last one.
+The export writes a .safetensors or .npz file of the best checkpoint, or of the last one if no best was selected.
 """
 
 import contextlib
@@ -28,23 +28,25 @@ from jaxrobust.errors import FieldError, UserError
 from jaxrobust.models import torch_weights
 from jaxrobust.train_state import Weights
 
-_IMPORT = flags.DEFINE_string("import", None, "File of weights to make a run of.")
-_EXPORT = flags.DEFINE_string("export", None, "File to write weights of a run to: .safetensors or .npz.")
+_IMPORT = flags.DEFINE_string("import", None, "File of weights to import as a run.")
+_EXPORT = flags.DEFINE_string("export", None, "File to which the weights of a run are written: .safetensors or .npz.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. Default of an import: runs/<name of the file>.")
-_STEP = flags.DEFINE_integer("step", None, "Checkpoint to export. Default: the best, else the last.", 0)
-_WEIGHTS = flags.DEFINE_enum("weights", None, ("raw", "averaged"), "Which to export. Default: the best, else averaged.")
+_STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint to export. Default: the best, else the last.", 0)
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", None, ("raw", "averaged"), "Weights to export. Default: those of the best checkpoint, else averaged."
+)
 _NAMES = flags.DEFINE_string(
-    "names", None, "Whose names to export, where there are several: robustbench | torchvision."
+    "names", None, "Naming scheme of the exported arrays, if a model has several: robustbench | torchvision."
 )
 
-# Fields that the variables of a model, or what it computes with them, depend on.
+# Fields that determine the variables of a model, or its computation.
 _OPTIONS = ("depth", "width", "hidden", "final_batch_norm", "shortcut", "stem")
 _SAME = 1e-4  # normalisations are published with four decimals
-_CHECKED = 8  # images on which logits have to be finite
+_CHECKED = 8  # number of images for which the logits are checked to be finite
 
 
 def main() -> None:
-    """Import or export, as the flags say."""
+    """Import or export, depending on the flags."""
     if (_IMPORT.value is None) == (_EXPORT.value is None):
         raise UserError("give either --import FILE, with --config, or --export FILE, with --workdir")
     if _IMPORT.value is not None:
@@ -59,14 +61,14 @@ def main() -> None:
 
 
 def import_weights(path, config, workdir) -> None:
-    """Make `workdir` a run of the config whose only checkpoint, its last, has the weights of a file.
+    """Make `workdir` a run of the config whose single checkpoint, the last one, has the weights of a file.
 
-    The stored config has no averaged weights, and no validation split: which images the weights were trained on is not
-    known, so none can be said to be held out. `weights.json` says where the weights are from.
+    The stored config has no averaged weights. It has no validation split either: it is unknown which images the weights
+    were trained on, so no image can be treated as held out. `weights.json` records the source of the weights.
 
     Raises:
-        UserError: the config, the file or the workdir is wrong, or the file's weights are not those of the config's
-            model for the config's data; the workdir is left as it was.
+        UserError: the config, the file or the workdir is wrong, or the weights do not fit the config's model and data;
+            the workdir is not changed.
     """
     path, workdir = pathlib.Path(path), pathlib.Path(workdir)
     if (workdir / "config.json").exists() or (workdir / checkpoints_lib.FOLDER).exists():
@@ -91,7 +93,7 @@ def import_weights(path, config, workdir) -> None:
         problem = f"has {description.num_classes} classes, and {path.name} {num_classes} logits"
         raise FieldError("data.name", config.data.name, problem, "give the weights' own data set")
 
-    # A state as training makes it, but for the weights. The images do not matter, and may not be there.
+    # A state as training creates it, except for the weights. Images are not needed, and may not be available.
     stand_in = data_lib.random_dataset(description, largest_bytes=1)
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, config.train.batch_size)
     step = steps_per_epoch * config.train.epochs
@@ -108,13 +110,13 @@ def import_weights(path, config, workdir) -> None:
         checkpoints.save(step, state)
     origin = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     files.write_atomically(workdir / results.ORIGIN, files.to_json(origin))
-    # Last, for where it is there is a run.
+    # Written last, because a folder with config.json counts as a run.
     files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
     console.say(f"{path.name}: {len(jax.tree.leaves(variables))} arrays, now a run in {workdir}")
     if not normalisation:
         mean, std = tuple(config.model.mean), tuple(config.model.std)
-        console.say(f"it says nothing of normalisation, so the config's is taken: mean {mean}, std {std}")
-    console.say(f"score it: python -m jaxrobust.main --mode evaluate --workdir {workdir}")
+        console.say(f"the file contains no normalisation, so the config's is used: mean {mean}, std {std}")
+    console.say(f"to evaluate it: python -m jaxrobust.main --mode evaluate --workdir {workdir}")
 
 
 def export_weights(
@@ -129,21 +131,21 @@ def export_weights(
     """Write weights of a run to a .safetensors or .npz file, under PyTorch's names and in PyTorch's layouts.
 
     Args:
-        overrides: fields of the run's config to set otherwise, by dotted name; `data.data_dir` alone may differ.
-        step: of the checkpoint; None is the best by validation score, or the last where none was chosen.
-        weights: "raw" or "averaged"; None is what the best checkpoint has, else averaged where there are any.
-        names: whose, of `torch_names.SCHEMES`; None is torchvision for ResNets with its stem, else the first.
+        overrides: new values for fields of the run's config, by dotted name; only `data.data_dir` may change.
+        step: step of the checkpoint; None: the best by validation score, or the last if none was selected.
+        weights: "raw" or "averaged"; None: those of the best checkpoint, else averaged if the run has them.
+        names: naming scheme, of `torch_names.SCHEMES`; None: torchvision for ResNets with its stem, else the first.
 
     Raises:
-        UserError: there is no such run, checkpoint or file format, it has no such weights or names, or the file cannot
-            be written.
+        UserError: the run, the checkpoint, the weights, the naming scheme or the file format does not exist, or the
+            file cannot be written.
     """
     path, workdir = pathlib.Path(path), pathlib.Path(workdir)
     stored = files.read_json(workdir / "config.json")
     if stored is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no run; give the run's --workdir")
     if not path.parent.is_dir():
-        raise FieldError("--export", str(path), "there is no such folder", "make it first")
+        raise FieldError("--export", str(path), "its folder does not exist", "create it first")
     config = config_lib.from_dict(stored)
     config.update_from_flattened_dict(overrides or {})
     workdirs.check_same_config(workdir, config, stored, may_differ=("data.data_dir",))
@@ -166,40 +168,40 @@ def export_weights(
     try:
         files.write_atomically(path, content)
     except OSError as error:
-        remedy = "name a file in a folder to write to"
+        remedy = "name a file in a writable folder"
         raise FieldError("--export", str(path), f"cannot be written ({error.strerror})", remedy) from error
     console.say(f"{path}: {len(arrays)} arrays, {weights} weights of step {step}")
-    console.say(f"pixels in [0, 1] are to be normalised by {normalisation}")
+    console.say(f"pixels in [0, 1] must be normalised with {normalisation}")
 
 
 def _check_head(model) -> None:
-    """PyTorch's linear layer is a linear head, whatever its weights are called."""
+    """Check that the head is linear, since PyTorch models have a linear layer."""
     if model.head != "linear":
-        remedy = "a linear head alone can be imported and exported"
-        raise FieldError("model.head", model.head, "is no layer of PyTorch's", remedy)
+        remedy = "only a linear head can be imported and exported"
+        raise FieldError("model.head", model.head, "is not a layer of PyTorch", remedy)
 
 
 def _check_shortcut(model, overrides: dict) -> None:
-    """Two PreAct ResNets are published under the same names and shapes; a person has to say which it is."""
+    """Check that the user chose the shortcut: two published PreAct ResNets have the same names and shapes."""
     if model.name == "preact_resnet18" and "model.shortcut" not in overrides:
         raise FieldError(
             "model.shortcut",
             model.shortcut,
-            "the file does not tell what its 1x1 shortcuts read",
+            "the file does not show the input of the 1x1 shortcuts",
             "give --config.model.shortcut=activation (Rice et al. 2020; RobustBench's PreActBlockV2) or "
             "--config.model.shortcut=input (Wong et al. 2020; RobustBench's PreActBlock)",
         )
 
 
 def _check_normalisation(model, found: dict) -> None:
-    """The pixels' mean and std that came with the weights are those of the config."""
+    """Check that the mean and std of the pixels that the file contains are equal to those of the config."""
     for field, values in found.items():
         given = tuple(model[field])
-        # One value, here or there, holds for all channels.
+        # A single value on either side applies to all channels.
         if len({len(given), len(values)} - {1}) > 1 or not np.allclose(given, values, rtol=0, atol=_SAME):
             exact = tuple(round(value, 6) for value in values)
             remedy = f'give "--config.model.{field}={exact}"'
-            raise FieldError(f"model.{field}", given, "is not what the weights came with", remedy)
+            raise FieldError(f"model.{field}", given, "differs from the file of weights", remedy)
 
 
 def _check_finite(model, variables, split, path) -> None:
@@ -207,7 +209,7 @@ def _check_finite(model, variables, split, path) -> None:
     images = np.float32(images / 255) if images.dtype == np.uint8 else images
     logits = jax.jit(lambda variables, images: model.apply(variables, images, train=False))(variables, images)
     if not np.isfinite(logits).all():
-        raise FieldError("model.weights", path.name, "gives logits that are not finite numbers", "mend the weights")
+        raise FieldError("model.weights", path.name, "gives logits that are not finite", "correct the weights")
 
 
 if __name__ == "__main__":

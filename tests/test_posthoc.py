@@ -278,7 +278,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(trained, tmp_path):
     refused(r"^--remedy = 'magic': is unknown; choose one of tau_norm, head_norm, lws, crt, ncm", "magic")
     refused(r"^posthoc.tau = -1.0: must be 0 or more", overrides={"posthoc.tau": -1.0})
     refused(r"^posthoc.prior = 'luck'", "logit_adjustment", overrides={"posthoc.prior": "luck"})
-    refused(r"^posthoc.attack = 'clean': is no attack", overrides={"posthoc.attack": "clean"})
+    refused(r"^posthoc.attack = 'clean': is not an attack", overrides={"posthoc.attack": "clean"})
     refused(r"another config \(train.epochs = 9", overrides={"train.epochs": 9})
     refused(r"holds no run", source=tmp_path)
     refused(r"^--step = 7: is no checkpoint of the run; there are 5, 10, 15", step=7)

@@ -50,10 +50,10 @@ def test_equal_counts_give_all_classes_the_margin_of_ldam():
     "name, counts_kind, observe, message",
     [
         ("reweight", "true", "training", "every class has 400 training images"),
-        ("wat", "margin", "training", "goes by no counts"),
-        ("focal", "margin", "training", "goes by no counts"),
-        ("none", "margin", "validation", "goes by no counts"),
-        ("faal", "true", "validation", "does not go by how classes did"),
+        ("wat", "margin", "training", "does not use counts"),
+        ("focal", "margin", "training", "does not use counts"),
+        ("none", "margin", "validation", "does not use counts"),
+        ("faal", "true", "validation", "does not use class statistics"),
         ("reweight", "margin", "validation", None),
         ("wat+ldam", "margin", "training", None),
         ("wat", "true", "validation", None),
@@ -273,9 +273,9 @@ def test_neutral_values():
     [
         ("magic", "'magic' is unknown"),
         ("none+ldam", "none alone"),
-        ("", "is no choice"),
+        ("", "is not a valid choice"),
         ("balanced_softmax+logit_adjustment", "both set log_prior"),
-        ("('ldam', 'ldam')", "names one twice"),
+        ("('ldam', 'ldam')", "names a remedy twice"),
         ("('cfa', 'dafa')", "cfa and dafa both set radius_scale"),
     ],
 )

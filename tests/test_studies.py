@@ -46,7 +46,7 @@ def test_one_at_a_time_differs_from_the_first_setting_in_one_axis():
 
 
 def test_what_goes_across_is_an_axis():
-    with pytest.raises(UserError, match=r"across = 'sed'.*choose of architecture, radius, seed"):
+    with pytest.raises(UserError, match=r"across = 'sed'.*choose from architecture, radius, seed"):
         one_at_a_time(AXES, across=("sed",))
 
 
@@ -71,7 +71,7 @@ def test_a_level_may_start_from_another_config(tmp_path):
         ({"runs": [{"architecture": "cnn"}]}, ("radius", "seed")),
         ({"runs": [{"architecture": "vgg", "radius": "one", "seed": "seed0"}]}, ("vgg", "cnn, mlp")),
         ({"base": "nowhere.py"}, ("nowhere.py", "not a file")),
-        ({"fields": {"model.nome": "mlp"}}, ("model.nome", "no field")),
+        ({"fields": {"model.nome": "mlp"}}, ("model.nome", "not a field")),
         ({"fields": {"train.epochs": "many"}}, ("train.epochs", "type")),
         ({"axes": {"a": {"x/y": {}}}, "runs": [{"a": "x/y"}]}, ("x/y", "letters")),
         ({"axes": {"a": {"x": {}, "y": {}}}, "runs": [{"a": "x"}, {"a": "y"}]}, ("x and y", "no field")),
@@ -80,8 +80,8 @@ def test_a_level_may_start_from_another_config(tmp_path):
         ({"axes": {"a": {"x": 0.5}}, "runs": [{"a": "x"}]}, ("axes['a']['x']", "type float", "dict of fields")),
         ({"runs": ["cnn"]}, ("runs[0]", "type str", "level on each axis")),
         ({"published": {"cifar10": {}}}, ("published", "cifar10", "axis data")),
-        ({"attack": "pgd50"}, ("attack = 'pgd50'", "choose of clean, fgsm")),
-        ({"fields": {"eval.attacks": ("clean",)}}, ("eval.attacks", "an attack in common")),
+        ({"attack": "pgd50"}, ("attack = 'pgd50'", "choose from clean, fgsm")),
+        ({"fields": {"eval.attacks": ("clean",)}}, ("eval.attacks", "one common attack")),
         ({"axes": AXES | {"radius": {"one": {}, "half": {"eval.attacks": ("pgd20",)}}}}, ("eval.attacks", "give all")),
         ({"fields": {"eval.splits": ("train",)}}, ("eval.splits", "cnn-one-seed0", "add test")),
         ({"fields": {"eval.every_epochs": 0}}, ("eval.every_epochs", "cnn-one-seed0", "train.epochs")),

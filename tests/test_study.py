@@ -106,8 +106,8 @@ def test_wrong_flags_end_in_one_line(start):
     shipped = ("--study", "configs/studies/digits.py")
     for arguments, words in (
         ((*shipped,), "--workdir is missing"),
-        ((*shipped, "--workdir", "x", "--shard", "3/2"), "is no part"),
-        ((*shipped, "--workdir", "x", "--shard", ""), "is no part"),
+        ((*shipped, "--workdir", "x", "--shard", "3/2"), "is not a part"),
+        ((*shipped, "--workdir", "x", "--shard", ""), "is not a part"),
         ((*shipped, "--workdir", "README.md"), "is not a folder"),
         ((*shipped, "--workdir", "gs://bucket/x"), "mount the storage"),
         ((*shipped, "--workdir", "x", "--config", "configs/digits.py"), "no effect on a study"),

@@ -74,7 +74,7 @@ def test_the_page_says_what_helps_and_where(workdir, tmp_path):
 @pytest.mark.parametrize(
     "wanted, words",
     [
-        (lambda levels: levels["remedy"] == "plain", "none is done beside plain"),
+        (lambda levels: levels["remedy"] == "plain", "no remedy other than plain is done"),
         (lambda levels: levels["remedy"] != "plain", "no run of plain"),
     ],
 )

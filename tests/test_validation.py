@@ -126,7 +126,7 @@ def test_wrong_unit_is_guessed():
 def test_l2_radii_in_another_unit_are_noticed():
     config = config_lib.default()
     config.threat.norm = "l2"
-    with pytest.raises(FieldError, match=r"threat\.eps_255 = 8\.0: is hardly anything as an L2 radius"):
+    with pytest.raises(FieldError, match=r"threat\.eps_255 = 8\.0: is very small for an L2 radius"):
         validation.validate(config, 1)
     config.threat.eps_255 = 128.0
     validation.validate(config, 1)

@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_refused_and_leaves_no_run(tmp_path, config, file):
     refused(r"^model.weights = 'mean': holds no finite numbers", nowhere)
     config.model.mean = (0.1307,)
     config.model.head = "cosine"
-    refused(r"^model.head = 'cosine': is no layer of PyTorch's", shifted)
+    refused(r"^model.head = 'cosine': is not a layer of PyTorch", shifted)
     config.model.head = "linear"
     weights.import_weights(shifted, config, tmp_path / "run")
 

@@ -1,16 +1,17 @@
-"""Remedies: controllers from observed class statistics to class knobs.
+"""Remedies: controllers that set the class knobs from observed class statistics.
 
     remedy = create("cfa+resample", settings, run)
     knobs, memory = remedy.start(class_counts)
     knobs, memory = remedy.observe(knobs, memory, statistics)    # at the end of every epoch
 
-Both are pure and jittable. Knobs and memory (any pytree) are part of the train state and of its checkpoints.
+Both functions are pure and jittable. Knobs and memory (any pytree) are part of the train state and of its checkpoints.
 
-A remedy is made of rules. Those of long_tail.py make up for rare classes: what is rare is said by counts.py. Those of
-difficulty.py and confusion.py look at how classes do, and at which is taken for which; that of fixed.py at nothing.
-Several act together, `ldam+reweight`; each knob is turned by one of them at most.
+A remedy consists of rules. The rules of long_tail.py compensate for rare classes; the counts that define rarity come
+from counts.py. The rules of difficulty.py use the accuracies or losses of the classes, those of confusion.py use the
+confusions between classes, and the rule of fixed.py uses no statistics. Several rules can be combined, for example
+`ldam+reweight`, but each knob may be set by one rule only.
 
-Remedies after training, which give a trained model another head, are no controllers; they are in heads.py.
+Remedies after training replace the head of a trained model. They are not controllers, and are in heads.py.
 """
 
 import re
@@ -54,10 +55,10 @@ NAMES = ("none", *_RULES)
 
 
 class Settings(NamedTuple):
-    """Of all remedies; the fields are those of `config.remedy`, which documents them.
+    """The settings of all remedies; the fields are those of `config.remedy` and are documented there.
 
     Attributes:
-        by_remedy: name of a remedy -> its own settings, by name; of those that have any.
+        by_remedy: name of a remedy -> its own settings, by name; contains only remedies with settings.
     """
 
     counts: str
@@ -71,12 +72,12 @@ class Remedy(NamedTuple):
     Attributes:
         start: class counts [C] -> (knobs, memory), before training.
         observe: (knobs, memory, statistics of an epoch) -> (knobs, memory).
-        statistics: that `observe` needs beside statistics.ALWAYS.
-        by_counts: whether it goes by what stands for the examples of a class.
-        uses_statistics: whether what `observe` is given makes a difference.
-        in_batch: class weights from the batch itself, see in_batch.py.
+        statistics: names of the statistics that `observe` needs in addition to statistics.ALWAYS.
+        by_counts: whether it depends on the class counts (true counts or their replacement, see counts.py).
+        uses_statistics: whether it depends on the statistics that `observe` receives.
+        in_batch: functions that compute class weights from the current batch, see in_batch.py.
         average: None, or (memory, statistics of the validation split) -> (decay of the averaged weights for this epoch,
-            memory), in place of an average over steps.
+            memory); this replaces the average over steps.
     """
 
     start: Callable
@@ -97,10 +98,10 @@ def none() -> Remedy:
 
 
 def create(name: str, settings: Settings, run: Run) -> Remedy:
-    """The remedy of that name, one of `NAMES`, or several of them joined by +.
+    """The remedy with this name: one of `NAMES`, or several of them joined by +.
 
     Raises:
-        FieldError: see `parse`; or two rules turn the same knob, or one a knob that the objective does not go by.
+        FieldError: see `parse`; or two rules set the same knob, or a rule sets a knob that the objective does not use.
     """
     names = parse(name)
     if names == ("none",):
@@ -133,7 +134,7 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
         memory = {
             "counts": counts_lib.observe(settings.counts, memory["counts"], statistics, settings.counts_decay),
             "epoch": epoch,
-            # Rules that add up what they see would go on and on while they have no effect on it.
+            # The memory starts only when the rules act: before, it would accumulate statistics that they cannot affect.
             "rules": jax.tree.map(lambda old, new: jnp.where(epoch >= first, new, old), before, after),
         }
         return knobs_at(memory), memory
@@ -163,7 +164,7 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
 
 
 def parse(name: str) -> tuple[str, ...]:
-    """The remedies of a name such as `ldam+reweight`, or `('ldam', 'reweight')`.
+    """The names of the remedies in a name such as `ldam+reweight` or `('ldam', 'reweight')`.
 
     Raises:
         FieldError: one is unknown or named twice.
@@ -171,16 +172,16 @@ def parse(name: str) -> tuple[str, ...]:
     names = tuple(re.findall(r"[^\s,+()'\"]+", name))
     for part in names:
         if part not in NAMES:
-            raise FieldError("remedy.name", name, f"{part!r} is unknown", f"choose of {', '.join(NAMES)}")
+            raise FieldError("remedy.name", name, f"{part!r} is unknown", f"choose from {', '.join(NAMES)}")
     if not names or ("none" in names and len(names) > 1):
-        raise FieldError("remedy.name", name, "is no choice", "name remedies, or none alone")
+        raise FieldError("remedy.name", name, "is not a valid choice", "name one or more remedies, or only none")
     if len(set(names)) < len(names):
-        raise FieldError("remedy.name", name, "names one twice", "name each once")
+        raise FieldError("remedy.name", name, "names a remedy twice", "name each remedy once")
     return names
 
 
 def without_effect(name: str, remedy: Remedy, counts: str, observe: str, class_counts) -> list[str]:
-    """Sentences about settings that change nothing in a training, or next to nothing.
+    """Sentences about settings that have no effect, or almost none, on a training.
 
     Args:
         name, counts, observe: fields of `config.remedy`.
@@ -188,14 +189,14 @@ def without_effect(name: str, remedy: Remedy, counts: str, observe: str, class_c
     """
     found, equal = [], (class_counts == class_counts[0]).all()
     if counts != "true" and not remedy.by_counts:
-        found.append(f"remedy.counts = {counts!r} has no effect, as remedy.name = {name!r} goes by no counts")
+        found.append(f"remedy.counts = {counts!r} has no effect, because remedy.name = {name!r} does not use counts")
     if counts == "true" and remedy.by_counts and equal:
         found.append(
-            f"remedy.counts = 'true': every class has {class_counts[0]:,} training images, so {name!r} treats all "
-            "alike as far as it goes by counts; --config.remedy.counts=robust_accuracy goes by how hard they are"
+            f"remedy.counts = 'true': every class has {class_counts[0]:,} training images, so counts have no effect in "
+            f"{name!r}; --config.remedy.counts=robust_accuracy uses the difficulty of the classes in their place"
         )
     if observe == "validation" and name != "none" and not remedy.uses_statistics:
-        found.append(f"remedy.observe = 'validation' has no effect, as {name!r} does not go by how classes did")
+        found.append(f"remedy.observe = 'validation' has no effect, because {name!r} does not use class statistics")
     return found
 
 
@@ -204,9 +205,9 @@ def _check_knobs(name: str, rules: dict[str, Rule], run: Run) -> None:
     for part, rule in rules.items():
         for knob in rule.knobs:
             if knob not in run.knobs:
-                problem = f"{part} sets {knob}, which the loss of the training does not go by"
+                problem = f"{part} sets {knob}, which the objective does not use"
                 raise FieldError("remedy.name", name, problem, "choose another remedy, or another objective.name")
             if knob in turned:
-                problem = f"{turned[knob]} and {part} both set {knob}, and one would undo the other"
+                problem = f"{turned[knob]} and {part} both set {knob}, and one would overwrite the other"
                 raise FieldError("remedy.name", name, problem, f"leave out {turned[knob]} or {part}")
             turned[knob] = part

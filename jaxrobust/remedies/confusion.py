@@ -1,4 +1,4 @@
-"""Remedies that look at which class is taken for which: matrices [C, C], the true class first."""
+"""Remedies based on confusions between classes: matrices [C, C], indexed by true class, then predicted class."""
 
 import jax.numpy as jnp
 
@@ -7,15 +7,15 @@ from jaxrobust.remedies.rule import Rule, Run, accuracy, by_last_epoch, epoch_sc
 
 _SPECTRAL_RANGE = (0.01, 2.01)
 _DAFA_SMALLEST = 0.1
-_REAT_DECAY = 0.5  # of the average over epochs of what images are taken for
+_REAT_DECAY = 0.5  # of the average over epochs of the numbers of predictions
 _REAT_SMALLEST = 0.1  # predictions of a class, as a share of its training images
 
 
 def dafa(run: Run, *, strength: float, begin: float) -> Rule:
     """Weights and radii by distances between classes (DAFA, Lee et al. 2024), see `dafa_weights`.
 
-    They are computed once, from the probabilities of the epoch before the fraction `begin` of the training. The weight
-    acts on the cross-entropy alone: on that of natural images, where there is one.
+    They are computed once, from the probabilities in the last epoch before the fraction `begin` of the training. The
+    weight acts only on the cross-entropy: on that of natural images, if the objective has one.
     """
     weight, first = run.weights[0], max(first_epoch(begin, run.num_epochs), run.first_epoch)
 
@@ -33,10 +33,10 @@ def dafa(run: Run, *, strength: float, begin: float) -> Rule:
 
 
 def dafa_weights(probability, strength: float):
-    """W [C], 1 on average: a class takes from the easier of those that it is confused with.
+    """W [C], 1 on average: weight moves to each class from the easier classes that it is confused with.
 
-    For classes i and j with p_i(i) < p_j(j), strength * p_i(j) p_j(j) goes from W_j to W_i. Nothing goes between
-    equals, and no weight falls below a tenth, as a class of weight 0 would not be trained at all.
+    For classes i and j with p_i(i) < p_j(j), the amount strength * p_i(j) p_j(j) moves from W_j to W_i. Nothing moves
+    if both are equal. No weight falls below 0.1, because a class of weight 0 would not be trained at all.
 
     Args:
         probability: [C, C], p_i(j), mean probability of class j on adversarial images of class i.
@@ -48,10 +48,11 @@ def dafa_weights(probability, strength: float):
 
 
 def spectral(run: Run, *, weight: float) -> Rule:
-    """Confusions weighted by the singular vectors of their matrix (Jin et al. 2025), see `spectral_weights`.
+    """Confusions weighted by the singular vectors of the confusion matrix (Jin et al. 2025), see `spectral_weights`.
 
-    (1 - weight) of the cross-entropy stays, and `weight` times that of each adversarial image times the entry of its
-    prediction and class comes in. The confusions are those of logits whose true one is lowered by a tenth.
+    The loss is (1 - weight) times the cross-entropy, plus for each adversarial image `weight` times its cross-entropy
+    times the entry of `spectral_weights` for its predicted and true class. The confusions are counted after the true
+    logit is lowered by a tenth.
     """
     main = run.weights[0]
 
@@ -67,13 +68,14 @@ def spectral(run: Run, *, weight: float) -> Rule:
 
 
 def spectral_weights(confusion):
-    """G [C, C] by predicted and true class: u v^T of the largest singular value, rescaled to [0.01, 2.01].
+    """G [C, C], indexed by predicted, then true class: u v^T of the largest singular value, rescaled to [0.01, 2.01].
 
-    u and v belong to the matrix of errors, predicted class first, and are taken as non-negative, which the largest
-    singular vectors of a non-negative matrix can be (Perron-Frobenius): a decomposition may give both signs.
+    u and v are singular vectors of the matrix of errors, indexed by predicted, then true class. Absolute values are
+    taken: the leading singular vectors of a non-negative matrix can be chosen non-negative (Perron-Frobenius), but a
+    decomposition may return both negated.
 
     Args:
-        confusion: [C, C] of true and predicted class; the diagonal does not matter.
+        confusion: [C, C], indexed by true, then predicted class; the diagonal is ignored.
     """
     errors = (confusion * (1.0 - jnp.eye(len(confusion)))).T
     left, size, right = jnp.linalg.svd(errors)
@@ -85,10 +87,11 @@ def spectral_weights(confusion):
 
 
 def fair_tat(run: Run, *, radius_base: float) -> Rule:
-    """Targeted attacks that go for the classes that errors land in (FAIR-TAT, Medi et al. 2025).
+    """Targeted attacks towards the classes that are most often predicted wrongly (FAIR-TAT, Medi et al. 2025).
 
-    The target's probability is softmax(share of all errors that land in the class), over the wrong classes; the radius
-    is that of CFA, (radius_base + t_c) times the threat's.
+    The probability of a target is softmax(share of all errors that are predictions of this class), over the wrong
+    classes. The radius is that of CFA, (radius_base + t_c) times the threat's radius, with t_c the accuracy of class c
+    on adversarial images.
     """
 
     def neutral(num_classes):
@@ -102,19 +105,19 @@ def fair_tat(run: Run, *, radius_base: float) -> Rule:
 
 
 def false_positive_share(confusion):
-    """Share [C] of all errors that land in each class; 0 where there are none."""
+    """Share [C] of all errors that are predictions of each class; 0 if there are no errors."""
     errors = (confusion * (1 - jnp.eye(len(confusion), dtype=confusion.dtype))).sum(0)
     return errors / jnp.maximum(errors.sum(), 1)
 
 
 def reat(run: Run) -> Rule:
-    """Weights by how many adversarial images are taken for each class, and balanced softmax (REAT, Li et al. 2023).
+    """Weights from the number of adversarial predictions of each class, and balanced softmax (REAT, Li et al. 2023).
 
-    Published with the weights on the loss that the attack climbs. There a factor on an image's loss changes no step,
-    which goes by the sign or the direction of its gradient; so they are on the training loss here, where predictions
-    have to be averaged over epochs and bounded below, or weights and predictions drive each other round in circles.
-    Its feature loss is left out. Predictions are scaled to as many images as the training set has, since a validation
-    split has fewer.
+    REAT was published with the weights on the loss that the attack maximises. There a factor on the loss of an image
+    changes no step, because a step uses only the sign or the direction of the gradient. Here the weights are on the
+    training loss. For that, the numbers of predictions have to be averaged over epochs and bounded below, otherwise
+    weights and predictions oscillate. The feature loss of REAT is left out. The numbers of predictions are scaled to
+    the size of the training set, since a validation split has fewer images.
     """
 
     def start(counts):
@@ -136,7 +139,7 @@ def reat_weights(images, predicted):
 
     Args:
         images: [C], n_c, training images of the class.
-        predicted: [C], a_c, adversarial images taken for it; fewer than a tenth of n_c count as that.
+        predicted: [C], a_c, adversarial images predicted as the class; values below n_c / 10 are raised to n_c / 10.
     """
     log_beta = jnp.log1p(-1.0 / jnp.maximum(images, 1.0 + 1e-6))
     effective = -jnp.expm1(jnp.maximum(predicted, _REAT_SMALLEST * images) * log_beta) * images

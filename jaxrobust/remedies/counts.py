@@ -1,46 +1,46 @@
-"""What stands for the number of examples of a class.
+"""The class counts that long-tail techniques use: true numbers of examples, or replacements that measure difficulty.
 
-Techniques for long-tailed data ask how rare a class is. On balanced data none is, and all of them do nothing. Carried
-over to adversarial training they ask how hard it is instead: a count in place of the true one, small where a class is
-hard.
+Techniques for long-tailed data use the number of examples to measure how rare a class is. On balanced data all classes
+have the same number, and these techniques have no effect. For adversarial training the true count can be replaced with
+a count that is small if a class is hard.
 
     true              the number of training examples
     robust_accuracy   proportional to the share of a class's images that withstand the attack of the training
-    predicted         proportional to the number of adversarial images that are taken for the class (REAT)
-    margin            proportional to (1 + m) / 2, m the mean margin between the probability of the true class and the
-                      largest other one, on adversarial images
+    predicted         proportional to the number of adversarial images that are predicted as the class (REAT)
+    margin            proportional to (1 + m) / 2, with m the mean difference between the probability of the true class
+                      and the largest other probability, on adversarial images
 
-The last three are averaged over epochs. Counts in place of the true ones add up to the same sum, the size of the
-training set, so that a rule means the same by either.
+The last three are averaged over epochs. Replaced counts have the same sum as the true counts, the size of the training
+set, so that the settings of a rule mean the same for both.
 """
 
 import jax.numpy as jnp
 
 
 def _share(of):
-    """An ease [C] as the share of images for which something holds, by the statistics' name for it."""
+    """The ease [C] of each class as the mean of the statistic `of` over its images."""
     return lambda statistics: statistics[of] / jnp.maximum(statistics["count"], 1)
 
 
-# The statistics that each needs beside statistics.ALWAYS, and from statistics to the ease [C] of each class.
+# kind -> (statistics that it needs in addition to statistics.ALWAYS, function: statistics -> ease [C] of each class)
 _EASE = {
     "robust_accuracy": ((), _share("correct")),
     "predicted": (("confusion",), lambda statistics: statistics["confusion"].sum(0).astype(jnp.float32)),
     "margin": (("margin",), lambda statistics: (1.0 + _share("margin")(statistics)) / 2),
 }
 KINDS = ("true", *_EASE)
-# No class counts less than this share of the one that counts most: a class of which nothing withstands would have no
-# logarithm and no inverse.
+# Smallest count, as a share of the largest count. A class with robust accuracy 0 would otherwise have a count of 0, so
+# its logarithm and its inverse would be infinite.
 SMALLEST_SHARE = 0.01
 
 
 def statistics(kind: str) -> tuple[str, ...]:
-    """The statistics that the kind needs beside statistics.ALWAYS."""
+    """The names of the statistics that the kind needs in addition to statistics.ALWAYS."""
     return _EASE[kind][0] if kind in _EASE else ()
 
 
 def start(class_counts):
-    """The counts before anything is known of the classes' difficulty: the true ones, as floats [C]."""
+    """The counts before the difficulty of the classes is known: the true counts, as floats [C]."""
     return jnp.asarray(class_counts, jnp.float32)
 
 
@@ -49,8 +49,8 @@ def observe(kind: str, counts, statistics, decay: float):
 
     Args:
         kind: one of `KINDS`.
-        counts: [C], those before.
-        statistics: see statistics.py. A class that the epoch had no image of keeps its count.
+        counts: [C], the counts before the epoch.
+        statistics: see statistics.py. A class without images in the epoch keeps its count.
         decay: the weight of `counts` in the average, in [0, 1).
     """
     if kind == "true":
@@ -58,7 +58,7 @@ def observe(kind: str, counts, statistics, decay: float):
     seen = statistics["count"] > 0
     ease = _EASE[kind][1](statistics)
     total, known = counts.sum(), jnp.where(seen, ease, 0.0).sum()
-    # The seen classes share what they had before by their ease, or evenly where nothing of any of them withstands.
+    # The sum of the previous counts of the seen classes is divided among them by their ease; evenly if all eases are 0.
     pool = jnp.where(seen, counts, 0.0).sum()
     share = jnp.where(known > 0, ease / jnp.where(known > 0, known, 1.0), 1.0 / jnp.maximum(seen.sum(), 1))
     counts = jnp.where(seen, decay * counts + (1.0 - decay) * share * pool, counts)

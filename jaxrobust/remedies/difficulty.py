@@ -1,4 +1,4 @@
-"""Remedies for hard classes: from how the classes do to weights, radii and sampling.
+"""Remedies for hard classes: weights, radii and sampling from the accuracies or losses of the classes.
 
 t_c is the accuracy of class c on adversarial images.
 """
@@ -27,11 +27,12 @@ def cfa(
 ) -> Rule:
     """Radius and trade-off by class (CFA, Wei et al. 2023).
 
-    The radius is (radius_base + t_c) times the threat's. Where the objective has a trade-off beta, class c has
-    beta_c = (beta_base + t_c) beta, and its loss [CE + beta_c KL] is divided by (1 + beta_c) / (1 + beta): as published
-    by 1 + beta_c, times what keeps the size of the loss, and so the learning rate, that of plain training. With
-    `average`, weights are averaged once an epoch, from the fraction `average_begin` of the training on, and only when
-    no class of the validation split is below `average_threshold`; they are the raw ones until the first time.
+    The radius is (radius_base + t_c) times the threat's radius. If the objective has a trade-off beta, class c has
+    beta_c = (beta_base + t_c) beta, and its loss [CE + beta_c KL] is divided by (1 + beta_c) / (1 + beta). The divisor
+    in the paper is 1 + beta_c; the factor 1 + beta keeps the size of the loss, and so the effective learning rate,
+    equal to plain training. With `average`, weights are averaged once an epoch, from the fraction `average_begin` of
+    the training on, and only if no class has an accuracy below `average_threshold` on the validation split. Before the
+    first averaging, the averaged weights are the raw weights.
     """
 
     def neutral(num_classes):
@@ -71,8 +72,8 @@ def cfa(
 def wat(run: Run, *, eta: float) -> Rule:
     """Weights by no-regret dynamics (Hedge) on the class losses and their mean (WAT, Li & Liu 2023).
 
-    w_i = C exp(eta sum_t v_ti) / sum_j exp(eta sum_t v_tj) over C + 1 arms, of which the last is the mean over all
-    images; the loss of an image of class c weighs w_c + w_{C+1}.
+    w_i = C exp(eta sum_t v_ti) / sum_j exp(eta sum_t v_tj) over C + 1 arms: one for each class, and a last one for the
+    mean over all images. The weight of the loss of an image of class c is w_c + w_{C+1}.
     """
 
     def observe(memory, statistics, epoch):
@@ -93,7 +94,7 @@ def wat(run: Run, *, eta: float) -> Rule:
 
 
 def hedge(total_losses, eta: float):
-    """Weights [C + 1] of the arms, which add up to C."""
+    """Weights [C + 1] of the arms; their sum is C."""
     return (len(total_losses) - 1) * jax.nn.softmax(eta * total_losses)
 
 
@@ -110,9 +111,9 @@ def frl(
     """Weights and radii by Lagrange multipliers of two constraints on each class (FRL, Xu et al. 2021).
 
     The natural error of a class may exceed the average by `natural_tolerance`, and its boundary error, natural minus
-    robust accuracy, by `boundary_tolerance`. Weights are 1 on average over the classes, in place of the published
-    division by the sum of the weights in the batch. An objective of one loss takes the mean of the two weights.
-    Statistics are best taken on the validation split.
+    robust accuracy, by `boundary_tolerance`. Weights are scaled to 1 on average over the classes; the published method
+    divides by the sum of the weights in the batch. An objective with a single loss uses the mean of the two weights.
+    Statistics are best measured on the validation split.
     """
 
     def start(counts):
@@ -144,7 +145,7 @@ def frl(
 
 
 def frl_violations(statistics, natural_tolerance: float, boundary_tolerance: float):
-    """By how much natural and boundary errors [C] exceed what they may; averages are over all images."""
+    """How much the natural and boundary errors [C] exceed their limits; averages are over all images."""
     count = statistics["count"]
     natural, robust = accuracy(statistics, "natural_correct"), accuracy(statistics)
     natural_average = statistics["natural_correct"].sum() / count.sum()
@@ -154,7 +155,7 @@ def frl_violations(statistics, natural_tolerance: float, boundary_tolerance: flo
 
 
 def frl_multipliers(values, limit: float):
-    """At least 0, and scaled to add up to `limit` where they add up to more."""
+    """The values clipped to at least 0, and scaled to the sum `limit` if their sum is larger."""
     positive = jnp.maximum(values, 0.0)
     return positive * jnp.minimum(1.0, limit / jnp.maximum(positive.sum(), 1e-12))
 
@@ -165,7 +166,7 @@ def frl_weights(multipliers):
 
 
 def fair_ard(run: Run) -> Rule:
-    """Weights by how many steps of the attack the images of a class withstand (Fair-ARD, Yue et al. 2023)."""
+    """Weights from the number of attack steps that the images of a class withstand (Fair-ARD, Yue et al. 2023)."""
 
     def neutral(num_classes):
         return run.weigh(jnp.ones(num_classes))
@@ -180,7 +181,7 @@ def fair_ard_weights(steps, count):
     """(1 / mean steps)^2 scaled to 1 on average, then clipped to [5/6, 5/2]; 1 for a class without images.
 
     Args:
-        steps, count: [C], steps that the images of a class withstand, together, and how many they are.
+        steps, count: [C], the sum over the images of a class of the steps that they withstand, and their number.
     """
     seen = count > 0
     weights = jnp.where(seen, (1.0 / (steps / jnp.maximum(count, 1) + 1e-5)) ** _FAIR_ARD_EXPONENT, 0.0)
@@ -190,13 +191,13 @@ def fair_ard_weights(steps, count):
 def cfol(run: Run, *, gamma: float, eta: float) -> Rule:
     """Classes drawn by the bandit Exp3 on their adversarial errors (CFOL, Pethick et al. 2023).
 
-    A class is drawn with probability p_c = gamma / C + (1 - gamma) softmax(w)_c. Each image drawn that the attack
-    breaks adds eta / p_c to w_c: here at the end of the epoch, and not after each batch. Errors are scaled to as many
-    images as the training set has, since a validation split has fewer.
+    A class is drawn with probability p_c = gamma / C + (1 - gamma) softmax(w)_c. Each drawn image that the attack
+    breaks adds eta / p_c to w_c. Here w is updated at the end of the epoch, not after each batch. The errors are scaled
+    to the size of the training set, since a validation split has fewer images.
     """
 
     def observe(memory, statistics, epoch):
-        # Whatever draws them now: before the remedy begins, that is every image alike.
+        # The observed frequencies, since before the remedy begins every image is drawn equally often.
         drawn = statistics["count"] / statistics["count"].sum()
         errors = (statistics["count"] - statistics["correct"]) * epoch_scale(memory["images"], statistics)
         return memory | {"score": memory["score"] + eta * errors / jnp.maximum(drawn, 1e-6)}
@@ -213,7 +214,7 @@ def cfol(run: Run, *, gamma: float, eta: float) -> Rule:
 
 
 def cfol_probabilities(scores, gamma: float):
-    """p [C] of drawing each class."""
+    """Probability [C] of drawing each class."""
     return gamma / len(scores) + (1 - gamma) * jax.nn.softmax(scores)
 
 

@@ -1,4 +1,4 @@
-"""Knobs set by hand, for interventions: what does a larger radius of one class do to it, and to the others?"""
+"""Knobs set by hand, for interventions such as a larger radius for one class."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from jaxrobust.remedies.rule import Rule, Run
 
 
 def fixed(run: Run, *, radius: Sequence[str], weight: Sequence[str]) -> Rule:
-    """Factors of some classes, "LABEL:FACTOR", all others 1: on the radius of the attack, and weights on the losses.
+    """Factors on the radius of the attack, and weights on the losses, given as "LABEL:FACTOR"; 1 for other classes.
 
     Raises:
-        FieldError: there is no entry, one is no such pair, or two are of one label. With the class counts: there is no
-            such label.
+        FieldError: there is no entry, an entry is not such a pair, or a label is given twice. Raised later, when the
+            number of classes is known: a label does not exist.
     """
     if not (radius or weight):
         remedy = "give remedy.fixed.radius or remedy.fixed.weight, for example ('3:1.5',) for label 3"
@@ -27,7 +27,7 @@ def fixed(run: Run, *, radius: Sequence[str], weight: Sequence[str]) -> Rule:
             scale = jnp.ones(len(counts))
             for label, factor in of.items():
                 if label >= len(counts):
-                    problem = f"there are {len(counts)} classes, from 0"
+                    problem = f"there are {len(counts)} classes, numbered from 0"
                     raise FieldError(f"remedy.fixed.{name}", f"{label}:{factor:g}", problem, "correct the label")
                 scale = scale.at[label].set(factor)
             values |= dict.fromkeys(knobs[name], scale)
@@ -46,7 +46,7 @@ def _pairs(name: str, entries: Sequence[str]) -> dict[int, float]:
             label = -1
         if not (label >= 0 and 0 <= factor < float("inf")):
             remedy = "write label and factor, for example 3:1.5"
-            raise FieldError(f"remedy.fixed.{name}", tuple(entries), f"{entry!r} is no such pair", remedy)
+            raise FieldError(f"remedy.fixed.{name}", tuple(entries), f"{entry!r} is not LABEL:FACTOR", remedy)
         if label in pairs:
             raise FieldError(f"remedy.fixed.{name}", tuple(entries), f"gives label {label} twice", "give it once")
         pairs[label] = factor

@@ -1,4 +1,4 @@
-"""Class weights that come from the batch itself: functions of its class statistics, made anew in every step.
+"""Class weights from the current batch: functions of its class statistics, computed in every step.
 
     weights(statistics) -> [C], factors on the losses
 
@@ -18,8 +18,8 @@ def variance_penalty(strength: float) -> Callable:
     """Weights under which the mean loss has the gradient of mean loss + `strength` * variance (Ma et al. 2022).
 
     The variance is the unbiased one of the mean losses m_c of the K classes in the batch of B. Its gradient is
-    sum_c 2 (m_c - mean m) / (K - 1) times that of m_c, so an image of class c weighs
-    1 + 2 strength B (m_c - mean m) / ((K - 1) n_c). Weights may be negative, as the gradient is what it is.
+    sum_c 2 (m_c - mean m) / (K - 1) times the gradient of m_c, so the weight of an image of class c is
+    1 + 2 strength B (m_c - mean m) / ((K - 1) n_c). Weights may be negative: they reproduce the exact gradient.
     """
 
     def weights(statistics):
@@ -37,7 +37,7 @@ def variance_penalty(strength: float) -> Callable:
 def faal(divergence: float) -> Callable:
     """C times the weights of `hardest_mixture` of the classes' mean softmax margins (FAAL, Zhang et al. 2024).
 
-    The margin is the largest wrong probability minus the true one; a class that the batch lacks counts as -1.
+    The margin is the largest wrong probability minus the true one; a class without images in the batch has margin -1.
     """
 
     def weights(statistics):
@@ -51,8 +51,8 @@ def faal(divergence: float) -> Callable:
 def hardest_mixture(values, divergence: float):
     """The w on the simplex that maximises sum_c w_c v_c subject to KL(uniform || w) <= `divergence`.
 
-    w_c is proportional to 1 / (mu - v_c), with mu above all values and such that the divergence is met, found by
-    bisection over log(mu - max v).
+    w_c is proportional to 1 / (mu - v_c). mu is larger than all values and such that the KL divergence equals
+    `divergence`; it is found by bisection over log(mu - max v).
 
     Args:
         values: [C].
@@ -73,7 +73,7 @@ def hardest_mixture(values, divergence: float):
         far = -jnp.log(len(values) * weights_at(middle)).mean() > divergence
         return jnp.where(far, middle, low), jnp.where(far, high, middle)
 
-    # The divergence falls as the gap grows, to next to 0 at the second of these; the first is as small as floats allow.
+    # The divergence falls as the gap grows. It is almost 0 at the upper end; the lower end is near the smallest float.
     bracket = jnp.float32(-80.0), jnp.float32(20.0)
     low, high = lax.fori_loop(0, _BISECTIONS, halve, bracket)
     mixed = weights_at((low + high) / 2)

@@ -1,4 +1,4 @@
-"""The class knobs: every per-class dial that a remedy may turn."""
+"""The class knobs: all per-class quantities that a remedy may set."""
 
 import flax.struct
 import jax
@@ -23,10 +23,10 @@ OPTIONAL = ("logit_scale", "focusing", "confusion_weight", "target_logit")
 
 @flax.struct.dataclass
 class ClassKnobs:
-    """One float32 array per dial, [C] where not said otherwise.
+    """One float32 array per knob, [C] unless stated otherwise.
 
-    With every dial at its neutral value, training is plain adversarial training. The last four are None where nothing
-    turns them, and cost nothing then.
+    With every knob at its neutral value, training is plain adversarial training. The last four are None if no remedy
+    sets them, and then cost nothing.
 
     Attributes:
         weight_natural: factor on the loss of unperturbed images; neutral 1.
@@ -35,13 +35,13 @@ class ClassKnobs:
         radius_scale: factor on the radius and the step of the attack in training; neutral 1.
         margin: subtracted from the true logit in the training loss; neutral 0.
         log_prior: added to the logits in the training loss; neutral 0.
-        sampling: how often an image of the class is drawn, relative to the others; neutral 1, each once an epoch.
+        sampling: how often an image of the class is drawn, relative to the others; neutral 1: each image once an epoch.
         logit_scale: factor on the logits in the training loss; neutral 1.
         focusing: exponent g of the factor (1 - p_true)^g on the training loss; neutral 0.
-        confusion_weight: [C, C], added to the weight of the cross-entropy of an adversarial image that is predicted as
-            the first class and is of the second; neutral 0.
-        target_logit: attacks in training go for a wrong class, drawn with the softmax of these; neutral -inf for all,
-            and then they go away from the true class.
+        confusion_weight: [C, C], indexed by predicted, then true class: added to the weight of the cross-entropy of an
+            adversarial image; neutral 0.
+        target_logit: attacks in training are targeted at a wrong class, drawn with the softmax of these logits; neutral
+            -inf for all, which means untargeted attacks.
     """
 
     weight_natural: jax.Array
@@ -58,7 +58,7 @@ class ClassKnobs:
 
 
 def neutral(num_classes: int, turned=()) -> ClassKnobs:
-    """Knobs that change nothing; of the optional ones those `turned`, by name, are there."""
+    """Knobs at their neutral values; optional knobs are None unless they are named in `turned`."""
     return ClassKnobs(
         **{name: value(num_classes) for name, value in _NEUTRAL.items() if name in turned or name not in OPTIONAL}
     )

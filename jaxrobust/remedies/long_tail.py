@@ -1,6 +1,6 @@
-"""Remedies of long-tailed learning: from counts of examples to the knobs that make up for them.
+"""Remedies of long-tailed learning: knobs computed from class counts, to compensate for small counts.
 
-Counts [C] are floats above 0. What stands for them is the business of counts.py.
+Counts [C] are floats above 0. They are true numbers of examples or replacements for them, see counts.py.
 """
 
 import math
@@ -16,7 +16,7 @@ SAMPLINGS = ("balanced", "square_root", "progressive")
 def reweight(run: Run, *, weighting: str, beta: float, begin: float) -> Rule:
     """Weights on the losses: `inverse_frequency` or `effective_number`.
 
-    From the fraction `begin` of the training on: deferred re-weighting (DRW, Cao et al. 2019).
+    The weights act from the fraction `begin` of the training on: deferred re-weighting (DRW, Cao et al. 2019).
     """
 
     def values(counts, progress):
@@ -29,7 +29,7 @@ def reweight(run: Run, *, weighting: str, beta: float, begin: float) -> Rule:
 def resample(run: Run, *, sampling: str, begin: float) -> Rule:
     """How often images are drawn: `sampling_by_power` or `progressive_sampling` (Kang et al. 2020).
 
-    From the fraction `begin` of the training on: deferred re-sampling.
+    It acts from the fraction `begin` of the training on: deferred re-sampling.
     """
 
     def values(counts, progress):
@@ -43,12 +43,12 @@ def resample(run: Run, *, sampling: str, begin: float) -> Rule:
 
 
 def focal(run: Run, *, gamma: float) -> Rule:
-    """The loss times (1 - p_true)^gamma (Lin et al. 2017), whatever the counts."""
+    """The loss times (1 - p_true)^gamma (Lin et al. 2017), independent of the counts."""
     return Rule(("focusing",), lambda memory, counts, progress: {"focusing": jnp.full(len(counts), gamma)})
 
 
 def ldam(run: Run, *, largest_margin: float) -> Rule:
-    """See `ldam_margin`; of a cosine head, as published, the margin is that of the cosine."""
+    """See `ldam_margin`; for a cosine head the margin applies to the cosine, as published."""
 
     def values(counts, progress):
         return {"margin": run.head_scale * ldam_margin(counts, largest_margin)}
@@ -67,7 +67,7 @@ def logit_adjustment(run: Run, *, tau: float) -> Rule:
 
 
 def cdt(run: Run, *, tau: float) -> Rule:
-    """Logits divided by (n_max / n_c)^tau in training alone (Ye et al. 2020)."""
+    """Logits divided by (n_max / n_c)^tau, only in training (Ye et al. 2020)."""
     return by_counts(("logit_scale",), lambda counts, progress: {"logit_scale": relative_size(counts, tau)})
 
 
@@ -81,10 +81,10 @@ def vs(run: Run, *, gamma: float, tau: float) -> Rule:
 
 
 def robust_lt(run: Run, *, strength: float) -> Rule:
-    """See `radius_by_rarity`. Published with a warm-up of the radius, which is `attack.radius_warmup`.
+    """See `radius_by_rarity`. The published method has a warm-up of the radius too: set `attack.radius_warmup`.
 
-    Meant for true counts. Where difficulty stands for them, a larger radius makes a hard class harder still, and in
-    turn its radius larger.
+    Intended for true counts. With counts that measure difficulty there is a feedback: a larger radius makes a hard
+    class harder, which increases its radius again.
     """
     return by_counts(("radius_scale",), lambda counts, progress: {"radius_scale": radius_by_rarity(counts, strength)})
 
@@ -93,7 +93,7 @@ def robal(run: Run, *, margin: float, margin_tau: float, prior_tau: float) -> Ru
     """Margins and a log prior for a cosine head (RoBal, Wu et al. 2021).
 
     The cosine of the true class is lowered by margin_tau / s * log(n_c / n_min) + margin before it is multiplied by the
-    scale s of the head, which takes s times that from the logit.
+    scale s of the head, so the logit is lowered by s times this amount.
     """
 
     def values(counts, progress):
@@ -113,9 +113,9 @@ def inverse_frequency(counts):
 def effective_number(counts, beta: float):
     """Weights proportional to 1 / E_c, with the effective number E_c = (1 - beta^n_c) / (1 - beta) (Cui et al. 2019).
 
-    1 on average over the classes. beta = 0 weights all alike; beta -> 1 by inverse frequency.
+    1 on average over the classes. beta = 0 gives equal weights; beta -> 1 gives inverse frequency.
     """
-    # expm1, since 1 - beta^n is lost to rounding where beta^n is near 1. At beta = 0 the logarithm is -inf, and E_c 1.
+    # expm1 avoids the rounding error of 1 - beta^n if beta^n is near 1. At beta = 0 the logarithm is -inf, and E_c = 1.
     log_beta = math.log(beta) if beta else -math.inf
     return mean_one(-1.0 / jnp.expm1(counts * log_beta))
 
@@ -139,14 +139,14 @@ def relative_size(counts, power: float):
 def sampling_by_power(counts, power: float):
     """How often to draw an image of the class, relative to the others: n_c^(power - 1).
 
-    A class is then drawn in proportion to n_c^power (Kang et al. 2020): 1 draws every image alike, 0 every class, and
-    1/2 is square-root sampling.
+    A class is then drawn in proportion to n_c^power (Kang et al. 2020): with power 1 all images are drawn equally
+    often, with 0 all classes; 1/2 is square-root sampling.
     """
     return mean_one(counts ** (power - 1.0))
 
 
 def progressive_sampling(counts, progress):
-    """From every image alike to every class alike as `progress` goes from 0 to 1 (Kang et al. 2020)."""
+    """From equal frequency of all images at `progress` 0 to equal frequency of all classes at 1 (Kang et al. 2020)."""
     return (1.0 - progress) + progress * counts.mean() / counts
 
 

@@ -1,4 +1,4 @@
-"""What a remedy is made of."""
+"""The rules that a remedy consists of, and helpers to write them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,14 +7,14 @@ import jax.numpy as jnp
 
 
 class Run(NamedTuple):
-    """What a remedy may know of the training.
+    """The properties of a training that a remedy may depend on.
 
     Attributes:
-        num_epochs: of the training.
-        first_epoch: that remedies begin with, counted from 0.
-        knobs: that the objective goes by.
-        beta: its trade-off between the two losses; 0 where there is none.
-        head_scale: factor on the cosines of a cosine head; 1 for a linear one.
+        num_epochs: number of epochs of the training.
+        first_epoch: first epoch, counted from 0, in which remedies act.
+        knobs: names of the knobs that the objective uses.
+        beta: trade-off between the two losses of the objective; 0 if there is none.
+        head_scale: factor on the cosines of a cosine head; 1 for a linear head.
     """
 
     num_epochs: int
@@ -25,27 +25,27 @@ class Run(NamedTuple):
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """The knobs that weigh its losses: of natural images, of adversarial ones, or both."""
+        """The knobs for the weights of its losses: on natural images, on adversarial images, or both."""
         return tuple(knob for knob in ("weight_natural", "weight_robust") if knob in self.knobs)
 
     def weigh(self, values) -> dict:
-        """The same weights [C] on all its losses."""
+        """Use the same weights [C] for all its losses."""
         return dict.fromkeys(self.weights, values)
 
 
 class Rule(NamedTuple):
-    """From statistics to the values of some knobs.
+    """Computes the values of some knobs from statistics.
 
     Attributes:
-        knobs: names of those that it turns.
-        turn: (memory, counts [C], progress through the training in [0, 1]) -> their values, by name.
+        knobs: names of the knobs that it sets.
+        turn: (memory, counts [C], progress through the training in [0, 1]) -> values of these knobs, by name.
         start: counts of training examples [C] -> memory, any pytree.
-        observe: (memory, statistics of an epoch, number of epochs by then) -> memory.
-        statistics: that it needs beside statistics.ALWAYS.
-        by_counts: whether it goes by the counts.
-        in_batch: class weights from the batch itself, see in_batch.py; None for none.
+        observe: (memory, statistics of an epoch, number of completed epochs) -> memory.
+        statistics: names of the statistics that it needs in addition to statistics.ALWAYS.
+        by_counts: whether it depends on the counts.
+        in_batch: function that computes class weights from the current batch, see in_batch.py; or None.
         average: None, or (memory, statistics of the validation split) -> (decay of the averaged weights for this epoch,
-            memory), in place of an average over steps; decay 1 leaves them as they are.
+            memory); this replaces the average over steps. Decay 1 leaves the averaged weights unchanged.
     """
 
     knobs: tuple[str, ...]
@@ -64,11 +64,11 @@ def by_counts(knobs: tuple[str, ...], values: Callable) -> Rule:
 
 
 def by_last_epoch(neutral: Callable, values: Callable, statistics: tuple[str, ...] = ()) -> Rule:
-    """A rule that looks at the last epoch alone.
+    """A rule that depends only on the last epoch.
 
     Args:
-        neutral: number of classes -> the knobs' values before there was one, by name.
-        values: statistics -> their values after it.
+        neutral: number of classes -> values of the knobs before the first epoch has ended, by name.
+        values: statistics of the last epoch -> values of the knobs, by name.
     """
     return Rule(
         knobs=tuple(neutral(1)),
@@ -80,12 +80,12 @@ def by_last_epoch(neutral: Callable, values: Callable, statistics: tuple[str, ..
 
 
 def first_epoch(begin: float, num_epochs: int) -> int:
-    """The epoch, counted from 0, at that fraction of the training."""
+    """The epoch, counted from 0, at the fraction `begin` of the training."""
     return round(begin * num_epochs)
 
 
 def has_come(begin: float, progress, run: Run):
-    """Whether the epoch at the fraction `begin` has, at the fraction `progress`, which is of whole epochs."""
+    """Whether, at the fraction `progress` (a whole number of epochs), the epoch at the fraction `begin` is reached."""
     return jnp.round(progress * run.num_epochs) >= first_epoch(begin, run.num_epochs)
 
 
@@ -96,7 +96,11 @@ def accuracy(statistics, correct: str = "correct", unseen=0.0):
 
 
 def epoch_scale(images, statistics):
-    """How many times as many images [C] the training set has as the statistics are of, all classes together."""
+    """Size of the training set over the number of images in the statistics, all classes together.
+
+    Args:
+        images: [C], training images of each class.
+    """
     return images.sum() / jnp.maximum(statistics["count"].sum(), 1)
 
 

@@ -1,7 +1,7 @@
-"""What the runs of a study answer, as JSON data: is the discrepancy between classes universal, and what moves it?
+"""The answers of a study, as JSON data: is the discrepancy between classes universal, and what changes it?
 
-Accuracies are fractions, of test images at the last checkpoint. `natural` settings are trained without attack; the
-others are compared under the attack of the study. Figures that the runs at hand do not allow are null.
+Accuracies are fractions of the test images, at the last checkpoint. `natural` settings are trained without attack; the
+others are compared under the attack of the study. Figures that cannot be computed from the finished runs are null.
 """
 
 import math
@@ -38,7 +38,7 @@ _RANDOM = 0  # seed of bootstraps and permutations: the same files give the same
 
 
 def answer(study: Study, planned: list[Planned], workdir) -> dict:
-    """Everything that the page of a study shows.
+    """The content of the page of a study.
 
     Raises:
         UserError: no run is done, or the runs cannot be compared.
@@ -97,7 +97,7 @@ def _of_data(name: str, runs: list[Observed], probes: dict[str, dict], attack: s
 
 
 def _threat(runs: list[Observed]) -> dict | None:
-    """What the runs are judged against: norm and radius in pixel units; None where they differ."""
+    """Norm and radius (in pixel units) of the threat that the runs are evaluated with; None if the runs differ."""
     threats = {(run.run.config.threat.norm, config_lib.radius(run.run.config)) for run in runs}
     return dict(zip(("norm", "radius"), threats.pop(), strict=True)) if len(threats) == 1 else None
 
@@ -107,10 +107,12 @@ def _robust(runs: list[Observed]) -> list[Observed]:
 
 
 def label(levels: dict[str, str], varied: dict[str, bool], reference: dict[str, str]) -> str:
-    """A setting by its levels on the axes that vary: of the one referred to all, of others those that are different.
+    """The name of a setting, from its levels on the axes that vary.
+
+    Only levels that differ from `reference` are named; if none differs, all are named.
 
     Args:
-        varied: of `_varied`.
+        varied: result of `_varied`.
     """
     named = {axis: f"{axis} {levels[axis]}" if shared else levels[axis] for axis, shared in varied.items()}
     different = [name for axis, name in named.items() if levels[axis] != reference[axis]]
@@ -118,8 +120,10 @@ def label(levels: dict[str, str], varied: dict[str, bool], reference: dict[str, 
 
 
 def _varied(runs: list[Observed]) -> dict[str, bool]:
-    """Axes on which the runs differ, but for seed and data set, and whether another one has a level of the same name
-    (`on` and `off`, say), which then does not tell what it is of."""
+    """The axes on which the runs differ, except seed and data set, each with a flag.
+
+    The flag is True if another such axis has a level of the same name, for example `on`: the name of the level alone is
+    then ambiguous."""
     levels = {axis: {run.run.levels[axis] for run in runs} for axis in runs[0].run.levels if axis not in (SEED, DATA)}
     varied = {axis: of for axis, of in levels.items() if len(of) > 1}
     return {axis: any(of & others for other, others in varied.items() if other != axis) for axis, of in varied.items()}
@@ -146,7 +150,7 @@ def _settings(runs: list[Observed]) -> list[dict]:
 
 
 def _figures(correct, count) -> dict:
-    """Of the images of all seeds together, so every seed weighs the same."""
+    """Figures of the images of all seeds pooled, so every seed has the same weight."""
     of = classwise.summary(correct, count)
     return {"class_accuracy": list(of.class_accuracy), "worst_class": of.worst_class} | {
         name: getattr(of, name) for name in FIGURES
@@ -154,7 +158,7 @@ def _figures(correct, count) -> dict:
 
 
 def _agreement(robust: list[Observed]) -> dict | None:
-    """Do settings order the classes alike?"""
+    """Do the settings rank the classes in the same order?"""
     settings = list(matched(robust, SEED).values())
     if len(settings) < 2:
         return None
@@ -168,7 +172,7 @@ def _agreement(robust: list[Observed]) -> dict | None:
     correlations = np.array([[agreement.rank_correlation(a, b) for b in means] for a in means])
     above = correlations[np.triu_indices(len(means), 1)]
     known = above[~np.isnan(above)]
-    # 1 is the weakest. Classes that are equal share a mean rank, and each counts as being as weak as the other.
+    # Rank 1 is the weakest. Tied classes share their mean rank, and for the counts each takes the lowest tied rank.
     ranks, least_ranks = (rankdata(means.round(12), method=method, axis=1) for method in ("average", "min"))
     lowest = max(1, round(0.4 * means.shape[1]))
     return {
@@ -195,7 +199,7 @@ def _agreement(robust: list[Observed]) -> dict | None:
 
 
 def _published(robust: list[Observed], published) -> list[dict]:
-    """Do the classes have the order that others have found? Of their mean accuracies over settings."""
+    """Does the order of the classes agree with published results? Compares the mean accuracies over settings."""
     settings = list(matched(robust, SEED).values())
     found = []
     for source, accuracy in published.items() if settings else ():
@@ -230,7 +234,7 @@ def _components(robust: list[Observed]) -> dict | None:
     accuracy, count = np.stack([run.accuracy for run in robust]), np.stack([run.count for run in robust])
     try:
         found = components.variance_components(accuracy, count, factors)
-    except ValueError as error:  # factors that these runs cannot tell apart
+    except ValueError as error:  # the effects of the factors cannot be separated with these runs
         return {"missing": str(error)}
     if math.isnan(found.share["class"]):
         return {"missing": "nothing varies"}
@@ -246,7 +250,7 @@ def _components(robust: list[Observed]) -> dict | None:
 def _axes(robust: list[Observed]) -> list[dict]:
     """Does an axis change which classes are weak, and does it change the average?"""
     found = []
-    # Of a single class nothing can be told.
+    # With a single class there is nothing to compare.
     for axis in _varied(robust) if robust and len(robust[0].classes) > 1 else ():
         groups = [of for of in matched(robust, axis, SEED).values() if len({run.run.levels[axis] for run in of}) > 1]
         runs = [run for group in groups for run in group]
@@ -272,17 +276,17 @@ def _axes(robust: list[Observed]) -> list[dict]:
 def _widening(runs: list[Observed]) -> dict | None:
     """Is the gap wider with adversarial training than with natural training of the same setting and seed?
 
-    The accuracy that each is trained for: clean of the natural run, under attack of the adversarial one; and clean of
-    both.
+    `own` compares the accuracies that each run is trained for: clean for the natural run, under attack for the
+    adversarial run. `clean` compares the clean accuracies of both.
     """
     natural = {}
-    # The radius of the training is nothing to a natural one.
+    # Natural training does not depend on the training radius.
     for group in matched(runs, OBJECTIVE, RADIUS).values():
         natural |= {run.run.name: next((other for other in group if other.natural), None) for run in group}
-    # With a radius of 0 a training is a natural one, whatever its objective is called.
+    # A training with radius 0 is natural training, whatever its objective is.
     robust = [run for run in _robust(runs) if run.radius > 0 and natural[run.run.name]]
     pairs = {run.run.name: (natural[run.run.name], run) for run in robust}
-    # Settings that share their natural runs, of several radii say, are not independent pairs.
+    # Settings that share their natural runs (for example several radii) are not independent pairs.
     units = _units(matched(robust, OBJECTIVE, RADIUS, SEED), matched(robust, OBJECTIVE, RADIUS))
     if len(units) < 2:
         return None
@@ -294,7 +298,7 @@ def _widening(runs: list[Observed]) -> dict | None:
 
 
 def _units(settings: dict, seeds: dict) -> list[list[Observed]]:
-    """What counts as one observation: seeds of a setting are none of their own, unless all is said of one setting."""
+    """The groups of runs that count as one observation: settings, or single seeds if there is only one setting."""
     return list((settings if len(settings) > 1 else seeds).values())
 
 
@@ -329,8 +333,8 @@ def _change(before, after) -> dict:
 def _radius(robust: list[Observed], threat: dict | None) -> dict | None:
     """Does the gap grow with the radius?
 
-    `unit` is the length that slopes are told by: 1/255 under Linf, else the radius of the threat, as a 255th of an L2
-    radius is next to nothing.
+    `unit` is the unit of radius in which slopes are shown: 1/255 under Linf, else the radius of the threat, because
+    1/255 is a negligible radius under L2.
     """
     groups, by_seed = (
         {key: runs for key, runs in matched(robust, *axes).items() if len({run.radius for run in runs}) > 1}
@@ -367,15 +371,16 @@ def _radius(robust: list[Observed], threat: dict | None) -> dict | None:
 
 
 def _epochs(runs: list[Observed]) -> list[dict]:
-    """How the discrepancy moves over training, natural and adversarial."""
+    """How the discrepancy changes during training, for natural and for adversarial training."""
     kinds = [[run for run in runs if run.natural == natural] for natural in (True, False)]
     return [found for of_kind in kinds if of_kind and (found := _over_epochs(of_kind))]
 
 
 def _over_epochs(runs: list[Observed]) -> dict | None:
-    """At the epochs that all of them were scored at: means over the seeds of a setting, then over settings.
+    """Figures at the epochs at which all runs were scored: means over the seeds of a setting, then over settings.
 
-    `change` is that of the gap from the first of these epochs to the last, over settings, or the seeds of a single one.
+    `change` is the change of the gap from the first of these epochs to the last. Its observations are the settings, or
+    the seeds if there is only one setting.
     """
     scored = {
         run.run.name: {epoch: (clean if run.natural else attacked, run.count) for epoch, attacked, clean in run.epochs}
@@ -401,7 +406,7 @@ def _over_epochs(runs: list[Observed]) -> dict | None:
 
 
 def _price_list(observed: list[Observed], study: Study, workdir) -> dict | None:
-    """Question (c): the remedies against the first level of their axis, in the setting in which most are done."""
+    """Compare the remedies with the first level of their axis, in the setting with the most finished remedies."""
     if REMEDY not in study.axes:
         return None
     base = next(iter(study.axes[REMEDY]))
@@ -411,10 +416,10 @@ def _price_list(observed: list[Observed], study: Study, workdir) -> dict | None:
         if base in {run.run.levels[REMEDY] for run in of}
     ]
     if not groups:
-        return {"error": f"no run of {base}, which they are compared with, is done"}
+        return {"error": f"no run of the base, {base}, is done"}
     runs = max(groups, key=lambda of: len({run.run.levels[REMEDY] for run in of}))
     if len({run.run.levels[REMEDY] for run in runs}) < 2:
-        return {"error": f"none is done beside {base}"}
+        return {"error": f"no remedy other than {base} is done"}
     folders = [pathlib.Path(running.folder(workdir, run.run)) for run in runs]
     others = [axis for axis in runs[0].run.levels if len({of[0].run.levels[axis] for of in groups}) > 1]
     setting = [runs[0].run.levels[axis] for axis in others if axis not in (REMEDY, SEED)]

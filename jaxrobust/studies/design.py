@@ -1,4 +1,4 @@
-"""What a study trains: axes, their levels, and which of them meet in a run."""
+"""The design of a study: axes, their levels, and the combinations of levels that are trained."""
 
 import dataclasses
 import itertools
@@ -12,29 +12,29 @@ from jaxrobust.errors import FieldError, UserError
 from jaxrobust.explanations import probe
 
 Axes = Mapping[str, Mapping[str, Mapping]]
-CONFIG = "config"  # in a level, beside fields: a config file in place of the study's base
-_NAME = re.compile(r"[\w.+=,]{1,60}")  # of a level: it becomes part of the name of a folder
+CONFIG = "config"  # key of a level, next to its fields: a config file that replaces the base of the study
+_NAME = re.compile(r"[\w.+=,]{1,60}")  # name of a level, which becomes part of the name of a folder
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A declared matrix of trainings.
+    """The declaration of a study.
 
     Attributes:
-        title: of its page.
+        title: title of the page.
         base: config file that all runs start from, relative to the study's file.
-        axes: axis -> level -> the fields in which its runs differ from the base, by dotted name. A level may name
-            another file to start from as `config`.
-        runs: of each its level on every axis; made by `product` and `one_at_a_time`, or listed.
-        question: what the study is to answer, a sentence or two for its page.
-        fields: that all runs have otherwise than their base.
-        attack: under which classes are compared; by default the strongest on the first run that is done, of those that
-            all were scored under. Name it where runs do not agree on which that is.
-        published: data level ("" without such an axis) -> name -> class -> published robust accuracy, for the order of
-            the classes to be compared with; see published.py.
-        probes: whether the probes of `explanations` are measured on every adversarially trained run, to say what goes
-            along with the robustness of a class.
-        probe_examples: how many images of a split these look at, stratified; 0 for all.
+        axes: axis -> level -> the fields in which its runs differ from the base, by dotted name. A level may give
+            another config file to start from, under the key `config`.
+        runs: for each run its level on every axis; made by `product` and `one_at_a_time`, or listed.
+        question: the question of the study, one or two sentences for the page.
+        fields: fields that all runs set differently from their base.
+        attack: the attack under which classes are compared; by default, of the attacks that all runs were scored under,
+            the strongest one on the first finished run. Set it if the strongest attack differs between runs.
+        published: data level ("" without such an axis) -> name -> class -> published robust accuracy. The order of the
+            classes is compared with these; see published.py.
+        probes: whether the probes of `explanations` are measured on every adversarially trained run, to find which
+            properties of a class go along with its robustness.
+        probe_examples: number of images of a split that the probes use, stratified by class; 0 for all.
     """
 
     title: str
@@ -54,9 +54,9 @@ class Planned:
     """One run of a study.
 
     Attributes:
-        name: its levels on all axes with more than one, joined by "-"; also that of its folder.
+        name: its levels on all axes with more than one level, joined by "-"; also the name of its folder.
         levels: axis -> level.
-        config: locked.
+        config: the config, locked.
     """
 
     name: str
@@ -65,14 +65,14 @@ class Planned:
 
 
 def levels(field: str, values: Iterable, prefix: str = "") -> dict[str, dict]:
-    """Levels of an axis that sets one field, called by their value after a prefix: `seed0`, `seed1`.
+    """Levels of an axis that sets one field. Their names are a prefix and the value: `seed0`, `seed1`.
 
     Raises:
-        FieldError: a value is there twice.
+        FieldError: a value is given twice.
     """
     values = list(values)
     if len(set(map(str, values))) < len(values):
-        raise FieldError(f"levels({field!r})", tuple(values), "has a value twice", "give each once")
+        raise FieldError(f"levels({field!r})", tuple(values), "has a value twice", "give each value once")
     return {f"{prefix}{value}": {field: value} for value in values}
 
 
@@ -82,14 +82,16 @@ def product(axes: Axes) -> list[dict[str, str]]:
 
 
 def one_at_a_time(axes: Axes, across: Sequence[str] = ("seed",)) -> list[dict[str, str]]:
-    """The first level of every axis, and from there each other level of each axis alone; all that with every
-    combination of the levels of the axes `across`.
+    """Runs that differ from a reference run on at most one axis.
+
+    The reference run has the first level of every axis. All these runs are repeated for every combination of the levels
+    of the axes `across`.
 
     Raises:
-        FieldError: one of those is no axis, other than "seed", which a study may do without.
+        FieldError: a name in `across` is not an axis. "seed" is always allowed, even if the study has no such axis.
     """
     if unknown := set(across) - set(axes) - {"seed"}:
-        raise FieldError("across", min(unknown), "is no axis", f"choose of {', '.join(axes)}")
+        raise FieldError("across", min(unknown), "is not an axis", f"choose from {', '.join(axes)}")
     varied = [axis for axis in axes if axis not in across]
     first = {axis: next(iter(axes[axis])) for axis in varied}
     centres = [first, *(first | {axis: level} for axis in varied for level in list(axes[axis])[1:])]
@@ -101,7 +103,7 @@ def load(path) -> Study:
     """The study that a file declares.
 
     Raises:
-        UserError: there is no such file, or it holds no study.
+        UserError: the file does not exist, or does not declare a study.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -110,21 +112,21 @@ def load(path) -> Study:
         study = files.imported(path).get_study()
     except UserError:
         raise
-    except Exception as error:  # whatever the code of a study may raise
-        raise FieldError("--study", str(path), f"{type(error).__name__}: {error}", "mend the file") from error
+    except Exception as error:  # the code of a study may raise anything
+        raise FieldError("--study", str(path), f"{type(error).__name__}: {error}", "correct the file") from error
     if not isinstance(study, Study):
-        raise FieldError("--study", str(path), "get_study() returned no Study", "let it end in `return Study(...)`")
+        raise FieldError("--study", str(path), "get_study() did not return a Study", "end it with `return Study(...)`")
     return study
 
 
 def plan(study: Study, folder) -> list[Planned]:
-    """The runs of a study, in its order, each once.
+    """The runs of a study, in the order of the study, without duplicates.
 
     Args:
-        folder: of the study's file, to which config files are relative.
+        folder: folder of the study's file; paths of config files are relative to it.
 
     Raises:
-        UserError: names the axis, level or field that does not fit.
+        UserError: names the axis, level or field that is wrong.
     """
     _check(study)
     runs = {tuple(run[axis] for axis in study.axes): dict(run) for run in study.runs}
@@ -144,7 +146,7 @@ def plan(study: Study, folder) -> list[Planned]:
 
 
 def _check_types(study: Study) -> None:
-    """What a file declares is whatever its code has made."""
+    """Check the types, since the code of a study's file can produce any value."""
     for name, kind, what in (
         ("title", str, "text"),
         ("question", str, "text"),
@@ -185,22 +187,24 @@ def _check(study: Study) -> None:
     for level in study.published:
         if level not in data_levels:
             known = ", ".join(map(repr, data_levels))
-            raise FieldError("published", level, "is no level of the axis data", f"choose of {known}")
+            raise FieldError("published", level, "is not a level of the axis data", f"choose from {known}")
     if not study.runs:
         raise UserError("the study has no runs; give some, for example product(AXES)")
     for axis, of_axis in study.axes.items():
         for level in of_axis:
             if not (isinstance(level, str) and _NAME.fullmatch(level)):
                 remedy = "use up to 60 letters, digits and _.+=, as it becomes part of a folder's name"
-                raise FieldError(f"axes[{axis!r}]", level, "is no name of a level", remedy)
+                raise FieldError(f"axes[{axis!r}]", level, "is not a valid name of a level", remedy)
     for run in study.runs:
         if set(run) != set(study.axes):
             odd = ", ".join(sorted(set(run) ^ set(study.axes)))
-            raise FieldError("runs", dict(run), f"has not the axes of the study ({odd})", "give one level for each")
+            raise FieldError(
+                "runs", dict(run), f"does not have the axes of the study ({odd})", "give one level for each"
+            )
         for axis, level in run.items():
             if level not in study.axes[axis]:
                 known = ", ".join(study.axes[axis])
-                raise FieldError(f"runs, axis {axis!r}", level, "is no level of it", f"choose of {known}")
+                raise FieldError(f"runs, axis {axis!r}", level, "is not a level of this axis", f"choose from {known}")
 
 
 def _config(base: pathlib.Path, fields: Mapping, bases: dict):
@@ -211,36 +215,38 @@ def _config(base: pathlib.Path, fields: Mapping, bases: dict):
         try:
             config.update_from_flattened_dict({field: value})
         except (KeyError, AttributeError) as error:
-            raise FieldError(field, value, "is no field of a config", "see jaxrobust/config.py") from error
+            raise FieldError(field, value, "is not a field of a config", "see jaxrobust/config.py") from error
         except (TypeError, ValueError) as error:
             raise FieldError(field, value, "has the wrong type", "see jaxrobust/config.py") from error
     return config
 
 
 def _check_distinct(planned: list[Planned]) -> None:
-    """Two runs of one config would be the same training twice, counted as two."""
+    """Check that configs differ: two runs with equal configs would be one training counted twice."""
     seen: dict[str, str] = {}
     for run in planned:
         key = files.to_json(config_lib.to_dict(run.config))
         if key in seen:
-            raise UserError(f"{seen[key]} and {run.name} have one config; their levels differ in no field")
+            raise UserError(f"{seen[key]} and {run.name} have the same config; their levels differ in no field")
         seen[key] = run.name
 
 
 def _check_scores(study: Study, planned: list[Planned]) -> None:
-    """What the runs are to be compared by is known before they are trained."""
+    """Check before training that the evaluations of the runs will allow a comparison."""
     for run in planned:
         fields = run.config.eval
         if "test" not in fields.splits:
-            problem = f"leaves out test in run {run.name}"
+            problem = f"does not contain test in run {run.name}"
             raise FieldError("eval.splits", tuple(fields.splits), problem, "add test")
         if fields.every_epochs == 0:
             problem = f"leaves run {run.name} without results"
-            raise FieldError("eval.every_epochs", 0, problem, "set it to train.epochs, say")
+            raise FieldError("eval.every_epochs", 0, problem, "set it, for example to train.epochs")
     attacks = [run.config.eval.attacks for run in planned]
     common = [name for name in attacks[0] if all(name in of for of in attacks)]
     if "clean" not in common or common == ["clean"]:
-        remedy = "give all of them clean and an attack in common"
+        remedy = "give all runs clean and one common attack"
         raise FieldError("eval.attacks", tuple(attacks[0]), "are not shared by all runs", remedy)
     if study.attack and study.attack not in common:
-        raise FieldError("attack", study.attack, "is not in eval.attacks of all runs", f"choose of {', '.join(common)}")
+        raise FieldError(
+            "attack", study.attack, "is not in eval.attacks of all runs", f"choose from {', '.join(common)}"
+        )

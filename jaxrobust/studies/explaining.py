@@ -1,4 +1,4 @@
-"""What goes along with the robustness of a class in a study, as JSON data: see `explain` for the probes themselves."""
+"""Which probes go along with the robustness of a class in a study, as JSON data; `explain` describes the probes."""
 
 import numpy as np
 
@@ -8,17 +8,17 @@ from jaxrobust.studies.observed import SEED, Observed, matched
 
 
 def explanations(robust: list[Observed], contents: dict[str, dict], attack: str, label) -> dict | None:
-    """The probes, ranked by what they predict of a setting that was held out.
+    """The probes, ranked by how well they predict the robustness of the classes in a held-out setting.
 
-    A setting is what its runs have in common but for the seed. Its robustness and its probes are the means over its
-    seeds, of those that have them, and only then is anything fitted: to all settings but one, to predict that one. A
-    further seed of a setting is thus no held-out run. With a single setting nothing is held out, `yardstick` is null,
-    and probes are in order of their correlation.
+    A setting is a group of runs that differ only in their seed. The robustness and the probes of a setting are the
+    means over those of its seeds that have them. The means are computed before any fit. A fit uses all settings but
+    one, and predicts the one left out; another seed of the same setting is therefore never a held-out run. With a
+    single setting nothing is held out, `yardstick` is null, and the probes are sorted by their correlation.
 
-    The `ceiling` says what of the variance between the classes of a setting there is to predict, see
-    `explanations.ranking.ceiling`: `seeds`, given these images; `images`, if they are drawn anew too. Means over the
-    settings with several seeds; null without any. The yardstick, other settings on the same images, may come near
-    `seeds`; a probe on other images than robustness was scored on, only near `images`.
+    The `ceiling` is the part of the variance between the classes of a setting that can be predicted, see
+    `explanations.ranking.ceiling`: `seeds` for these images; `images` if the images are drawn again as well. Both are
+    means over the settings with several seeds; null if there are none. The yardstick (other settings on the same
+    images) can approach `seeds`; a probe measured on other images than robustness can approach only `images`.
 
     Args:
         robust: the adversarially trained runs on one data set.
@@ -26,8 +26,8 @@ def explanations(robust: list[Observed], contents: dict[str, dict], attack: str,
         label: levels of a run -> name of its setting.
 
     Returns:
-        As of explain.explain, with a setting in place of a run (`unit`); null if no run is probed. `lacking` counts
-        the runs that are not.
+        As explain.explain, with a setting in place of a run (`unit`); null if no run is probed. `lacking` is the number
+        of runs without probes.
     """
     probed = [run for run in robust if run.run.name in contents]
     if not probed:
@@ -65,13 +65,13 @@ def explanations(robust: list[Observed], contents: dict[str, dict], attack: str,
 
 
 def _value(content: dict, name: str, classes: tuple[str, ...]) -> list | None:
-    """A probe of the classes that have test images, in their order."""
+    """The values of a probe for the classes that have test images, in the order of `classes`."""
     values = content["values"].get(name)
     return values and [values[content["classes"].index(of)] for of in classes]
 
 
 def _mean(of_seeds) -> np.ndarray | None:
-    """[C], over the seeds that have a class; None where no seed was measured."""
+    """Mean [C] over the seeds that have a value for the class; None if no seed was measured."""
     there = [np.array(values, float) for values in of_seeds if values is not None]
     if not there:
         return None
@@ -82,6 +82,6 @@ def _mean(of_seeds) -> np.ndarray | None:
 
 
 def _left_out(contents: list[dict]) -> dict:
-    """The probes that no seed has, and why."""
+    """The probes that no seed has, each with the reason."""
     reasons = {name: reason for content in contents for name, reason in content["left_out"].items()}
     return {name: reason for name, reason in reasons.items() if all(name in of["left_out"] for of in contents)}

@@ -1,7 +1,7 @@
-"""What an intervention does to the classes that are still there: others left out or merged, thinned, attacked harder.
+"""Effects of an intervention on the remaining classes: other classes are removed, merged, thinned or attacked harder.
 
-Levels of the axis `intervention` are compared with its first one, and two others with each other if they have one class
-in common, which is then what they are about: a cat among animals, and a cat among vehicles.
+Levels of the axis `intervention` are compared with its first level. Two other levels are compared with each other only
+if they have exactly one class in common, for example a cat among animals and a cat among vehicles.
 """
 
 import itertools
@@ -16,15 +16,15 @@ CONFIDENCE = 0.95
 
 
 def effects(robust: list[Observed], levels: list[str]) -> list[dict]:
-    """Changes of robust accuracy of the classes that two levels share, of pairs of runs that are otherwise alike.
+    """Changes of the robust accuracy of the classes that two levels share, over pairs of runs that otherwise agree.
 
     Args:
         robust: adversarially trained runs on one data set.
-        levels: of the axis, the one without intervention first.
+        levels: the levels of the axis; the first is the one without intervention.
 
     Returns:
-        For each pair of levels: `from`, `to`, `pairs` of runs, of how many `settings`, and `classes`, those they share,
-        of which each has `name`, `before`, `after`, `change` and its `interval`.
+        For each pair of levels: `from`, `to`, the numbers of `pairs` of runs and of `settings`, and the shared
+        `classes`, each with `name`, `before`, `after`, `change` and the `interval` of the change.
     """
     found = []
     for one, other in itertools.combinations(levels, 2):
@@ -36,7 +36,7 @@ def effects(robust: list[Observed], levels: list[str]) -> list[dict]:
         if one != levels[0] and len(shared) != 1:
             continue
         if shared:
-            # Seeds of a setting are no observations of their own, unless all is said of one setting.
+            # Observations are settings; seeds only if there is a single setting.
             units = settings if len(settings) > 1 else [[pair] for pair in settings[0]]
             rows = [_change(name, units) for name in shared]
             numbers = {"pairs": sum(map(len, settings)), "settings": len(settings)}
@@ -45,7 +45,7 @@ def effects(robust: list[Observed], levels: list[str]) -> list[dict]:
 
 
 def _pairs(robust: list[Observed], one: str, other: str) -> list[list[tuple[Observed, Observed]]]:
-    """Of each setting that has some, one for each seed."""
+    """For each setting that has both levels: its pairs of runs, one for each seed."""
     found = []
     for setting in matched(robust, INTERVENTION, SEED).values():
         pairs = []
@@ -75,18 +75,19 @@ def _change(name: str, units) -> dict:
 
 
 def interval(change, accuracy, images) -> tuple[float, float]:
-    """Interval of the mean change of an accuracy over pairs of runs, of other seeds (or settings) and other images.
+    """Interval of the mean change of an accuracy over pairs of runs, for other seeds (or settings) and other images.
 
-    The variance is that between the pairs over their number, plus that of two binomial draws of the images, with the
-    degrees of freedom of Welch (1947). Pairs share their images, which the first part does not see; that both runs of a
-    pair share them makes the second part too large, and the interval rather too wide.
+    The variance is the variance between the pairs divided by their number, plus the variance of two binomial draws of
+    the images; the degrees of freedom are those of Welch (1947). All pairs share their images, and the first part does
+    not contain this common error. Both runs of a pair share their images too, so the second part is too large and the
+    interval tends to be too wide.
 
     Args:
-        change: [R], of each pair.
+        change: [R], the change in each pair.
         accuracy, images: before and after, [2].
     """
     change, accuracy, images = (np.asarray(values, float) for values in (change, accuracy, images))
-    # With one success and one failure added, or an accuracy of 0 would be certain (Agresti and Caffo, 2000).
+    # One success and one failure are added; otherwise an accuracy of 0 would have variance 0 (Agresti and Caffo, 2000).
     likely = (accuracy * images + 1) / (images + 2)
     of_images = float((likely * (1 - likely) / (images + 2)).sum())
     of_seeds = float(change.var(ddof=1) / len(change)) if len(change) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""What the runs of a study have found, as arrays: read once, from the files of the runs that are done."""
+"""The results of the finished runs of a study, as arrays, read once from the files of the runs."""
 
 import dataclasses
 
@@ -16,18 +16,19 @@ SEED, DATA, OBJECTIVE, RADIUS, INTERVENTION = "seed", "data", "objective", "radi
 
 @dataclasses.dataclass(frozen=True)
 class Observed:
-    """One run that is done, scored on the test split at its last checkpoint.
+    """A finished run, scored on the test split at its last checkpoint.
 
-    Weights are the averaged ones where the run keeps such. Accuracies are of the attack of the study, and clean.
+    The weights are the averaged ones if the run keeps them. Accuracies are given under the attack of the study, and
+    clean.
 
     Attributes:
-        natural: trained without attack.
-        radius: that it was trained with, in pixel units; 0 for a natural one.
-        classes: names of those with test images, [C].
-        count, correct, clean: test images of each class, and those that withstand and that are right without attack,
-            integers [C].
+        natural: whether it was trained without attack.
+        radius: radius of the training, in pixel units; 0 for natural training.
+        classes: names of the classes with test images, [C].
+        count, correct, clean: integers [C]: test images of each class, those classified correctly under the attack, and
+            those classified correctly without attack.
         epochs: (epoch, correct [C], clean [C]) of every checkpoint that was scored, in order.
-        checkpoint: that is scored.
+        checkpoint: the checkpoint that was scored.
     """
 
     run: Planned
@@ -42,15 +43,15 @@ class Observed:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """[C], under the attack."""
+        """Accuracy [C] under the attack."""
         return self.correct / self.count
 
 
 def observe(study: Study, done: list[Planned], workdir) -> tuple[list[Observed], str]:
-    """The runs given, all of which are done, in their order, and the attack under which they are compared.
+    """Read the given runs, which must all be done, in their order. Also returns the attack used to compare them.
 
     Raises:
-        UserError: runs of one data set have not the same classes.
+        UserError: runs on one data set do not have the same classes.
     """
     opened = [(run, Run(running.folder(workdir, run), "test")) for run in done]
     attack = _attack(study, [run.scores[run.last_checkpoint()] for _, run in opened])
@@ -60,7 +61,7 @@ def observe(study: Study, done: list[Planned], workdir) -> tuple[list[Observed],
 
 
 def by_data(observed: list[Observed]) -> dict[str, list[Observed]]:
-    """The runs by their level on the axis `data`; all of them under "" where there is no such axis."""
+    """The runs by their level on the axis `data`; all of them under "" if there is no such axis."""
     groups: dict[str, list[Observed]] = {}
     for run in observed:
         groups.setdefault(run.run.levels.get(DATA, ""), []).append(run)
@@ -68,13 +69,13 @@ def by_data(observed: list[Observed]) -> dict[str, list[Observed]]:
 
 
 def ordinary(study: Study, observed: list[Observed]) -> list[Observed]:
-    """The runs without intervention: those at the first level of that axis, or all of a study without one."""
+    """The runs without intervention: those at the first level of that axis, or all runs if there is no such axis."""
     first = list(study.axes.get(INTERVENTION, ()))[:1]
     return [run for run in observed if run.run.levels.get(INTERVENTION) in (None, *first)]
 
 
 def matched(observed: list[Observed], *axes: str) -> dict[tuple, list[Observed]]:
-    """Runs that agree on all axes but these, by the levels on the others."""
+    """Groups of runs that have the same levels on all axes except `axes`, by these levels."""
     groups: dict[tuple, list[Observed]] = {}
     for run in observed:
         key = tuple((other, level) for other, level in run.run.levels.items() if other not in axes)
@@ -111,11 +112,11 @@ def _observed(planned: Planned, run: Run, attack: str) -> Observed:
 
 
 def _check_classes(observed: list[Observed]) -> None:
-    """An intervention may change which classes there are; nothing else may."""
+    """Check that the runs on one data set, at one level of the intervention, have the same classes."""
     first: dict[tuple, Observed] = {}
     for run in observed:
         data, level = (run.run.levels.get(axis, "") for axis in (DATA, INTERVENTION))
         other = first.setdefault((data, level), run)
         if run.classes != other.classes:
             where = f"{other.run.name} and {run.run.name}" + (f" (data {data})" if data else "")
-            raise UserError(f"{where} have not the same classes; put data sets on an axis called data")
+            raise UserError(f"{where} do not have the same classes; put data sets on an axis called data")

@@ -1,9 +1,9 @@
-"""The probes of `explanations` on the runs of a study, each in its run's folder.
+"""Measure the probes of `explanations` on the runs of a study. The results are in the folder of each run.
 
-RUN/probes.json     what was looked at, the probes' values by class, and why others could not be measured
+RUN/probes.json     the inputs, the values of the probes by class, and why other probes could not be measured
 
-Only adversarially trained runs are probed: their robustness is what is to be explained. Those trained without attack
-lend their features, so a run is probed after its counterpart is trained.
+Only adversarially trained runs are probed, since their robustness is to be explained. Some probes use features of the
+corresponding run trained without attack, so a run is probed after this counterpart is trained.
 """
 
 import traceback
@@ -31,10 +31,10 @@ class Task(NamedTuple):
     """A run to be probed.
 
     Attributes:
-        attack: under which robustness counts.
+        attack: the attack under which robustness is measured.
         examples: see `Study.probe_examples`.
-        standard: the run trained without attack that is otherwise alike, if it is done.
-        waits: that one is still to be trained.
+        standard: the run trained without attack that otherwise has the same levels, if it is done.
+        waits: whether the training of that run is not finished yet.
     """
 
     run: Observed
@@ -49,20 +49,20 @@ class Task(NamedTuple):
 
     @property
     def looked_at(self) -> dict:
-        """What values depend on, beside the run's config."""
+        """The inputs, besides the run's config, on which the values of the probes depend."""
         standard = self.standard and self.standard.name
         return {**self.run.checkpoint._asdict(), "attack": self.attack, "examples": self.examples, "standard": standard}
 
 
 def tasks(study: Study, planned: list[Planned], states: dict, observed: list[Observed], attack: str) -> list[Task]:
-    """Of every adversarially trained run that is done and without intervention, whether it is probed or not.
+    """A task for every finished, adversarially trained run without intervention, whether it is already probed or not.
 
     Args:
-        states: of running.statuses.
-        observed, attack: of observed.observe.
+        states: result of running.statuses.
+        observed, attack: result of observed.observe.
     """
 
-    def rest(run: Planned) -> tuple:  # the radius of the training means nothing to natural training
+    def rest(run: Planned) -> tuple:  # natural training does not depend on the training radius
         return tuple(item for item in run.levels.items() if item[0] not in (OBJECTIVE, RADIUS))
 
     counterparts = {}
@@ -79,10 +79,11 @@ def tasks(study: Study, planned: list[Planned], states: dict, observed: list[Obs
 
 
 def read(workdir, of: list[Task]) -> dict[str, dict]:
-    """Contents of probes.json by the run's name; runs without one, or with one of other probes, are left out.
+    """Contents of probes.json, by the name of the run.
 
-    Keys are `of`, what was looked at; `classes`, names [C]; `images`, see measuring.images; `values`, {probe: [C]},
-    null for a class that has none; and `left_out`, {probe: why it could not be measured}.
+    Runs without this file, or whose file was measured with other inputs, are left out. Keys are `of`, the inputs (see
+    Task.looked_at); `classes`, names [C]; `images`, see measuring.images; `values`, {probe: [C]}, null for a class
+    without a value; and `left_out`, {probe: why it could not be measured}.
     """
     found = {}
     for task in of:
@@ -96,7 +97,7 @@ def read(workdir, of: list[Task]) -> dict[str, dict]:
 
 
 def lacking(study: Study, planned: list[Planned], workdir) -> list[Task]:
-    """Those of runs that are done and still to be probed."""
+    """The tasks of finished runs that are not probed yet."""
     states = running.statuses(workdir, planned)
     done = [run for run in planned if states[run.name].state == "done"]
     if not (study.probes and done):
@@ -107,15 +108,15 @@ def lacking(study: Study, planned: list[Planned], workdir) -> list[Task]:
 
 
 def measure_all(study: Study, planned: list[Planned], workdir, part: list[Planned] | None = None) -> list[str]:
-    """Probe every adversarially trained run that is done and lacks it; nothing if the study asks for no probes.
+    """Probe every finished, adversarially trained run that is not probed yet; does nothing if `study.probes` is False.
 
     Args:
         planned: all runs of the study.
-        part: those to probe, while others are trained elsewhere: a run whose counterpart is still to be trained is
-            left to a later call. By default all, with the counterparts that are there.
+        part: the runs to probe, while other processes train the rest: a run whose counterpart is not trained yet is
+            left to a later call. By default all runs, with the counterparts that are available.
 
     Returns:
-        The names of those that could not be probed; the next call tries them again.
+        The names of the runs that could not be probed; the next call tries them again.
     """
     todo = lacking(study, planned, workdir)
     if part is not None:
@@ -127,12 +128,12 @@ def measure_all(study: Study, planned: list[Planned], workdir, part: list[Planne
         if error := _try(task, workdir, known):
             console.warn(f"run {task.name} could not be probed: {error}")
             failed.append(task.name)
-        jax.clear_caches()  # of programs that no other run has; those it has are on disk
+        jax.clear_caches()  # most programs are used by one run only; shared ones are in the cache on disk
     return failed
 
 
 def _try(task: Task, workdir, known: dict) -> str:
-    """Probe one run; returns what went wrong, "" for nothing."""
+    """Probe one run; returns the error message, "" on success."""
     where = running.folder(workdir, task.run.run)
     try:
         others = {}
@@ -144,7 +145,7 @@ def _try(task: Task, workdir, known: dict) -> str:
         (values, left_out), images = measuring.measure(subject, known), measuring.images(subject)
     except UserError as error:
         return str(error)
-    except Exception as error:  # a defect, or a full memory: it must not end the others
+    except Exception as error:  # a bug, or out of memory: the other runs must go on
         traceback.print_exc()
         return f"{type(error).__name__}: {error}"
     content = {

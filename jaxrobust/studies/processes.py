@@ -1,10 +1,11 @@
 """Several runs of a study at a time on one machine, each in a process with its share of the cores and GPUs.
 
-The processes are started by the command that the user gave, with --worker. Each is told on standard input which run
-comes next, so that none waits for another and no two train the same, and answers on standard output what went wrong.
-Where standard input ends without a word the parent is gone: the process saves and stops.
+The processes are started with the user's command line plus --worker. The parent writes the name of the next run to the
+standard input of a process, so that no process waits for another and no run is trained twice. The process answers on
+standard output with the error message of the run. If standard input ends without an empty line, the parent has died:
+the process saves and stops.
 
-WORKDIR/runs/NAME/log.txt     what the run has to say
+WORKDIR/runs/NAME/log.txt     output of the run
 """
 
 import contextlib
@@ -34,7 +35,7 @@ POLL_SECONDS = 0.5
 
 
 def run_all(planned: list[Planned], workdir, processes: int) -> list[str]:
-    """As `running.run_all`, `processes` runs at a time; one whose process dies has failed, and the others go on.
+    """As `running.run_all`, with `processes` runs at a time. A run whose process dies has failed; the others go on.
 
     Raises:
         Interrupted: by SIGTERM or Ctrl-C, after all of them have saved. The same call continues.
@@ -58,7 +59,7 @@ def run_all(planned: list[Planned], workdir, processes: int) -> list[str]:
                     child.stop()
             if not busy:
                 break
-            clock = clock or _Clock(todo, len(children))  # takes seconds, in which the first runs begin
+            clock = clock or _Clock(todo, len(children))  # takes seconds, so only after the first runs are started
             ready = connection.wait([child.answers for child in busy], POLL_SECONDS)
             for child in busy:
                 if child.answers not in ready and not child.has_died():
@@ -78,7 +79,7 @@ def run_all(planned: list[Planned], workdir, processes: int) -> list[str]:
 
 @contextlib.contextmanager
 def without_accelerators():
-    """Leave them to the processes that are started meanwhile: JAX takes all it sees."""
+    """Use only the CPU in this process, inside this context: JAX would otherwise reserve all visible accelerators."""
     before = jax.config.jax_platforms
     jax.config.update("jax_platforms", "cpu")
     try:
@@ -90,10 +91,10 @@ def without_accelerators():
 
 @contextlib.contextmanager
 def _ended(children):
-    """No process outlives the context; what is in work is saved."""
+    """End all child processes when the context is left; runs in progress are saved first."""
     try:
         yield
-    except KeyboardInterrupt:  # a second Ctrl-C: somebody has waited long enough
+    except KeyboardInterrupt:  # a second Ctrl-C: end at once, without saving
         for child in children:
             child.kill()
         raise
@@ -103,7 +104,7 @@ def _ended(children):
 
 
 def work(planned: list[Planned], workdir) -> None:
-    """Train the runs that standard input names, one after the other, and answer each; what a child process does.
+    """The loop of a child process: train the runs named on standard input, one after the other, and answer each.
 
     Raises:
         Interrupted: by SIGTERM, after saving.
@@ -127,7 +128,7 @@ def _listen(names: queue.SimpleQueue) -> None:
     with open(0, "rb", buffering=0, closefd=False) as orders:
         while line := orders.readline():
             names.put(line.decode().strip())
-            if not line.strip():  # no more to do
+            if not line.strip():  # an empty line: no more runs
                 return
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -138,10 +139,10 @@ def _open_log(where: pathlib.Path):
 
 
 class _Child:
-    """A process that trains one run after the other; where it dies, the next run gets another one.
+    """A child process that trains one run after the other. If it dies, a new process is started for the next run.
 
     Attributes:
-        run: in work, None where there is none.
+        run: the run in progress, None if there is none.
     """
 
     def __init__(self, workdir, cores: Sequence[int], environment: Mapping[str, str]):
@@ -151,14 +152,14 @@ class _Child:
 
     @property
     def answers(self):
-        """To be waited for while a run is in work."""
+        """The stream of answers, to wait for while a run is in progress."""
         return self._process.stdout
 
     def folder(self, run: Planned) -> pathlib.Path:
         return running.folder(self._workdir, run)
 
     def seconds(self) -> float:
-        """Since the run was begun."""
+        """Seconds since the run was started."""
         return time.monotonic() - self._since
 
     def train(self, run: Planned) -> None:
@@ -180,23 +181,23 @@ class _Child:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     bufsize=0,
-                    start_new_session=True,  # Ctrl-C is for the parent, which passes it on
+                    start_new_session=True,  # Ctrl-C reaches only the parent, which then stops the children
                 )
         finally:
             if before:
                 os.sched_setaffinity(0, before)
 
     def _order(self, name: str):
-        with contextlib.suppress(BrokenPipeError):  # it has died, as `collect` will find
+        with contextlib.suppress(BrokenPipeError):  # the process has died; `collect` detects that
             self._process.stdin.write(f"{name}\n".encode())
 
     def has_died(self) -> bool:
         return self._process.poll() is not None
 
     def collect(self) -> str:
-        """What went wrong with the run that has ended, "" for nothing."""
+        """The error message of the run that has ended, "" on success."""
         run, self.run = self.run, None
-        # What a dead one has begun may hold its standard output open.
+        # Subprocesses of a dead process may keep its standard output open, so reading from it could block.
         if answer := b"" if self.has_died() else self.answers.readline():
             return json.loads(answer)
         code = self._end()
@@ -207,7 +208,7 @@ class _Child:
         return message if self._told_to_stop else running.record_failure(self.folder(run), message)
 
     def stop(self) -> None:
-        """Let it save and end."""
+        """Ask the process to save and end."""
         if not self._told_to_stop:
             self._process.terminate()
         self._told_to_stop = True
@@ -217,7 +218,7 @@ class _Child:
             self._process.kill()
 
     def dismiss(self) -> None:
-        """Wait for its end: at once where nothing is in work, else after a save."""
+        """End the process and wait: immediately if no run is in progress, else after saving."""
         if self._process is not None:
             self._order("") if self.run is None else self.stop()
             self._end()
@@ -231,18 +232,18 @@ class _Child:
 
 
 class _Clock:
-    """The time that is left, by the arithmetic of the runs and the seconds that others have taken."""
+    """Estimates the remaining time, from the arithmetic of the runs and the seconds that finished runs have taken."""
 
     def __init__(self, todo: list[Planned], processes: int):
         self._left, self._processes = running.flops(todo), processes
-        self._work, self._seconds = [], []  # of those done
+        self._work, self._seconds = [], []  # of the finished runs
 
     def tick(self, run: Planned, seconds: float, busy: list[float]) -> str:
-        """What to say of the time left after a run has ended.
+        """The text about the remaining time, after a run has ended.
 
         Args:
-            seconds: that it took; 0 where it failed.
-            busy: seconds since each of those in work was begun.
+            seconds: duration of this run; 0 if it failed.
+            busy: for each run in progress, the seconds since its start.
         """
         work = self._left.pop(run.name)
         if seconds:
@@ -254,7 +255,7 @@ class _Clock:
         return f"; {len(self._left)} left, about {console.duration(max(0, left) / self._processes)}"
 
     def _expected(self, work: float) -> float:
-        """Seconds of a run: of small ones a good part is start and compilation, which is the same for all."""
+        """Expected seconds of a run. Start and compilation take the same time for all, a large part of small runs."""
         if len(set(self._work)) > 1:
             rate, overhead = statistics.linear_regression(self._work, self._seconds)
             if rate > 0 and overhead > 0:
@@ -263,15 +264,15 @@ class _Clock:
 
 
 def _shares(count: int) -> list[tuple[list[int], dict[str, str]]]:
-    """Of each of `count` processes its cores, none where they cannot be chosen, and its environment.
+    """For each of `count` processes: its cores (empty if the system cannot assign cores), and its environment.
 
-    What a run finds must not depend on the process that took it, nor on their number: all have equally many GPUs, and
-    compute with as many threads as one process would.
+    The results of a run must not depend on the process that trains it, nor on the number of processes: all processes
+    have the same number of GPUs, and compute with as many threads as a single process would.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     gpus = _gpus()
     gpus = gpus[: len(gpus) // count * count] or gpus
-    threads = {"NPROC": str(len(cores))} if cores else {}  # XLA's arithmetic on a CPU is cut up by their number
+    threads = {"NPROC": str(len(cores))} if cores else {}  # XLA splits its arithmetic on a CPU by this number
     return [
         (share(cores, i, count), threads | environment(os.environ, share(gpus, i, count), len(gpus), count))
         for i in range(count)
@@ -279,16 +280,19 @@ def _shares(count: int) -> list[tuple[list[int], dict[str, str]]]:
 
 
 def share(items: Sequence, i: int, count: int) -> list:
-    """Part i of `count`, from 0: apart from each other where there are enough items, else one item for several."""
+    """Part i of `count`, i from 0. Parts are disjoint if there are enough items, else several parts share an item."""
     start = i * len(items) // count
     return list(items[start : max(start + 1, (i + 1) * len(items) // count)])
 
 
 def environment(given: Mapping[str, str], gpus: Sequence[str], of: int, processes: int) -> dict[str, str]:
-    """The environment of a process that has these of so many GPUs, which so many processes share.
+    """The environment of a child process that uses the GPUs `gpus`.
 
-    JAX takes three quarters of a GPU's memory for itself; of several on one GPU each may take its part of nine tenths,
-    unless the user has said how much.
+    By default, JAX reserves three quarters of a GPU's memory. If several processes share a GPU, each gets an equal part
+    of nine tenths, unless the user has set the fraction.
+
+    Args:
+        of, processes: the number of all GPUs, and of the processes that share them.
     """
     made = dict(given)
     if not gpus:
@@ -301,7 +305,7 @@ def environment(given: Mapping[str, str], gpus: Sequence[str], of: int, processe
 
 
 def _gpus() -> list[str]:
-    """Those that this process may use, as CUDA_VISIBLE_DEVICES names them; asked for without taking them."""
+    """The GPUs that this process may use, as named in CUDA_VISIBLE_DEVICES; queried without reserving them."""
     if not {"", "cuda", "gpu"} & set(os.environ.get("JAX_PLATFORMS", "").split(",")):
         return []
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:

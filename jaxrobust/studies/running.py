@@ -1,6 +1,6 @@
-"""The runs of a study as folders of a workdir: which are done, what the others cost, and doing them.
+"""The runs of a study as folders of a workdir: their state, their cost, and their execution.
 
-WORKDIR/runs/NAME     an ordinary run: resumable, comparable, evaluated like any other
+WORKDIR/runs/NAME     an ordinary run: it can be resumed, compared and evaluated like any other
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from jaxrobust.interruption import Interrupted, StopRequest
 from jaxrobust.studies.design import Planned
 
 RUNS = "runs"
-FAILED = "failed.json"  # in a run's folder: why its last try ended
+FAILED = "failed.json"  # in a run's folder: why its last attempt failed
 
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """How far a run is.
+    """The state of a run.
 
     Attributes:
-        state: waiting | begun | failed | done; failed too where the folder holds a run of another config.
-        error: of a failed one.
-        seconds: that its training and evaluations took, so far.
+        state: waiting | begun | failed | done; also failed if the folder contains a run with another config.
+        error: error message of a failed run.
+        seconds: duration of its training and evaluations so far.
     """
 
     state: str
@@ -45,10 +45,10 @@ def folder(workdir, run: Planned) -> pathlib.Path:
 
 
 def status(workdir, run: Planned) -> Status:
-    """How far a run is, as its files tell; failed where one of them is damaged."""
+    """The state of a run, from its files; failed if one of them is damaged."""
     try:
         return _status(workdir, run)
-    except (UserError, OSError) as error:  # it names the file; the other runs have nothing to do with it
+    except (UserError, OSError) as error:  # the message names the file; the other runs are not affected
         return Status("failed", str(error))
 
 
@@ -60,7 +60,7 @@ def _status(workdir, run: Planned) -> Status:
         return Status("failed", failed["error"]) if failed else Status("waiting")
     try:
         workdirs.check_same_config(where, run.config, stored, train.MAY_DIFFER)
-    except UserError as error:  # of an earlier version of the study: what it found is of another run
+    except UserError as error:  # from an earlier version of the study: these are results of another config
         return Status("failed", str(error))
     training = files.read_records(where / results.TRAINING)
     records = results.read(where)
@@ -75,7 +75,7 @@ def _status(workdir, run: Planned) -> Status:
 
 
 def _is_scored(config, records: list[dict], last: int, best: dict | None) -> bool:
-    """Whether the evaluation of the last checkpoint is over: all its weights, and the best one chosen."""
+    """Whether the evaluation is complete: all weights of the last checkpoint are scored, and the best is selected."""
     weights = ("raw", "averaged") if config.train.average_decay > 0 else ("raw",)
     scored = {(record["weights"], record["split"], record["attack"]) for record in records if record["step"] == last}
     wanted = {(name, "test", attack) for name in weights for attack in config.eval.attacks}
@@ -84,12 +84,12 @@ def _is_scored(config, records: list[dict], last: int, best: dict | None) -> boo
 
 
 def statuses(workdir, planned: list[Planned]) -> dict[str, Status]:
-    """How far each run is, by name."""
+    """The state of each run, by name."""
     return {run.name: status(workdir, run) for run in planned}
 
 
 def check(planned: list[Planned], device_count: int) -> None:
-    """Every config, before any of them is trained.
+    """Check every config, before any run is trained.
 
     Raises:
         UserError: names the run and the field.
@@ -102,31 +102,32 @@ def check(planned: list[Planned], device_count: int) -> None:
 
 
 def part(planned: list[Planned], shard: str) -> list[Planned]:
-    """The runs of part i of n, "i/n", i from 1: every n-th of them shuffled, in their order.
+    """The runs of part i of n, given as "i/n" with i from 1, in the order of `planned`.
 
-    So parts are alike in size and, but for chance, in what they hold: the levels of an axis may alternate.
+    Runs are assigned to parts by a fixed shuffle, then every n-th. Parts are therefore of similar size and similar
+    content even if the levels of an axis alternate in `planned`.
 
     Raises:
-        FieldError: it is no such part.
+        FieldError: `shard` is not of this form.
     """
     try:
         i, n = map(int, shard.split("/"))
     except ValueError:
         i = n = 0
     if not 1 <= i <= n:
-        raise FieldError("--shard", shard, "is no part", "write i/n with i from 1 to n, for example 2/4")
+        raise FieldError("--shard", shard, "is not a part", "write i/n with i from 1 to n, for example 2/4")
     shuffled = list(range(len(planned)))
     random.Random(0).shuffle(shuffled)  # the same for every part
     return [planned[position] for position in sorted(shuffled[i - 1 :: n])]
 
 
 def run_all(planned: list[Planned], workdir) -> list[str]:
-    """Train and evaluate every run that is not done; what was begun goes on where it was.
+    """Train and evaluate every run that is not done; started runs are resumed.
 
     A run that fails is reported and the others go on; the next call tries it again.
 
     Returns:
-        The names of those that failed.
+        The names of the failed runs.
 
     Raises:
         Interrupted: by SIGTERM or Ctrl-C, after saving. The same call continues.
@@ -137,7 +138,7 @@ def run_all(planned: list[Planned], workdir) -> list[str]:
     failed, spent, worked = [], 0.0, 0.0
     with StopRequest() as stop:
         for position, run in enumerate(todo, start=1):
-            if stop:  # asked when the run before had nothing left to stop
+            if stop:  # requested when the previous run had already ended
                 raise Interrupted(stop.signal_number, f"stopped before run {position}; the same command continues")
             left = sum(work[later.name] for later in todo[position - 1 :])
             expected = f", about {console.duration(left * spent / worked)} left" if worked else ""
@@ -149,12 +150,12 @@ def run_all(planned: list[Planned], workdir) -> list[str]:
             else:
                 spent += status(workdir, run).seconds - before
                 worked += work[run.name]
-            jax.clear_caches()  # of programs that no other run has; those it has are on disk
+            jax.clear_caches()  # most programs are used by one run only; shared ones are in the cache on disk
     return failed
 
 
 def attempt(run: Planned, where: pathlib.Path) -> str:
-    """Train and evaluate in that folder; returns what went wrong, "" for nothing.
+    """Train and evaluate in the folder `where`; returns the error message, "" on success.
 
     Raises:
         Interrupted: after saving.
@@ -164,11 +165,11 @@ def attempt(run: Planned, where: pathlib.Path) -> str:
         train.train_and_evaluate(run.config, where)
     except Interrupted:
         raise
-    except train.InUse as error:  # its files are the other training's
+    except train.InUse as error:  # another training is using the folder, so nothing is written there
         return str(error)
     except (UserError, train.Diverged) as error:
         message = str(error)
-    except Exception as error:  # a defect, or a full disk or memory: it must not end the others
+    except Exception as error:  # a bug, a full disk or out of memory: the other runs must go on
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
     else:
@@ -178,18 +179,18 @@ def attempt(run: Planned, where: pathlib.Path) -> str:
 
 
 def record_failure(where: pathlib.Path, message: str) -> str:
-    """Keep in a run's folder, if that can be written to, why its last try ended; returns that."""
+    """Write the error message of the last attempt to a run's folder, if possible; returns the message."""
     with contextlib.suppress(OSError):
         files.write_atomically(where / FAILED, files.to_json({"error": message}))
     return message
 
 
 def flops(planned: list[Planned]) -> dict[str, float]:
-    """The least arithmetic of each run's training, by name; evaluations are not counted."""
+    """The minimum arithmetic of each run's training, in FLOP, by name; evaluations are not counted."""
     mesh, found, known = parallel.make_mesh(), {}, {}
     for run in planned:
         config = run.config
-        # Most runs differ in what their data and models do not depend on.
+        # Many runs have the same data and model settings: these are described and counted once.
         data_key = files.to_json(config.data.to_dict())
         if data_key not in known:
             known[data_key] = build.description(config)
@@ -203,13 +204,13 @@ def flops(planned: list[Planned]) -> dict[str, float]:
 
 
 def estimates(work: dict[str, float], states: dict[str, Status]) -> dict[str, float | None]:
-    """Seconds that each run takes, by name: as measured of done ones; by arithmetic, at their median rate, of others.
+    """Seconds that each run takes, by name: measured if it is done, else its arithmetic at the median rate of the done.
 
-    None where none is done.
+    None for the others if no run is done.
 
     Args:
-        work: of `flops`.
-        states: of `statuses`.
+        work: result of `flops`.
+        states: result of `statuses`.
     """
     seconds = {name: states[name].seconds for name in work if states[name].state == "done"}
     rates = [work[name] / took for name, took in seconds.items() if took > 0]
