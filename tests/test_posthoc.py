@@ -102,7 +102,7 @@ def test_tau_is_chosen_on_validation_and_scored_by_the_evaluator(trained, tmp_pa
 
     page = (out / "report.html").read_text()
     assert f"tau_norm on the averaged weights of step 15 of {workdir}" in page and f"tau = {chosen['tau']}" in page
-    assert "The head was changed after the training" in page and "imported" not in page
+    assert "The head was changed after training" in page and "imported" not in page
 
     # A head can be changed again, by settings of its own.
     again = posthoc.change_head(out, "head_norm", out=tmp_path / "again")
