@@ -3,8 +3,8 @@
     PROBES["separation"].measure(subject)     # [C]; see subject.Subject
 
 Each family of probes is a file with pure functions of arrays and, below them, its `PROBES`. A probe has a name, a
-meaning, the kind of its inputs, and the sign of the correlation with robustness that theory predicts. `ranking` measures
-how probes correlate with robustness.
+meaning, the kind of its inputs, and the sign of the correlation with robustness that theory predicts. `ranking`
+measures how probes correlate with robustness.
 """
 
 from jaxrobust.explanations import features, frequency, landscape, neighbours, transfer, verdicts
