@@ -1,9 +1,10 @@
-"""PGD adversarial training of a PreAct ResNet-18 on CIFAR-100 at 8/255, scheduled as configs/cifar10.py.
+"""PGD adversarial training of a PreAct ResNet-18 on CIFAR-100 at 8/255, with the schedule of configs/cifar10.py.
 
     python -m jaxrobust.main --config configs/cifar100.py
 
 Cost as configs/cifar10.py. Expect, from published runs: clean 53 %, PGD-10 28 % right after the first drop of the
-learning rate. With 100 test images a class, a worst class is a matter of few images: read bottom-k and the intervals.
+learning rate. With 100 test images per class, few images decide which class is the worst: use bottom-k and the
+intervals.
 """
 
 import pathlib

@@ -30,5 +30,5 @@ def get_config():
     config.checkpoint.every_epochs = 5
     config.eval.attacks = ("clean", "pgd20")
     config.eval.every_epochs = 5
-    config.eval.batch_size = 128  # larger batches leave a CPU's caches
+    config.eval.batch_size = 128  # larger batches do not fit into a CPU's caches
     return config

@@ -1,9 +1,9 @@
-"""CIFAR-10 at half its height and width, a quarter of its training images, a small CNN: half a minute on one CPU core.
+"""CIFAR-10 with images of half size, a quarter of the training images, a small CNN: half a minute on one CPU core.
 
     python -m jaxrobust.main --config configs/cifar10_small.py
 
-For experiments of many trainings. Robust accuracies, at 4/255, are far from those of a ResNet, but the weak classes are
-the same: cat, deer, bird, and dog.
+For experiments with many trainings. Robust accuracies, at 4/255, are far from those of a ResNet, but the weak classes
+are the same: cat, deer, bird, and dog.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""A linear classifier of four Gaussians on a line, whose robustness follows from theory; a few seconds.
+"""A linear classifier of four Gaussians on a line, whose robustness is known from theory; takes a few seconds.
 
 python -m jaxrobust.main --config configs/gaussians.py
 """
@@ -19,7 +19,7 @@ def get_config():
     config.model.mean = (0.5,)
     config.model.std = (0.04,)
     config.threat.eps = 0.06 * 0.04
-    config.attack.steps = 4  # of a quarter of the radius each: to its end, whichever way the loss rises
+    config.attack.steps = 4  # steps of a quarter of the radius: enough to reach the boundary of the ball
     config.attack.random_start = False
     config.optimizer.learning_rate = 0.1
     config.optimizer.weight_decay = 0.0

@@ -3,18 +3,18 @@
 
     python -m jaxrobust.main --config configs/imagenet.py --config.data.data_dir=DIR
 
-DIR holds `imagenet2012`, prepared by `tfds build imagenet2012` from the two archives that image-net.org hands out. The
-first start indexes its files, which reads them once, 150 GB.
+DIR contains `imagenet2012`, prepared by `tfds build imagenet2012` from the two archives of image-net.org. The first
+start indexes these files and for that reads all 150 GB once.
 
-The batch of 256 is for 8 chips. On k times as many, k times the batch and the rate: 16 chips
-`--config.train.batch_size=512 --config.optimizer.learning_rate=0.2`, from 64 on also `--config.optimizer.warmup=0.05`.
-Smaller or larger models: `--config.model.name=resnet18`, `resnet34`; another radius: `--config.threat.eps_255=2
---config.attack.step_size_255=1.333`.
+The batch of 256 is for 8 chips. With k times as many chips, use k times the batch size and learning rate: 16 chips
+`--config.train.batch_size=512 --config.optimizer.learning_rate=0.2`; from 64 chips on, add
+`--config.optimizer.warmup=0.05`. Other models: `--config.model.name=resnet18`, `resnet34`; another radius:
+`--config.threat.eps_255=2 --config.attack.step_size_255=1.333`.
 
 Cost: one epoch is 1.28 million x 9 forward passes of 8.2 GFLOP, 95 PFLOP; the host must decode as many images per
-second as the devices train on. While training, 5,000 images of validation and of test are scored, 5 of each class:
-enough for the average, not for a worst class. `--config.eval.examples=0`, given from the start, scores
-all 50,000 of the test set.
+second as the devices train on. During training, 5,000 images of the validation and of the test split are scored, 5 per
+class: enough for the average, not for the worst class. `--config.eval.examples=0`, given from the start, scores all
+50,000 images of the test set.
 Expect, from the published model: clean 64.0 %, 35.0 % under AutoAttack (RobustBench, Salman2020Do_R50).
 """
 

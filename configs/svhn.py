@@ -2,8 +2,8 @@
 
     python -m jaxrobust.main --config configs/svhn.py
 
-Digits must not be mirrored, so there is no augmentation. The classes are unbalanced in training and test: compare the
-average with the balanced accuracy. Expect, from published runs: clean 90 %, PGD-10 61 % at the best epoch.
+There is no augmentation, since digits must not be mirrored. The classes are unbalanced in the training and test sets:
+compare the average with the balanced accuracy. Expect, from published runs: clean 90 %, PGD-10 61 % at the best epoch.
 """
 
 from jaxrobust.config import default

@@ -165,7 +165,7 @@ def test_two_classes_in_l1(trained, tmp_path):
     gradients = rows["gradient_norm"]["values"][0]
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-5)
     np.testing.assert_allclose(rows["curvature"]["values"], 0, atol=1e-4)
-    with pytest.raises(FieldError, match="of other classes"):
+    with pytest.raises(FieldError, match="has other classes"):
         explain.explain([trained[0]], other=tmp_path / "two")
     with pytest.raises(UserError, match="different classes"):
         explain.explain([trained[0], tmp_path / "two"])

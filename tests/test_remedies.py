@@ -272,7 +272,7 @@ def test_neutral_values():
     "names, message",
     [
         ("magic", "'magic' is unknown"),
-        ("none+ldam", "none alone"),
+        ("none+ldam", "only none"),
         ("", "is not a valid choice"),
         ("balanced_softmax+logit_adjustment", "both set log_prior"),
         ("('ldam', 'ldam')", "names a remedy twice"),

@@ -161,7 +161,11 @@ def test_arithmetic_goes_by_model_attack_and_epochs():
 
 def test_a_file_that_holds_no_study_is_refused(tmp_path):
     file = tmp_path / "study.py"
-    for text, words in (("", "get_study"), ("def get_study(): return 1", "no Study"), ("1 / 0", "ZeroDivisionError")):
+    for text, words in (
+        ("", "get_study"),
+        ("def get_study(): return 1", "not return a Study"),
+        ("1 / 0", "ZeroDivisionError"),
+    ):
         file.write_text(textwrap.dedent(text))
         with pytest.raises(UserError, match=words):
             design.load(file)

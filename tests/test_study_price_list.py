@@ -75,7 +75,7 @@ def test_the_page_says_what_helps_and_where(workdir, tmp_path):
     "wanted, words",
     [
         (lambda levels: levels["remedy"] == "plain", "no remedy other than plain is done"),
-        (lambda levels: levels["remedy"] != "plain", "no run of plain"),
+        (lambda levels: levels["remedy"] != "plain", "no run of the base, plain,"),
     ],
 )
 def test_what_is_missing_is_said(wanted, words, tmp_path):

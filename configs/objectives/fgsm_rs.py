@@ -1,6 +1,6 @@
-"""FGSM with a random start (Wong et al. 2020): one step of 10/255, 15 epochs, a rate that rises to 0.2 and falls.
+"""FGSM with a random start (Wong et al. 2020): one step of 10/255, 15 epochs, one-cycle learning rate up to 0.2.
 
-Watch the warnings of catastrophic overfitting.
+Watch for warnings about catastrophic overfitting.
 
     python -m jaxrobust.main --config configs/objectives/fgsm_rs.py
 """

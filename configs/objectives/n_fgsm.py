@@ -1,4 +1,4 @@
-"""N-FGSM (de Jorge et al. 2022): one step of 8/255 from noise of 16/255, 30 epochs, a rate that rises to 0.2 and falls.
+"""N-FGSM (de Jorge et al. 2022): one step of 8/255 from noise of 16/255, 30 epochs, one-cycle learning rate up to 0.2.
 
 python -m jaxrobust.main --config configs/objectives/n_fgsm.py
 """

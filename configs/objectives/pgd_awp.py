@@ -1,6 +1,6 @@
 """PGD adversarial training with adversarial weight perturbation (Wu et al. 2020): gamma 0.01, 200 epochs.
 
-Published for ResNet-18, clean / AutoAttack: 82.3 / 49.9; plain PGD-AT beside it 83.3 / 47.6.
+Published for ResNet-18, clean / AutoAttack: 82.3 / 49.9; plain PGD-AT in the same paper 83.3 / 47.6.
 
 python -m jaxrobust.main --config configs/objectives/pgd_awp.py
 """

@@ -1,6 +1,6 @@
-"""TRADES (Zhang et al. 2019): ResNet-18, beta 6, as class-wise studies train it (100 epochs, weight decay 2e-4).
+"""TRADES (Zhang et al. 2019): ResNet-18, beta 6, as in class-wise studies (100 epochs, weight decay 2e-4).
 
-Published for 76 epochs of this, clean / AutoAttack: 82.0 / 48.4.
+Published for 76 epochs of this training, clean / AutoAttack: 82.0 / 48.4.
 
 python -m jaxrobust.main --config configs/objectives/trades.py
 """

@@ -1,4 +1,4 @@
-"""The penalty of Ma et al. 2022 on the variance of the classes' losses: weight 0.1, 120 epochs, weight decay 2e-4.
+"""Penalty on the variance of the class losses (Ma et al. 2022): weight 0.1, 120 epochs, weight decay 2e-4.
 
 python -m jaxrobust.main --config configs/objectives/variance_penalty.py
 """

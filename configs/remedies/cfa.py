@@ -1,8 +1,8 @@
-"""CFA on PGD adversarial training (Wei et al. 2023): radius by class, averaging that waits for the weakest class.
+"""CFA on PGD adversarial training (Wei et al. 2023): radius by class, weights averaged only if no class is too weak.
 
 Published, AutoAttack average / worst class, best checkpoint: 50.1 / 24.4 (with averaged weights alone 49.6 / 21.3).
 
-The validation split gives that class's accuracy.
+The accuracy of the weakest class is measured on the validation split.
 
     python -m jaxrobust.main --config configs/remedies/cfa.py
 """

@@ -1,4 +1,4 @@
-"""CFA on TRADES (Wei et al. 2023): radius and trade-off by class, averaging that waits for the weakest class.
+"""CFA on TRADES (Wei et al. 2023): radius and trade-off by class, weights averaged only if no class is too weak.
 
 Published, AutoAttack average / worst class, best checkpoint: 50.1 / 26.5 (with averaged weights alone 49.7 / 24.2).
 

@@ -1,4 +1,4 @@
-"""CFOL (Pethick et al. 2023): classes drawn by a bandit on their adversarial errors, 7 steps, 200 epochs.
+"""CFOL (Pethick et al. 2023): a bandit draws classes by their adversarial errors; PGD with 7 steps, 200 epochs.
 
 python -m jaxrobust.main --config configs/remedies/cfol.py
 """

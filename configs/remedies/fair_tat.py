@@ -1,4 +1,4 @@
-"""FAIR-TAT (Medi et al. 2025): attacks in training go for the classes that errors land in; radius by class as in CFA.
+"""FAIR-TAT (Medi et al. 2025): training attacks target the most frequent wrong predictions; radius by class as in CFA.
 
 python -m jaxrobust.main --config configs/remedies/fair_tat.py
 """

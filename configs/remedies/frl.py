@@ -2,7 +2,7 @@
 
 Published by Wei et al. 2023, AutoAttack average / worst class, best checkpoint: 45.9 / 25.4.
 
-The validation split, 300 images per class, says which class violates its constraint.
+Whether a class violates its constraint is measured on the validation split, 300 images per class.
 
     python -m jaxrobust.main --config configs/remedies/frl.py --config.train.start_from=RUN --workdir DIR
 

@@ -1,4 +1,4 @@
-"""REAT (Li et al. 2023) on long-tailed CIFAR-10, ratio 0.02: weights by predictions, and balanced softmax, 80 epochs.
+"""REAT (Li et al. 2023) on long-tailed CIFAR-10, ratio 0.02: weights from predictions, balanced softmax, 80 epochs.
 
 python -m jaxrobust.main --config configs/remedies/reat.py
 """

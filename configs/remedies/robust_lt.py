@@ -1,4 +1,4 @@
-"""RobustLT on long-tailed CIFAR-10, ratio 0.02: radius by rarity, which rises over the first 80 % of the training.
+"""RobustLT on long-tailed CIFAR-10, ratio 0.02: larger radii for rarer classes, raised over 80 % of the training.
 
 python -m jaxrobust.main --config configs/remedies/robust_lt.py
 """

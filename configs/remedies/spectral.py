@@ -2,7 +2,7 @@
 
     python -m jaxrobust.main --config configs/remedies/spectral.py --config.train.start_from=RUN --workdir DIR
 
-Weights go by the confusions of the epoch before, so the first of the two epochs is plain TRADES.
+The weights depend on the confusions of the previous epoch, so the first of the two epochs is plain TRADES.
 
 RUN is the workdir of a robust model that is fine-tuned, trained with configs/objectives/trades.py here or imported.
 """

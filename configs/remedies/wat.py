@@ -1,4 +1,4 @@
-"""WAT (Li & Liu 2023): TRADES with weights by no-regret dynamics on the classes' validation losses, 300 images each.
+"""WAT (Li & Liu 2023): TRADES, weights by no-regret dynamics on the validation loss of each class (300 images each).
 
 Published by Lee et al. 2024, average / worst class: clean 81.0 / 70.6, AutoAttack 46.3 / 28.6 (TRADES 49.8 / 21.3).
 

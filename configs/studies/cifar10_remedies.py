@@ -2,8 +2,8 @@
 
     python -m jaxrobust.study --study configs/studies/cifar10_remedies.py --workdir runs/studies/cifar10_remedies
 
-The remedies of digits_remedies.py; `--shard i/n` takes a part of the runs, see launch/. On a CPU, in a small setting:
-`base="../cifar10_small.py"` in place of the one below, and a larger `remedy.cfol.eta`, as there are fewer images.
+The remedies are those of digits_remedies.py. `--shard i/n` trains a part of the runs, see launch/. For a small study on
+a CPU, set `base="../cifar10_small.py"` below and a larger `remedy.cfol.eta`, since there are fewer images.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ HERE = pathlib.Path(__file__).parent
 def get_study():
     digits = load(HERE / "digits_remedies.py")
     remedies = digits.axes["remedy"]
-    remedies["cfol"]["remedy.cfol.eta"] = 5e-6  # as published, for as many images
+    remedies["cfol"]["remedy.cfol.eta"] = 5e-6  # the published value, for this number of images
     return dataclasses.replace(
         digits,
         base="../cifar10.py",

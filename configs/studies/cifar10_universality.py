@@ -2,9 +2,9 @@
 
     python -m jaxrobust.study --study configs/studies/cifar10_universality.py --workdir runs/studies/cifar10 --list
 
-From the setting of configs/cifar10.py each other one differs in a single choice: architecture, adversarial objective,
-learning rate, weight decay, batch size, schedule, optimiser, augmentation, and the radius of the training. Adversarial
-and natural training, three seeds each. `--shard i/n` takes a part of the runs, see launch/. For a CPU: small_models.py.
+Each setting differs from that of configs/cifar10.py in one choice: architecture, adversarial objective, learning rate,
+weight decay, batch size, schedule, optimiser, augmentation, or training radius. Adversarial and natural training, three
+seeds each. `--shard i/n` trains a part of the runs, see launch/. For a CPU: small_models.py.
 """
 
 from jaxrobust.studies import Study, levels, one_at_a_time
@@ -57,7 +57,7 @@ def get_study():
         axes=AXES,
         runs=adversarial + natural,
         fields={
-            "attack.step_size_255": None,  # a quarter of the radius, whatever that is
+            "attack.step_size_255": None,  # None: a quarter of the run's radius
             "eval.attacks": ("clean", "pgd20"),
             "eval.splits": ("test",),
             "eval.every_epochs": 10,

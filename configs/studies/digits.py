@@ -2,8 +2,8 @@
 
     python -m jaxrobust.study --study configs/studies/digits.py --workdir runs/studies/digits
 
-From one setting each other one differs in a single choice: three architectures, two learning rates, two radii of the
-training, with and without augmentation; adversarial and natural training, three seeds each.
+Each setting differs from a reference setting in one choice: three architectures, two learning rates, two training
+radii, with and without augmentation. All settings are trained adversarially and naturally, with three seeds each.
 """
 
 from jaxrobust.studies import Study, levels, one_at_a_time
@@ -26,7 +26,7 @@ def get_study():
         "digits, or of how the classifier is built and trained?",
         base="../digits.py",
         axes=AXES,
-        # The radius of the training means nothing to natural training.
+        # Natural training does not depend on the training radius.
         runs=[run for run in crossed if not (run["objective"] == "natural" and run["radius"] != "radius38")],
         fields={
             "eval.attacks": ("clean", "pgd20"),

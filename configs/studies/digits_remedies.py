@@ -2,9 +2,9 @@
 
     python -m jaxrobust.study --study configs/studies/digits_remedies.py --workdir runs/studies/digits_remedies
 
-Every remedy that acts in training, and every objective but those of a single step, against plain PGD adversarial
-training, three seeds each. Long-tail methods use the robust accuracy of a class in place of its number of images, which
-is the same for all. Heads that are changed after training are compared by jaxrobust.posthoc and jaxrobust.compare.
+Compares every remedy that acts in training, and every objective except the single-step ones, with plain PGD adversarial
+training, three seeds each. Long-tail methods use the robust accuracy of a class in place of its number of images, since
+all classes have the same number. To compare heads changed after training, use jaxrobust.posthoc and jaxrobust.compare.
 """
 
 from jaxrobust.studies import Study, levels, product

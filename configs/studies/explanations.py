@@ -2,14 +2,14 @@
 
     python -m jaxrobust.study --study configs/studies/explanations.py --workdir runs/studies/explanations
 
-Cats are the weakest class of CIFAR-10. Are they so because of the animals that look like them? They are trained among
-four animals, and among four vehicles; with dogs as one class; with half and with twice their images; and with a smaller
-and a larger radius of their own. Three seeds each.
+Cats are the weakest class of CIFAR-10. Is the reason that other animals look similar? Models are trained with the cats
+among four animals, and among four vehicles; with cats and dogs merged into one class; with half and with twice the
+number of cat images; and with a smaller and a larger radius for cats. Three seeds each.
 """
 
 from jaxrobust.studies import Study, levels, product
 
-CAT = 3  # its label
+CAT = 3  # label of the cats
 AXES = {
     "architecture": {
         "cnn": {},

@@ -1,11 +1,12 @@
-"""Four classes whose order, and how it moves with the radius, follow from theory: a study of the study.
+"""A check of the study itself: four classes whose order, and its change with the radius, are known from theory.
 
     python -m jaxrobust.study --study configs/studies/gaussians.py --workdir runs/studies/gaussians
 
-Normal distributions around points of one line, seen by a linear classifier. Their distances are unequal, so their
-robustness is too: by theory, trained with the radius that they are judged at, 51.8 % of class 1 withstand, 58.3 of 2,
-86.3 of 0 and 90.5 of 3. The gap widens with the radius of the training, from 35.7 points (none) over 38.7 to 44.3
-(twice that radius). Whether steps have momentum has no effect on it, and the study should find none.
+A linear classifier of normal distributions around points on a line. The distances between the points are unequal, so
+the classes are not equally robust. By theory, if training and evaluation use the same radius, the robust accuracies are
+51.8 % for class 1, 58.3 % for class 2, 86.3 % for class 0 and 90.5 % for class 3. The gap widens with the radius of the
+training, from 35.7 points (radius 0) over 38.7 to 44.3 (twice the radius of the evaluation). The momentum of the
+optimizer has no effect on the gap, and the study should find none.
 """
 
 from jaxrobust.studies import Study, levels, product

@@ -2,8 +2,8 @@
 
     python -m jaxrobust.study --study configs/studies/imagenet.py --workdir runs/studies/imagenet --list
 
-ResNet-50 and ResNet-18, two radii of the training, one-step and multi-step attacks, two seeds, and natural training of
-each. Every run is a training of its own over all hosts of a job; `--shard i/n` spreads runs over the jobs of an array.
+ResNet-50 and ResNet-18, two training radii, one-step and multi-step attacks, two seeds, and natural training of each.
+Every run uses all hosts of a job; `--shard i/n` distributes the runs over the jobs of an array.
 """
 
 from jaxrobust.studies import Study, levels, product
@@ -27,10 +27,10 @@ def get_study():
         "and are they the same ones in each setting?",
         base="../imagenet_fast.py",
         axes=AXES,
-        # The radius of the training means nothing to natural training.
+        # Natural training does not depend on the training radius.
         runs=[run for run in product(AXES) if run["objective"] != "natural" or run["radius"] == "radius4"],
         fields={
-            # Of one step 1.25 radii, of several a quarter.
+            # None: 1.25 radii for a single step, a quarter of the radius for several steps.
             "attack.step_size_255": None,
             "eval.attacks": ("clean", "pgd20"),
             "eval.splits": ("test",),

@@ -1,11 +1,11 @@
-"""Is the discrepancy between classes universal, and what goes along with it? On CIFAR-10 and Fashion-MNIST, on a CPU.
+"""Is the discrepancy between classes universal, and which probes predict it? CIFAR-10 and Fashion-MNIST, on a CPU.
 
     python -m jaxrobust.study --study configs/studies/small_models.py --workdir runs/studies/small_models
 
-From one setting each other one differs in a single choice: three architectures; learning rate, weight decay and
-augmentation; two radii of the training. Adversarial and natural training, three seeds each. Images of half the height
-and width, a quarter of the training images of CIFAR-10, a fifth of those of Fashion-MNIST, few epochs: accuracies are
-far from those of large models.
+Each setting differs from a reference setting in one choice: three architectures; learning rate, weight decay and
+augmentation; two training radii. All settings are trained adversarially and naturally, with three seeds each. Images
+have half the height and width, and there are a quarter of the training images of CIFAR-10, a fifth of those of
+Fashion-MNIST, and few epochs: accuracies are far from those of large models.
 """
 
 from jaxrobust.studies import Study, levels, one_at_a_time
@@ -43,12 +43,12 @@ def get_study():
         "classes, or of how the classifier is built and trained?",
         base="../cifar10_small.py",
         axes=AXES,
-        # The radius of the training means nothing to natural training.
+        # Natural training does not depend on the training radius.
         runs=[run for run in crossed if not (run["objective"] == "natural" and run["radius"] != "radius1")],
         fields={
             "data.validation_per_class": 0,
             "attack.steps": 4,
-            "attack.step_size_255": None,  # a quarter of the radius, whatever that is
+            "attack.step_size_255": None,  # None: a quarter of the run's radius
             "optimizer.learning_rate": 0.1,
             "train.epochs": 6,
             "eval.splits": ("test",),

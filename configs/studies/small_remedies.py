@@ -2,9 +2,9 @@
 
     python -m jaxrobust.study --study configs/studies/small_remedies.py --workdir runs/studies/small_remedies
 
-Of many remedies tried on few images some gain by chance. These gained on the digits and on CIFAR-10 alike, with seeds 0
-to 2. Here they are trained with other seeds and scored on more images. Heads changed after training are candidates too:
-see "What helps the worst class" in the README.
+If many remedies are tried on few images, some gain by chance. The candidates gained both on the digits and on CIFAR-10,
+with seeds 0 to 2. Here they are trained with other seeds and scored on more images. Heads changed after training are
+candidates too: see "What helps the worst class" in the README.
 """
 
 import dataclasses

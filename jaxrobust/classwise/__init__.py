@@ -1,6 +1,6 @@
-"""What a set of verdicts says class by class: counts, how unequal the classes are, and how sure that is.
+"""Class-wise figures of a set of verdicts: counts, measures of inequality between classes, and their uncertainty.
 
-Everything is derived from two integer arrays of shape [C], `correct` and `count`, or from a confusion matrix [C, C]:
+All figures are computed from two integer arrays of shape [C], `correct` and `count`, or from a confusion matrix [C, C]:
 
     count = class_counts(labels, num_classes)
     correct = correct_counts(labels, survives, num_classes)
@@ -8,14 +8,14 @@ Everything is derived from two integer arrays of shape [C], `correct` and `count
     wilson_interval(correct, count)
     worst_class(correct, count)
 
-and from two sets of verdicts on the same examples, as counts of the pairs:
+and comparisons of two sets of verdicts on the same examples from counts of the pairs:
 
     pairs = paired_counts(labels, survives_a, survives_b, num_classes)
     holm_correction(mcnemar_test(pairs.only_a, pairs.only_b))
 
-Targeted attacks, radii and the attacker who picks a class have files of their own: matrix.py, curve.py, focus.py. So
-do questions to many runs: whether they order the classes alike (agreement.py), what explains the robustness of a class
-(components.py), and whether an axis of a study changes anything (permutation.py).
+Other files: targeted attacks (matrix.py), several radii (curve.py), an attacker who attacks a single class (focus.py).
+For many runs: whether they rank the classes in the same order (agreement.py), what explains the robustness of a class
+(components.py), and whether an axis of a study has an effect (permutation.py).
 
 Rates are fractions in [0, 1]. A class without examples has no accuracy: nan in arrays, None in results.
 """

@@ -1,15 +1,17 @@
-"""Do settings order the classes alike? Rank correlations of two settings, and the concordance of many.
+"""Whether settings rank the classes in the same order: rank correlation of two settings, concordance of many.
 
     rank_agreement(correct_a, count_a, correct_b, count_b, rng=rng).correlation
     concordance(correct, count, settings, rng=rng).w
 
-A setting is everything about a run but its seed: [S, C] counts are those of its S seeds, whose mean accuracy is ranked.
+A setting is the whole configuration of a run except its seed. Counts [S, C] are those of its S seeds; the mean accuracy
+over the seeds is ranked.
 
-Accuracies of few images are ranked partly by chance, which biases all figures here towards 0 ("no agreement"): even
-settings with the same true order fall short of 1. The ceilings say how far, and no figure should be read without its
-own. Images that are judged under both settings do the opposite: what they happen to be is taken for agreement. Seeds
-are taken to fail on the same images, as nearly they do, so that more seeds do not make the images more; where they do
-not, intervals are too wide and ceilings too low.
+Accuracies measured on few images are ranked partly by chance. This biases all figures here towards 0 ("no agreement"):
+even settings with the same true order stay below 1. The ceiling of a figure is the value that is expected for the same
+true order; always compare a figure with its ceiling. If both settings are judged on the same images there is an
+opposite bias: chance in the draw of these images looks like agreement. All seeds are assumed to fail on the same
+images, which is nearly true, so more seeds do not count as more images. If they fail on different images, intervals are
+too wide and ceilings too low.
 """
 
 import dataclasses
@@ -21,22 +23,22 @@ from scipy.stats import rankdata
 from jaxrobust.classwise.intervals import checked_confidence
 from jaxrobust.classwise.permutation import label_indices
 
-_DECIMALS = 12  # of accuracies: means over seeds that are equal must not differ by rounding
-_TOLERANCE = 1e-9  # relative, of a statistic that equals the one found but for rounding
-_RELIABILITY_DRAWS = 200  # of each of many settings, whose mean is taken
+_DECIMALS = 12  # accuracies are rounded, so that equal means over seeds do not differ by rounding errors
+_TOLERANCE = 1e-9  # relative; statistics that differ from the observed one by less count as equal to it
+_RELIABILITY_DRAWS = 200  # for each of many settings; only the mean over the settings is used
 
 
 @dataclasses.dataclass(frozen=True)
 class RankAgreement:
-    """The agreement of two settings on the order of the classes. nan where a setting orders nothing.
+    """The agreement of two settings on the order of the classes. nan if all classes are equal in a setting.
 
     Attributes:
         correlation: Spearman's rank correlation of the class accuracies.
         low, high: its interval.
-        p_value: two-sided, of no relation between the two orders.
-        reliability_a, reliability_b: of each setting, see `reliability`.
-        ceiling: expected correlation, with as many images and seeds, if the true accuracies had the same order; the
-            root of the product of the reliabilities (Spearman, 1904).
+        p_value: two-sided, for the hypothesis of no relation between the two orders.
+        reliability_a, reliability_b: the reliability of each setting, see `reliability`.
+        ceiling: expected correlation, with the same numbers of images and seeds, if the true accuracies had the same
+            order: the root of the product of the reliabilities (Spearman, 1904).
     """
 
     correlation: float
@@ -50,17 +52,17 @@ class RankAgreement:
 
 @dataclasses.dataclass(frozen=True)
 class Concordance:
-    """The agreement of many settings on the order of the classes. nan where no setting orders any.
+    """The agreement of many settings on the order of the classes. nan if all classes are equal in every setting.
 
     Attributes:
-        w: Kendall's coefficient of concordance: 1 if all orders are the same, 1 / settings on average for orders that
-            have nothing in common.
+        w: Kendall's coefficient of concordance: 1 if all orders are the same, 1 / settings on average for independent
+            orders.
         low, high: its interval.
-        p_value: of orders that have nothing in common.
+        p_value: for the hypothesis of independent orders.
         mean_correlation: mean of Spearman's correlation over the pairs of settings, (settings w - 1) / (settings - 1);
-            of settings with tied classes a weighted mean. Unlike w it does not depend on the number of settings.
-        ceiling: expected w, with as many images and seeds, if the true accuracies had the same order.
-        settings, classes: how many.
+            a weighted mean if settings have tied classes. Unlike w it does not depend on the number of settings.
+        ceiling: expected w, with the same numbers of images and seeds, if the true accuracies had the same order.
+        settings, classes: their numbers.
     """
 
     w: float
@@ -74,16 +76,16 @@ class Concordance:
 
 
 def rank_correlation(a, b) -> float:
-    """Spearman's correlation of two vectors, of ranks with means for ties; nan if one is constant.
+    """Spearman's correlation of two vectors; ties get their mean rank; nan if a vector is constant.
 
-    The correlation coefficient of the ranks (Spearman, 1904), as with ties the formula of squared differences is wrong.
-    It is that of the numbers at hand: where they have errors it is biased towards 0, see `reliability`.
+    It is the correlation coefficient of the ranks (Spearman, 1904); the formula with squared differences would be wrong
+    with ties. Errors in the values bias it towards 0, see `reliability`.
 
     Args:
-        a, b: [C], of whatever unit; classes that are nan in either take no part.
+        a, b: [C], in any unit; classes that are nan in either are left out.
 
     Raises:
-        ValueError: not two vectors of one length.
+        ValueError: a and b are not two vectors of the same length.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.ndim != 1 or a.shape != b.shape:
@@ -97,19 +99,21 @@ def rank_agreement(
 ) -> RankAgreement:
     """The rank correlation of two settings with its interval, its p-value and its ceiling.
 
-    Interval: parametric bootstrap. Seeds are drawn anew from those at hand, and then images, binomially, of the mean
-    over the seeds. Redraws have the noise of the images twice and lie below the correlation found; their percentiles
-    are moved up by as much as their mean is below it. So the interval is one of the correlation expected of so many
-    images, which the noise of *one* draw biases towards 0, and not of that of unlimited images. With a single seed
-    nothing is known, and nothing covered, of the draw of seeds; with few seeds little.
+    Interval: parametric bootstrap. The seeds are resampled from the given ones, and then the images binomially, from
+    the mean over the seeds. Resamples contain the noise of the images twice, so their correlations are lower than the
+    observed one; their percentiles are shifted so that their mean equals the observed correlation. The interval is thus
+    for the correlation expected with this number of images (biased towards 0 by the noise of *one* draw), not for that
+    with unlimited images. With a single seed the interval does not cover the draw of the seeds, with few seeds only
+    poorly.
 
-    p-value: classes of one setting permuted, (b + 1) / (draws + 1) with b the permutations whose correlation is as far
-    from 0 or farther (Good, 2005). It holds for a given order of the other setting, however noisy.
+    p-value: the classes of one setting are permuted; (b + 1) / (draws + 1), where b permutations have a correlation at
+    least as far from 0 as the observed one (Good, 2005). It is valid for any given order of the other setting, however
+    noisy.
 
     Args:
-        correct_a, count_a: integers [C], or [S, C] of S seeds; classes without examples in either take no part.
-        correct_b, count_b: the same of the other setting, whose number of seeds may differ.
-        rng: of all draws.
+        correct_a, count_a: integers [C], or [S, C] of S seeds; classes without examples in either are left out.
+        correct_b, count_b: the same for the other setting; its number of seeds may differ.
+        rng: generator of all draws.
         draws: number of redraws, and of permutations.
         confidence: strictly between 0 and 1.
 
@@ -130,7 +134,7 @@ def rank_agreement(
         return RankAgreement(*[math.nan] * 7)
 
     redrawn = _correlations(*(centred_ranks(_redrawn(*setting, rng, draws)) for setting in settings))
-    # Redraws in which all classes are equal order nothing.
+    # Resamples in which all classes are equal have no order: their correlation counts as 0.
     low, high = _moved_percentiles(np.nan_to_num(redrawn), found, confidence, -1.0)
     permuted = rng.permuted(np.broadcast_to(ranks_a, (draws, ranks_a.size)), axis=1) @ ranks_b
     reached = np.abs(permuted) >= abs(ranks_a @ ranks_b) * (1 - _TOLERANCE)
@@ -141,15 +145,16 @@ def rank_agreement(
 
 
 def reliability(correct, count, *, rng: np.random.Generator, draws: int = 2000) -> float:
-    """Expected rank correlation of a setting with itself, measured anew with other seeds and images; nan if constant.
+    """Expected rank correlation of two measurements of a setting with other seeds and images; nan if constant.
 
-    True accuracies are not known, and those measured are farther apart than the true ones, by the noise. So they are
-    first drawn towards their mean until their variance is the one measured less that of the noise, and from there two
-    measurements at a time are drawn and correlated. Without that step redraws would agree with each other too well.
+    The true accuracies are unknown, and noise makes the measured ones more spread out than the true ones. The measured
+    accuracies are therefore first shrunk towards their mean, until their variance is the measured variance minus the
+    variance of the noise. From these, pairs of measurements are drawn and correlated. Without the shrinking, the pairs
+    would agree too well.
 
     Args:
         correct, count: integers [C], or [S, C] of S seeds; with one seed only the images are drawn.
-        rng: of all draws.
+        rng: generator of all draws.
         draws: number of pairs of measurements.
 
     Raises:
@@ -165,10 +170,10 @@ def kendall_w(scores) -> float:
     """Kendall's coefficient of concordance of R orders of C classes, in [0, 1]; nan if all orders are constant.
 
     Variance of the mean ranks over the mean variance of the ranks (Kendall & Babington Smith, 1939). With mean ranks
-    for ties the denominator is what the usual correction makes of it.
+    for ties, the denominator equals the one after the usual correction for ties.
 
     Args:
-        scores: [R, C], higher is better; classes that are nan in any row take no part.
+        scores: [R, C], higher is better; classes that are nan in any row are left out.
 
     Raises:
         ValueError: not a matrix of at least two rows.
@@ -184,20 +189,21 @@ def concordance(
 ) -> Concordance:
     """Kendall's W over settings, each the mean of its runs, with its interval, its p-value and its ceiling.
 
-    Interval: bootstrap over settings, over the seeds of each, and over images as in `rank_agreement`. A setting drawn
-    twice agrees with itself, which says nothing, so only pairs of different settings count, and W follows from their
-    mean; resamples of a single setting are drawn anew. As there, percentiles are moved to the W found. In simulations
-    95 % intervals held the truth in 94 to 95 % of cases with four and six settings, and in 90 % with three. Settings
-    are those of a study, not drawn at random from anything: the interval says how much W depends on which are in it.
+    Interval: bootstrap over settings, over the seeds of each setting, and over images as in `rank_agreement`. A setting
+    that is drawn twice agrees with itself trivially, so only pairs of different settings are used, and W is computed
+    from their mean; resamples with a single setting are drawn again. As in `rank_agreement`, percentiles are shifted to
+    the observed W. In simulations, 95 % intervals contained the truth in 94 to 95 % of cases with four and six
+    settings, and in 90 % with three. The settings of a study are not a random sample: the interval shows how much W
+    depends on the choice of the settings.
 
-    p-value: classes permuted independently in each setting, (b + 1) / (draws + 1). Runs that differ in their seed alone
-    count as one; settings that differ in little are not independent either, and the hypothesis that none of them has
-    anything to do with another is easily refuted.
+    p-value: classes are permuted independently in each setting, (b + 1) / (draws + 1). Runs that differ only in their
+    seed count as one setting. Similar settings are not independent either, so the hypothesis that all settings are
+    independent is easily rejected.
 
     Args:
-        correct, count: integers [R, C]; classes without examples in any run take no part.
-        settings: [R] labels; runs of one setting differ in their seed alone.
-        rng: of all draws.
+        correct, count: integers [R, C]; classes without examples in any run are left out.
+        settings: [R] labels; runs of one setting differ only in their seed.
+        rng: generator of all draws.
         draws: number of resamples, and of permutations.
         confidence: strictly between 0 and 1.
 
@@ -212,7 +218,7 @@ def concordance(
     accuracy, count = accuracy[:, there], np.atleast_2d(count)[:, there]
     setting_R = label_indices("settings", settings, len(accuracy))
     if not setting_R.any():
-        raise ValueError("all runs are of one setting; need two to compare")
+        raise ValueError("all runs belong to one setting; need at least two settings to compare")
     groups = [(accuracy[setting_R == g], count[setting_R == g].min(0)) for g in range(setting_R.max() + 1)]
     ranks_GxC = centred_ranks(np.stack([seeds.mean(0) for seeds, _ in groups]))
     number, classes = ranks_GxC.shape
@@ -234,10 +240,10 @@ def concordance(
     between = ((total**2).sum(1) - squares_of_repeated) / (number**2 - (times_DxG**2).sum(1))
     mean_correlation = np.divide(between, squares / number, out=np.zeros(draws), where=squares > 0)
     resampled = (1 + (number - 1) * mean_correlation) / number
-    # Resamples of few settings scatter less than other settings would.
+    # The distances are widened, because resamples of few settings vary less than new settings would.
     low, high = _moved_percentiles(resampled, found, confidence, 0.0, math.sqrt(number / (number - 1)))
     reached = (permuted**2).sum(1) >= (ranks_GxC.sum(0) ** 2).sum() * (1 - _TOLERANCE)
-    # The mean over all pairs of different settings of the product of their roots.
+    # The mean, over all pairs of different settings, of the product of their roots.
     ceiling = (sum(roots) ** 2 - sum(root**2 for root in roots)) / (number * (number - 1))
     return Concordance(
         w=found,
@@ -252,7 +258,7 @@ def concordance(
 
 
 def _checked_setting(correct, count) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy of each seed [S, C], and images of each class [C]: of seeds judged on unequal numbers the fewest."""
+    """Accuracy of each seed [S, C], and images of each class [C]: the smallest number over the seeds."""
     correct, count = np.asarray(correct), np.asarray(count)
     if correct.ndim not in (1, 2) or correct.shape != count.shape or not correct.shape[0]:
         raise ValueError(f"correct {correct.shape} and count {count.shape} must both be [C], or [S, C] of S seeds")
@@ -269,12 +275,12 @@ def _checked_draws(draws: int) -> None:
 
 
 def centred_ranks(values) -> np.ndarray:
-    """Ranks of the classes less their mean, [..., C]; equal ones share the mean of theirs."""
+    """Ranks of the classes minus the mean rank, [..., C]; ties get their mean rank."""
     return rankdata(np.round(values, _DECIMALS), axis=-1) - (values.shape[-1] + 1) / 2
 
 
 def _correlations(ranks_a, ranks_b) -> np.ndarray:
-    """Correlation over the last axis of centred ranks; nan where one is constant."""
+    """Correlation of centred ranks over the last axis; nan where one of them is constant."""
     norms = np.sqrt((ranks_a**2).sum(-1) * (ranks_b**2).sum(-1))
     return np.divide((ranks_a * ranks_b).sum(-1), norms, out=np.full(norms.shape, np.nan), where=norms > 0)
 
@@ -285,15 +291,15 @@ def _concordance_of(ranks_RxC) -> float:
 
 
 def _redrawn(accuracy_SxC, images, rng, draws: int, shrunk: float = 1.0) -> np.ndarray:
-    """Mean accuracies [draws, C] of other seeds and other images.
+    """Resampled mean accuracies [draws, C], for other seeds and other images.
 
     Args:
-        shrunk: factor by which the classes are drawn towards their mean.
+        shrunk: factor on the distances of the classes from their mean.
     """
     mean, seeds = accuracy_SxC.mean(0), len(accuracy_SxC)
     centre = mean.mean() + shrunk * (mean - mean.mean()) if mean.size else mean
     times = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
-    # Seeds scatter less about their own mean than about the true one.
+    # Corrects that seeds vary less around their own mean than around the true mean.
     unbiased = math.sqrt(seeds / (seeds - 1)) if seeds > 1 else 0.0
     probability = centre + unbiased * times @ (accuracy_SxC - mean)
     return rng.binomial(images, np.clip(probability, 0, 1)) / images
@@ -312,7 +318,7 @@ def _reliability(accuracy_SxC, images, rng, draws: int) -> float:
 
 
 def _resampled(number: int, rng, draws: int) -> np.ndarray:
-    """How often each setting is drawn, [draws, number], at least two different ones each time."""
+    """How often each setting is drawn, [draws, number]; every draw has at least two different settings."""
     times = rng.multinomial(number, np.full(number, 1 / number), size=draws)
     while (single := (times == number).any(1)).any():
         times[single] = rng.multinomial(number, np.full(number, 1 / number), size=int(single.sum()))
@@ -320,10 +326,10 @@ def _resampled(number: int, rng, draws: int) -> np.ndarray:
 
 
 def _moved_percentiles(draws, found: float, confidence: float, least: float, widened=1.0) -> tuple[float, float]:
-    """Percentiles of the draws as they lie about their mean, about the figure found, within [least, 1].
+    """Percentiles of the draws, shifted so that the mean of the draws equals `found`, within [least, 1].
 
     Args:
-        widened: factor of their distances.
+        widened: factor on the distances of the percentiles from the mean.
     """
     tail = (1 - confidence) / 2
     low, high = found + widened * (np.quantile(draws, [tail, 1 - tail]) - draws.mean())

@@ -1,20 +1,20 @@
-"""What explains the robustness of a class: the class, the architecture, a hyper-parameter, the seed, or chance.
+"""Variance components: how much class, architecture, hyper-parameters, seed and chance explain of a class's robustness.
 
     found = variance_components(accuracy, count, {"architecture": [...], "radius": [...], "seed": [...]})
     found.variance["class x architecture"], found.share["class"], found.explained_by_class_order
 
-Run r is a training with one level of each factor, and class c has in it the accuracy
+A run is a training with one level of each factor. The model for the accuracy of a class in a run is
 
     mean + class + sum over factors f of (f + class x f) + run + residual + sampling
 
-in which all terms but the mean are random and independent, each with one variance:
+All terms except the mean are random and independent, each with one variance:
 
     class         differences between classes that all runs have in common
-    f             differences between the averages over classes that go with the levels of f
-    class x f     what the levels of f change of the class profile: in what order the classes are, or how far apart
-    run           the average of a run beyond its factors: interactions of factors, and the seed unless that is a factor
-    residual      the same for the profile
-    sampling      the draw of test images, binomial, known from the counts
+    f             differences between the levels of f in the average over classes
+    class x f     differences between the levels of f in the class profile: the order of the classes or their distances
+    run           variation of a run's average beyond its factors: interactions of factors, and the seed if not a factor
+    residual      the same for the class profile
+    sampling      the draw of the test images; binomial, known from the counts
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ from scipy.special import stdtrit
 from jaxrobust.classwise.intervals import checked_confidence
 from jaxrobust.classwise.permutation import label_indices
 
-_CONFOUNDED = 1e-9  # relative size of an eigenvalue that is zero but for rounding
-_ROUNDING = 1e-24  # variance of accuracies that is zero but for rounding
+_CONFOUNDED = 1e-9  # relative size below which an eigenvalue is zero up to rounding
+_ROUNDING = 1e-24  # variance of accuracies below which it is zero up to rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +37,14 @@ class VarianceComponents:
     """Variances of accuracies (fractions), by the names in the module's docstring.
 
     Attributes:
-        variance: of each component, squared fractions, at least 0.
-        error: its standard error by the jackknife over classes.
-        share: of the sum of all components; they add up to 1. nan if nothing varies.
+        variance: variance of each component, in squared fractions, at least 0.
+        error: standard error of the variance by the jackknife over classes.
+        share: share of each component in the sum of all components; shares add up to 1. nan if nothing varies.
         share_low, share_high: interval of each share by the same jackknife, within [0, 1].
-        explained_by_class_order: class over class + all class x f + residual: how much of the differences between
-            classes all runs have in common. nan if the classes do not differ.
+        explained_by_class_order: class / (class + all class x f + residual): the share of the differences between
+            classes that all runs have in common. nan if the classes do not differ.
         explained_low, explained_high: its interval by the same jackknife.
-        runs, classes: how many.
+        runs, classes: their numbers.
     """
 
     variance: dict[str, float]
@@ -62,33 +62,35 @@ class VarianceComponents:
 def variance_components(accuracy, count, factors: Mapping[str, object], confidence: float = 0.95) -> VarianceComponents:
     """Components of variance by the method of moments, for any choice of runs.
 
-    The accuracies are split into run averages and class profiles, what is left of a run less its average. The
-    covariance of the profiles of two runs is class plus the class x f of those factors of which they share the level;
-    so differences between runs are free of class, and least squares over all pairs of runs, none negative, gives class
-    x f and residual (MINQUE with the identity as the prior and class as fixed: Rao, 1971; Henderson's method 3 does
-    likewise, 1953). What they leave of the variance between class means is class. Pairs of averages give f and run in
-    the same way. With all combinations of levels these are the estimators of the analysis of variance, where those are
-    not negative. They are unbiased for any choice of runs, but for the bias of cutting off what is negative.
+    The accuracies of a run are split into their average over classes and a class profile, the accuracies minus this
+    average. The covariance of the profiles of two runs is the variance class, plus class x f for each factor f of which
+    both runs have the same level. Differences between runs therefore do not contain class. Non-negative least squares
+    over all pairs of runs gives class x f and residual (MINQUE with the identity as the prior and class as fixed: Rao,
+    1971; similar to Henderson's method 3, 1953). The variance between class means that they do not explain is class.
+    Pairs of averages give f and run in the same way. With all combinations of levels, these are the estimators of the
+    analysis of variance, if those are not negative. They are unbiased for any choice of runs, except for the bias from
+    cutting off negative values.
 
-    Sampling variance is taken off residual and class, p (1 - p) / (n - 1) for each class and run, as if each run had
-    images of its own. Runs judged on the same images share a part of their errors. That part is then found in class,
-    and taken off residual although it is not in it: residual may be too small, and class too large, by at most
-    sampling. Without counts residual is too large instead, so the two results hold the true one between them.
+    The sampling variance, p (1 - p) / (n - 1) for each class and run, is subtracted from residual and class, as if each
+    run had its own images. Runs judged on the same images share a part of their errors. This part is contained in
+    class, but it is subtracted from residual: residual may be too small, and class too large, by at most sampling.
+    Without counts residual is too large instead, so the true value lies between the two results.
 
-    The jackknife leaves out one class at a time; intervals are Student's with C - 1 degrees. They say how the figures
-    depend on which classes a data set has, the runs given. They do *not* cover the draw of the runs: of a factor with
-    three levels neither f nor class x f is well known, however narrow the interval.
+    The jackknife leaves out one class at a time; intervals are Student's with C - 1 degrees of freedom. They show how
+    the figures depend on the choice of classes, for the given runs. They do *not* cover the draw of the runs: for a
+    factor with three levels, f and class x f are known poorly, however narrow the interval.
 
     Args:
-        accuracy: fractions [R, C]; classes that are nan in any run take no part.
-        count: test images [R, C], or None to leave sampling in the residual; then sampling is 0.
-        factors: of each factor its level in each run, [R], of any type. Runs with the same levels of all factors are
+        accuracy: fractions [R, C]; classes that are nan in any run are left out.
+        count: test images [R, C]; or None, to leave the sampling variance in residual and report sampling as 0.
+        factors: for each factor its level in each run, [R], of any type. Runs with equal levels of all factors are
             repetitions.
         confidence: strictly between 0 and 1.
 
     Raises:
-        ValueError: shapes do not fit, fewer than three classes, a factor with one level, a name in use, factors that
-            these runs cannot tell apart (or from the run itself), too few images, or a confidence outside (0, 1).
+        ValueError: shapes do not match, there are fewer than three classes, a factor has a single level, a factor has
+            the name of another component, the effects of factors cannot be separated in these runs (from each other or
+            from the run itself), there are too few images, or the confidence is outside (0, 1).
     """
     checked_confidence(confidence)
     accuracy, sampling = _checked_accuracy(accuracy, count)
@@ -135,12 +137,12 @@ def variance_components(accuracy, count, factors: Mapping[str, object], confiden
 
 
 class _Design:
-    """Which runs share which levels, and the least squares that follow; the same whatever was measured.
+    """The levels that pairs of runs share, and the least-squares problem. It does not depend on the accuracies.
 
     Attributes:
-        shared: [F + 1, R, R], 1 where two runs share the level of a factor; the last is the run itself.
-        centred: the same with row and column means removed, as differences between runs have them.
-        root: upper triangular [F + 1, F + 1]: root' root are the inner products of `centred`.
+        shared: [F + 1, R, R], 1 where two runs share the level of a factor; the last matrix is for the run itself.
+        centred: the same without row and column means, as for differences between runs.
+        root: upper triangular [F + 1, F + 1], with root' root the inner products of `centred`.
     """
 
     def __init__(self, factors: Mapping[str, object], runs: int):
@@ -154,40 +156,40 @@ class _Design:
         if values[0] < _CONFOUNDED:
             confounded = np.flatnonzero(np.abs(vectors[:, 0]) > 1e-3)
             raise ValueError(
-                "these runs cannot tell apart the effects of "
+                "these runs cannot separate the effects of "
                 + ", ".join([*factors, "the single run"][i] for i in confounded)
                 + "; leave out a factor or add runs"
             )
         self.root = cholesky(products)
 
     def fit(self, covariance) -> np.ndarray:
-        """Variances [F + 1] whose sum over what two runs share is closest to their covariance [R, R], but for means."""
+        """Variances [F + 1] whose `sum` is closest to the covariance [R, R], without row and column means."""
         products = np.einsum("irs,rs->i", self.centred, covariance)
         return nnls(self.root, solve_triangular(self.root, products, trans="T"))[0]
 
     def sum(self, variances) -> np.ndarray:
-        """Covariance of runs [R, R] that follows from variances [F + 1]."""
+        """Covariance of the runs [R, R] for given variances [F + 1]."""
         return np.tensordot(variances, self.shared, 1)
 
 
 def _estimate(accuracy, sampling, design: _Design) -> np.ndarray:
-    """class, f ..., class x f ..., run, residual, sampling."""
+    """The components, in the order: class, f ..., class x f ..., run, residual, sampling."""
     classes = accuracy.shape[1]
     average = accuracy.mean(1)
     profile = accuracy - average[:, None]
     covariance = profile @ profile.T / (classes - 1) - np.diag(sampling.mean(1))
     interactions = design.fit(covariance)
     of_class = max(0.0, (covariance - design.sum(interactions)).mean())
-    # An average over classes has of their random terms one part in C.
+    # In the average over C classes, the variance of their random terms is divided by C.
     known = (design.sum(interactions) + np.diag(sampling.mean(1))) / classes
-    centred = average - average.mean()  # as `fit` would, but without the rounding of large numbers
+    centred = average - average.mean()  # `fit` would do this too, but with larger rounding errors
     averages = design.fit(np.outer(centred, centred) - known)
     found = np.array([of_class, *averages[:-1], *interactions[:-1], averages[-1], interactions[-1], sampling.mean()])
     return np.where(found > _ROUNDING, found, 0.0)
 
 
 def _checked_accuracy(accuracy, count) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracies and their sampling variances, [R, C] each, of the classes that all runs have."""
+    """Accuracies and their sampling variances, [R, C] each, for the classes that all runs have."""
     accuracy = np.asarray(accuracy, float)
     if accuracy.ndim != 2 or len(accuracy) < 2:
         raise ValueError(f"accuracy {accuracy.shape} must be [R, C] with at least two runs")
@@ -217,7 +219,7 @@ def _shared_levels(name: str, levels, runs: int) -> np.ndarray:
 
 
 def _jackknife_error(left_out) -> np.ndarray:
-    """Standard errors from the figures with each class left out, over the first axis."""
+    """Standard errors from figures computed with one class left out; the first axis is the class."""
     number = len(left_out)
     return np.sqrt((number - 1) * left_out.var(0))
 

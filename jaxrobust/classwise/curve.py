@@ -1,10 +1,10 @@
-"""The security curve: what is left of each class as the attacker's radius grows.
+"""The security curve: the robust accuracy of each class as a function of the attacker's radius.
 
     correct = correct_by_radius(labels, breaking, radii, num_classes)     # [R, C]
     half = median_radius(breaking[labels == c])
 
-`breaking` [N] is each example's smallest breaking radius: 0 if it is wrong without an attack, infinite if no radius
-that was tried breaks it. It is known on the grid of the radii that were tried, rounded up to the next.
+`breaking` [N] is the smallest radius that breaks each example: 0 if it is misclassified without attack, infinite if no
+tried radius breaks it. The true value is rounded up to the next radius that was tried.
 """
 
 from typing import NamedTuple
@@ -16,13 +16,13 @@ from jaxrobust.classwise.counts import correct_counts
 
 
 class Median(NamedTuple):
-    """The median of breaking radii, which is the smallest radius at which half of the examples or more are broken.
+    """The median of breaking radii: the smallest radius at which at least half of the examples are broken.
 
-    Infinite where that is beyond the largest radius tried; None without examples.
+    Infinite if it is beyond the largest radius tried; None without examples.
 
     Attributes:
-        value: the median; of an even number of examples the lower one.
-        low, high: interval, with the limits 0 and infinite where there are too few examples to say better.
+        value: the median; for an even number of examples the lower of the two middle values.
+        low, high: interval; (0, infinite) if there are too few examples.
     """
 
     value: float | None
@@ -43,17 +43,18 @@ def correct_by_radius(labels, breaking, radii, num_classes: int) -> np.ndarray:
 
 
 def median_radius(breaking, confidence: float = 0.95) -> Median:
-    """The median and its interval, between two of the values themselves, which holds for any distribution.
+    """The median and its interval. The ends are two of the values; the interval is valid for any distribution.
 
-    The k-th smallest value exceeds the true median only if fewer than k values do not, a binomial event of n and 1/2.
-    Each end fails with at most half of 1 - confidence (the interval of the sign test).
+    The k-th smallest value exceeds the true median only if fewer than k values do not exceed it, an event of the
+    binomial distribution with n and 1/2. Each end fails with probability at most (1 - confidence) / 2 (the interval of
+    the sign test).
 
     Args:
-        breaking: [n] smallest breaking radii, infinite ones among them.
+        breaking: [n] smallest breaking radii; they may be infinite.
         confidence: strictly between 0 and 1.
 
     Raises:
-        ValueError: a confidence outside (0, 1).
+        ValueError: the confidence is outside (0, 1).
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie strictly between 0 and 1; got {confidence}")
@@ -61,7 +62,7 @@ def median_radius(breaking, confidence: float = 0.95) -> Median:
     n = values.size
     if not n:
         return Median(None, None, None)
-    # The largest k with P(fewer than k below) <= tail; the other end is as far from the other side.
+    # The largest k with P(fewer than k below) <= tail; the upper end is the k-th largest value.
     k = int((bdtr(np.arange(n), n, 0.5) <= (1 - confidence) / 2).sum())
     low, high = (values[k - 1], values[n - k]) if k else (0.0, np.inf)
     return Median(float(values[(n - 1) // 2]), float(low), float(high))

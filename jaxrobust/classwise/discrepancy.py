@@ -1,7 +1,7 @@
 """How unequal the classes are: worst class, gap and spread, from correct and total counts per class.
 
-Classes without examples take no part in any figure. Spreads are population standard deviations: the classes are all
-there are, not a sample of classes.
+Classes without examples are left out of all figures. Spreads are population standard deviations, because the classes
+are the whole population, not a sample.
 """
 
 import dataclasses
@@ -12,18 +12,18 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The figures of one evaluation. Plain numbers and None, so `dataclasses.asdict` of it is ready for JSON.
+    """The figures of one evaluation: plain numbers and None, so that `dataclasses.asdict` gives JSON data.
 
-    A figure is None where it is not defined: no examples at all, or a ratio with denominator zero.
+    A figure is None if it is not defined: no examples at all, or a ratio with denominator zero.
 
     Attributes:
-        accuracy: correct examples over all examples, so a class weighs as much as it has examples.
-        balanced_accuracy: mean of the class accuracies, so every class weighs the same.
+        accuracy: correct examples over all examples, so the weight of a class is its number of examples.
+        balanced_accuracy: mean of the class accuracies, so all classes have the same weight.
         class_accuracy: accuracy of each class [C]; None for a class without examples.
-        worst_class: index of the class with the lowest accuracy, the first of several.
-        worst_class_accuracy: its accuracy.
-        best_class: index of the class with the highest accuracy, the first of several.
-        best_class_accuracy: its accuracy.
+        worst_class: index of the class with the lowest accuracy; the first one if several are tied.
+        worst_class_accuracy: accuracy of the worst class.
+        best_class: index of the class with the highest accuracy; the first one if several are tied.
+        best_class_accuracy: accuracy of the best class.
         gap: best minus worst class accuracy.
         std: standard deviation of the class accuracies.
         cv: std over the mean class accuracy. ABSLD and some later papers call this figure NSD.
@@ -96,10 +96,10 @@ def class_accuracy(correct, count) -> np.ndarray:
 
 
 def boundary_error(clean_correct, robust_correct, count) -> tuple[float | None, ...]:
-    """Share of each class lost to the attack alone: clean minus robust accuracy, [C]; None without examples.
+    """Share of each class that is lost only to the attack: clean minus robust accuracy, [C]; None without examples.
 
     Robust error = clean error + boundary error, the decomposition of TRADES (Zhang et al., ICML 2019), per class as in
-    Xu et al. (ICML 2021). Never negative where surviving an attack includes being right without it.
+    Xu et al. (ICML 2021). Never negative if only examples that are correct without attack can survive it.
     """
     return _nullable(class_accuracy(clean_correct, count) - class_accuracy(robust_correct, count))
 
@@ -121,5 +121,5 @@ def _ratio(numerator, denominator) -> float | None:
 
 
 def _nullable(values) -> tuple[float | None, ...]:
-    """Floats with None in place of nan, which JSON cannot hold."""
+    """Floats with None in place of nan, which JSON cannot represent."""
     return tuple(None if math.isnan(value) else float(value) for value in values)

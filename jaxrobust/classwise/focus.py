@@ -1,4 +1,4 @@
-"""The focused attacker, who attacks one class alone: what that gains over attacking all of them alike."""
+"""The focused attacker, who attacks only one class: the gain over attacking all classes equally."""
 
 import dataclasses
 
@@ -10,12 +10,12 @@ from jaxrobust.classwise.intervals import wilson_interval
 
 @dataclasses.dataclass(frozen=True)
 class Focus:
-    """What attacking one class alone gains. Fractions.
+    """The gain of attacking only one class. Rates are fractions.
 
     Attributes:
         target: index of the class.
-        success: share of its examples that the attacker breaks.
-        average: share of all examples.
+        success: share of the examples of this class that the attacker breaks.
+        average: share of all examples that the attacker breaks.
         gain: success - average.
         low, high: interval of the gain.
     """
@@ -29,20 +29,21 @@ class Focus:
 
 
 def focused_attack(correct, count, target: int, *, chosen_here: bool, confidence: float = 0.95) -> Focus | None:
-    """The gain of attacking class `target` alone; None if it, or all other classes together, have no examples.
+    """The gain of attacking only class `target`; None if this class, or all other classes together, have no examples.
 
-    With w the share of the class among the examples, the gain is (1 - w) times the difference of two success rates of
-    independent samples, of the class and of all others, whose interval is that of Newcombe (1998, method 10: from two
-    Wilson intervals). The others count as one sample, which is on the safe side for a sample of each class.
+    Let w be the share of the class among the examples. The gain is (1 - w) times the difference of the success rates on
+    two independent samples, the class and all other classes. The interval of the difference is that of Newcombe (1998,
+    method 10: from two Wilson intervals). All other classes are treated as one sample, which is conservative, because
+    each class is a sample of its own.
 
     Args:
-        correct, count: integers [C], examples that withstand the attack and all examples of each class.
-        chosen_here: the class was chosen by these very counts. Then the interval is one of all classes together
-            (Bonferroni over those with examples), so that it holds whichever is chosen.
+        correct, count: integers [C], examples that withstand the attack, and all examples of each class.
+        chosen_here: whether the class was chosen by these counts. Then the interval is simultaneous for all classes
+            (Bonferroni over those with examples), so that it is valid whichever class is chosen.
         confidence: strictly between 0 and 1.
 
     Raises:
-        ValueError: the counts or the confidence do not fit.
+        ValueError: the counts or the confidence are not valid.
     """
     correct, count = checked_counts(correct, count)
     broken = count - correct

@@ -1,4 +1,4 @@
-"""How sure a class accuracy is, or the mean of several: confidence intervals for proportions."""
+"""Confidence intervals for the accuracy of a class, and for the mean of several class accuracies."""
 
 import numpy as np
 from scipy.special import ndtri
@@ -11,7 +11,8 @@ def wilson_interval(correct, count, confidence: float = 0.95) -> tuple[np.ndarra
 
     Solves |p - correct/count| = z sqrt(p (1 - p) / count) for p (Wilson, 1927). Unlike the interval p +- z s.e. it
     stays inside [0, 1] and keeps its coverage near 0 and 1, where the worst classes under attack are.
-    It covers the sampling of test examples, not the choice of the worst class after the fact, nor the training seed.
+    It covers the sampling of test examples. It covers neither the selection of the worst class from the results, nor
+    the training seed.
 
     Args:
         correct: number of correct examples of each class, integers [C].
@@ -28,7 +29,7 @@ def wilson_interval(correct, count, confidence: float = 0.95) -> tuple[np.ndarra
     # The root of correct * wrong / count, kept finite (zero) where count is 0.
     variance = correct * (count - correct) / np.maximum(count, 1)
     half_width = z * np.sqrt(variance + z**2 / 4) / (count + z**2)
-    # At 0 and at count correct the exact bound is 0 or 1; rounding must not put it beside the accuracy itself.
+    # With 0 or all correct the exact bound is 0 or 1; rounding must not exclude the accuracy itself.
     low = np.where(correct == 0, 0.0, centre - half_width)
     high = np.where(correct == count, 1.0, centre + half_width)
     return low, high
@@ -37,11 +38,11 @@ def wilson_interval(correct, count, confidence: float = 0.95) -> tuple[np.ndarra
 def balanced_interval(correct, count, confidence: float = 0.95) -> tuple[float, float] | None:
     """Interval of the mean of the class accuracies; None if no class has examples.
 
-    That of Zou, Huang & Zhang (2009) for a linear function of independent proportions: each end lies as far from the
-    mean as the root of the summed squares, over C, of the distances from each class's accuracy to its Wilson limit.
+    The interval of Zou, Huang & Zhang (2009) for a linear function of independent proportions: the distance of each end
+    from the mean is the root of the sum of squared distances between class accuracies and their Wilson limits, over C.
 
     Args:
-        correct, count, confidence: as for `wilson_interval`; classes without examples take no part.
+        correct, count, confidence: as for `wilson_interval`; classes without examples are left out.
 
     Raises:
         ValueError: as for `wilson_interval`.
@@ -56,7 +57,7 @@ def balanced_interval(correct, count, confidence: float = 0.95) -> tuple[float, 
 
 
 def checked_confidence(confidence: float) -> float:
-    """The confidence, after checking that it is one."""
+    """The confidence, after checking that it is in (0, 1)."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie strictly between 0 and 1; got {confidence}")
     return confidence

@@ -2,10 +2,10 @@
 
     counts = targeted_counts(labels, targets, reached, num_classes)
     summary = matrix_summary(counts)
-    summary.share[i, j]                        # of class i, turned into class j
+    summary.share[i, j]                        # share of class i that is turned into class j
 
-An attack that was not made has no outcome. Where only some of the examples of class i were pushed to class j, the share
-of the cell is unknown, nan, and `at_least` holds what is known of it: the others may or may not be turned.
+If only some of the examples of class i were attacked towards class j, the share of this cell is unknown (nan), because
+the outcome of the missing attacks is unknown. `at_least` is then a lower bound.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ from jaxrobust.classwise.intervals import wilson_interval
 
 @dataclasses.dataclass(frozen=True)
 class TargetedCounts:
-    """How many examples were pushed to other classes, and got there.
+    """Numbers of examples that were attacked towards other classes, and of successful attacks.
 
     Attributes:
         count: examples of each class, int64 [C].
-        tried: examples of class i (row) that were pushed to class j (column), int64 [C, C]; 0 on the diagonal.
-        turned: those of them that got there, int64 [C, C].
-        exposed: examples of each class that got to at least one other, int64 [C].
+        tried: examples of class i (row) that were attacked towards class j (column), int64 [C, C]; 0 on the diagonal.
+        turned: those of them that were predicted as class j, int64 [C, C].
+        exposed: examples of each class that were turned into at least one other class, int64 [C].
     """
 
     count: np.ndarray
@@ -34,7 +34,7 @@ class TargetedCounts:
 
     @property
     def complete(self) -> bool:
-        """Whether every example was pushed to every other class, so that nothing is unknown."""
+        """Whether every example was attacked towards every other class, so that no share is unknown."""
         return bool((self.tried == _others(self.count)).all())
 
 
@@ -43,12 +43,12 @@ class MatrixSummary:
     """The figures of a class-to-class matrix. Rates are fractions; nan where there are no examples.
 
     Attributes:
-        share: of class i turned into class j, float64 [C, C]; nan on the diagonal and where it is unknown.
-        low, high: its Wilson interval, [C, C]; nan where the share is.
-        at_least: lower bound of the share, [C, C]: the share itself where that is known; nan on the diagonal.
-        ease: of each class as a target, [C]: mean of `at_least` over the other classes.
-        exposure: of each class as a source, [C]: share of its examples turned into at least one other class.
-        mean_exposure: of each class as a source, [C]: mean of `at_least` over the targets.
+        share: share of class i turned into class j, float64 [C, C]; nan on the diagonal and where it is unknown.
+        low, high: its Wilson interval, [C, C]; nan where the share is nan.
+        at_least: lower bound of the share, [C, C]: the share itself where it is known; nan on the diagonal.
+        ease: for each class as a target, [C]: mean of `at_least` over the other classes.
+        exposure: for each class as a source, [C]: share of its examples turned into at least one other class.
+        mean_exposure: for each class as a source, [C]: mean of `at_least` over the targets.
         asymmetry: share[i, j] - share[j, i], [C, C]; nan where either is unknown.
     """
 
@@ -62,7 +62,7 @@ class MatrixSummary:
     asymmetry: np.ndarray
 
     def strongest_pair(self) -> tuple[int, int] | None:
-        """The (source, target) whose `at_least` is largest, the first of several; None without any."""
+        """The (source, target) with the largest `at_least`; the first of several; None if all are nan."""
         if np.isnan(self.at_least).all():
             return None
         source, target = np.unravel_index(np.nanargmax(self.at_least), self.at_least.shape)
@@ -74,18 +74,18 @@ def targeted_counts(labels, targets, reached, num_classes: int) -> TargetedCount
 
     Args:
         labels: true classes, integers in [0, C), [N].
-        targets: classes that each example was pushed to, [N, T], other than its own, none twice.
-        reached: whether it got there, bool [N, T].
+        targets: target classes of each example, [N, T], without its own class and without repetition.
+        reached: whether the example was predicted as the target, bool [N, T].
         num_classes: C.
 
     Raises:
-        ValueError: shapes or types do not fit, or a target is the label.
+        ValueError: shapes or types are wrong, or a target is the label.
     """
     labels, targets, reached = np.asarray(labels), np.asarray(targets), np.asarray(reached)
     if targets.ndim != 2 or targets.shape != reached.shape or len(targets) != len(labels) or reached.dtype != bool:
         raise ValueError(f"targets {targets.shape} and reached {reached.shape} {reached.dtype} must be [N, T] and bool")
     if (targets == labels[:, None]).any():
-        raise ValueError("an example's own class is no target")
+        raise ValueError("a target must not be the label of the example")
     pairs = labels[:, None].astype(np.int64) * num_classes + targets
     shape, size = (num_classes, num_classes), num_classes**2
     return TargetedCounts(
@@ -97,10 +97,10 @@ def targeted_counts(labels, targets, reached, num_classes: int) -> TargetedCount
 
 
 def matrix_summary(counts: TargetedCounts, confidence: float = 0.95) -> MatrixSummary:
-    """The figures that follow from the counts.
+    """The figures computed from the counts.
 
     Args:
-        confidence: of the interval of each cell by itself.
+        confidence: of the interval of each cell, without correction for the number of cells.
     """
     possible = _others(counts.count)
     at_least = _ratio(counts.turned, possible)
@@ -120,7 +120,7 @@ def matrix_summary(counts: TargetedCounts, confidence: float = 0.95) -> MatrixSu
 
 
 def _others(count) -> np.ndarray:
-    """[C, C]: the examples of class i, which may be pushed to class j; 0 on the diagonal."""
+    """[C, C]: number of examples of class i, all of which can be attacked towards class j; 0 on the diagonal."""
     return np.where(np.eye(len(count), dtype=bool), 0, np.asarray(count)[:, None])
 
 
@@ -129,6 +129,6 @@ def _ratio(part, whole) -> np.ndarray:
 
 
 def _mean(values, axis) -> np.ndarray:
-    """Mean of those that are numbers; nan without any."""
+    """Mean of the values that are not nan; nan if there are none."""
     there = ~np.isnan(values)
     return _ratio(np.where(there, values, 0).sum(axis), there.sum(axis))

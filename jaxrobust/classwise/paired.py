@@ -1,8 +1,8 @@
-"""Two sets of verdicts on the same examples, class by class: of two models, or of two attacks on one.
+"""Compare two sets of verdicts on the same examples, class by class: of two models, or of two attacks on one model.
 
-An example on which both agree says nothing about the difference, so everything follows from the counts of the
-discordant ones: right (surviving) under A alone, and under B alone. Differences are B minus A. Intervals and tests
-cover the draw of the test examples. They do not cover the training seed: another run of A's config differs from A too.
+Examples with equal verdicts do not contribute to the difference, so all figures use the counts of discordant examples:
+right (surviving) only under A, or only under B. Differences are B minus A. Intervals and tests cover the draw of the
+test examples. They do not cover the training seed: another run of A's config also differs from A.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class PairedCounts:
     only_b: np.ndarray  # wrong under A and right under B
 
     def total(self) -> "PairedCounts":
-        """The same over all classes, as one class [1]."""
+        """The counts summed over all classes, as a single class [1]."""
         return PairedCounts(*(getattr(self, field.name).sum(keepdims=True) for field in dataclasses.fields(self)))
 
 
@@ -58,20 +58,20 @@ def paired_difference(pairs: PairedCounts) -> np.ndarray:
 
 
 def mcnemar_test(only_a, only_b) -> np.ndarray:
-    """Exact two-sided p-value of McNemar's test that neither is better, float64 [C].
+    """Exact two-sided p-value of McNemar's test, with the hypothesis that A and B are equally good, float64 [C].
 
-    If both are equally good, each discordant example falls to either side with probability 1/2 (McNemar, 1947). The
-    exact binomial test never rejects more often than its level says. Without discordant examples it is 1.
+    Under this hypothesis each discordant example is right under A or under B with probability 1/2 (McNemar, 1947). The
+    exact binomial test never rejects more often than its level. Without discordant examples the p-value is 1.
     """
     only_a, only_b = np.asarray(only_a), np.asarray(only_b)
     return np.minimum(1.0, 2 * binom.cdf(np.minimum(only_a, only_b), only_a + only_b, 0.5))
 
 
 def holm_correction(p_values) -> np.ndarray:
-    """p-values corrected for their number (Holm, 1979), float64 [C]; nan are left out and stay.
+    """p-values corrected for their number (Holm, 1979), float64 [C]; nan values are not counted and stay nan.
 
-    Calling those at most alpha significant makes a false call among all of them with probability at most alpha,
-    whatever their dependence.
+    If corrected values of at most alpha are called significant, the probability of any false rejection is at most
+    alpha, whatever the dependence between the tests.
     """
     p_values = np.asarray(p_values, float)
     corrected = np.full(p_values.shape, np.nan)
@@ -83,19 +83,21 @@ def holm_correction(p_values) -> np.ndarray:
 
 
 def paired_interval(only_a, only_b, count, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Score interval of the accuracy under B minus that under A: (low, high), float64 [C] each.
+    """Score interval of the accuracy under B minus the accuracy under A: (low, high), float64 [C] each.
 
     Tango (Statistics in Medicine, 1998): the differences that a score test would not reject. Unlike difference +- z
-    s.e. it keeps its coverage with few discordant examples, and has a width without any. It is for a class named
-    beforehand, and it is approximate, so it can leave out 0 where the exact test of `mcnemar_test` does not reject.
+    s.e. it keeps its coverage with few discordant examples, and has a positive width without any. It is for a class
+    chosen before looking at the results. It is approximate, so it can exclude 0 although the exact `mcnemar_test` does
+    not reject.
 
     Args:
-        only_a, only_b: number of examples right under A alone and under B alone, integers [C].
+        only_a, only_b: number of examples right only under A, and only under B, integers [C].
         count: number of examples, integers [C]; without examples the interval is (-1, 1).
         confidence: two-sided level, strictly between 0 and 1.
 
     Raises:
-        ValueError: the shapes differ, more discordant examples than examples, or a confidence outside (0, 1).
+        ValueError: the shapes differ, there are more discordant examples than examples, or the confidence is outside
+            (0, 1).
     """
     z = ndtri((1 + checked_confidence(confidence)) / 2)
     only_a, only_b = np.asarray(only_a), np.asarray(only_b)
@@ -105,8 +107,8 @@ def paired_interval(only_a, only_b, count, confidence: float = 0.95) -> tuple[np
 
     def outside(delta):
         """Whether the score test rejects the difference `delta`."""
-        # The share of examples right under A alone, estimated under the restriction to this difference: the larger
-        # root of 2 n q^2 + linear q + constant = 0.
+        # The share of examples right only under A, estimated under the restriction to this difference: the larger root
+        # of 2 n q^2 + linear q + constant = 0.
         linear = (2 * count - gain) * delta - discordant
         constant = -only_a * delta * (1 - delta)
         root = np.sqrt(np.maximum(linear**2 - 8 * count * constant, 0))
@@ -127,7 +129,7 @@ def paired_interval(only_a, only_b, count, confidence: float = 0.95) -> tuple[np
 
 @dataclasses.dataclass(frozen=True)
 class WorstDifference:
-    """Accuracy of B's worst class minus that of A's worst class, which may be another. None without examples."""
+    """Accuracy of B's worst class minus that of A's worst class, which may be another one. None without examples."""
 
     difference: float | None
     low: float | None
@@ -135,28 +137,28 @@ class WorstDifference:
 
 
 def worst_difference(pairs: PairedCounts, confidence: float = 0.95, paired_share=1.0) -> WorstDifference:
-    """The difference of the lowest class accuracies, min B - min A, with an interval that allows for their selection.
+    """The difference of the lowest class accuracies, min B - min A. The interval accounts for the selection of classes.
 
-    For a the class that is truly the worst of A, and any class k,
+    Let a be the true worst class of A, and k any class. Then
 
         min B - min A <= (accuracy of k under B) - (accuracy of a under A),    with equality for the worst k of B.
 
-    So if the upper bounds of these differences hold for all k, the smallest of them bounds min B - min A; and as a is
-    not known, the largest such bound over all classes in its place does. The lower end is the same with A and B
-    exchanged. An end fails with probability at most alpha / 2: of that, two thirds go to k = a, the paired interval of
-    one class, which decides where the worst class is clear, and the rest to the other k, which are different images, by
-    Bonferroni's inequality. Their bounds combine exact ones of each (Clopper & Pearson) by squaring and adding the
-    distances, as in Newcombe's (Statistics in Medicine, 1998) for independent samples. Neither kind of bound is exact,
-    but ties, where the selection matters, leave the interval wider than it must be.
+    If upper bounds of these differences hold for all k, the smallest of them is a bound of min B - min A. Class a is
+    unknown, so the largest such bound over all classes a is used. The lower end is the same with A and B exchanged. An
+    end fails with probability at most alpha / 2. Two thirds of this are used for k = a, where the bound is the paired
+    interval of one class; this bound matters if the worst class is clear. The rest is divided among the other k, whose
+    images are different, by Bonferroni's inequality. Their bounds combine the exact bounds of both classes (Clopper &
+    Pearson) by adding squared distances, as Newcombe (Statistics in Medicine, 1998) does for independent samples.
+    Neither kind of bound is exact, but with ties, where the selection matters, the interval is wider than necessary.
 
-    The percentile bootstrap over examples within classes does not hold its level: with ten classes of 1000 examples,
-    all at 40 % under A and one of them at 20 % under B, its 95 % interval held the truth in 4 of 10 simulated test
-    sets, because the minimum of tied classes is biased and that of a clear one is not.
+    The percentile bootstrap over examples within classes does not keep its level: with ten classes of 1000 examples,
+    all at 40 % under A and one of them at 20 % under B, its 95 % interval contained the truth in 4 of 10 simulated test
+    sets, because the minimum of tied classes is biased and the minimum with a clear worst class is not.
 
     Args:
         confidence: two-sided level, strictly between 0 and 1.
-        paired_share: share of its distances from the difference to which the paired interval of one class is drawn in,
-            scalar or [C], where the result is to be averaged with others; see `seeds.averaged_share`.
+        paired_share: factor, scalar or [C], on the distances of the ends of a class's paired interval from its
+            difference, for results that will be averaged with others; see `seeds.averaged_share`.
 
     Raises:
         ValueError: a confidence outside (0, 1).
@@ -171,8 +173,8 @@ def worst_difference(pairs: PairedCounts, confidence: float = 0.95, paired_share
     gain, share = correct_b / count - correct_a / count, np.broadcast_to(paired_share, pairs.count.shape)[present]
     low, high = gain - share * (gain - low), gain + share * (high - gain)
     difference = (correct_b / count).min() - (correct_a / count).min()
-    # The difference measured is biased where one minimum is selected and the other is not, so an end need not lie
-    # beyond it. But an interval beside its own estimate would only confuse, and widening it does no harm.
+    # The measured difference is biased if one minimum is affected by selection more than the other, so the interval may
+    # not contain it. An interval without its own estimate would confuse, and widening it is safe.
     return WorstDifference(
         difference=float(difference),
         low=float(min(difference, -_most_gained(correct_b, correct_a, count, -low, others))),
@@ -185,14 +187,14 @@ def _most_gained(correct_a, correct_b, count, same, tail: float) -> float:
 
     Args:
         correct_a, correct_b, count: integers [C].
-        same: upper bound of B minus A of each class by itself, [C].
-        tail: probability with which the bound of two different classes' difference fails.
+        same: upper bound of B minus A for each class separately, [C].
+        tail: probability with which the bound for the difference of two different classes fails.
     """
     a, b = correct_a / count, correct_b / count
     below_a = a - exact_bounds(correct_a, count, tail, tail)[0]
     above_b = exact_bounds(correct_b, count, tail, tail)[1] - b
     most = -np.inf
-    for c in range(count.size):  # not all pairs at once, which are many where classes are
+    for c in range(count.size):  # not all pairs at once: with many classes they would need much memory
         bounds = b - a[c] + np.hypot(above_b, below_a[c])
         bounds[c] = same[c]
         most = max(most, bounds.min())
@@ -201,15 +203,15 @@ def _most_gained(correct_a, correct_b, count, same, tail: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class AttackLoss:
-    """What a stronger attack takes from each class beyond a weaker one. Arrays [C], shares of the class's examples.
+    """The accuracy that each class loses under a stronger attack, compared to a weaker one. Arrays [C].
 
     Attributes:
-        lost: number of examples that survive the weaker attack alone.
-        gained: number that survive the stronger attack alone: none if it contains the weaker one.
+        lost: number of examples that survive only the weaker attack.
+        gained: number of examples that survive only the stronger attack; 0 if it contains the weaker one.
         loss: (lost - gained) / examples, the accuracy that is lost; nan for a class without examples.
-        low, high: its paired interval, each class by itself.
+        low, high: paired interval of the loss, for each class separately.
         worst_before, worst_after: indices of the classes with the lowest accuracy under either attack.
-        worst_changed: no class is the worst under both.
+        worst_changed: whether no class is the worst under both attacks.
     """
 
     lost: np.ndarray

@@ -1,16 +1,16 @@
-"""Does an axis of a study change anything? Exact tests that permute what would be exchangeable if it did not.
+"""Whether an axis of a study has an effect: exact tests that permute labels which are exchangeable without an effect.
 
     axis_test(accuracy, architecture, blocks, rng=rng).p_value        # the class profile; profile=False: the average
     paired_change(gap_natural, gap_adversarial, rng=rng)              # does adversarial training widen the gap?
     trend(gap, radius, blocks, rng=rng)                               # does the gap grow with the radius?
 
-A block holds runs that differ in the axis and the seed alone. If the axis has no effect at all, its levels within a
-block are labels, and every way to hand them out is as likely as the one found: the share of those that give a
-statistic as large or larger is a p-value whatever the distribution (Good, Permutation, Parametric and Bootstrap Tests
-of Hypotheses, 2005). If there are at most `permutations` ways all are tried; if not, that many are drawn and
-p = (b + 1) / (permutations + 1), b of them reaching the statistic, which is no less exact. A p-value is never below one
-over the number of ways, so that a few runs cannot show much. Refuted is that the axis does nothing, be it that it
-changes only how much runs scatter.
+A block contains runs that differ only in the axis and the seed. If the axis has no effect at all, every assignment of
+its levels to the runs of a block is as likely as the observed one. The share of assignments whose statistic is at least
+as large as the observed one is then a p-value, for any distribution (Good, Permutation, Parametric and Bootstrap Tests
+of Hypotheses, 2005). If there are at most `permutations` assignments, all are tried. Else this number is drawn, and
+p = (b + 1) / (permutations + 1), where b of them reach the statistic; this is exact too. A p-value is never below one
+over the number of assignments, so few runs cannot give a small one. The rejected hypothesis is that the axis has no
+effect of any kind; an effect only on the variation between runs counts too.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ from scipy.special import stdtrit
 
 from jaxrobust.classwise.intervals import checked_confidence
 
-_TOLERANCE = 1e-9  # of a statistic in [0, 1] that equals the one found but for rounding
-_ROUNDING = 1e-12  # relative to the largest value, of a deviation that is zero but for rounding
+_TOLERANCE = 1e-9  # statistics in [0, 1] that differ from the observed one by less count as equal to it
+_ROUNDING = 1e-12  # deviations smaller than this, relative to the largest value, count as zero
 _AT_ONCE = 2**22  # numbers in memory, 32 MiB
 
 
@@ -33,11 +33,11 @@ class AxisTest:
 
     Attributes:
         statistic: sum over levels and classes, weighted by runs, of the squared mean deviation from the block.
-        share: of the sum of squares within blocks, in [0, 1]; nan if nothing varies. Chance alone makes it > 0.
-        p_value: 1 if no block has two levels, so that nothing can be told.
-        least_p: of the ways tried the smallest p-value that any would have had; no effect, however large, shows below.
-        permutations: how many ways p_value is from.
-        exhaustive: they are all there are.
+        share: statistic over the sum of squares within blocks, in [0, 1]; nan if nothing varies. It is > 0 by chance.
+        p_value: 1 if no block has two levels, so that no test is possible.
+        least_p: smallest p-value that any of the tried assignments would give; no effect can give a smaller one.
+        permutations: number of assignments that p_value is computed from.
+        exhaustive: whether these are all assignments.
     """
 
     statistic: float
@@ -50,9 +50,9 @@ class AxisTest:
 
 @dataclasses.dataclass(frozen=True)
 class PairedChange:
-    """The mean of after - before, in their unit. The interval is Student's, the p-value that of flipping signs.
+    """The mean of after - before, in their unit, with Student's interval and the p-value of the sign-flip test.
 
-    `least_p` is as of `AxisTest`.
+    `least_p` is as in `AxisTest`.
     """
 
     mean: float
@@ -68,11 +68,11 @@ class Trend:
     """The slope within blocks, value per unit of x.
 
     Attributes:
-        slope: by least squares, one for all blocks, with a level for each.
+        slope: least-squares slope, the same for all blocks, with an intercept for each block.
         low, high: its interval.
         p_value: two-sided, by permuting x within blocks.
-        least_p: as of `AxisTest`.
-        runs, blocks: how many of those given tell anything: blocks in which x varies, and their runs.
+        least_p: as in `AxisTest`.
+        runs, blocks: numbers of blocks in which x varies, and of their runs; the other blocks are not used.
     """
 
     slope: float
@@ -87,19 +87,19 @@ class Trend:
 def axis_test(
     accuracy, axis, blocks, *, rng: np.random.Generator, permutations: int = 10_000, profile: bool = True
 ) -> AxisTest:
-    """Test whether the levels of an axis change the class profile, which is a run's accuracies less their average.
+    """Test whether the levels of an axis change the class profile, which is a run's accuracies minus their average.
 
     Args:
-        accuracy: fractions [R, C]; classes that are nan in any run take no part.
+        accuracy: fractions [R, C]; classes that are nan in any run are left out.
         axis: [R], the level of each run.
-        blocks: [R], labels; runs of a block agree in all other factors, and are exchangeable but for the axis. The same
-            training evaluated at several levels is a block by itself.
-        rng: of the permutations drawn.
-        permutations: how many to try at most.
+        blocks: [R], labels; runs of a block agree in all other factors, and are exchangeable except for the axis. If a
+            single training is evaluated at several levels, these evaluations are a block of their own.
+        rng: generator of the permutations.
+        permutations: maximal number of permutations to try.
         profile: False tests the average over classes instead.
 
     Raises:
-        ValueError: shapes do not fit, too few classes, or no permutations.
+        ValueError: shapes do not match, there are too few classes, or `permutations` is below 1.
     """
     accuracy = np.asarray(accuracy, float)
     if accuracy.ndim != 2 or not accuracy.size:
@@ -130,15 +130,15 @@ def paired_change(
     """The mean change of a figure over pairs of runs, with Student's interval and Fisher's test by signs (1935).
 
     Args:
-        before, after: [P], in pair i of the same setting and seed. Pairs have to be independent: of several seeds of a
-            setting give the means, unless settings are all that is spoken of.
-        rng: of the flips drawn; with at most `permutations` ways to flip all signs, all are tried.
-        permutations: how many to try at most.
+        before, after: [P]; entry i of both is of the same setting and seed. Pairs must be independent: for a setting
+            with several seeds give the means over its seeds, unless the result is meant for these settings only.
+        rng: generator of the sign flips; if there are at most `permutations` ways to flip the signs, all are tried.
+        permutations: maximal number of sign flips to try.
         confidence: of the interval, strictly between 0 and 1.
 
     Raises:
-        ValueError: not vectors of one length, fewer than two pairs, nan or infinite numbers, no permutations, or a
-            confidence outside (0, 1).
+        ValueError: before and after are not vectors of the same length, there are fewer than two pairs, numbers are not
+            finite, `permutations` is below 1, or the confidence is outside (0, 1).
     """
     checked_confidence(confidence)
     before, after = np.asarray(before, float), np.asarray(after, float)
@@ -146,7 +146,7 @@ def paired_change(
         raise ValueError(f"before {before.shape} and after {after.shape} must be vectors of at least two pairs")
     change = _finite("before and after", after - before)
     pairs = np.repeat(np.arange(change.size), 2)
-    # The mean of a pair (0, change) labelled (0, 1) is flipped by exchanging the labels.
+    # Exchanging the labels (0, 1) of the two halves of a pair flips the sign of its change.
     halves = np.stack([-change, change], 1).ravel() / max(2 * np.abs(change).sum(), np.finfo(float).tiny)
     label = np.tile([0, 1], change.size)
 
@@ -162,24 +162,25 @@ def paired_change(
 def trend(
     values, x, blocks, *, rng: np.random.Generator, permutations: int = 10_000, confidence: float = 0.95
 ) -> Trend:
-    """The slope of a figure on x within blocks, and whether there is one.
+    """The slope of a figure on x within blocks, with an interval and a test of slope 0.
 
-    Interval: blocks are the units, each with a slope of its own, so it covers slopes that differ and errors that runs
-    of a block share. Student's with the number of blocks - 1 degrees and the standard error robust to clusters (Liang &
-    Zeger, 1986), which with the same x in all blocks is the t interval of the mean of their slopes. Of a single block
-    it is that of the regression line, whose errors are then taken as independent, and (-inf, inf) for two runs.
+    Interval: the units are blocks, and each may have its own slope, so the interval covers different slopes and errors
+    that the runs of a block share. It is Student's with (number of blocks - 1) degrees of freedom and the
+    cluster-robust standard error (Liang & Zeger, 1986). With the same x in all blocks it is the t interval of the mean
+    of their slopes. For a single block it is the interval of the regression line, with errors assumed independent, and
+    (-inf, inf) for two runs.
 
     Args:
         values: [R], in any unit.
-        x: [R], a radius for example.
-        blocks: [R], labels; runs of a block agree in all but x and seed.
-        rng: of the permutations drawn.
-        permutations: how many to try at most.
+        x: [R], for example a radius.
+        blocks: [R], labels; runs of a block differ only in x and seed.
+        rng: generator of the permutations.
+        permutations: maximal number of permutations to try.
         confidence: of the interval, strictly between 0 and 1.
 
     Raises:
-        ValueError: shapes do not fit, nan or infinite numbers, x does not vary within any block, no permutations, or a
-            confidence outside (0, 1).
+        ValueError: shapes do not match, numbers are not finite, x does not vary within any block, `permutations` is
+            below 1, or the confidence is outside (0, 1).
     """
     checked_confidence(confidence)
     values, x = _finite("values", np.asarray(values, float)), _finite("x", np.asarray(x, float))
@@ -196,7 +197,7 @@ def trend(
     def statistic(level_BxR):
         return np.abs(levels[level_BxR] @ deviation) / largest
 
-    # Of any order of x, by the inequality of Cauchy and Schwarz.
+    # Upper bound for any order of x, by the Cauchy-Schwarz inequality.
     largest = max(np.linalg.norm(x_deviation) * np.linalg.norm(deviation), np.finfo(float).tiny)
     _, p_value, least_p, *_ = _permutation_test(statistic, level_R, blocks, rng, permutations)
     squares = (x_deviation**2).sum()
@@ -214,10 +215,10 @@ def trend(
 
 
 def label_indices(name: str, labels, runs: int) -> np.ndarray:
-    """Labels of any type, alike if they read alike, as integers from 0, [R].
+    """Labels of any type as integers from 0, [R]; labels are equal if their `str` is equal.
 
     Raises:
-        ValueError: not one for each run.
+        ValueError: the number of labels is not the number of runs.
     """
     labels = [str(label) for label in labels]
     if len(labels) != runs:
@@ -226,17 +227,17 @@ def label_indices(name: str, labels, runs: int) -> np.ndarray:
 
 
 def _within(values_RxK, blocks) -> np.ndarray:
-    """Values less the mean of their block."""
+    """Values minus the mean of their block."""
     member = (blocks[:, None] == np.arange(blocks.max() + 1)).astype(float)
     deviation = values_RxK - member @ (member.T @ values_RxK / member.sum(0)[:, None])
     return np.where(np.abs(deviation) > _ROUNDING * np.abs(values_RxK).max(), deviation, 0.0)
 
 
 def _permutation_test(statistic, labels, blocks, rng, permutations: int) -> tuple[float, float, float, int, bool]:
-    """The statistic found, its p-value, the least one of the ways tried, their number, and whether they are all.
+    """(observed statistic, p-value, smallest possible p-value, number of assignments tried, whether these are all).
 
     Args:
-        statistic: labels [B, R] -> [B], in [0, 1]; large values speak against the hypothesis.
+        statistic: labels [B, R] -> [B], in [0, 1]; large values are evidence against the hypothesis.
         labels: integers from 0, [R].
     """
     if permutations < 1:
@@ -250,7 +251,7 @@ def _permutation_test(statistic, labels, blocks, rng, permutations: int) -> tupl
 
 
 def _ways(labels, blocks) -> int:
-    """In how many ways the labels can be handed out within blocks."""
+    """The number of different assignments of the labels within blocks."""
     ways = 1
     for block in range(blocks.max() + 1):
         counts = np.bincount(labels[blocks == block])
@@ -259,7 +260,7 @@ def _ways(labels, blocks) -> int:
 
 
 def _all_ways(labels, blocks):
-    """All of them, [B, R] at a time."""
+    """Yields all assignments of the labels within blocks, as chunks [B, R]."""
     members = [np.flatnonzero(blocks == block) for block in range(blocks.max() + 1)]
     order = np.concatenate(members)
     ways = itertools.product(*(list(_arrangements(sorted(labels[member].tolist()))) for member in members))
@@ -270,7 +271,7 @@ def _all_ways(labels, blocks):
 
 
 def _arrangements(labels: list):
-    """The different orders of the labels."""
+    """Yields the different orders of the labels."""
     if not labels:
         yield ()
     for label in dict.fromkeys(labels):
@@ -281,12 +282,12 @@ def _arrangements(labels: list):
 
 
 def _drawn(labels, blocks, rng, permutations: int):
-    """So many of them at random, [B, R] at a time."""
+    """Yields random assignments of the labels within blocks, `permutations` in total, as chunks [B, R]."""
     order = np.argsort(blocks, kind="stable")
     at_once = max(1, _AT_ONCE // labels.size)
     for start in range(0, permutations, at_once):
         size = (min(at_once, permutations - start), labels.size)
-        # Random numbers are below 1, so that runs of a block stay together.
+        # The random numbers are below 1, so the runs of a block stay together.
         shuffled = np.argsort(blocks + rng.random(size), axis=1)
         handed_out = np.empty(size, labels.dtype)
         handed_out[:, order] = labels[shuffled]

@@ -1,9 +1,9 @@
-"""What several training seeds of a config say together, of one config or of many that are compared with a base.
+"""Means over several training seeds of a config, also for many configs that are compared with a base.
 
 A run is one draw of the training seed, judged on one draw of test images; all seeds are judged on the same images. So
-the mean over seeds is uncertain for two reasons, and averaging over seeds helps against the first alone:
+the mean over seeds has two errors, and averaging over seeds reduces only the first:
 
-    mean = truth + (what the seeds happen to be) + (what the test images happen to be)
+    mean = truth + (error by the draw of the seeds) + (error by the draw of the test images)
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ from scipy.special import stdtrit
 
 from jaxrobust.classwise.intervals import checked_confidence
 
-MIN_SEEDS = 3  # fewer say next to nothing about how seeds vary: of two, a t interval is 13 standard errors wide
+MIN_SEEDS = 3  # two seeds say little about the variation between seeds: their t interval is +- 13 standard errors
 _LEAST_LEVEL = 1e-9
 _BISECTIONS = 14
 
 
 class Spread(NamedTuple):
-    """Standard deviation from seed to seed, and on how many degrees of freedom it is known."""
+    """Standard deviation between seeds, and its number of degrees of freedom."""
 
     deviation: float
     degrees: int
@@ -33,7 +33,7 @@ class SeedMean:
     """A mean over seeds with its interval.
 
     Attributes:
-        covers_seeds: the interval covers the draw of the seeds as well as that of the images.
+        covers_seeds: whether the interval covers the draw of the seeds as well as the draw of the images.
     """
 
     mean: float
@@ -43,14 +43,14 @@ class SeedMean:
 
 
 def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread | None:
-    """The spread over seeds that several methods have in common; None where none has two seeds.
+    """The spread over seeds, pooled over several methods; None if no method has two seeds.
 
-    With three seeds each, a method by itself says little of how its seeds vary: a test of 25 methods would need
-    differences of 13 standard errors. All methods together say it well, as in the analysis of variance, and as in
-    Dunnett's comparison of many treatments with a control (1955).
+    Three seeds of a single method give a poor estimate of their variation: a test of 25 methods would need differences
+    of 13 standard errors. All methods together give a good estimate, as in the analysis of variance and in Dunnett's
+    comparison of many treatments with a control (1955).
 
     Args:
-        groups: of each method one figure per seed.
+        groups: for each method one figure per seed.
     """
     groups = [np.asarray(group, float) for group in groups]
     degrees = sum(group.size - 1 for group in groups if group.size)
@@ -68,26 +68,27 @@ def seed_mean(
     spread: Spread | None = None,
     runs: int = 1,
 ) -> SeedMean:
-    """The mean over seeds, with an interval for the draw of the images and, from `MIN_SEEDS` on, of the seeds.
+    """The mean over seeds, with an interval for the draw of the images and, with at least `MIN_SEEDS`, of the seeds.
 
-    Images: the mean over seeds of the ends given. Seeds: Student's t interval with the larger of two standard errors,
-    that of `spread` and that of the values; so it holds where methods vary alike, and a method that varies more than
-    the others is given more. The distances of both ends from the mean are squared and added. For normal errors this
-    covers at least `confidence`: it is wider than Cochran's solution of the Behrens-Fisher problem, which does (Mickey
-    & Brown 1966), and the part of the images' error that differs from seed to seed counts twice.
+    Images: the mean over seeds of the given interval ends. Seeds: Student's t interval with the larger of two standard
+    errors, from `spread` and from the values. It is valid if all methods vary equally, and a method that varies more
+    than the others gets a wider interval. The two distances from the mean are combined as the root of the sum of their
+    squares. For normal errors the coverage is at least `confidence`: the interval is wider than Cochran's solution of
+    the Behrens-Fisher problem, which has this coverage (Mickey & Brown 1966), and the part of the images' error that
+    differs between seeds counts twice.
 
-    The error of a mean is never larger than the mean of the errors, however they depend on each other, so intervals of
-    one seed may be given as they are. Narrower ones follow from `averaged_share`.
+    The error of a mean is never larger than the mean of the errors, whatever their dependence, so the intervals of
+    single seeds can be passed without change. `averaged_share` gives narrower ones.
 
     Args:
         values: one figure per seed, [S].
-        low, high: its interval for the draw of the images, at the same confidence, [S].
+        low, high: interval of each figure for the draw of the images, at the same confidence, [S].
         confidence: strictly between 0 and 1.
-        spread: of single runs; without it the values alone say how seeds vary.
-        runs: how many runs a value is made of: 2 for a difference.
+        spread: spread of single runs; if None, the variation between seeds is estimated from the values only.
+        runs: number of runs that enter each value: 2 for a difference.
 
     Raises:
-        ValueError: no seed, or a confidence outside (0, 1).
+        ValueError: there is no seed, or the confidence is outside (0, 1).
     """
     values, low, high = (np.asarray(v, float) for v in (values, low, high))
     checked_confidence(confidence)
@@ -108,15 +109,16 @@ def seed_mean(
 
 
 def averaged_share(labels, differences, num_classes: int) -> np.ndarray:
-    """Standard error, by the draw of the images, of a mean over seeds, as a share of the mean of theirs; [C].
+    """[C]: standard error of a mean over seeds by the draw of the images, over the mean standard error of the seeds.
 
-    All seeds are judged on the same images. Were the difference on an image the same in each, a mean over S seeds would
-    be no surer than one of them, a share of 1; were it drawn anew in each, the share would be the root of 1 / S.
+    All seeds are judged on the same images. If the difference on each image is the same for all seeds, the mean over S
+    seeds is as uncertain as a single seed, and the share is 1. If the differences are independent between seeds, the
+    share is the root of 1 / S.
 
     Args:
         labels: true classes, integers in [0, C), [N].
         differences: verdict under B minus verdict under A, in {-1, 0, 1}, [S, N].
-        num_classes: C; classes whose images do not differ at all have a share of 1.
+        num_classes: C; the share is 1 for classes whose differences are the same on all images.
     """
     share = np.ones(num_classes)
     for c in range(num_classes):
@@ -131,10 +133,10 @@ def averaged_share(labels, differences, num_classes: int) -> np.ndarray:
 
 
 def level_of(interval: Callable[[float], tuple[float, float]], value: float = 0.0) -> float:
-    """The p-value that belongs to an interval: the least level at which it leaves out `value`; at least 1e-9.
+    """The p-value that corresponds to an interval: the smallest level at which it excludes `value`; at least 1e-9.
 
     Args:
-        interval: confidence -> (low, high), the wider the higher the confidence.
+        interval: confidence -> (low, high); a higher confidence must give a wider interval.
     """
 
     def leaves_out(level):

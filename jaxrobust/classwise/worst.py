@@ -1,8 +1,8 @@
-"""Which class is the worst, and how accurate it is, when the class was picked after looking.
+"""Which class is the worst, and its accuracy, if the class was selected by the same results.
 
-The lowest of many noisy accuracies is found below the true minimum, and an interval made for a class named beforehand
-does not cover it. The functions here take C classes as C independent binomial samples, each of its class's test
-images; the accuracies they speak of are those that unlimited test images would show.
+The lowest of many noisy accuracies tends to be below the true minimum, and an interval for a class chosen beforehand
+does not have its coverage. The functions here treat the test images of the C classes as C independent binomial samples.
+True accuracies are those on unlimited test images.
 """
 
 import dataclasses
@@ -18,13 +18,14 @@ _DRAWS_AT_ONCE = 2**22  # counts in memory, 32 MiB
 
 @dataclasses.dataclass(frozen=True)
 class WorstClass:
-    """What is known of the worst class. Plain numbers and None, ready for JSON.
+    """What is known about the worst class: plain numbers and None, ready for JSON.
 
     Attributes:
-        classes: indices of the classes with the lowest accuracy measured; several if tied, none without examples.
-        accuracy: their accuracy; biased low, by the more the more classes are close to the worst. None without.
-        low, high: interval of the accuracy of the class that is truly the worst, whichever it is. None without.
-        candidates: indices of the classes that may truly be the worst, lowest accuracy first.
+        classes: indices of the classes with the lowest measured accuracy; several if tied, empty without examples.
+        accuracy: their accuracy, which is biased low; more so if more classes are close to the worst. None without
+            examples.
+        low, high: interval of the accuracy of the true worst class, whichever it is. None without examples.
+        candidates: indices of the classes that may be the true worst class, lowest accuracy first.
     """
 
     classes: tuple[int, ...]
@@ -35,24 +36,25 @@ class WorstClass:
 
 
 def worst_class(correct, count, confidence: float = 0.95) -> WorstClass:
-    """The worst class, with an interval and a set of candidates that allow for its having been picked after the fact.
+    """The worst class, with an interval and a set of candidates that account for its selection by the same results.
 
-    With probability at least `confidence`, whatever the accuracies, both hold: the interval covers the lowest true
-    accuracy, and the candidates include the class that has it. (Of several classes truly tied for it, each is
-    included with that probability by itself.)
+    With probability at least `confidence`, for any true accuracies, both hold: the interval covers the lowest true
+    accuracy, and the candidates include the class that has it. (If several classes are truly tied, this probability
+    holds for each of them separately.)
 
-    Let alpha = 1 - confidence, L_c an exact (Clopper & Pearson, 1934) lower bound of class c that fails with
-    probability at most alpha / 2, and U_c exact upper bounds that all hold together except with probability alpha / 2:
-    each fails with 1 - (1 - alpha / 2) ** (1 / C) (Sidak, 1967; exact for independent samples). The interval is
-    [min L_c, min U_c], and the candidates are the classes with L_c <= min U_c. The lower bounds need no correction,
-    because only that of the true worst class, one fixed class, has to hold; a wrong low bound of another does no harm.
+    Let alpha = 1 - confidence. L_c is an exact (Clopper & Pearson, 1934) lower bound of class c that fails with
+    probability at most alpha / 2. U_c are exact upper bounds that hold for all classes together except with probability
+    alpha / 2: each fails with 1 - (1 - alpha / 2) ** (1 / C) (Sidak, 1967; exact for independent samples). The interval
+    is [min L_c, min U_c], and the candidates are the classes with L_c <= min U_c. The lower bounds need no correction,
+    because only the bound of the true worst class, one fixed class, has to hold; a failing bound of another class does
+    no harm.
 
-    The percentile bootstrap of the minimum does neither: resampling repeats the selection, which shifts it further
-    below the truth, and classes with none or all correct do not vary in it.
+    The percentile bootstrap of the minimum guarantees neither: resampling repeats the selection, which shifts the
+    minimum further below the truth, and classes with none or all correct do not vary in it.
 
     Args:
         correct: number of correct examples of each class, integers [C].
-        count: number of examples of each class, integers [C]; classes with none take no part.
+        count: number of examples of each class, integers [C]; classes without examples are left out.
         confidence: strictly between 0 and 1.
 
     Raises:
@@ -63,7 +65,7 @@ def worst_class(correct, count, confidence: float = 0.95) -> WorstClass:
     present = np.flatnonzero(count)
     if not present.size:
         return WorstClass((), None, None, None, ())
-    # Sidak, without cancellation for many classes.
+    # Sidak's level, computed without cancellation for many classes.
     low, high = exact_bounds(correct[present], count[present], tail, -np.expm1(np.log1p(-tail) / present.size))
     accuracy = correct[present] / count[present]
     order = np.argsort(accuracy, kind="stable")
@@ -91,12 +93,12 @@ def exact_bounds(correct, count, low_tail: float, high_tail: float) -> tuple[np.
 
 
 def probability_worst(correct, count, *, resamples: int = 10_000, seed: int = 0) -> np.ndarray:
-    """How often each class is the worst when the examples of each class are drawn anew, float64 [C].
+    """How often each class is the worst if the examples of each class are resampled, as fractions, float64 [C].
 
-    The bootstrap over examples within classes: of every class as many examples as it has, with replacement, which is a
-    binomial count. A resample in which m classes are tied for the lowest accuracy counts 1 / m for each. The sum is 1,
-    or 0 if no class has an example. A class with none or with all correct does not vary: with few examples that makes
-    the figures too sure of themselves, and the candidates of `worst_class` are the safer statement.
+    This is the bootstrap over examples within classes: the examples of each class are resampled with replacement, which
+    gives a binomial count. A resample in which m classes are tied for the lowest accuracy counts 1 / m for each. The
+    sum is 1, or 0 if no class has an example. A class with none or all correct does not vary, so with few examples the
+    figures overstate the certainty; the candidates of `worst_class` are the safer statement.
 
     Args:
         correct: number of correct examples of each class, integers [C].

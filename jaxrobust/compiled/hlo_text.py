@@ -52,7 +52,7 @@ class Row:
 
     @property
     def group_size(self) -> int:
-        """Devices per group of a collective; 0 if the text does not tell.
+        """Devices per group of a collective; 0 if the text does not contain it.
 
         Groups are written as lists {{0,1},{2,3}}, as an iota [groups,size]<=[devices], or by axes of a mesh.
         """
@@ -147,7 +147,7 @@ def memory(shape: str, *, everywhere: bool = False, tiled: bool = True) -> float
 
 
 def elements(shape: str) -> list[str]:
-    """The shapes in a tuple, one level deep; a shape that is no tuple is returned as a list of one."""
+    """The shapes in a tuple, one level deep; a shape that is not a tuple is returned as a list of one."""
     if not shape.startswith("("):
         return [shape]
     shape = re.sub(r"/\*.*?\*/", "", shape)  # the numbers of elements

@@ -183,7 +183,7 @@ def matrix_product(mesh, dtype: str, repeats: int = 5) -> MatrixProduct:
 def _factors(mesh, size: int, dtype: str):
     """Two factors made on the devices; each device holds one square of the first.
 
-    They are random: with constant numbers a device needs less power, clocks higher, and is faster than in a training.
+    They are random: with constant numbers a device needs less power, clocks higher, and is faster than in training.
     """
 
     def draw(key):

@@ -46,7 +46,7 @@ def _memory(f: dict) -> tuple[str, Table]:
     if f["machine"]["platform"] == "gpu":
         of += f", the share that JAX reserves of {_gib(f['machine']['memory_bytes'])} ({MEMORY_FRACTION[0]})"
     table.add_row("training, all", _gib(memory["total_bytes"]), of)
-    note = f"{evaluation['attack']}, batch {evaluation['batch']:,}, beside the training's state and data"
+    note = f"{evaluation['attack']}, batch {evaluation['batch']:,}, with the training's state and data in memory"
     table.add_row("evaluation, all", _gib(evaluation["total_bytes"]), note)
     table.add_row("fits", "yes" if f["fits"] else "NO")
     if f["largest_batch_per_chip"] is not None:
@@ -59,7 +59,7 @@ def _memory(f: dict) -> tuple[str, Table]:
 def _counted(f: dict) -> tuple[str, Table]:
     step = f["step"]
     title, table = "one training step, counted in the compiled program", _table()
-    table.add_row("steps in a program", str(f["steps_per_dispatch"]), "what runs once for all of them is divided")
+    table.add_row("steps in a program", str(f["steps_per_dispatch"]), "work done once per program is divided by it")
     table.add_row("arithmetic", f"{1e-9 * step['flops_per_image']:,.4g} GFLOP/image", "convolutions, matrix products")
     if step["flops_over_floor"]:
         floor = f"{step['floor_passes']} forward passes of {1e-9 * step['forward_flops_per_image']:.4g} GFLOP"
@@ -96,13 +96,13 @@ def _estimated(f: dict) -> tuple[str, Table]:
     machine, estimate, evaluation = f["machine"], f["step"]["estimate"], f["evaluation"]
     title, table = "estimates: limits by bandwidth and peak rates, which a run will not reach", _table()
     if estimate is None:
-        table.add_row("nothing", "", f"the rates of a {machine['name']} are not known")
+        table.add_row("not available", "", f"the rates of a {machine['name']} are not known")
         return title, table
     rates = f"{1e-12 * machine['bf16_flops_per_s']:,.4g} TFLOP/s, {1e-12 * machine['bandwidth_bytes_per_s']:,.4g} TB/s"
     table.add_row("arithmetic", f"{estimate['arithmetic_ms']:,.2f} ms", f"at {rates}: {machine['source']}")
     table.add_row("memory traffic", f"{estimate['traffic_ms']:,.2f} ms")
     table.add_row("larger of both, each operation", f"{estimate['kernels_in_turn_ms']:,.2f} ms", "one after another")
-    ring = f"ring at {1e-9 * machine['link_bytes_per_s']:,.4g} GB/s a direction, hidden behind nothing"
+    ring = f"ring at {1e-9 * machine['link_bytes_per_s']:,.4g} GB/s per direction, without overlap"
     table.add_row("communication", f"{estimate['communication_ms']:,.3f} ms", ring)
     what = "operations in turn" if machine["platform"] == "gpu" else "larger of arithmetic and traffic"
     table.add_row(

@@ -1,10 +1,10 @@
-"""What goes along with the robustness of a class: probes, each a number per class, by name.
+"""Probes: numbers for each class that may go along with the robustness of the class.
 
     PROBES["separation"].measure(subject)     # [C]; see subject.Subject
 
-A family of probes is a file, which holds pure functions of arrays and, below them, its `PROBES`: name, meaning, what is
-looked at, and the sign of the correlation with robustness that theory lets expect. `ranking` says which of them do go
-along with it.
+Each family of probes is a file with pure functions of arrays and, below them, its `PROBES`. A probe has a name, a
+meaning, the kind of its inputs, and the sign of the correlation with robustness that theory predicts. `ranking`
+measures how probes correlate with robustness.
 """
 
 from jaxrobust.explanations import features, frequency, landscape, neighbours, transfer, verdicts

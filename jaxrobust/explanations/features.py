@@ -1,6 +1,6 @@
-"""Probes of what the head sees, and of the head: how far apart classes are, and how wide, among natural images.
+"""Probes of the features and of the head: distances between classes and their spread, on natural images.
 
-Features are [n, D], those of the penultimate layer; a head's kernel is [D, C], its columns are the classes'.
+Features [n, D] are the outputs of the penultimate layer. The kernel of a head is [D, C], with one column per class.
 """
 
 import numpy as np
@@ -33,12 +33,12 @@ def scatter(features, labels, num_classes: int) -> np.ndarray:
 def separation(features, labels, num_classes: int) -> np.ndarray:
     """Root of Fisher's ratio of each class to the class for which it is smallest, [C].
 
-    It is |m_a - m_b| / sqrt(v_a + v_b), with the means m and, along the line between them, the variances v (Fisher,
-    1936). Of two Gaussians of the same standard deviation s it is their distance over s sqrt(2). Infinite where both
-    classes are points along that line.
+    It is |m_a - m_b| / sqrt(v_a + v_b), with the means m and the variances v along the line between the means (Fisher,
+    1936). For two Gaussians with the same standard deviation s it is their distance over s sqrt(2). Infinite if both
+    classes have variance 0 along that line.
     """
     means = class_means(features, labels, num_classes)
-    variance = np.full((num_classes, num_classes), np.nan)  # [a, b]: of a, along the line from a to b
+    variance = np.full((num_classes, num_classes), np.nan)  # [a, b]: variance of class a along the line from a to b
     for c in range(num_classes):
         lines = means - means[c]
         lengths = np.linalg.norm(lines, axis=1, keepdims=True)
@@ -52,7 +52,7 @@ def separation(features, labels, num_classes: int) -> np.ndarray:
 
 
 def largest_cosine(kernel) -> np.ndarray:
-    """Largest cosine of the weights of each class to those of another one, [C]."""
+    """Largest cosine between the weights of each class and those of another class, [C]."""
     weights = np.asarray(kernel, np.float64).T
     norms = np.linalg.norm(weights, axis=1, keepdims=True)
     weights = weights / np.where(norms > 0, norms, 1.0)
@@ -65,7 +65,7 @@ def _distances(means) -> np.ndarray:
 
 
 def _smallest(matrix) -> np.ndarray:
-    """Smallest entry of each row, but for the diagonal and nan; nan where there is none."""
+    """Smallest entry of each row, without the diagonal and without nan; nan if no entry is left."""
     counts = ~np.eye(len(matrix), dtype=bool) & ~np.isnan(matrix)
     return np.where(counts.any(1), np.where(counts, matrix, np.inf).min(1), np.nan)
 

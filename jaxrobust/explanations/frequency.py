@@ -1,13 +1,13 @@
-"""Probes of spatial frequency: what a class loses when fine or coarse detail is taken from its images.
+"""Probes of spatial frequency: the accuracy that a class loses when fine or coarse detail is removed from its images.
 
-Frequencies are in cycles per pixel; the highest that an image can hold, Nyquist's, is 1/2.
+Frequencies are in cycles per pixel; the highest frequency of an image, the Nyquist frequency, is 1/2.
 """
 
 import numpy as np
 
 from jaxrobust.explanations.probe import Probe, by_class
 
-CUTOFF = 0.25  # half of Nyquist's
+CUTOFF = 0.25  # half of the Nyquist frequency
 
 
 def low_pass(images, cutoff: float = CUTOFF) -> np.ndarray:
@@ -16,7 +16,7 @@ def low_pass(images, cutoff: float = CUTOFF) -> np.ndarray:
 
 
 def high_pass(images, cutoff: float = CUTOFF) -> np.ndarray:
-    """Images [n, H, W, C] in [0, 1] of which those above the cutoff are left, around each channel's mean; clipped."""
+    """Images [n, H, W, C] in [0, 1] with only the frequencies above the cutoff and each channel's mean; clipped."""
     images = np.asarray(images, np.float32)
     high = images - _low(images, cutoff) + images.mean((1, 2), keepdims=True)
     return np.clip(high, 0.0, 1.0).astype(np.float32)
@@ -41,7 +41,7 @@ FILTERS = {"low_pass": low_pass, "high_pass": high_pass}
 PROBES = (
     Probe(
         "low_pass_loss",
-        "Accuracy on natural images that is lost with the frequencies above half of Nyquist's.",
+        "Accuracy on natural images that is lost without the frequencies above half the Nyquist frequency.",
         "spatial frequency",
         "model",
         -1,
@@ -49,7 +49,7 @@ PROBES = (
     ),
     Probe(
         "high_pass_loss",
-        "Accuracy on natural images that is lost with the frequencies below half of Nyquist's.",
+        "Accuracy on natural images that is lost without the frequencies below half the Nyquist frequency.",
         "spatial frequency",
         "model",
         0,

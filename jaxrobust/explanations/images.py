@@ -1,4 +1,4 @@
-"""The images that probes look at: those of a run, or of a config before anything is trained."""
+"""The images that probes use: those of a run, or of a config before training."""
 
 import functools
 
@@ -11,14 +11,14 @@ from jaxrobust.explanations import neighbours
 
 
 class Images:
-    """Data that probes of data alone can look at.
+    """The images for probes that depend on the data only.
 
     Attributes:
-        class_names: of the classes.
+        class_names: names of the classes.
 
     Args:
-        title: of the progress shown.
-        examples: how many images of a split are looked at, stratified; 0 for all.
+        title: title of the progress display.
+        examples: number of images of a split to use, stratified by class; 0 for all.
     """
 
     def __init__(self, config, dataset: data.DataSet, examples: int, title: str):
@@ -28,12 +28,12 @@ class Images:
 
     @functools.cached_property
     def train_ids(self) -> np.ndarray:
-        """The training images that are looked at."""
+        """Indices of the training images that are used."""
         return self._subset(self.dataset.train.labels, "explain train")
 
     @functools.cached_property
     def train_pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        """(pixels [n, D] in [0, 1], labels [n]) of training images, see neighbours.shrink."""
+        """(pixels [n, D] in [0, 1], labels [n]) of these training images, see neighbours.shrink."""
         batch_size, split = self.config.eval.batch_size, self.dataset.train
         found = [
             neighbours.shrink(np.asarray(to_float(images)))

@@ -1,4 +1,4 @@
-"""All probes of a run, and of several runs all probes ranked, as JSON data."""
+"""Measure all probes of a run, and rank the probes of several runs, as JSON data."""
 
 import math
 
@@ -17,7 +17,7 @@ def measure(subject: Subject, known: dict | None = None) -> tuple[dict, dict]:
     """({probe: [C]}, {probe: why it could not be measured}) of one run.
 
     Args:
-        known: probes of data alone by what the data are; filled, so that several runs on the same data share them.
+        known: cache of the probes that depend on the data only, filled here; pass the same dict for several runs.
     """
     known = {} if known is None else known
     data_key = str((sorted(subject.dataset.fingerprint().items()), subject.config.eval.seed))
@@ -36,7 +36,7 @@ def measure(subject: Subject, known: dict | None = None) -> tuple[dict, dict]:
 
 
 def images(subject: Subject) -> dict:
-    """Which images probes look at, as JSON data."""
+    """Which images the probes use, as JSON data."""
     return {
         "training_images": len(subject.train_ids),
         "test_images": len(subject.test_ids),
@@ -45,17 +45,17 @@ def images(subject: Subject) -> dict:
 
 
 def rank(values: dict, robustness) -> dict:
-    """The probes as JSON data, those first that predict most on held-out runs, or of one run correlate most.
+    """The probes as JSON data, sorted by how well they predict held-out runs; for a single run, by their correlation.
 
     Args:
         values: {probe: one entry for each run, [C] or None}.
         robustness: [R][C], accuracies; None for a class without images.
 
     Returns:
-        probes: of each that some run has, what it is, its `values` [R][C] and what `ranking` says of it: `correlation`,
-            `interval`, `p_value`, `p_holm`, `significant`, `as_expected` (None where theory says nothing), of_runs [R],
-            and with several runs `held_out`, R^2 [R] with their `mean_held_out`;
-        yardstick: R^2 [R] and mean by the classes' means over the other runs; None of one run.
+        probes: for each probe that at least one run has: its description, its `values` [R][C] and the results of
+            `ranking`: `correlation`, `interval`, `p_value`, `p_holm`, `significant`, `as_expected` (None if theory
+            predicts no sign), `of_runs` [R], and with several runs `held_out`, R^2 [R], and `mean_held_out`;
+        yardstick: R^2 [R] and their mean, if each class is predicted by its mean over the other runs; None for one run.
     """
     robustness = _array(robustness)
     several = len(robustness) > 1

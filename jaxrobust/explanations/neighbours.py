@@ -1,4 +1,4 @@
-"""Probes of the training images alone: how many there are, and how much classes lie within each other.
+"""Probes of the training images only: their number, and how much the classes overlap.
 
 Points are [n, D]: pixels, or features of a model trained without attack.
 """
@@ -16,7 +16,7 @@ _AT_ONCE = 2**24  # distances in memory
 def neighbour_overlap(points, labels, num_classes: int, neighbours: int = NEIGHBOURS) -> np.ndarray:
     """Share of the nearest neighbours of the images of each class that are of another class, [C].
 
-    A class of n images has no more than n - 1 neighbours of its own, so the fewer, the larger the share.
+    An image has at most n - 1 neighbours of its own class of n images, so the share is larger for smaller classes.
     """
     labels, shares = np.asarray(labels), []
     neighbours = min(neighbours, len(labels) - 1)
@@ -27,9 +27,9 @@ def neighbour_overlap(points, labels, num_classes: int, neighbours: int = NEIGHB
 
 
 def distance_ratio(points, labels, num_classes: int) -> np.ndarray:
-    """Median over each class of the distance to the nearest image of another class over that to one of its own, [C].
+    """Median over each class of: distance to the nearest image of another class / distance to the nearest of its own.
 
-    It is below 1 where images of others are nearer. nan for a class of a single image.
+    The result is [C]. It is below 1 if images of other classes are nearer; nan for a class with a single image.
     """
     labels, ratios = np.asarray(labels), []
     for rows, squares in _squares(points):
@@ -41,7 +41,7 @@ def distance_ratio(points, labels, num_classes: int) -> np.ndarray:
 
 
 def shrink(images) -> np.ndarray:
-    """Images [n, H, W, C] as points [n, D], averaged over blocks where a side is longer than `LARGEST_SIDE`."""
+    """Images [n, H, W, C] as points [n, D], averaged over blocks if a side is longer than `LARGEST_SIDE`."""
     images = np.asarray(images)
     n, height, width, channels = images.shape
     block = -(-max(height, width) // LARGEST_SIDE)
@@ -55,7 +55,7 @@ def shrink(images) -> np.ndarray:
 def _squares(points):
     """(row numbers, squared distances [rows, n] to all points, infinite to itself), a part of the rows at a time."""
     points = np.float32(points)
-    # Centred, so that little is lost to rounding.
+    # Centred, to reduce rounding errors.
     points = points - points.mean(0, keepdims=True)
     lengths = np.square(points).sum(1)
     for rows in np.array_split(np.arange(len(points)), -(-(len(points) ** 2) // _AT_ONCE)):

@@ -1,6 +1,6 @@
-"""Which probes go along with the robustness of the classes, and what they predict on a run that was held out.
+"""How probes correlate with the robustness of the classes, and how well they predict a held-out run.
 
-Arrays are [R, C]: R runs on the same C classes. Classes are what is compared, and more runs do not make them more.
+Arrays are [R, C]: R runs on the same C classes. The observations are the classes; more runs do not add observations.
 """
 
 import itertools
@@ -13,18 +13,18 @@ from scipy.stats import norm
 from jaxrobust.classwise.agreement import centred_ranks
 
 PERMUTATIONS = 10_000
-_TOLERANCE = 1e-9  # of a statistic that equals the one found but for rounding
+_TOLERANCE = 1e-9  # statistics that differ from the observed one by less count as equal to it
 
 
 class Association(NamedTuple):
-    """Rank correlation of a probe with robustness. nan where one of the two is the same for all classes.
+    """Rank correlation of a probe with robustness. nan if one of the two is the same for all classes.
 
     Attributes:
-        correlation: Spearman's, the mean over runs.
+        correlation: Spearman's correlation, mean over runs.
         low, high: its interval.
-        p_value: two-sided, of no relation.
+        p_value: two-sided, for the hypothesis of no relation.
         of_runs: the correlation in each run, [R].
-        classes: how many took part.
+        classes: number of classes used.
     """
 
     correlation: float
@@ -38,16 +38,17 @@ class Association(NamedTuple):
 def associate(probe, robustness, rng: np.random.Generator, *, confidence: float = 0.95) -> Association:
     """The rank correlation of a probe with robustness over classes, with its interval and p-value.
 
-    Interval: of classes drawn anew, Bonett and Wright (Psychometrika, 2000), tanh(atanh r +- z sqrt((1 + r^2/2) /
-    (C - 3))); (-1, 1) with fewer than four classes. Runs on the same classes may agree by these alone, so the mean over
-    runs is given the interval of a single one, which is too wide rather than too narrow.
+    Interval: for a new draw of the classes, by Bonett and Wright (Psychometrika, 2000), tanh(atanh r +- z sqrt((1 +
+    r^2/2) / (C - 3))); (-1, 1) with fewer than four classes. Runs on the same classes are not independent, so the mean
+    over runs gets the interval of a single run, which is rather too wide than too narrow.
 
-    p-value: the classes of the probe are permuted, in all runs alike, and the share that reaches the correlation is
-    counted; all permutations if there are at most `PERMUTATIONS`, else (b + 1) / (PERMUTATIONS + 1) of that many drawn.
+    p-value: the classes of the probe are permuted, with the same permutation in all runs; the p-value is the share of
+    permutations that reach the correlation. All permutations are used if there are at most `PERMUTATIONS`. Else this
+    number is drawn, and the p-value is (b + 1) / (PERMUTATIONS + 1), where b of them reach the correlation.
 
     Args:
-        probe, robustness: [R, C]; classes that are nan in any run take no part.
-        rng: of the permutations.
+        probe, robustness: [R, C]; classes that are nan in any run are left out.
+        rng: generator of the permutations.
     """
     probe, robustness = np.atleast_2d(np.asarray(probe, float)), np.atleast_2d(np.asarray(robustness, float))
     there = np.isfinite(probe).all(0) & np.isfinite(robustness).all(0)
@@ -67,15 +68,15 @@ def associate(probe, robustness, rng: np.random.Generator, *, confidence: float 
 
 
 def held_out(probe, robustness) -> np.ndarray:
-    """Share of the variance between the classes of each run that the probe predicts by a line fitted to the others.
+    """R^2 [R]: share of the variance between the classes of a run that a line fitted to the other runs predicts.
 
     Robustness and probe are centred in each run, and the probe is divided by its standard deviation over the classes,
-    as the units of logits and features are another in each model. The slope is that of least squares on all other runs
-    together. R^2 is 1 - squared error / squared robustness: 0 is no better than calling all classes alike, and it may
-    be negative.
+    because models differ in the scale of their logits and features. The slope is the least-squares slope over all other
+    runs together. R^2 is 1 - squared error / squared robustness. 0 means no better than predicting equal robustness for
+    all classes; R^2 may be negative.
 
     Args:
-        probe, robustness: [R, C] of at least two runs; classes that are nan in any run take no part.
+        probe, robustness: [R, C] of at least two runs; classes that are nan in any run are left out.
 
     Returns:
         [R]; nan where nothing varies.
@@ -90,29 +91,29 @@ def held_out(probe, robustness) -> np.ndarray:
 
 
 def held_out_by_class(robustness) -> np.ndarray:
-    """R^2 [R] as of `held_out`, if each class is taken to be what it is on average in the other runs.
+    """R^2 [R] as in `held_out`, if the robustness of each class is predicted by its mean over the other runs.
 
-    It is what the classes have in common over runs, and a yardstick: a probe that predicts as much leaves little over.
+    It measures what the runs have in common. It is a yardstick: a probe with this R^2 leaves little unexplained.
     """
     _, y = _centred(robustness, robustness)
     return _explained(y, (y.sum(0, keepdims=True) - y) / (len(y) - 1))
 
 
 def ceiling(seeds, count) -> tuple[float, float]:
-    """The R^2 that the truth itself would reach on the mean of a setting over its K seeds; chance is the rest.
+    """The R^2 that the true accuracies would reach on the mean of a setting over its K seeds; the rest is chance.
 
-    Of the accuracies of each seed, centred over the classes, s_c^2 is the variance of class c over the seeds, so the
-    mean m_c over seeds is off by s_c^2 / K: R^2 = 1 - sum_c s_c^2 / K / sum_c m_c^2. That is for other seeds judged on
-    the same images. Drawing the images anew too adds at most a_c (1 - a_c) / n_c to the variance of an accuracy a_c:
-    seeds that fail on the same images have it in full, so it is the second R^2 at least.
+    The accuracies of each seed are centred over the classes. With s_c^2 the variance of class c over the seeds, the
+    mean m_c over the seeds has the error variance s_c^2 / K, so R^2 = 1 - sum_c s_c^2 / K / sum_c m_c^2. This holds for
+    other seeds on the same images. A new draw of the images too adds at most a_c (1 - a_c) / n_c to the variance of an
+    accuracy a_c. It adds this in full if all seeds fail on the same images, so the second R^2 is a lower bound.
 
     Args:
-        seeds: accuracies [K, C]; classes that are nan in any seed take no part.
+        seeds: accuracies [K, C]; classes that are nan in any seed are left out.
         count: images of each class [C].
 
     Returns:
-        (other seeds, other seeds and images), both unbiased and so perhaps below 0; nan of a single seed, or where
-        nothing varies.
+        (other seeds, other seeds and images), both unbiased and therefore possibly below 0; nan for a single seed, or
+        if nothing varies.
     """
     accuracy = np.atleast_2d(np.asarray(seeds, float))
     there = np.isfinite(accuracy).all(0)
@@ -141,7 +142,7 @@ def _explained(y, predicted) -> np.ndarray:
 
 
 def _unit_ranks(values) -> np.ndarray:
-    """Ranks [R, C] of the classes, mean 0 and length 1; 0 where all are alike. Their products are correlations."""
+    """Ranks [R, C] of the classes, mean 0 and length 1; 0 if all are equal. Their inner products are correlations."""
     if values.shape[1] == 0:
         return values
     ranks = centred_ranks(values)
@@ -150,7 +151,7 @@ def _unit_ranks(values) -> np.ndarray:
 
 
 def _orders(classes: int, rng) -> tuple[np.ndarray, bool]:
-    """Permutations of the classes [B, C], and whether they are all there are."""
+    """Permutations of the classes [B, C], and whether these are all permutations."""
     if math.factorial(min(classes, 20)) <= PERMUTATIONS:
         return np.array(list(itertools.permutations(range(classes)))), True
     return rng.permuted(np.broadcast_to(np.arange(classes), (PERMUTATIONS, classes)), axis=1), False
@@ -159,7 +160,7 @@ def _orders(classes: int, rng) -> tuple[np.ndarray, bool]:
 def _interval(correlation: float, classes: int, confidence: float) -> tuple[float, float]:
     if classes < 4:
         return -1.0, 1.0
-    if abs(correlation) > 1 - 1e-9:  # atanh has no end there; the interval of the next smaller one that ranks can give
+    if abs(correlation) > 1 - 1e-9:  # atanh is infinite: use the next smaller correlation that ranks can have
         correlation = math.copysign(1 - 12 / (classes * (classes**2 - 1)), correlation)
         low, high = _interval(correlation, classes, confidence)
         return (low, 1.0) if correlation > 0 else (-1.0, high)

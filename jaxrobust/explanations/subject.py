@@ -1,6 +1,6 @@
-"""What probes look at: a scored checkpoint of a run, its data, and other models where they are given.
+"""The inputs of the probes: a scored checkpoint of a run, its data, and other models if they are given.
 
-Everything is computed when a probe first asks for it, and kept. What a run does not have raises `probe.Missing`.
+Every input is computed at its first use, and kept. An input that a run does not have raises `probe.Missing`.
 """
 
 import functools
@@ -28,11 +28,11 @@ OWN_FIELDS = ("data.data_dir", "eval.batch_size")
 
 
 class Model(NamedTuple):
-    """A checkpoint that can be asked.
+    """A checkpoint with its data, ready to compute features and predictions.
 
     Attributes:
-        workdir: of its run.
-        weights: on the devices.
+        workdir: folder of its run.
+        weights: the weights, on the devices.
     """
 
     workdir: str
@@ -42,14 +42,14 @@ class Model(NamedTuple):
     weights: object
 
     def look(self, split: data.Split, ids, change=lambda images: images, what: str = "features"):
-        """Features [n, D] and logits [n, C] of the images `ids` of a split, changed by a function of [b, H, W, C]."""
+        """Features [n, D] and logits [n, C] of the images `ids` of a split, after `change` of [b, H, W, C]."""
         step = build.features_step(self.config, self.dataset.num_classes, self.mesh)
         found = []
         for _, images in self.blocks(split, ids, what):
             found.append(self.of_each(step, (change(images),)))
         features, logits = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         if not np.isfinite(logits).all():
-            raise UserError(f"{self.workdir}: the model's logits are not finite numbers, so nothing can be explained")
+            raise UserError(f"{self.workdir}: the model's logits are not finite, so nothing can be explained")
         return features, logits
 
     def blocks(self, split: data.Split, ids, what: str):
@@ -64,14 +64,14 @@ class Model(NamedTuple):
 def open_model(
     workdir, overrides: dict, *, step: int | None = None, weights: str | None = None, field: str | None = None
 ) -> Model:
-    """A checkpoint of a run: the best, else the last, or the one given.
+    """Open a checkpoint of a run: the given one, by default the best, else the last.
 
     Args:
-        overrides: of `OWN_FIELDS`, by dotted name.
-        field: the option that the run was given by, for messages.
+        overrides: new values of `OWN_FIELDS`, by dotted name.
+        field: the option with which the run was given, for messages.
 
     Raises:
-        UserError: there is no such run or checkpoint.
+        UserError: the run or the checkpoint does not exist.
     """
     workdir = pathlib.Path(workdir)
     stored = files.read_json(workdir / "config.json")
@@ -87,13 +87,13 @@ def open_model(
     if steps and step is not None and step not in steps:
         there = ", ".join(map(str, steps))
         raise UserError(
-            f"workdir = {str(workdir)!r}: step {step} was scored, but its checkpoint is gone; there are {there}"
+            f"workdir = {str(workdir)!r}: step {step} was scored, but its checkpoint is gone; available are {there}"
         )
     step, weights = workdirs.choose(workdir, steps, step, weights)
     try:
         state = run.checkpoints.restore(step, run.like)
     except checkpoints_lib.DamagedCheckpoint as error:
-        raise UserError(f"workdir = {str(workdir)!r}: {error}; name a run whose checkpoint is whole") from error
+        raise UserError(f"workdir = {str(workdir)!r}: {error}; give a run with an intact checkpoint") from error
     _, chosen = workdirs.take(state, weights)
     return Model(str(workdir), run.config, run.dataset, run.mesh, parallel.replicate(jax.device_get(chosen), run.mesh))
 
@@ -102,20 +102,20 @@ class Subject(Images):
     """A scored checkpoint.
 
     Attributes:
-        run: its files.
-        checkpoint: which.
-        attack: under which robustness counts.
-        class_names: of the classes.
+        run: the run, with its files.
+        checkpoint: the checkpoint of the run.
+        attack: the attack under which robustness is measured.
+        class_names: names of the classes.
         robustness: [C], accuracy under the attack; nan for a class without scored images.
         count: scored images [C].
 
     Args:
         overrides: see `open_model`.
-        examples: how many images of a split are looked at, stratified; 0 for all.
-        others: models on the same classes, by the option that they were given by, "standard" and "other".
+        examples: number of images of a split to use, stratified by class; 0 for all.
+        others: models on the same classes, by the name of their option: "standard" and "other".
 
     Raises:
-        UserError: its checkpoint is not there, or another model is of other classes or images.
+        UserError: the checkpoint does not exist, or another model has other classes or another image shape.
     """
 
     def __init__(self, run: Run, checkpoint: Checkpoint, attack: str, overrides, examples: int, others: dict):
@@ -129,7 +129,7 @@ class Subject(Images):
         self.model = open_model(run.workdir, overrides, step=checkpoint.step, weights=checkpoint.weights)
         super().__init__(self.model.config, self.model.dataset, examples, self.model.workdir)
         if tuple(record["classes"]) != self.class_names:
-            raise UserError(f"{run.workdir}: its results are of other classes than its data; evaluate it again")
+            raise UserError(f"{run.workdir}: its results have other classes than its data; evaluate it again")
         self.radius = config_lib.radius(self.config)
         for name, other in others.items():
             _check_alike(f"--{name}", other, self.model)
@@ -141,10 +141,10 @@ class Subject(Images):
 
     @functools.cached_property
     def test_ids(self) -> np.ndarray:
-        """The images that are looked at, of the split that was scored.
+        """Indices of the images to use, of the split that was scored.
 
-        Of a split of which a part was scored it is the other part, if each class has as many images there: then chance
-        in the draw of the images does not make a probe and robustness agree.
+        If only a part of the split was scored, these are images of the other part, provided that each class has at
+        least as many images there. A probe and robustness then do not agree just because they share images.
         """
         whole = getattr(self.dataset, self.run.split).labels
         scored = results.read_examples(self.run.workdir, *self.checkpoint, self.run.split).get("index")
@@ -156,30 +156,30 @@ class Subject(Images):
 
     @property
     def test_is_scored(self) -> bool:
-        """Whether robustness was scored on the images that are looked at."""
+        """Whether robustness was scored on any of the images that are used."""
         scored = results.read_examples(self.run.workdir, *self.checkpoint, self.run.split).get("index")
         return scored is None or bool(np.isin(self.test_ids, scored).any())
 
     @functools.cached_property
     def confusion(self) -> np.ndarray:
-        """Counts [C, C] under the attack."""
+        """Confusion matrix [C, C] under the attack, in numbers of images."""
         matrix = self.run.confusion(self.checkpoint, self.attack)
         if matrix is None:
-            raise Missing("the run's folder holds no predictions under the attack")
+            raise Missing("the run's folder contains no predictions under the attack")
         return matrix
 
     @functools.cached_property
     def training_accuracy(self) -> np.ndarray:
-        """[C], of the checkpoint's epoch, else the last."""
+        """Accuracy [C] in training, in the epoch of the checkpoint; in the last epoch if that is not recorded."""
         lines = {line["epoch"]: line for line in self.run.training if "train_class_accuracy" in line}
         if not lines:
-            raise Missing("the weights were trained elsewhere, or the record of the training is gone")
+            raise Missing("the weights were trained elsewhere, or the record of the training is missing")
         line = lines.get(self.run.epoch(self.checkpoint)) or lines[max(lines)]
         return np.array([np.nan if value is None else value for value in line["train_class_accuracy"]], float)
 
     @functools.cached_property
     def audit(self) -> dict | None:
-        """The content of audit.json, if it is of this checkpoint."""
+        """The content of audit.json, if it belongs to this checkpoint."""
         found = audit_results.read(self.run.workdir)
         return found if found and (found["step"], found["weights"]) == tuple(self.checkpoint) else None
 
@@ -190,7 +190,7 @@ class Subject(Images):
 
     @functools.cached_property
     def standard_features(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same of the other model that was trained without attack."""
+        """The same, from the model `standard`, which was trained without attack."""
         return self._features_of(self._other("standard"))
 
     def _features_of(self, model: Model):
@@ -199,7 +199,7 @@ class Subject(Images):
 
     @functools.cached_property
     def landscape(self) -> tuple[np.ndarray, Landscape]:
-        """(labels [n], arrays [n])."""
+        """(labels [n], landscape with arrays [n])."""
         step = build.landscape_step(self.config, len(self.class_names), self.model.mesh)
         split, found = self._test, []
         for block, images in self.model.blocks(split, self.test_ids, "landscape"):
@@ -209,11 +209,11 @@ class Subject(Images):
 
     @functools.cached_property
     def natural(self) -> np.ndarray:
-        """Predictions [n] on the test images."""
+        """Predictions [n] on the unperturbed test images."""
         return self.model.look(self._test, self.test_ids, what="predictions")[1].argmax(1)
 
     def filtered(self, kind: str):
-        """(labels, right as they are, right once filtered) [n], of the test images; kind is of frequency.FILTERS."""
+        """(labels, correct without filter, correct after filter) [n] of the test images; kind: of frequency.FILTERS."""
         labels = self._test.labels[self.test_ids]
 
         def change(images):
@@ -223,10 +223,10 @@ class Subject(Images):
         return labels, self.natural == labels, logits.argmax(1) == labels
 
     def transfer(self, direction: str):
-        """(labels, natural and adversarial predictions of the model that is to be fooled) [n].
+        """(labels, predictions of the target model on natural images, and on adversarial images) [n].
 
-        Images are made on this model ("out") or on the other one ("in"), with this run's threat, and only of those that
-        the model they are made on gets right.
+        The adversarial images are made on this model for the other model ("out"), or on the other model for this one
+        ("in"), with this run's threat. Images that the source model misclassifies have the natural prediction -1.
         """
         other = self._other("other")
         if pathlib.Path(other.workdir).resolve() == self.run.workdir.resolve():
@@ -252,7 +252,7 @@ class Subject(Images):
             arrays = (images, np.int32(labels), np.int32(block), np.full(len(block), self.radius, np.float32))
             made = source.of_each(adversarial, arrays)
             before = target.of_each(judge, (images,))[1].argmax(1)
-            # -1 is no class: what the source gets wrong as it is does not count.
+            # -1 excludes images that the source model misclassifies without attack.
             natural.append(np.where(right, before, -1))
             found.append(target.of_each(judge, (made,))[1].argmax(1))
         return split.labels[self.test_ids], np.concatenate(natural), np.concatenate(found)
@@ -270,6 +270,6 @@ class Subject(Images):
 def _check_alike(field: str, other: Model, model: Model) -> None:
     ours, theirs, remedy = model.dataset, other.dataset, f"give a run on the classes and images of {model.workdir}"
     if tuple(theirs.class_names) != tuple(ours.class_names):
-        raise FieldError(field, other.workdir, "is of other classes", remedy)
+        raise FieldError(field, other.workdir, "has other classes", remedy)
     if theirs.image_shape != ours.image_shape:
-        raise FieldError(field, other.workdir, f"takes images {theirs.image_shape}, not {ours.image_shape}", remedy)
+        raise FieldError(field, other.workdir, f"has images {theirs.image_shape}, not {ours.image_shape}", remedy)

@@ -1,4 +1,4 @@
-"""Probes of transfer: do adversarial images made on one model fool another one?"""
+"""Probes of transfer: whether adversarial images made on one model fool another model."""
 
 import numpy as np
 
@@ -8,11 +8,11 @@ ATTACK = "pgd20"
 
 
 def fooled(labels, natural, adversarial, num_classes: int) -> np.ndarray:
-    """Share of the images of each class that the other model gets wrong once they are adversarial, [C].
+    """Share of the images of each class that the target model misclassifies after the attack, [C].
 
     Args:
-        labels: [n] of images that both models get right as they are.
-        natural, adversarial: [n] predictions of the other model; images that it gets wrong as they are do not count.
+        labels: [n] true classes.
+        natural, adversarial: [n] predictions of the target model; images with a wrong natural prediction do not count.
         num_classes: C.
     """
     right = np.asarray(natural) == np.asarray(labels)
@@ -27,7 +27,7 @@ def _measure(direction):
 PROBES = (
     Probe(
         "transfer_out",
-        f"Share of the class's adversarial images made on this model ({ATTACK}) that fool the other one.",
+        f"Share of the class's adversarial images made on this model ({ATTACK}) that fool the other model.",
         "transfer",
         "model",
         -1,
@@ -35,7 +35,7 @@ PROBES = (
     ),
     Probe(
         "transfer_in",
-        f"Share of the class's adversarial images made on the other model ({ATTACK}) that fool this one.",
+        f"Share of the class's adversarial images made on the other model ({ATTACK}) that fool this model.",
         "transfer",
         "model",
         -1,

@@ -1,6 +1,6 @@
-"""Probes of results: where the errors under attack go to, and how much of the training carries over to new images.
+"""Probes of results: which classes are predicted in error under attack, and how training accuracy compares to test.
 
-Rows of a confusion matrix [C, C] are true classes, columns predictions under attack.
+Rows of a confusion matrix [C, C] are true classes, columns are predictions under attack.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ def flow_out(confusion) -> np.ndarray:
 
 
 def largest_rival(confusion) -> np.ndarray:
-    """Share of the errors of each class that go to the one class that gets most of them, [C]; nan without errors."""
+    """Share of the errors of each class that are its most frequent wrong prediction, [C]; nan without errors."""
     errors = np.asarray(confusion, np.float64) * (1 - np.eye(len(confusion)))
     return _ratio(errors.max(1), errors.sum(1))
 
@@ -33,7 +33,7 @@ def _ratio(part, whole) -> np.ndarray:
 
 def _largest_rival(subject):
     if len(subject.class_names) < 3:
-        raise Missing("of two classes all errors go to the other one")
+        raise Missing("with two classes, all errors are predictions of the other class")
     return largest_rival(subject.confusion)
 
 
@@ -41,7 +41,7 @@ def _breaking_radius(subject):
     if subject.audit is None:
         raise Missing("no audit of this checkpoint; run --mode audit")
     radii = subject.audit["curve"]["half"]["class_radius"]
-    # Beyond the largest radius tried: larger than all others, which is all that ranks need.
+    # Beyond the largest radius tried: any larger value will do, since only ranks are used.
     beyond = 2 * max(subject.audit["curve"]["radii"])
     count = np.array(subject.audit["count"])
     return np.where(count > 0, [beyond if radius is None else radius for radius in radii], np.nan)
@@ -50,7 +50,7 @@ def _breaking_radius(subject):
 PROBES = (
     Probe(
         "train_robustness",
-        "Accuracy of the class on the images of its last epoch of training, as the training attacked them.",
+        "Accuracy of the class on the attacked training images, in the last epoch of training.",
         "results",
         "results",
         1,
@@ -66,7 +66,7 @@ PROBES = (
     ),
     Probe(
         "largest_rival",
-        "Share of the class's errors under attack that go to the single class that gets most of them.",
+        "Share of the class's errors under attack that are its most frequent wrong prediction.",
         "results",
         "results",
         -1,
@@ -83,7 +83,7 @@ PROBES = (
     ),
     Probe(
         "train_test_gap",
-        "Accuracy in the last epoch of training, as it attacked its images, less that under attack on the scored ones.",
+        "Accuracy on the attacked training images in the last epoch, minus the accuracy under attack on scored images.",
         "results",
         "results",
         -1,
