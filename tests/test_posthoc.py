@@ -304,6 +304,16 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(trained, tmp_path):
         train.train_and_evaluate(config, out)
 
 
+def test_a_prior_of_equal_counts_is_said_to_have_no_effect(trained, capsys):
+    run, state = state_of(trained[0])
+    of_each = [np.flatnonzero(run.dataset.train.labels == label)[:50] for label in range(CLASSES)]
+    dataset = type(run.dataset)(**vars(run.dataset) | {"train": run.dataset.train.take(np.concatenate(of_each))})
+    subject = posthoc.Subject(run.config, dataset, run.mesh, state.weights, stop=False)
+    changed = posthoc_remedies.REMEDIES["logit_adjustment"].apply(subject)
+    np.testing.assert_array_equal(changed.head.bias, subject.head.bias)
+    assert "every class has 50 training images" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_class_without_validation_images_is_named(trained):
     workdir, _ = trained
     run, state = state_of(workdir)
