@@ -175,10 +175,7 @@ def _check_config_arguments(arguments: list[str]) -> str:
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if match := re.fullmatch(r"--?config(?:=(.*))?", argument):
             config_path = following if match[1] is None else match[1]
-            if not pathlib.Path(config_path).is_file():
-                raise FieldError(
-                    "--config", config_path, "is not a file", "give a config file, for example configs/digits.py"
-                )
+            config_lib.check_file(config_path, "--config")
         if match := re.match(r"--?config\.([^=]+)", argument):
             known = list(files.flatten(config_lib.default().to_dict()))
             if match[1] not in known:

@@ -233,14 +233,19 @@ def from_file(path) -> ml_collections.ConfigDict:
     return files.imported(path).get_config()
 
 
+def check_file(path, field: str) -> None:
+    """Raises FieldError, which names the `field`, if there is no such config file."""
+    if not pathlib.Path(path).is_file():
+        raise FieldError(field, str(path), "is not a file", "give a config file, for example configs/digits.py")
+
+
 def given(path, field: str) -> ml_collections.ConfigDict:
     """The config of a file that the user has named.
 
     Raises:
         FieldError: names the `field`; there is no such file, or its code fails.
     """
-    if not pathlib.Path(path).is_file():
-        raise FieldError(field, str(path), "is not a file", "give a config file, for example configs/digits.py")
+    check_file(path, field)
     try:
         return from_file(path)
     except Exception as error:  # whatever the code of a config file may raise
