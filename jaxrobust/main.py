@@ -8,11 +8,16 @@ import pathlib
 import jax
 from absl import flags
 
-from jaxrobust import cluster, command_line, console, evaluate, files, hosts, parallel, train, workdirs
 from jaxrobust import config as config_lib
+from jaxrobust import console, files
 from jaxrobust.audit import auditor
+from jaxrobust.commands import command_line
+from jaxrobust.distributed import cluster, hosts, parallel
+from jaxrobust.distributed.interruption import Interrupted
 from jaxrobust.errors import UserError
-from jaxrobust.interruption import Interrupted
+from jaxrobust.evaluation import evaluator as evaluator_lib
+from jaxrobust.evaluation import loading
+from jaxrobust.training import loop
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/<name of the config file>.")
 _MODE = flags.DEFINE_enum(
@@ -46,12 +51,12 @@ def main() -> int | None:
             if job is not None:
                 _meet(job)
             if _MODE.value == "evaluate":
-                evaluate.evaluate_checkpoints(workdir, command_line.overrides(), follow=_FOLLOW.value)
+                evaluator_lib.evaluate_checkpoints(workdir, command_line.overrides(), follow=_FOLLOW.value)
             elif _MODE.value == "audit":
                 auditor.audit_run(workdir, command_line.overrides())
             else:
-                train.train_and_evaluate(command_line.config(), workdir)
-    except train.Diverged as error:
+                loop.train_and_evaluate(command_line.config(), workdir)
+    except loop.Diverged as error:
         return command_line.fail(str(error), exit_code=1)
     return None
 
@@ -69,7 +74,7 @@ def _meet(job: cluster.Job) -> None:
 
 def _workdir() -> pathlib.Path:
     if _WORKDIR.value is not None:
-        return workdirs.path(_WORKDIR.value)
+        return loading.path(_WORKDIR.value)
     command_line.config()  # raises UserError if no config was given
     return pathlib.Path("runs") / command_line.config_file().stem
 

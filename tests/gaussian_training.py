@@ -13,9 +13,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import optimize, stats
 
-from jaxrobust import build, parallel
 from jaxrobust import config as config_lib
+from jaxrobust.config import objects
 from jaxrobust.data import DataSet, batches
+from jaxrobust.distributed import parallel
+from jaxrobust.training import setup as training_setup
 
 DIMENSION, ETA = 4, 0.5  # sqrt(d) eta = 1, as in the tables
 PIXELS_PER_UNIT = 0.03
@@ -152,12 +154,12 @@ def train(
     }
     config.update_from_flattened_dict(values | {name.replace("__", "."): value for name, value in fields.items()})
 
-    dataset, mesh = build.dataset(config), parallel.make_mesh(jax.devices()[:1])
+    dataset, mesh = objects.dataset(config), parallel.make_mesh(jax.devices()[:1])
     steps = batches.steps_per_epoch(len(dataset.train), batch_size) * epochs
-    state = build.initial_state(config, dataset, mesh, steps)
-    train_steps = build.train_steps(config, dataset, mesh, steps)
-    observe = jax.jit(build.remedy(config).observe)
-    observer = build.observer(config, dataset, mesh) if build.looks_at_validation(config) else None
+    state = training_setup.initial_state(config, dataset, mesh, steps)
+    train_steps = training_setup.train_steps(config, dataset, mesh, steps)
+    observe = jax.jit(objects.remedy(config).observe)
+    observer = training_setup.observer(config, dataset, mesh) if training_setup.looks_at_validation(config) else None
     rows = dataset.train.images.reshape(len(dataset.train), -1)
     data = parallel.replicate((rows, dataset.train.labels), mesh)
     nothing_seen = jax.tree.map(np.zeros_like, jax.device_get(state.class_sums))

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jaxrobust import data
-from jaxrobust.data.sources import tfds as source  # first: it sets what TensorFlow reads at import
+from jaxrobust.data.sources import tfds as source
 
 import tensorflow_datasets as tfds  # isort: skip
 

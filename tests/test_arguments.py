@@ -4,12 +4,12 @@ import pathlib
 
 import pytest
 
-from jaxrobust import arguments
+from jaxrobust.commands import arguments
 from jaxrobust.errors import FieldError, UserError
 
 
 def _parser():
-    parser = arguments.Parser("jaxrobust.compare", "What it does.\n\nAt length.")
+    parser = arguments.Parser("jaxrobust compare", "What it does.\n\nAt length.")
     parser.add_out("RUN/compare")
     return parser
 
@@ -18,14 +18,14 @@ def test_help_is_the_first_line_with_the_defaults(capsys):
     with pytest.raises(SystemExit):
         _parser().parse_args(["--help"])
     shown = capsys.readouterr().out
-    assert "python -m jaxrobust.compare" in shown and "What it does." in shown and "At length" not in shown
+    assert "python -m jaxrobust compare" in shown and "What it does." in shown and "At length" not in shown
     assert "RUN/compare" in shown
     assert _parser().parse_args(["--out", "a/b"]).out == pathlib.Path("a/b") and _parser().parse_args([]).out is None
 
 
 @pytest.mark.parametrize("given", [["--ou", "a"], ["more"], ["--out"]])
 def test_what_is_wrong_names_the_help(given):
-    with pytest.raises(UserError, match=r"python -m jaxrobust\.compare --help") as raised:
+    with pytest.raises(UserError, match=r"python -m jaxrobust compare --help") as raised:
         _parser().parse_args(given)
     assert "\n" not in str(raised.value)
 

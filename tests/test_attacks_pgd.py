@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from attack_models import DUAL_ORDER, images_of, smooth_model, two_class_linear_model
 
-from jaxrobust import train_steps
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import Pgd
+from jaxrobust.training import step as step_lib
 
 SHAPE = (4, 4, 2)
 
@@ -154,5 +154,5 @@ def test_no_start_draws_from_the_key_of_the_targets():
     target_logit = jnp.zeros(50)
     logits = jnp.where(jnp.arange(50)[None] == labels[:, None], -jnp.inf, 0.0)
     expected = jax.vmap(jax.random.categorical)(of_targets, logits)
-    np.testing.assert_array_equal(train_steps.draw_targets(keys, target_logit, jnp.asarray(labels)), expected)
+    np.testing.assert_array_equal(step_lib.draw_targets(keys, target_logit, jnp.asarray(labels)), expected)
     assert not any((key == jax.random.key_data(of_targets)).all(-1).any() for key in drawn)

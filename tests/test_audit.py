@@ -8,14 +8,19 @@ import pytest
 import tiny_config
 from scipy.optimize import linprog
 
-from jaxrobust import build, files, parallel, steps, train, validation
 from jaxrobust import config as config_lib
+from jaxrobust import files
 from jaxrobust.attacks import masking
 from jaxrobust.audit import auditor as auditing
 from jaxrobust.audit import results as audit_results
+from jaxrobust.config import validation
 from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.distributed import parallel
+from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.interruption import Interrupted, StopRequest
+from jaxrobust.evaluation import steps
+from jaxrobust.training import loop
+from jaxrobust.training import setup as training_setup
 
 NAMES = ("a", "b", "c")
 QUICK = {"audit.attack": "cw3", "audit.matrix_attack": "cw3"}
@@ -57,7 +62,7 @@ def run(workdir, devices=8, data=None, stop=None, **overrides):
     config, data = config_of(**overrides), data or dataset()
     workdir.mkdir(exist_ok=True)
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    weights = build.initial_state(config, data, mesh, 10).weights
+    weights = training_setup.initial_state(config, data, mesh, 10).weights
     # Without the part of a kernel that sees but the mean brightness, which would settle most predictions.
     centred = jax.tree.map(lambda p: p - p.mean(0, keepdims=True) if p.ndim == 2 else p, weights.params)
     weights = weights.replace(params=centred)
@@ -235,7 +240,7 @@ def test_command_from_end_to_end(tmp_path):
     config.train.average_decay = 0.0
     with pytest.raises(UserError, match="no run"):
         auditing.audit_run(tmp_path)
-    train.train_and_evaluate(config, tmp_path)
+    loop.train_and_evaluate(config, tmp_path)
     assert 'id="matrix"' not in (tmp_path / "report.html").read_text()
     # Of a run that is older than the section.
     stored = files.read_json(tmp_path / "config.json")

@@ -7,7 +7,7 @@ import pytest
 
 from jaxrobust import files
 from jaxrobust.audit import results as audit_results
-from jaxrobust.pages import audit as report_audit
+from jaxrobust.reports import audit as report_audit
 
 ABOUT = {"step": 7, "epoch": 2, "weights": "raw", "split": "test", "norm": "linf", "eps": 0.2}
 RADII = [0.1, 0.2, 0.4]

@@ -12,9 +12,13 @@ import jax
 import pytest
 import tiny_config
 
-from jaxrobust import benchmark, build, console, data, parallel
-from jaxrobust.compiled import costs, hlo, measuring
+from jaxrobust import console, data
+from jaxrobust.config import objects
+from jaxrobust.distributed import parallel
 from jaxrobust.errors import UserError
+from jaxrobust.performance import benchmark
+from jaxrobust.performance.compiled import costs, hlo, measuring
+from jaxrobust.training import setup as training_setup
 
 ROOT = pathlib.Path(__file__).parent.parent
 POSITIVE = (
@@ -48,7 +52,7 @@ import runpy, sys
 for name in {blocked!r}:
     sys.modules[name] = None
 sys.argv[0] = "benchmark"
-runpy.run_module("jaxrobust.benchmark", run_name="__main__", alter_sys=True)
+runpy.run_module("jaxrobust.performance.benchmark", run_name="__main__", alter_sys=True)
 """
     command = [sys.executable, "-c", program, *arguments]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
@@ -123,7 +127,7 @@ def test_the_step_executes_no_more_arithmetic_than_the_floor(model, objective, p
     mesh = parallel.make_mesh(jax.devices()[:1])
     # What LLVM makes of it is no matter here, and most of the time.
     compiled = costs.lower_training(config, description, mesh, 10).compile({"xla_backend_optimization_level": 0})
-    program = hlo.read(compiled.as_text(), steps=build.steps_per_dispatch(config, mesh))
+    program = hlo.read(compiled.as_text(), steps=training_setup.steps_per_dispatch(config, mesh))
     assert not program.unknown_loops and not program.unknown_calls
     assert costs.floor_passes(config) == passes
     floor = passes * costs.forward_flops(config, description, mesh)
@@ -181,5 +185,5 @@ def test_data_that_cannot_be_streamed_cost_no_measurement(folder, capsys):
     for shard in folder.rglob("*.tfrecord*"):
         shard.write_bytes(bytes(shard.stat().st_size))
     with pytest.raises(UserError, match=r"^data.name = 'tfds:fixed'"):
-        benchmark.measure(config, build.description(config))
+        benchmark.measure(config, objects.description(config))
     assert "compiling" not in capsys.readouterr().err

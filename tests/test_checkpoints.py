@@ -4,23 +4,27 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrobust import checkpoints, parallel, statistics, train_state
+from jaxrobust.distributed import parallel
 from jaxrobust.errors import UserError
+from jaxrobust.models.weights import Weights
 from jaxrobust.remedies import knobs
+from jaxrobust.runs import checkpoints
+from jaxrobust.training import class_statistics
+from jaxrobust.training import state as state_lib
 
 
 def state(value, averaged=True):
     rng = np.random.default_rng(int(value))
     params = {"dense": {"kernel": jnp.asarray(rng.normal(size=(50, 20)), jnp.float32)}}
-    weights = train_state.Weights(params, {"norm": {"mean": jnp.full(3, value)}})
-    made = train_state.TrainState(
+    weights = Weights(params, {"norm": {"mean": jnp.full(3, value)}})
+    made = state_lib.TrainState(
         step=jnp.asarray(int(value)),
         weights=weights,
         averaged=weights if averaged else None,
         opt_state=optax.sgd(optax.constant_schedule(0.1), momentum=0.9).init(params),
         knobs=knobs.neutral(3),
         memory={},
-        class_sums=statistics.zeros((), 3),
+        class_sums=class_statistics.zeros((), 3),
     )
     return parallel.replicate(made, parallel.make_mesh(jax.devices()[:2]))
 

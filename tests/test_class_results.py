@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxrobust import class_results, results, runs
-from jaxrobust.pages import suites as report_suites
+from jaxrobust.reports import suites as report_suites
+from jaxrobust.runs import class_summary, reading, results
 
 NAMES = ("a", "b", "c", "empty")
 LABELS = np.repeat([0, 1, 2], 20)
@@ -42,7 +42,7 @@ def _scores(*left_out, **settings):
             norm="linf",
             **(settings | {"members": ["apgd_ce", "square"]} if attack == "standard" else settings),
         )
-        scores[attack] = runs.Score.of(record)
+        scores[attack] = reading.Score.of(record)
     return scores
 
 
@@ -52,7 +52,7 @@ def _examples(*left_out):
 
 @pytest.fixture(scope="module")
 def truth():
-    return class_results.class_truth(_scores(), _examples())
+    return class_summary.class_truth(_scores(), _examples())
 
 
 def test_truth_is_json_as_it_is(truth):
@@ -81,7 +81,7 @@ def test_stages_by_hand(truth):
     # Auto-PGD: a gradient, two passes, to start and one a step, on all 60; Square: 5,001 passes on 24 of them.
     assert first["passes_in_full"] == pytest.approx(202)
     assert second["passes_in_full"] == pytest.approx(5001 * 24 / 60)
-    without_clean = class_results.stages(_scores("clean"), "standard")
+    without_clean = class_summary.stages(_scores("clean"), "standard")
     assert [stage["broken"] for stage in without_clean] == [None, 3]
     assert without_clean[0]["passes_in_full"] is None
 
@@ -102,16 +102,16 @@ def test_loss_by_hand(truth):
 
 def test_loss_needs_pgd_and_verdicts():
     no_pgd = ("pgd10", "pgd20")
-    assert class_results.loss(_scores(*no_pgd), _examples(*no_pgd), "standard") is None
-    assert class_results.loss(_scores(), {}, "standard") is None
-    assert class_results.loss(_scores(), _examples("pgd20"), "standard")["before"] == "pgd10"
+    assert class_summary.loss(_scores(*no_pgd), _examples(*no_pgd), "standard") is None
+    assert class_summary.loss(_scores(), {}, "standard") is None
+    assert class_summary.loss(_scores(), _examples("pgd20"), "standard")["before"] == "pgd10"
 
 
 def test_a_first_member_is_pgd_where_nothing_else_is():
     scores = _scores("pgd10", "pgd20")
     scores["standard"].record["members"] = ["pgd20", "square"]
     examples = _examples("pgd10", "pgd20") | {"standard/pgd20": SURVIVES["pgd20"]}
-    assert class_results.loss(scores, examples, "standard")["before"] == "standard/pgd20"
+    assert class_summary.loss(scores, examples, "standard")["before"] == "standard/pgd20"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_first_member_is_pgd_where_nothing_else_is():
     ],
 )
 def test_settings_in_words(attack, classes, settings, words):
-    assert class_results.in_words(attack, settings | {"classes": ["x"] * classes}) == words
+    assert class_summary.in_words(attack, settings | {"classes": ["x"] * classes}) == words
 
 
 def test_page_orders_by_loss_and_leaves_out_empty_classes(truth):
@@ -152,5 +152,5 @@ def test_classes_of_one_name_are_told_apart():
     twice = _scores()
     for score in twice.values():
         score.record["classes"] = ["same"] * 4
-    page = report_suites.page(class_results.class_truth(twice, _examples()))
+    page = report_suites.page(class_summary.class_truth(twice, _examples()))
     assert len(page["suites"]["standard"]["rows"]) == 3

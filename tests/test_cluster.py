@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxrobust import cluster
+from jaxrobust.distributed import cluster
 from jaxrobust.errors import UserError
 
 SLURM = {

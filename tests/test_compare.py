@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from jaxrobust import compare, results
+from jaxrobust.commands import compare
 from jaxrobust.errors import UserError
+from jaxrobust.runs import results
 
 NAMES = ("cat", "dog", "deer")
 LABELS = np.repeat([0, 1, 2], [40, 40, 20])
@@ -259,7 +260,7 @@ def test_errors_are_one_line(arguments, capsys):
 
 
 def test_module_runs_as_a_command(tmp_path):
-    command = [sys.executable, "-m", "jaxrobust.compare", str(tmp_path / "absent"), str(tmp_path)]
+    command = [sys.executable, "-m", "jaxrobust", "compare", str(tmp_path / "absent"), str(tmp_path)]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     assert outcome.returncode == 2
     assert len(outcome.stderr.splitlines()) == 1 and "no such folder" in outcome.stderr

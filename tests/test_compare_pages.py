@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 from test_report import Page
 
-from jaxrobust import compare, formatting
-from jaxrobust.pages import compare as compare_pages
+from jaxrobust import formatting
+from jaxrobust.commands import compare
+from jaxrobust.reports import compare as compare_pages
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 FACTS = {"data": "tfds:cifar10", "model": "lenet5"}

@@ -5,8 +5,9 @@ import types
 import numpy as np
 import tiny_config
 
-from jaxrobust import data, parallel
-from jaxrobust.compiled import costs
+from jaxrobust import data
+from jaxrobust.distributed import parallel
+from jaxrobust.performance.compiled import costs
 
 
 def test_the_machine_compiled_for_says_how_many_steps():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import streamed_sets
 
-from jaxrobust import build, data
 from jaxrobust import config as config_lib
+from jaxrobust import data
+from jaxrobust.config import objects
 from jaxrobust.data import imbalance
 from jaxrobust.data.batches import steps_per_epoch
 from jaxrobust.data.dataset import Split
@@ -119,12 +120,12 @@ def test_streamed_sets(folder, name):
     config.data.name, config.data.data_dir = f"tfds:{name}", str(folder)
     config.data.streaming, config.data.image_size = True, 8
     config.data.imbalance, config.data.imbalance_ratio = "exponential", 0.25
-    streamed, whole = build.dataset(config), streamed_sets.load(folder, name, image_size=8)
+    streamed, whole = objects.dataset(config), streamed_sets.load(folder, name, image_size=8)
     assert streamed.streamed and len(streamed.test) == len(whole.test)
     sizes = imbalance.sizes(whole.train.counts(3), "exponential", 0.25)
     np.testing.assert_array_equal(streamed.train.counts(3), sizes)
-    assert build.description(config).train_examples == len(streamed.train) == sizes.sum()
-    assert steps_per_epoch(build.description(config).train_examples, 8) == steps_per_epoch(len(streamed.train), 8)
+    assert objects.description(config).train_examples == len(streamed.train) == sizes.sum()
+    assert steps_per_epoch(objects.description(config).train_examples, 8) == steps_per_epoch(len(streamed.train), 8)
     assert streamed.fingerprint() != whole.fingerprint()
     images = np.asarray(whole.train.images)
     found = [np.flatnonzero((images == image).all((1, 2, 3))).item() for image in np.asarray(streamed.train.images)]
@@ -132,6 +133,6 @@ def test_streamed_sets(folder, name):
     np.testing.assert_array_equal(whole.train.labels[found], streamed.train.labels)
     if name == "fixed":
         config.data.streaming, config.data.image_size = False, 0
-        resident = build.dataset(config)
+        resident = objects.dataset(config)
         np.testing.assert_array_equal(resident.train.images, streamed_sets.IMAGES[found])  # the same draw
-        assert build.description(config).train_examples == len(resident.train)
+        assert objects.description(config).train_examples == len(resident.train)

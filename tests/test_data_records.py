@@ -12,8 +12,9 @@ import tensorflow as tf
 from PIL import Image
 from streamed_sets import IMAGES, LABELS, SHAPE, WAVES, jpeg, load, shards
 
-from jaxrobust import data, parallel
+from jaxrobust import data
 from jaxrobust.data import batches, records, streaming
+from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import data
-from jaxrobust.data.sources import tfds as source  # first: it sets what TensorFlow reads at import
+from jaxrobust.data.sources import tfds as source
 from jaxrobust.errors import FieldError
 
 import tensorflow as tf  # isort: skip

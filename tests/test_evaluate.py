@@ -5,12 +5,17 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import build, evaluate, files, parallel, report, results
 from jaxrobust import config as config_lib
+from jaxrobust import files
 from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.distributed import parallel
+from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import UserError
-from jaxrobust.interruption import Interrupted, StopRequest
-from jaxrobust.writers import Writer
+from jaxrobust.evaluation import evaluator as evaluator_lib
+from jaxrobust.reports import run as run_page
+from jaxrobust.runs import results
+from jaxrobust.runs.tensorboard import Writer
+from jaxrobust.training import setup as training_setup
 
 
 def dataset(test_size=37, classes=("a", "b", "c")):
@@ -36,9 +41,11 @@ def run(workdir, devices=1, data=None, stop=None, **overrides):
     workdir.mkdir(exist_ok=True)
     files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    state = build.initial_state(config, data, mesh, 10)
+    state = training_setup.initial_state(config, data, mesh, 10)
     with Writer(workdir) as writer:
-        evaluator = evaluate.Evaluator(config, workdir, data, mesh, writer, StopRequest() if stop is None else stop)
+        evaluator = evaluator_lib.Evaluator(
+            config, workdir, data, mesh, writer, StopRequest() if stop is None else stop
+        )
         evaluator.evaluate(state, step=3, epoch=1)
     return results.read(workdir)
 
@@ -66,7 +73,7 @@ def test_a_subset_is_stratified_and_gives_the_verdicts_of_the_whole(tmp_path):
     run(tmp_path / "whole")
     (record, *_) = run(tmp_path / "part", **{"eval.examples": 20})
     assert (record["examples"], record["split_examples"]) == (20, 37)
-    page = " ".join(report.write_report(tmp_path / "part").read_text().split())
+    page = " ".join(run_page.write_report(tmp_path / "part").read_text().split())
     assert "of the 20 test images (a stratified subset of 37) correctly" in page
     whole, part = (results.read_examples(tmp_path / name, 3, "raw", "test") for name in ("whole", "part"))
     np.testing.assert_array_equal(part["labels"], whole["labels"][part["index"]])
@@ -108,7 +115,7 @@ def test_a_lost_suite_is_made_again(tmp_path):
 
 def test_where_the_model_is_no_number_under_attack_the_example_is_broken(tmp_path, monkeypatch):
     """Clean images have logits, every other one has none: nothing withstands, and every prediction is a class."""
-    from jaxrobust import steps
+    from jaxrobust.evaluation import steps
 
     apply, images = steps.apply, dataset().test.images / np.float32(255)
 
@@ -125,7 +132,7 @@ def test_where_the_model_is_no_number_under_attack_the_example_is_broken(tmp_pat
 
 
 def test_logits_that_are_no_numbers_are_no_robustness(tmp_path, monkeypatch):
-    from jaxrobust import steps
+    from jaxrobust.evaluation import steps
 
     apply = steps.apply
     monkeypatch.setattr(steps, "apply", lambda *args, **kw: (apply(*args, **kw)[0] * float("nan"), None))

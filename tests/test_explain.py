@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import explain, files, results, train
+from jaxrobust import files
+from jaxrobust.commands import explain
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.explanations import PROBES
+from jaxrobust.runs import results
+from jaxrobust.training import loop
 
 
 def config_of(**changes):
@@ -27,10 +30,10 @@ def config_of(**changes):
 def trained(tmp_path_factory):
     """A run with averaged weights, and one in another norm that was trained without attack."""
     folder = tmp_path_factory.mktemp("explain")
-    train.train_and_evaluate(config_of(), folder / "run")
+    loop.train_and_evaluate(config_of(), folder / "run")
     standard = {"objective.name": "standard", "threat.norm": "l2", "threat.eps": 0.5, "train.average_decay": 0.0}
     standard |= {"eval.splits": ("test",)}
-    train.train_and_evaluate(config_of(**standard), folder / "standard")
+    loop.train_and_evaluate(config_of(**standard), folder / "standard")
     return folder / "run", folder / "standard"
 
 
@@ -157,7 +160,7 @@ def test_two_classes_in_l1(trained, tmp_path):
     write_two_classes(tmp_path / "two.npz")
     changes = {"data.name": f"arrays:{tmp_path / 'two.npz'}", "data.augment": (), "model.name": "linear"}
     threat = {"threat.norm": "l1", "threat.eps": 1.0, "train.batch_size": 40, "data.validation_per_class": 0}
-    train.train_and_evaluate(config_of(**changes, **threat), tmp_path / "two")
+    loop.train_and_evaluate(config_of(**changes, **threat), tmp_path / "two")
     figures = explain.explain([tmp_path / "two"])
     rows = {row["name"]: row for row in figures["probes"]}
     assert "largest_rival" not in rows and not any(row["significant"] for row in figures["probes"])

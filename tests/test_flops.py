@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxrobust.compiled import flops
+from jaxrobust.performance.compiled import flops
 
 X = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
 KERNEL = jax.ShapeDtypeStruct((3, 3, 3, 8), jnp.float32)

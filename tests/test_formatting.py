@@ -3,7 +3,7 @@
 import pytest
 
 from jaxrobust import formatting
-from jaxrobust.pages import explain as explain_pages
+from jaxrobust.reports import explain as explain_pages
 
 
 def test_what_is_not_defined_is_a_dash():

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import parallel
 from jaxrobust.attacks.pgd import LOOP
-from jaxrobust.compiled import hlo, hlo_text
+from jaxrobust.distributed import parallel
+from jaxrobust.performance.compiled import hlo, hlo_text
 
 X = jax.ShapeDtypeStruct((2, 16, 16, 8), jnp.float32)
 KERNEL = jax.ShapeDtypeStruct((3, 3, 8, 8), jnp.float32)

@@ -12,7 +12,11 @@ import pytest
 import runs
 import tiny_config
 
-from jaxrobust import build, checkpoints, files, hosts, parallel, results
+from jaxrobust import files
+from jaxrobust.config import objects
+from jaxrobust.distributed import hosts, parallel
+from jaxrobust.runs import checkpoints, results
+from jaxrobust.training import setup as training_setup
 
 STEPS_PER_EPOCH = (1297 - 100) // 64
 EPOCHS = 6
@@ -64,7 +68,7 @@ def arrays(workdir, epochs=EPOCHS):
     config = tiny_config.get_config()
     config.train.average_decay = 0.0
     mesh = parallel.make_mesh(jax.devices()[:1])
-    like = build.initial_state(config, build.dataset(config), mesh, 1)
+    like = training_setup.initial_state(config, objects.dataset(config), mesh, 1)
     kept = checkpoints.Checkpoints(workdir, read_only=True)
     return jax.tree.leaves(kept.restore(STEPS_PER_EPOCH * epochs, like))
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from jaxrobust.interruption import StopRequest
+from jaxrobust.distributed.interruption import StopRequest
 
 
 @pytest.mark.parametrize("number", StopRequest.SIGNALS)

@@ -127,7 +127,7 @@ def test_dry_runs_print_the_commands_and_run_nothing(tmp_path):
 
     study = run("slurm_study.sbatch", "--dry-run", "2", *STUDY, **path).stdout
     trained = [line for line in study.splitlines() if line.startswith("srun ")]
-    quoted = "-m jaxrobust.study --study configs/studies/digits.py --workdir 'runs/with space' --"
+    quoted = "-m jaxrobust study --study configs/studies/digits.py --workdir 'runs/with space' --"
     assert [line.partition(quoted)[2] for line in trained] == ["shard 1/2", "shard 2/2", "summarise"]
     assert "--array=1-2 " in study and "--dependency=afterany:$job " in study
     assert not (tmp_path / "ran").exists()
@@ -209,7 +209,7 @@ def test_slurm_study_trains_the_part_of_its_task_and_requeues_that_task_alone(tm
     assert done.returncode == exit_code
     assert scontrol == ("requeue 7_2\n" if requeued else "")
     called = (tmp_path / "srun.called").read_text().splitlines()
-    assert called[-8:] == ["-m", "jaxrobust.study", *STUDY, "--shard", "2/3"]
+    assert called[-8:] == ["-m", "jaxrobust", "study", *STUDY, "--shard", "2/3"]
 
 
 def test_slurm_study_writes_the_page_in_a_job_without_gpus(tmp_path):
@@ -488,7 +488,7 @@ def test_pods_of_a_study_train_its_parts_and_a_failed_run_ends_no_other(tmp_path
     write_program(tmp_path / "python", 'printf "%s\\n" "$@"\n')
     command = [*trainer["command"], *trainer["args"]]
     called = subprocess.run(command, env={**os.environ, **environment, **path}, capture_output=True, text=True).stdout
-    assert called.splitlines() == ["-m", "jaxrobust.study", *trainer["args"], "--shard=8/8"]
+    assert called.splitlines() == ["-m", "jaxrobust", "study", *trainer["args"], "--shard=8/8"]
 
     (page,) = manifests("study_page.yaml")
     (summary,) = page["spec"]["template"]["spec"]["containers"]

@@ -6,9 +6,9 @@ import tempfile
 
 import pytest
 
-from jaxrobust.compiled import machines
-from jaxrobust.compiled.hlo import Collective, Kernel
 from jaxrobust.errors import FieldError
+from jaxrobust.performance.compiled import machines
+from jaxrobust.performance.compiled.hlo import Collective, Kernel
 
 
 @pytest.mark.parametrize(

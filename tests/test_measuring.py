@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import parallel
-from jaxrobust.compiled import measuring
+from jaxrobust.distributed import parallel
+from jaxrobust.performance.compiled import measuring
 
 
 def test_plan_keeps_to_the_time_and_repeats_enough():

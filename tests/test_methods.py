@@ -6,10 +6,10 @@ import pytest
 from test_compare import SURVIVES_A, write
 
 from jaxrobust import config as config_lib
-from jaxrobust import results
 from jaxrobust.comparison import methods
 from jaxrobust.errors import UserError
-from jaxrobust.runs import Run
+from jaxrobust.runs import results
+from jaxrobust.runs.reading import Run
 
 
 @pytest.fixture

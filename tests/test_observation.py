@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import observation, parallel
 from jaxrobust.data.dataset import Split
+from jaxrobust.distributed import parallel
+from jaxrobust.training import observation
 
 IMAGES = np.arange(21, dtype=np.uint8).reshape(21, 1, 1, 1)
 LABELS = np.arange(21, dtype=np.int32) % 3

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import optimizers
+from jaxrobust.training import optimizers
 
 
 def rates(name, steps=100, **options):

@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import build, checkpoints, files, overfitting, parallel, train, worst_case
 from jaxrobust import config as config_lib
+from jaxrobust import files
 from jaxrobust.attacks import suites
+from jaxrobust.config import objects
 from jaxrobust.data import randomness, splits
+from jaxrobust.distributed import parallel
+from jaxrobust.evaluation import attack_runner
+from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.runs import checkpoints
+from jaxrobust.training import loop, overfitting
+from jaxrobust.training import setup as training_setup
 
 N = overfitting.EXAMPLES
 STEPS_PER_EPOCH = (1297 - 100) // 64
@@ -69,7 +76,7 @@ def test_it_is_said_once_when_it_comes(tmp_path, capsys):
     """From what the log of epochs holds, as after a restart; an epoch trained again does not count twice."""
     for epoch, (single_step, pgd) in enumerate([*BROKEN_DOWN, *BROKEN_DOWN[-1:]], start=1):
         record = {"epoch": epoch, "single_step_check_accuracy": single_step, "pgd_check_accuracy": pgd}
-        train._judge_overfitting(tmp_path, record, N)
+        loop._judge_overfitting(tmp_path, record, N)
         files.append_record(tmp_path / "training.jsonl", record, ("epoch",))
         said = " ".join(capsys.readouterr().err.split())
         assert record["catastrophic_overfitting"] == (epoch > 5)
@@ -91,28 +98,30 @@ def config():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
-    train.train_and_evaluate(config(), workdir)
+    loop.train_and_evaluate(config(), workdir)
     return workdir
 
 
 def states(workdir, mesh):
-    like = build.initial_state(config(), build.dataset(config()), mesh, 2 * STEPS_PER_EPOCH)
+    like = training_setup.initial_state(config(), objects.dataset(config()), mesh, 2 * STEPS_PER_EPOCH)
     kept = checkpoints.Checkpoints(workdir, read_only=True)
     return [kept.restore(step, like) for step in kept.steps()]
 
 
 def by_evaluation(state, mesh, name):
     """Accuracy of the same images under an attack, as evaluations find it."""
-    settings, dataset = config(), build.dataset(config())
+    settings, dataset = config(), objects.dataset(config())
     rng = randomness.generator(settings.train.seed, "overfitting check")
     index = splits.stratified_subset(dataset.train.labels, N, 10, rng)
     images, labels = dataset.train.images[index], dataset.train.labels[index]
-    prediction = worst_case.Judge(build.judge_step(settings, 10, mesh), mesh, 136)(state.weights, images, name)
+    prediction = attack_runner.Judge(evaluation_setup.judge_step(settings, 10, mesh), mesh, 136)(
+        state.weights, images, name
+    )
     right = np.flatnonzero(prediction == labels)
     (spec,) = suites.parse(name).members
-    compiled = partial(build.attack_steps, settings, 10, mesh, spec)
+    compiled = partial(evaluation_setup.attack_steps, settings, 10, mesh, spec)
     key = jax.random.fold_in(jax.random.key(settings.train.seed), 3)
-    attacker = worst_case.Attacker(build.attack(settings, 10, spec), compiled, mesh, 136, key)
+    attacker = attack_runner.Attacker(evaluation_setup.attack(settings, 10, spec), compiled, mesh, 136, key)
     radius = np.full(len(right), config_lib.radius(settings))
     outcome = attacker(state.weights, images[right], labels[right], index[right], radius, title=name)
     return (outcome.prediction == labels[right]).sum() / N
@@ -131,7 +140,7 @@ def test_the_log_says_what_an_evaluation_of_the_weights_finds(run):
 def test_the_check_changes_nothing(run, tmp_path):
     without = config()
     without.train.overfitting_check = False
-    train.train_and_evaluate(without, tmp_path)
+    loop.train_and_evaluate(without, tmp_path)
     assert "pgd_check_accuracy" not in files.read_records(tmp_path / "training.jsonl")[0]
     mesh = parallel.make_mesh(jax.devices()[:1])
     for one, other in zip(states(run, mesh), states(tmp_path, mesh), strict=True):
@@ -143,7 +152,7 @@ def test_any_number_of_devices_finds_the_same(run, devices):
     """The run had eight. Batches are those of the evaluation, so that what fits there fits here."""
     mesh, settings = parallel.make_mesh(jax.devices()[:devices]), config()
     settings.eval.batch_size = 60
-    check = build.overfitting_check(settings, build.dataset(settings), mesh)
+    check = training_setup.overfitting_check(settings, objects.dataset(settings), mesh)
     for line, state in zip(files.read_records(run / "training.jsonl"), states(run, mesh), strict=True):
         logged = line["single_step_check_accuracy"], line["pgd_check_accuracy"]
         assert check(state) == pytest.approx(logged, abs=1.5 / N)
@@ -162,4 +171,4 @@ def test_it_is_shown(run):
 def test_where_there_is_no_check(field, value):
     settings = config()
     settings.update_from_flattened_dict({field: value})
-    assert build.overfitting_check(settings, build.dataset(settings), parallel.make_mesh()) is None
+    assert training_setup.overfitting_check(settings, objects.dataset(settings), parallel.make_mesh()) is None

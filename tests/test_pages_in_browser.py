@@ -13,11 +13,12 @@ import test_price_list_pages
 import test_report
 import test_study_answers
 
-from jaxrobust import explain, report
-from jaxrobust.pages import compare as compare_pages
-from jaxrobust.pages import explain as explain_pages
-from jaxrobust.pages import price_list as price_list_pages
-from jaxrobust.pages import study as study_pages
+from jaxrobust.commands import explain
+from jaxrobust.reports import compare as compare_pages
+from jaxrobust.reports import explain as explain_pages
+from jaxrobust.reports import price_list as price_list_pages
+from jaxrobust.reports import run as run_page
+from jaxrobust.reports import study as study_pages
 from jaxrobust.studies import answers
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -111,7 +112,7 @@ def _price_list(folder):
 
 def _report(folder):
     test_report.write_run(folder, standard=test_report.SUITE)
-    return report.write_report(folder)
+    return run_page.write_report(folder)
 
 
 PAGES = {"study": _study, "explain": _explain, "compare": _compare, "price_list": _price_list, "report": _report}

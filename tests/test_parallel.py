@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import parallel
+from jaxrobust.distributed import parallel
 
 
 def test_shares_of_a_batch_follow_the_order_of_the_devices():

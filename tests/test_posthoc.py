@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import build, evaluate, files, models, posthoc, results, runs, train, weights, workdirs
 from jaxrobust import config as config_lib
+from jaxrobust import files, models, posthoc
+from jaxrobust.commands import weights
+from jaxrobust.config import objects
 from jaxrobust.errors import FieldError, UserError
+from jaxrobust.evaluation import evaluator as evaluator_lib
+from jaxrobust.evaluation import loading
 from jaxrobust.posthoc import remedies as posthoc_remedies
 from jaxrobust.posthoc import training as posthoc_training
+from jaxrobust.runs import reading, results
+from jaxrobust.training import loop
 
 ROOT = pathlib.Path(__file__).parent.parent
 CLASSES = 3
@@ -53,13 +59,13 @@ def trained(tmp_path_factory):
     config.eval.every_epochs = 3
     config.posthoc.attack = "pgd3"
     config.posthoc.epochs = 2
-    train.train_and_evaluate(config, folder / "run")
+    loop.train_and_evaluate(config, folder / "run")
     return folder / "run", folder / "data.npz"
 
 
 def state_of(workdir):
     stored = files.read_json(workdir / "config.json")
-    run = workdirs.open_run(workdir, stored, {}, may_differ=())
+    run = loading.open_run(workdir, stored, {}, may_differ=())
     (step,) = run.checkpoints.steps()[-1:]
     return run, jax.device_get(run.checkpoints.restore(step, run.like))
 
@@ -89,7 +95,7 @@ def test_tau_is_chosen_on_validation_and_scored_by_the_evaluator(trained, tmp_pa
     assert len(sums) == 21 and max(sums, key=sums.get) == f"{chosen['tau']:g}"
     assert chosen["tried"][f"{chosen['tau']:g}"] == chosen["validation_after"]
 
-    evaluate.evaluate_checkpoints(out)
+    evaluator_lib.evaluate_checkpoints(out)
     records = {(r["split"], r["attack"]): r for r in results.read(out)}
     assert set(records) == {(split, attack) for split in ("validation", "test") for attack in ("clean", "pgd3")}
     assert {record["epoch"] for record in records.values()} == {3}
@@ -106,7 +112,7 @@ def test_tau_is_chosen_on_validation_and_scored_by_the_evaluator(trained, tmp_pa
 
     # A head can be changed again, by settings of its own.
     again = posthoc.change_head(out, "head_norm", out=tmp_path / "again")
-    steps = dict(runs.facts(files.read_json(again / "config.json"), files.read_json(again / results.ORIGIN)))
+    steps = dict(reading.facts(files.read_json(again / "config.json"), files.read_json(again / results.ORIGIN)))
     assert steps["after training"].count(" on the ") == 2 and "; then head_norm" in steps["after training"]
     assert files.read_json(again / "config.json")["posthoc"]["remedy"] == "head_norm"
 
@@ -124,7 +130,7 @@ def test_heads_of_imported_weights_are_changed_too(trained, tmp_path):
     before = state_of(trained[0])[1].weights.params["head"]["kernel"]
     expected = before / np.linalg.norm(before, axis=0, keepdims=True) ** 0.5
     np.testing.assert_allclose(head_of(out)["kernel"], expected, rtol=1e-5)
-    facts = dict(runs.facts(files.read_json(out / "config.json"), files.read_json(out / results.ORIGIN)))
+    facts = dict(reading.facts(files.read_json(out / "config.json"), files.read_json(out / results.ORIGIN)))
     assert facts["weights"].startswith("imported from file.safetensors")
     assert facts["after training"].startswith("tau_norm on the raw weights") and "tau = 0.5" in facts["after training"]
 
@@ -212,7 +218,7 @@ def test_the_nearest_mean_of_features_as_computed_directly(trained, tmp_path):
     """By Euclid, and by angle, which is a cosine head that the evaluator scores too."""
     workdir, _ = trained
     run, state = state_of(workdir)
-    model = build.model(run.config, CLASSES, run.mesh)
+    model = objects.model(run.config, CLASSES, run.mesh)
     features = lambda split: np.float64(  # noqa: E731
         model.apply(state.weights.variables, split.images, method="features")
     )
@@ -222,7 +228,7 @@ def test_the_nearest_mean_of_features_as_computed_directly(trained, tmp_path):
         return np.stack([features[run.dataset.train.labels == label].mean(0) for label in range(CLASSES)])
 
     def accuracy(out):
-        evaluate.evaluate_checkpoints(out, {"eval.splits": ("test",), "eval.attacks": ("clean",)})
+        evaluator_lib.evaluate_checkpoints(out, {"eval.splits": ("test",), "eval.attacks": ("clean",)})
         return results.read(out)[0]["accuracy"]
 
     arguments = {"step": 15, "weights": "raw"}
@@ -299,9 +305,9 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(trained, tmp_path):
     # What it made is no training to go on with.
     made = config_lib.from_dict(files.read_json(out / "config.json"))
     with pytest.raises(FieldError, match=r"^posthoc.remedy = 'tau_norm': .*train with none"):
-        train.train_and_evaluate(made, out)
+        loop.train_and_evaluate(made, out)
     with pytest.raises(UserError, match=r"another config \(.*posthoc.remedy = 'none', there 'tau_norm'"):
-        train.train_and_evaluate(config, out)
+        loop.train_and_evaluate(config, out)
 
 
 def test_a_prior_of_equal_counts_is_said_to_have_no_effect(trained, capsys):
@@ -327,7 +333,7 @@ def test_a_class_without_validation_images_is_named(trained):
 
 def test_command(trained, tmp_path):
     def run(*arguments):
-        command = [sys.executable, "-m", "jaxrobust.posthoc", *arguments]
+        command = [sys.executable, "-m", "jaxrobust", "posthoc", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=120)
 
     source = tmp_path / "run"

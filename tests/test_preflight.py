@@ -11,9 +11,11 @@ import sys
 import jax
 import pytest
 
-from jaxrobust import console, data, parallel, preflight
-from jaxrobust.compiled import costs, machines, preflight_tables
+from jaxrobust import console, data
+from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
+from jaxrobust.performance import preflight
+from jaxrobust.performance.compiled import costs, machines, preflight_tables
 from tests import tiny_config
 
 DESCRIPTION = data.Description("digits", (8, 8, 1), 10, 1047)
@@ -185,7 +187,7 @@ def small_config():
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "jaxrobust.preflight", *arguments]
+    command = [sys.executable, "-m", "jaxrobust", "preflight", *arguments]
     return subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
 
 

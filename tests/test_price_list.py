@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from test_compare import NAMES, SETTINGS, write
 
-from jaxrobust import compare, results
 from jaxrobust import config as config_lib
+from jaxrobust.commands import compare
 from jaxrobust.comparison import gains, price_list
 from jaxrobust.comparison import pairs as paired_runs
 from jaxrobust.errors import UserError
+from jaxrobust.runs import results
 
 LABELS = np.repeat([0, 1, 2], 400)
 SUITE = SETTINGS | {"steps": None}

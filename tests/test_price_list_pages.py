@@ -6,7 +6,7 @@ from rich.console import Console
 from test_report import Page
 
 from jaxrobust.comparison import gains, price_list
-from jaxrobust.pages import price_list as price_list_pages
+from jaxrobust.reports import price_list as price_list_pages
 
 BASE = {"worst": 0.2, "average": 0.5}
 

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import build, checkpoints, parallel, remedies, statistics, train, writers
-from jaxrobust.config import default
+from jaxrobust import remedies
+from jaxrobust.config import default, objects
+from jaxrobust.distributed import parallel
+from jaxrobust.distributed.interruption import Interrupted
 from jaxrobust.errors import FieldError
-from jaxrobust.interruption import Interrupted
 from jaxrobust.remedies import counts, knobs
+from jaxrobust.runs import checkpoints, tensorboard
+from jaxrobust.training import class_statistics, loop
 
 FIFTIETH = jnp.array([5000.0, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100])
 EQUAL = jnp.full(10, 400.0)
@@ -23,7 +26,7 @@ def create(name, epochs=10, objective="pgd_at", **changes):
     config = default()
     config.remedy.name, config.train.epochs, config.objective.name = name, epochs, objective
     config.update_from_flattened_dict({f"remedy.{field.replace('__', '.')}": v for field, v in changes.items()})
-    return build.remedy(config)
+    return objects.remedy(config)
 
 
 COUNTING = ("reweight", "resample", "ldam", "balanced_softmax", "logit_adjustment", "cdt", "vs", "robust_lt", "robal")
@@ -128,7 +131,7 @@ def test_margins_are_of_the_head_that_the_config_names():
     """A cosine head multiplies cosines, and margins of cosines with them."""
     config = default()
     config.remedy.name, config.model.head, config.model.head_scale = "ldam", "cosine", 30.0
-    knobs, _ = build.remedy(config).start(FIFTIETH)
+    knobs, _ = objects.remedy(config).start(FIFTIETH)
     np.testing.assert_allclose(knobs.margin.max(), 30 * 0.5, rtol=1e-6)
 
 
@@ -151,7 +154,7 @@ def test_no_weights_are_averaged_by_fairness_before_the_remedy_begins():
     config = default()
     config.remedy.name, config.train.epochs, config.remedy.begin = "cfa", 10, 0.5
     config.remedy.cfa.average, config.data.validation_per_class = True, 10
-    remedy = build.remedy(config)
+    remedy = objects.remedy(config)
     knobs, memory = remedy.start(EQUAL)
     validation, decays = {"count": EQUAL, "correct": 0.5 * EQUAL}, []
     for _ in range(8):
@@ -172,7 +175,7 @@ def test_only_ratios_of_counts_matter(name):
 def epoch(correct, count=None, **others):
     """Statistics of an epoch, with those that are not given at 0."""
     given = {"correct": correct, "count": np.full(len(correct), 100) if count is None else count} | others
-    sums = statistics.zeros(statistics.NAMES, len(correct))
+    sums = class_statistics.zeros(class_statistics.NAMES, len(correct))
     return sums | {name: jnp.asarray(value, sums[name].dtype) for name, value in given.items()}
 
 
@@ -343,11 +346,11 @@ def test_a_training_with_remedies_resumes_where_it_was(name, tmp_path, monkeypat
 
     def final_state(workdir):
         mesh = parallel.make_mesh()
-        like = build.abstract_state(config_of(name), build.dataset(config_of(name)), mesh, 54)
+        like = objects.abstract_state(config_of(name), objects.dataset(config_of(name)), mesh, 54)
         return jax.device_get(checkpoints.Checkpoints(workdir, read_only=True).restore(54, like))
 
-    train.train_and_evaluate(config_of(name), tmp_path / "whole")
-    scalars = writers.Writer.scalars
+    loop.train_and_evaluate(config_of(name), tmp_path / "whole")
+    scalars = tensorboard.Writer.scalars
 
     def scalars_and_signal(self, step, values):
         scalars(self, step, values)
@@ -355,9 +358,9 @@ def test_a_training_with_remedies_resumes_where_it_was(name, tmp_path, monkeypat
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(writers.Writer, "scalars", scalars_and_signal)
-        train.train_and_evaluate(config_of(name), tmp_path / "parts")
-    train.train_and_evaluate(config_of(name), tmp_path / "parts")
+        patch.setattr(tensorboard.Writer, "scalars", scalars_and_signal)
+        loop.train_and_evaluate(config_of(name), tmp_path / "parts")
+    loop.train_and_evaluate(config_of(name), tmp_path / "parts")
 
     whole = final_state(tmp_path / "whole")
     jax.tree.map(np.testing.assert_array_equal, whole, final_state(tmp_path / "parts"))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from jaxrobust.remedies import heads
-from jaxrobust.remedies.heads import Head
+from jaxrobust.posthoc import heads
+from jaxrobust.posthoc.heads import Head
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxrobust import report, results
 from jaxrobust.errors import UserError
+from jaxrobust.reports import run as run_page
+from jaxrobust.runs import results
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 # Accuracies of PGD adversarial training on CIFAR-10, Xu et al., ICML 2021, figure 1b.
@@ -144,7 +145,7 @@ SMALL = {"names": ["a", "b"], "clean": [0.9, 0.8], "robust": [0.3, 0.4], "per_cl
 
 
 def read_page(workdir) -> Page:
-    page = Page(report.write_report(workdir))
+    page = Page(run_page.write_report(workdir))
     assert page.misnested == [] and page.open == []
     assert page.outside == []
     assert len(page.ids) == len(set(page.ids))
@@ -289,7 +290,7 @@ def test_equal_classes_show_one_average(tmp_path):
 
 def terminal_rows(workdir) -> dict[str, list[str]]:
     """The cells of the terminal's table by the first of their row."""
-    _, table = report.class_table(workdir)
+    _, table = run_page.class_table(workdir)
     columns = [[str(cell).strip() for cell in column.cells] for column in table.columns]
     return {row[0]: list(row[2:]) for row in zip(*columns, strict=True)}
 
@@ -307,14 +308,14 @@ def test_hostile_names_are_text(tmp_path):
 
 def test_an_incomplete_last_line_is_left_out(tmp_path):
     write_run(tmp_path, **SMALL)
-    before = report.write_report(tmp_path).read_text()
+    before = run_page.write_report(tmp_path).read_text()
     with (tmp_path / results.RESULTS).open("a") as file:
         file.write('{"step": 300, "epo')
-    assert report.write_report(tmp_path).read_text() == before
+    assert run_page.write_report(tmp_path).read_text() == before
 
 
 def test_report_is_replaced_as_a_whole(tmp_path, monkeypatch):
-    path = report.write_report(write_run(tmp_path, **SMALL))
+    path = run_page.write_report(write_run(tmp_path, **SMALL))
     before, files_before = path.read_text(), sorted(tmp_path.iterdir())
 
     def fail(*_):
@@ -323,35 +324,35 @@ def test_report_is_replaced_as_a_whole(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", fail)
         with pytest.raises(OSError, match="disk full"):
-            report.write_report(tmp_path)
+            run_page.write_report(tmp_path)
     assert path.read_text() == before
     assert sorted(tmp_path.iterdir()) == files_before
 
 
 def test_broken_files_are_user_errors(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        report.write_report(tmp_path / "absent")
+        run_page.write_report(tmp_path / "absent")
     with pytest.raises(UserError, match=r"no results\.jsonl"):
-        report.write_report(tmp_path)
+        run_page.write_report(tmp_path)
     write_run(tmp_path, **SMALL)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
-        report.write_report(tmp_path)
+        run_page.write_report(tmp_path)
 
 
 def test_command(tmp_path, capsys):
-    assert report.main([str(write_run(tmp_path, **SMALL))]) == 0
+    assert run_page.main([str(write_run(tmp_path, **SMALL))]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
-    assert report.main([]) == 2
+    assert run_page.main([]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error:") and error.count("\n") == 1 and "WORKDIR" in error and "--help" in error
     with pytest.raises(SystemExit, match="0"):
-        report.main(["--help"])
-    assert "python -m jaxrobust.report" in capsys.readouterr().out
+        run_page.main(["--help"])
+    assert "python -m jaxrobust report" in capsys.readouterr().out
 
 
 def test_module_runs_as_a_command(tmp_path):
-    command = [sys.executable, "-m", "jaxrobust.report", str(tmp_path / "absent")]
+    command = [sys.executable, "-m", "jaxrobust", "report", str(tmp_path / "absent")]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     assert outcome.returncode == 2
     assert len(outcome.stderr.splitlines()) == 1 and "no such folder" in outcome.stderr
@@ -393,7 +394,7 @@ def test_members_of_suites_are_no_columns(suite_run, suite_page):
     assert sorted(shown) == ["standard/apgd_ce", "standard/apgd_t"]  # among the settings alone
     texts = set(re.findall(r"<text[^>]*>([^<]*)</text>", page.source))
     assert "standard" in texts and not any("apgd" in text for text in texts)
-    _, table = report.class_table(suite_run)
+    _, table = run_page.class_table(suite_run)
     assert [str(column.header) for column in table.columns] == ["class", "images", "clean", "pgd20", "standard"]
 
 
@@ -441,7 +442,7 @@ def test_classes_over_training_are_those_of_attacks_scored_more_than_once(tmp_pa
 @pytest.mark.parametrize("width, columns", [(200, 6), (100, 4), (80, 3), (62, 2), (20, 1)])
 def test_terminal_table_fits_and_breaks_no_interval(tmp_path, width, columns):
     more = {"fgsm": 0.9 * CLEAN, "cw20": 0.95 * PGD, "square": 0.99 * PGD, "standard": SUITE}
-    _, table = report.class_table(write_run(tmp_path, steps=(100,), **more), width)
+    _, table = run_page.class_table(write_run(tmp_path, steps=(100,), **more), width)
     output = io.StringIO()
     Console(file=output, width=width).print(table)
     lines = output.getvalue().splitlines()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxrobust import results
+from jaxrobust.runs import results
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])
 CLEAN = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 0])

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.special import softmax
 
-from jaxrobust import statistics
-from jaxrobust.statistics import Seen
+from jaxrobust.training import class_statistics
+from jaxrobust.training.class_statistics import Seen
 
 CLASSES = 3
 RNG = np.random.default_rng(0)
@@ -19,7 +19,7 @@ def by_class(values):
 
 def test_every_statistic_by_hand_and_without_what_is_no_image():
     seen = Seen(LABELS, LOGITS, LOSSES, NATURAL, WITHSTOOD)
-    actual = statistics.of_batch(statistics.NAMES, seen)
+    actual = class_statistics.of_batch(class_statistics.NAMES, seen)
     p, own = softmax(LOGITS, 1), np.eye(CLASSES, dtype=bool)[LABELS]
     shrunk = LOGITS - 0.1 * np.abs(LOGITS) * own
     expected = {
@@ -33,7 +33,7 @@ def test_every_statistic_by_hand_and_without_what_is_no_image():
         "probability": by_class(p),
         "steps_withstood": by_class(WITHSTOOD),
     }
-    assert set(actual) == set(expected) == set(statistics.NAMES) and -1 in LABELS
+    assert set(actual) == set(expected) == set(class_statistics.NAMES) and -1 in LABELS
     for name, value in expected.items():
         np.testing.assert_allclose(actual[name], value, rtol=1e-5, err_msg=name)
 
@@ -43,11 +43,11 @@ def test_sums_of_batches_are_those_of_the_whole():
         Seen(*(array[part] for array in (LABELS, LOGITS, LOSSES, NATURAL, WITHSTOOD)))
         for part in (slice(0, 12), slice(12, 20))
     ]
-    total = statistics.zeros(("confusion", "margin"), CLASSES)
+    total = class_statistics.zeros(("confusion", "margin"), CLASSES)
     assert set(total) == {"count", "correct", "loss", "confusion", "margin"}
     for half in halves:
-        total = statistics.add(total, statistics.of_batch(("confusion", "margin"), half))
-    whole = statistics.of_batch(("confusion", "margin"), Seen(LABELS, LOGITS, LOSSES, NATURAL, WITHSTOOD))
+        total = class_statistics.add(total, class_statistics.of_batch(("confusion", "margin"), half))
+    whole = class_statistics.of_batch(("confusion", "margin"), Seen(LABELS, LOGITS, LOSSES, NATURAL, WITHSTOOD))
     for name in total:
         np.testing.assert_allclose(total[name], whole[name], rtol=1e-5, err_msg=name)
     assert total["confusion"].dtype == total["count"].dtype == np.int32

@@ -4,9 +4,12 @@ import jax
 import numpy as np
 import optax
 
-from jaxrobust import models, parallel, remedies, steps, train_state
+from jaxrobust import models, remedies
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import PgdAttack
+from jaxrobust.distributed import parallel
+from jaxrobust.evaluation import steps
+from jaxrobust.training import state as state_lib
 
 CLASSES, SHAPE = 5, (8, 8, 3)
 RNG = np.random.default_rng(0)
@@ -19,7 +22,7 @@ def evaluate(devices, batch):
     """Predictions and adversarial images of a PGD of five steps, in parts of two and three."""
     # Not an untrained network, which says one class whatever it is shown.
     model = models.create("linear", num_classes=CLASSES)
-    state = train_state.create(
+    state = state_lib.create(
         model, optax.sgd(0.1), remedies.none(), np.ones(CLASSES), SHAPE, jax.random.key(0), averaged=False
     )
     attack = PgdAttack(threats.NORMS["linf"], losses.cross_entropy, iterations=5)

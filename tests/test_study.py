@@ -13,7 +13,8 @@ import small_study
 from runs import TESTS
 from small_study import plan
 
-from jaxrobust import files, study
+from jaxrobust import files
+from jaxrobust.commands import study
 from jaxrobust.studies import running
 
 # A process for each command, forked from one that has nothing but imported what they need, which takes longest.

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from jaxrobust import config as config_lib
-from jaxrobust import files, results
+from jaxrobust import files
 from jaxrobust.errors import UserError
 from jaxrobust.figures import study as figures_study
-from jaxrobust.pages import study as study_pages
+from jaxrobust.reports import study as study_pages
+from jaxrobust.runs import results
 from jaxrobust.studies import Study, answers, design, levels, observed, product, running
 
 NAMES = ("cat", "deer", "bird", "dog", "car")

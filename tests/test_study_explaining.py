@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from test_study_answers import plan, study
 
-from jaxrobust import explain, files
-from jaxrobust.pages import study_explain
+from jaxrobust import files
+from jaxrobust.commands import explain
+from jaxrobust.reports import study_explain
 from jaxrobust.studies import answers, explaining, observed
 
 CLASSES = 12

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_study_answers import ORDER, plan, study, write
 
-from jaxrobust.pages import study as study_pages
-from jaxrobust.pages import study_interventions as pages
+from jaxrobust.reports import study as study_pages
+from jaxrobust.reports import study_interventions as pages
 from jaxrobust.studies import answers, design, interventions, observed, product
 
 ALL = ("cat", "dog", "car", "ship")

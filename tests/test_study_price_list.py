@@ -8,9 +8,10 @@ from test_compare import NAMES
 from test_compare import write as write_results
 
 from jaxrobust import config as config_lib
-from jaxrobust import files, results
+from jaxrobust import files
 from jaxrobust.comparison import price_list
-from jaxrobust.pages import study as study_pages
+from jaxrobust.reports import study as study_pages
+from jaxrobust.runs import results
 from jaxrobust.studies import Study, answers, design, levels, product, running
 
 AXES = {

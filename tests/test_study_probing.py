@@ -6,8 +6,9 @@ import shutil
 import pytest
 from runs import TESTS
 
-from jaxrobust import explain, files
-from jaxrobust.pages import study as study_pages
+from jaxrobust import files
+from jaxrobust.commands import explain
+from jaxrobust.reports import study as study_pages
 from jaxrobust.studies import Study, answers, design, probing, product, running
 
 AXES = {

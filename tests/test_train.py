@@ -13,8 +13,15 @@ import pytest
 import tiny_config
 from runs import start
 
-from jaxrobust import build, checkpoints, evaluate, files, parallel, results, train, workdirs
+from jaxrobust import files
+from jaxrobust.config import objects
+from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
+from jaxrobust.evaluation import evaluator as evaluator_lib
+from jaxrobust.evaluation import loading
+from jaxrobust.runs import checkpoints, results
+from jaxrobust.training import loop
+from jaxrobust.training import setup as training_setup
 
 STEPS_PER_EPOCH = (1297 - 100) // 64
 TOTAL_STEPS = 4 * STEPS_PER_EPOCH
@@ -37,7 +44,7 @@ def final_arrays(workdir):
     """Every array of the last checkpoint, without knowing the model."""
     config = tiny_config.get_config()
     mesh = parallel.make_mesh(jax.devices()[:1])
-    like = build.initial_state(config, build.dataset(config), mesh, TOTAL_STEPS)
+    like = training_setup.initial_state(config, objects.dataset(config), mesh, TOTAL_STEPS)
     return jax.tree.leaves(checkpoints.Checkpoints(workdir, read_only=True).restore(TOTAL_STEPS, like))
 
 
@@ -182,7 +189,7 @@ def test_another_config_is_refused(uninterrupted):
     config = tiny_config.get_config()
     config.train.seed, config.threat.eps_255 = 5, 20.0
     with pytest.raises(UserError) as error:
-        train.train_and_evaluate(config, uninterrupted)
+        loop.train_and_evaluate(config, uninterrupted)
     assert "train.seed = 5, there 0" in str(error.value) and "threat.eps_255 = 20.0, there 25.5" in str(error.value)
 
 
@@ -191,17 +198,17 @@ def test_a_field_younger_than_the_run_has_its_default_there(uninterrupted, tmp_p
     stored = json.loads((uninterrupted / "config.json").read_text())
     del stored["eval"]["examples"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
-    workdirs.check_same_config(tmp_path, tiny_config.get_config(), stored, ())
-    evaluate.evaluate_checkpoints(tmp_path / "run")
+    loading.check_same_config(tmp_path, tiny_config.get_config(), stored, ())
+    evaluator_lib.evaluate_checkpoints(tmp_path / "run")
 
 
 def test_evaluate_mode_adds_only_what_is_missing(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path / "run")
     before = (tmp_path / "run" / "results.jsonl").read_text()
-    evaluate.evaluate_checkpoints(tmp_path / "run")
-    evaluate.evaluate_checkpoints(tmp_path / "run", {"eval.attacks": ("fgsm",)})
+    evaluator_lib.evaluate_checkpoints(tmp_path / "run")
+    evaluator_lib.evaluate_checkpoints(tmp_path / "run", {"eval.attacks": ("fgsm",)})
     with pytest.raises(UserError, match=r"eval\.step_size_255 = 3\.0, there None"):
-        evaluate.evaluate_checkpoints(tmp_path / "run", {"eval.step_size_255": 3.0})
+        evaluator_lib.evaluate_checkpoints(tmp_path / "run", {"eval.step_size_255": 3.0})
     after = (tmp_path / "run" / "results.jsonl").read_text()
     assert after.startswith(before)
     added = [results.key_of(json.loads(line)) for line in after[len(before) :].splitlines()]
@@ -217,7 +224,7 @@ def test_eight_devices_give_the_results_of_one(uninterrupted, tmp_path):
     """The evaluation of the same checkpoints, on all devices of this process: the same counts."""
     (tmp_path / "config.json").write_bytes((uninterrupted / "config.json").read_bytes())
     (tmp_path / "checkpoints").symlink_to(uninterrupted / "checkpoints")
-    evaluate.evaluate_checkpoints(tmp_path)
+    evaluator_lib.evaluate_checkpoints(tmp_path)
     one = {results.key_of(r): r["correct"] for r in results.read(uninterrupted)}
     eight = {results.key_of(r): r["correct"] for r in results.read(tmp_path)}
     for key, correct in one.items():
@@ -227,9 +234,9 @@ def test_eight_devices_give_the_results_of_one(uninterrupted, tmp_path):
 
 def test_follow_waits_for_the_last_checkpoint(tmp_path, uninterrupted, monkeypatch):
     """Another process trains without evaluating; this one scores what appears, to the last."""
-    monkeypatch.setattr(evaluate, "FOLLOW_SECONDS", 0.2)
+    monkeypatch.setattr(evaluator_lib, "FOLLOW_SECONDS", 0.2)
     process = start(tmp_path, "--config.eval.every_epochs=0")
-    evaluate.evaluate_checkpoints(tmp_path, follow=True)
+    evaluator_lib.evaluate_checkpoints(tmp_path, follow=True)
     finish(process)
     scored = {record["step"] for record in results.read(tmp_path)}
     assert TOTAL_STEPS in scored
@@ -242,8 +249,8 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path):
     """The learning rate explodes at half time; what was saved before is kept and sound."""
     config = tiny_config.get_config()
     config.optimizer.schedule, config.optimizer.milestones, config.optimizer.decay_factor = "piecewise", (0.6,), 1e30
-    with pytest.raises(train.Diverged, match=r"after step \d+; the last checkpoint"):
-        train.train_and_evaluate(config, tmp_path)
+    with pytest.raises(loop.Diverged, match=r"after step \d+; the last checkpoint"):
+        loop.train_and_evaluate(config, tmp_path)
     assert saved_weights_are_finite(config, tmp_path) == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
 
 
@@ -255,14 +262,14 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     config.optimizer.name, config.optimizer.learning_rate = "adamw", 1.0
     config.optimizer.schedule, config.optimizer.decay_factor = "piecewise", 3.3e38
     config.optimizer.milestones = ((STEPS_PER_EPOCH - 1) / STEPS_PER_EPOCH,)
-    with pytest.raises(train.Diverged, match=rf"no longer finite numbers after step {STEPS_PER_EPOCH}"):
-        train.train_and_evaluate(config, tmp_path)
+    with pytest.raises(loop.Diverged, match=rf"no longer finite numbers after step {STEPS_PER_EPOCH}"):
+        loop.train_and_evaluate(config, tmp_path)
     assert saved_weights_are_finite(config, tmp_path) == [] and results.read(tmp_path) == []
 
 
 def saved_weights_are_finite(config, workdir):
     """The steps saved, after checking each."""
-    like = build.initial_state(config, build.dataset(config), parallel.make_mesh(), TOTAL_STEPS)
+    like = training_setup.initial_state(config, objects.dataset(config), parallel.make_mesh(), TOTAL_STEPS)
     kept = checkpoints.Checkpoints(workdir, read_only=True)
     for step in kept.steps():
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.restore(step, like).weights))
@@ -274,11 +281,11 @@ def test_a_training_starts_from_the_weights_of_another_run(uninterrupted, tmp_pa
     other, config = tiny_config.get_config(), tiny_config.get_config()
     config.train.epochs, config.train.start_from = 1, str(uninterrupted)
     config.optimizer.learning_rate, config.eval.every_epochs, config.remedy.name = 0.0, 0, "cfa"
-    train.train_and_evaluate(config, tmp_path / "tuned")
+    loop.train_and_evaluate(config, tmp_path / "tuned")
 
     def params(workdir, of, step):
         mesh = parallel.make_mesh()
-        like = build.abstract_state(of, build.dataset(of), mesh, 1)
+        like = training_setup.abstract_state(of, objects.dataset(of), mesh, 1)
         return checkpoints.Checkpoints(workdir, read_only=True).restore(step, like)
 
     best = files.read_json(uninterrupted / results.BEST)
@@ -291,7 +298,7 @@ def test_a_training_starts_from_the_weights_of_another_run(uninterrupted, tmp_pa
     with pytest.raises(
         FieldError, match=r"has trained on images held out here; set --config\.data\.validation_per_class=10"
     ):
-        train.train_and_evaluate(config, tmp_path / "peeks")
+        loop.train_and_evaluate(config, tmp_path / "peeks")
     config.model.width = 8
     with pytest.raises(FieldError, match=r"train\.start_from.*its model\.width is 4, here 8"):
-        train.train_and_evaluate(config, tmp_path / "wider")
+        loop.train_and_evaluate(config, tmp_path / "wider")

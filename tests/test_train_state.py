@@ -1,6 +1,7 @@
 import numpy as np
 
-from jaxrobust.train_state import Weights, average
+from jaxrobust.models.weights import Weights
+from jaxrobust.training.state import average
 
 
 def test_average_is_the_recursion_with_a_rising_decay():

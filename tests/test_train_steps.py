@@ -9,13 +9,17 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrobust import models, objectives, observation, parallel, remedies, train_state, train_steps
+from jaxrobust import models, objectives, remedies
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.data.augment import augment
 from jaxrobust.data.dataset import Split
+from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
 from jaxrobust.remedies import in_batch
+from jaxrobust.training import observation
+from jaxrobust.training import state as state_lib
+from jaxrobust.training import step as step_lib
 
 CLASSES, SHAPE, BATCH = 5, (8, 8, 3), 16
 RNG = np.random.default_rng(0)
@@ -29,14 +33,14 @@ def make(attack_batch_norm="train", objective="pgd_at", model="cnn", random_star
         model, num_classes=CLASSES, width=4, hidden=(8,), batch_norm_axis=parallel.AXIS, canonical_gradients=True
     )
     optimizer = optax.sgd(0.1, momentum=0.9)
-    attack = train_steps.TrainAttack(
+    attack = step_lib.TrainAttack(
         Pgd(threats.NORMS["linf"], steps=3, random_start=random_start),
         8 / 255,
         2 / 255,
         attack_batch_norm,
         warmup_steps,
     )
-    step = train_steps.make_train_step(
+    step = step_lib.make_train_step(
         model,
         objectives.create(objective, objectives.Settings(replays=3)),
         optimizer,
@@ -45,7 +49,7 @@ def make(attack_batch_norm="train", objective="pgd_at", model="cnn", random_star
         average_decay=0.9,
         **options,
     )
-    state = train_state.create(
+    state = state_lib.create(
         model,
         optimizer,
         remedies.none(),
@@ -156,7 +160,7 @@ def test_several_updates_in_one_program_are_the_same_updates():
     _, step, state = make()
     mesh = parallel.make_mesh(jax.devices()[:2])
     many = parallel.spmd(
-        train_steps.over_resident(step, SHAPE),
+        step_lib.over_resident(step, SHAPE),
         mesh,
         in_specs=(WHOLE, WHOLE, WHOLE, parallel.SHARDED_STEPS, WHOLE),
         out_specs=(WHOLE, WHOLE),
@@ -212,7 +216,7 @@ def test_radius_scale_acts_on_its_class_alone():
 
 MLP = {"model": "mlp"}
 CASES = {
-    "awp": {"objective": "trades", "weight_perturbation": train_steps.WeightPerturbation(0.01, 0)},
+    "awp": {"objective": "trades", "weight_perturbation": step_lib.WeightPerturbation(0.01, 0)},
     "weights in the batch": {"objective": "variance_penalty", "in_batch": (in_batch.faal(0.5),)},
     "free": {"objective": "free"},
     "bat": {"objective": "bat"},
@@ -270,15 +274,15 @@ def test_free_by_hand():
 def test_weights_are_perturbed_uphill_by_their_share():
     params = {"kernel": jnp.array([[3.0, 0.0], [0.0, 4.0]]), "bias": jnp.array([1.0, 2.0])}
     gradients = {"kernel": jnp.array([[0.0, 6.0], [8.0, 0.0]]), "bias": jnp.array([1.0, 1.0])}
-    moved = train_steps.perturb_weights(params, gradients, 0.1)
+    moved = step_lib.perturb_weights(params, gradients, 0.1)
     np.testing.assert_allclose(moved["kernel"], params["kernel"] + 0.1 * 5 * gradients["kernel"] / 10, rtol=1e-6)
     np.testing.assert_array_equal(moved["bias"], params["bias"])
 
 
 def test_weight_perturbation_begins_when_it_is_due_and_raises_the_loss():
     _, (plain,) = train(1, 1, **MLP)
-    _, (later,) = train(1, 1, **MLP, weight_perturbation=train_steps.WeightPerturbation(0.1, 1))
-    _, (now,) = train(1, 1, **MLP, weight_perturbation=train_steps.WeightPerturbation(0.1, 0))
+    _, (later,) = train(1, 1, **MLP, weight_perturbation=step_lib.WeightPerturbation(0.1, 1))
+    _, (now,) = train(1, 1, **MLP, weight_perturbation=step_lib.WeightPerturbation(0.1, 0))
     assert later == pytest.approx(plain, rel=1e-6) and now > 1.01 * plain
 
 
@@ -299,7 +303,7 @@ def test_targets_are_wrong_classes_as_often_as_they_should_be():
     logit = jnp.array([0.0, 1.0, 2.0])
     labels = jnp.repeat(jnp.arange(3), 4000)
     keys = jax.random.split(jax.random.key(0), 12000)
-    targets = np.asarray(train_steps.draw_targets(keys, logit, labels)).reshape(3, 4000)
+    targets = np.asarray(step_lib.draw_targets(keys, logit, labels)).reshape(3, 4000)
     for label in range(3):
         weight = np.exp(np.asarray(logit)) * (np.arange(3) != label)
         share = np.bincount(targets[label], minlength=3) / 4000
@@ -312,14 +316,14 @@ def test_an_observation_counts_every_image_once_on_any_number_of_devices(name):
     """The counts are those of the model applied by hand; images that fill up the last batch do not count."""
     model, _, state = make(**MLP)
     pgd = Pgd(threats.NORMS["linf"], steps=3, random_start=False)
-    attack = train_steps.TrainAttack(pgd, 8 / 255, 2 / 255, "eval")
+    attack = step_lib.TrainAttack(pgd, 8 / 255, 2 / 255, "eval")
     objective = objectives.create(name, objectives.Settings())
     names = ("natural_correct", "confusion", "steps_withstood")
     found = []
     for devices in (1, 4):
         mesh = parallel.make_mesh(jax.devices()[:devices])
         observe = parallel.spmd(
-            train_steps.make_observe_step(model, objective, attack, names),
+            step_lib.make_observe_step(model, objective, attack, names),
             mesh,
             in_specs=(WHOLE, SHARE, SHARE, SHARE, WHOLE),
             out_specs=WHOLE,

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from jaxrobust import config as config_lib
-from jaxrobust import validation
+from jaxrobust.config import validation
 from jaxrobust.errors import FieldError
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").rglob("*.py"))

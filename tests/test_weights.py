@@ -11,10 +11,16 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import build, checkpoints, evaluate, files, parallel, results, weights
 from jaxrobust import config as config_lib
+from jaxrobust import files
+from jaxrobust.commands import weights
+from jaxrobust.config import objects
+from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
+from jaxrobust.evaluation import evaluator as evaluator_lib
 from jaxrobust.models import torch_weights
+from jaxrobust.runs import checkpoints, results
+from jaxrobust.training import setup as training_setup
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = (8, 8, 1)
@@ -48,14 +54,14 @@ def file(tmp_path):
 def test_imported_weights_are_scored_and_exported_as_they_were(tmp_path, config, file):
     workdir = tmp_path / "run"
     weights.import_weights(file, config, workdir)
-    evaluate.evaluate_checkpoints(workdir)
+    evaluator_lib.evaluate_checkpoints(workdir)
     records = {record["attack"]: record for record in results.read(workdir)}
     assert set(records) == {"clean", "fgsm"}
     assert {(record["weights"], record["split"], record["epoch"]) for record in records.values()} == {
         ("raw", "test", config.train.epochs)
     }
 
-    dataset = build.dataset(config)
+    dataset = objects.dataset(config)
     index = results.read_examples(workdir, records["clean"]["step"], "raw", "test")["index"]
     images = np.float32(dataset.test.images[index]).reshape(len(index), -1)  # one channel: the same in both layouts
     images /= 255 if dataset.test.images.dtype == np.uint8 else 1
@@ -76,8 +82,8 @@ def test_imported_weights_are_scored_and_exported_as_they_were(tmp_path, config,
 def test_the_best_checkpoint_is_exported_unless_another_is_named(tmp_path, config):
     """A run of two checkpoints, whose weights tell which they are."""
     workdir, mesh = tmp_path / "run", parallel.make_mesh()
-    dataset = build.dataset(config)
-    state = build.initial_state(config, dataset, mesh, 8)
+    dataset = objects.dataset(config)
+    state = training_setup.initial_state(config, dataset, mesh, 8)
     fill = lambda tree, value: jax.tree.map(lambda leaf: np.full(leaf.shape, value, np.float32), tree)  # noqa: E731
     saved = checkpoints.Checkpoints(workdir)
     for step, raw in ((4, 1.0), (8, 3.0)):
@@ -147,7 +153,7 @@ def test_a_preact_resnet_needs_a_word_on_its_shortcut():
 
 def test_commands(tmp_path, file):
     def run(*arguments):
-        command = [sys.executable, "-m", "jaxrobust.weights", *arguments]
+        command = [sys.executable, "-m", "jaxrobust", "weights", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=120)
 
     workdir = str(tmp_path / "run")

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import parallel, steps, worst_case
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.attack import Victims
 from jaxrobust.attacks.attack import run as run_whole
 from jaxrobust.attacks.pgd import PgdAttack
-from jaxrobust.train_state import Weights
+from jaxrobust.distributed import parallel
+from jaxrobust.evaluation import attack_runner, steps
+from jaxrobust.models.weights import Weights
 
 WHOLE, SHARE = parallel.REPLICATED, parallel.SHARDED
 KEY = jax.random.key(7)
@@ -23,17 +24,17 @@ RADIUS = 0.1
 
 @pytest.mark.parametrize("iterations", [1, 3, 19, 20, 21, 97, 100, 150, 5000])
 def test_parts_make_up_the_run(iterations):
-    lengths = worst_case.part_lengths(iterations)
+    lengths = attack_runner.part_lengths(iterations)
     assert sum(lengths) == iterations and len(set(lengths)) <= 2
     assert max(lengths) <= max(20, iterations // 10)
 
 
 @pytest.mark.parametrize("large, devices", [(512, 1), (512, 8), (37, 1), (8, 8), (24, 8)])
 def test_batches_hold_every_example_once_and_little_else(large, devices):
-    large, small = worst_case.batch_sizes(large, devices)
+    large, small = attack_runner.batch_sizes(large, devices)
     assert small % devices == 0 and small <= large
     for count in range(2 * large + 2):
-        packed = list(worst_case.pack(count, large, small))
+        packed = list(attack_runner.pack(count, large, small))
         assert [start for start, _ in packed] == np.cumsum([0, *(size for _, size in packed)])[:-1].tolist()[
             : len(packed)
         ]
@@ -68,7 +69,7 @@ def attacker(attack, devices, batch_size):
         spmd = partial(parallel.spmd, mesh=mesh, out_specs=(SHARE, verdict))
         return spmd(begin, in_specs=victims), spmd(go_on, in_specs=(*victims, WHOLE, SHARE), donate=(8,))
 
-    return worst_case.Attacker(attack, compiled, mesh, batch_size, KEY)
+    return attack_runner.Attacker(attack, compiled, mesh, batch_size, KEY)
 
 
 PGD = PgdAttack(threats.NORMS["linf"], losses.cross_entropy, iterations=50, restarts=3, relative_step=0.02)

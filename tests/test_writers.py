@@ -3,8 +3,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from jaxrobust import results
-from jaxrobust.writers import FIGURES, Writer
+from jaxrobust.runs import results
+from jaxrobust.runs.tensorboard import FIGURES, Writer
 
 
 def test_scalars_of_a_result_are_on_disk_before_the_writer_is_closed(tmp_path):

@@ -57,7 +57,7 @@ class Pgd:
             labels: [B] int.
             keys: [B] PRNG keys, one per example, so that a result does not depend on the batch it was computed in.
                 The starts draw from `fold_in(key, 0)`, `fold_in(key, 2)`, `fold_in(key, 3)` and so on. The caller may
-                draw from `fold_in(key, 1)`, as train_steps.draw_targets does.
+                draw from `fold_in(key, 1)`, as step.draw_targets does.
             radius, step_size: [B] in pixel units.
             start: keys [B] -> starting points [B, H, W, C]; replaces those chosen by `random_start`.
             watch: (initial value, function), to collect values at each point where the gradient is taken; the function

@@ -20,27 +20,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust import (
-    blocks,
-    build,
-    console,
-    data,
-    evaluate,
-    files,
-    hosts,
-    parallel,
-    results,
-    validation,
-    workdirs,
-    worst_case,
-)
 from jaxrobust import config as config_lib
+from jaxrobust import console, data, files
 from jaxrobust.attacks import masking, suites
 from jaxrobust.audit import results as audit_results
+from jaxrobust.config import validation
 from jaxrobust.data import randomness, splits
+from jaxrobust.distributed import hosts, parallel
+from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import UserError
-from jaxrobust.interruption import Interrupted, StopRequest
-from jaxrobust.pages import audit as report_audit
+from jaxrobust.evaluation import attack_runner, batching, loading
+from jaxrobust.evaluation import evaluator as evaluator_lib
+from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.reports import audit as report_audit
+from jaxrobust.runs import results
 
 # Fields that an audit may set differently from the training.
 OWN_FIELDS = ("data.data_dir", "eval.batch_size", *config_lib.AUDIT_FIELDS)
@@ -60,7 +53,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
     stored = hosts.decide(lambda: files.read_json(workdir / "config.json"))
     if stored is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
-    run = workdirs.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
+    run = loading.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
     if config_lib.radius(run.config) == 0:
         raise UserError("threat.eps_255 = 0: an audit needs a radius as its unit; the run was trained without attacks")
     validation.check_radius(run.config, run.dataset.image_shape)
@@ -80,7 +73,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
             console.say(sentence)
         for finding in (content["masking"] or {}).get("findings", ()):
             console.warn(f"{finding['check']}, {finding['where']}: {finding['message']}")
-    evaluate.finish(workdir)
+    evaluator_lib.finish(workdir)
 
 
 def _selected(workdir, run) -> dict | None:
@@ -204,13 +197,13 @@ class Auditor:
         if known is not None:
             return {name: np.array(known[1][name]) for name in names}
         count, size = self._targets + 1, self._config.eval.batch_size
-        step = build.ranking_step(self._config, self._num_classes, self._mesh, count)
+        step = evaluation_setup.ranking_step(self._config, self._num_classes, self._mesh, count)
         labels, ranking = self._split.labels, np.zeros((len(self._split), count), np.int64)
         title, started = f"{self._title}, clean", time.monotonic()
         with console.progress(title, len(labels), "images") as advance:
-            for block, mine, images in blocks.each(self._split, np.arange(len(labels)), size):
-                found = worst_case.rank(step, weights(), images, self._mesh, size, title)
-                blocks.merge(ranking, mine, found)
+            for block, mine, images in batching.each(self._split, np.arange(len(labels)), size):
+                found = attack_runner.rank(step, weights(), images, self._mesh, size, title)
+                batching.merge(ranking, mine, found)
                 advance(len(block))
                 self._check_stop(title)
         # Remove the label from the ranking, or else the least likely class.
@@ -277,14 +270,14 @@ class Auditor:
         if known is not None:
             return {name: np.array(known[1][name]) for name in names}
         labels, size = self._split.labels, self._config.eval.batch_size
-        step = build.probe_step(self._config, self._num_classes, self._mesh)
+        step = evaluation_setup.probe_step(self._config, self._num_classes, self._mesh)
         arrays, started = {}, time.monotonic()
         with console.progress(f"{self._title}, gradients", len(labels), "images") as advance:
-            for block, mine, images in blocks.each(self._split, np.arange(len(labels)), size):
-                found = worst_case.of_each(step, weights(), (images, labels[mine]), self._mesh, size)
+            for block, mine, images in batching.each(self._split, np.arange(len(labels)), size):
+                found = attack_runner.of_each(step, weights(), (images, labels[mine]), self._mesh, size)
                 for name, values in zip(names, found, strict=True):
                     whole = arrays.setdefault(name, np.zeros(len(labels), values.dtype))
-                    blocks.merge(whole, mine, values)
+                    batching.merge(whole, mine, values)
                 advance(len(block))
                 self._check_stop(self._title)
         if parallel.is_writer():
@@ -328,11 +321,11 @@ class Auditor:
             every = part.open(arrays, turn) if state["todo"] is None else np.array(state["todo"], np.int64)
             done = 0
             with console.progress(title, max(len(every), 1), "images") as advance:
-                for block, mine, images in blocks.each(self._split, every, self._config.eval.batch_size):
+                for block, mine, images in batching.each(self._split, every, self._config.eval.batch_size):
                     started = time.monotonic()
                     success, work = attack(weights(), images, mine, *part.ask(arrays, turn, mine), title, advance)
                     verdicts = np.zeros(len(self._split), bool)
-                    blocks.merge(verdicts, mine, success)
+                    batching.merge(verdicts, mine, success)
                     part.learn(arrays, turn, block, verdicts[block])
                     done += len(block)
                     state["passes"] += work[0]
@@ -381,14 +374,14 @@ class Auditor:
 
         return attack
 
-    def _attacker(self, spec, towards: bool) -> worst_case.Attacker:
+    def _attacker(self, spec, towards: bool) -> attack_runner.Attacker:
         """The attacker, shared by equal attacks at all radii, as its programs take long to trace and compile."""
         config, classes, mesh = self._config, self._num_classes, self._mesh
-        attack = build.attack(config, classes, spec, towards)
+        attack = evaluation_setup.attack(config, classes, spec, towards)
         if (attack, towards) not in self._attackers:
-            self._attackers[attack, towards] = worst_case.Attacker(
+            self._attackers[attack, towards] = attack_runner.Attacker(
                 attack,
-                partial(build.attack_steps, config, classes, mesh, spec, towards=towards),
+                partial(evaluation_setup.attack_steps, config, classes, mesh, spec, towards=towards),
                 mesh,
                 config.eval.batch_size,
                 randomness.key(

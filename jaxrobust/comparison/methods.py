@@ -9,7 +9,7 @@ import re
 from jaxrobust import config as config_lib
 from jaxrobust import files, remedies
 from jaxrobust.errors import UserError
-from jaxrobust.runs import Run, field
+from jaxrobust.runs.reading import Run, field
 
 # Fields that do not change the trained model: file locations, evaluation, checkpoints, logging. And the seed.
 NEUTRAL = (

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxrobust import results
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.runs import Checkpoint, Run, Score, facts
+from jaxrobust.runs import results
+from jaxrobust.runs.reading import Checkpoint, Run, Score, facts
 
 SPLITS = ("test", "validation")
 WEIGHTS = ("best", "raw", "averaged")

@@ -10,11 +10,11 @@ import statistics
 
 import numpy as np
 
-from jaxrobust import runs
 from jaxrobust.classwise import seeds
 from jaxrobust.comparison import gains, methods
 from jaxrobust.comparison.pairs import Side, attack_problem, common_examples, notes_on_weights, open_runs, open_side
 from jaxrobust.errors import FieldError, UserError
+from jaxrobust.runs import reading
 
 ONLY_PGD = "only moves PGD"
 _ITERATED = re.compile(r"(pgd|cw)(\d+)(?:x\d+)?")
@@ -111,7 +111,7 @@ def _common_verdicts(sides: list[Side]) -> tuple[dict, list[str]]:
 def _attacks(sides: list[Side], verdicts: gains.Verdicts, asked) -> tuple[list[str], list[str]]:
     """The attacks to show, and sentences about those left out."""
     base, common, left_out = sides[0], [], []
-    for name in asked or runs.headline(base.scores):
+    for name in asked or reading.headline(base.scores):
         problems = [problem for side in sides if (problem := attack_problem(name, base, side))]
         if problems and asked:
             raise FieldError("--attack", name, problems[0], "evaluate all runs alike, or name another")
@@ -233,7 +233,7 @@ def _training(method: methods.Method, pairs, class_names) -> dict:
     }
 
 
-def _last_epoch(run: runs.Run) -> np.ndarray | None:
+def _last_epoch(run: reading.Run) -> np.ndarray | None:
     """Accuracy of each class on the training images of the last epoch; None where it is not logged."""
     values = run.training[-1].get("train_class_accuracy") if run.training else None
     accuracy = np.array([np.nan if value is None else value for value in values or []], float)

@@ -4,9 +4,10 @@ import functools
 
 import numpy as np
 
-from jaxrobust import blocks, console, data
+from jaxrobust import console, data
 from jaxrobust.data import randomness, splits
 from jaxrobust.data.augment import to_float
+from jaxrobust.evaluation import batching
 from jaxrobust.explanations import neighbours
 
 
@@ -49,6 +50,6 @@ class Images:
 def each(split: data.Split, ids, batch_size: int, title: str):
     """(ids, images) block by block, with progress."""
     with console.progress(title, max(len(ids), 1), "images") as advance:
-        for block, _, images in blocks.each(split, ids, batch_size):
+        for block, _, images in batching.each(split, ids, batch_size):
             yield block, images
             advance(len(block))

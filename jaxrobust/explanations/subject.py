@@ -10,19 +10,23 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxrobust import build, data, files, parallel, results, workdirs, worst_case
-from jaxrobust import checkpoints as checkpoints_lib
 from jaxrobust import config as config_lib
+from jaxrobust import data, files
 from jaxrobust.attacks import suites
 from jaxrobust.attacks.landscape import Landscape
 from jaxrobust.audit import results as audit_results
 from jaxrobust.data.augment import to_float
+from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
+from jaxrobust.evaluation import attack_runner, loading
+from jaxrobust.evaluation import setup as evaluation_setup
 from jaxrobust.explanations import frequency, transfer
 from jaxrobust.explanations.images import Images, each
 from jaxrobust.explanations.probe import Missing
-from jaxrobust.remedies.heads import Head
-from jaxrobust.runs import Checkpoint, Run
+from jaxrobust.posthoc.heads import Head
+from jaxrobust.runs import checkpoints as checkpoints_lib
+from jaxrobust.runs import results
+from jaxrobust.runs.reading import Checkpoint, Run
 
 OWN_FIELDS = ("data.data_dir", "eval.batch_size")
 
@@ -43,7 +47,7 @@ class Model(NamedTuple):
 
     def look(self, split: data.Split, ids, change=lambda images: images, what: str = "features"):
         """Features [n, D] and logits [n, C] of the images `ids` of a split, after `change` of [b, H, W, C]."""
-        step = build.features_step(self.config, self.dataset.num_classes, self.mesh)
+        step = evaluation_setup.features_step(self.config, self.dataset.num_classes, self.mesh)
         found = []
         for _, images in self.blocks(split, ids, what):
             found.append(self.of_each(step, (change(images),)))
@@ -58,7 +62,7 @@ class Model(NamedTuple):
 
     def of_each(self, step, arrays):
         """See worst_case.of_each."""
-        return worst_case.of_each(step, self.weights, arrays, self.mesh, self.config.eval.batch_size)
+        return attack_runner.of_each(step, self.weights, arrays, self.mesh, self.config.eval.batch_size)
 
 
 def open_model(
@@ -82,19 +86,19 @@ def open_model(
             if field
             else UserError(f"workdir = {str(workdir)!r}: holds no run; {remedy}")
         )
-    run = workdirs.open_run(workdir, stored, overrides, may_differ=OWN_FIELDS)
+    run = loading.open_run(workdir, stored, overrides, may_differ=OWN_FIELDS)
     steps = run.checkpoints.steps()
     if steps and step is not None and step not in steps:
         there = ", ".join(map(str, steps))
         raise UserError(
             f"workdir = {str(workdir)!r}: step {step} was scored, but its checkpoint is gone; available are {there}"
         )
-    step, weights = workdirs.choose(workdir, steps, step, weights)
+    step, weights = loading.choose(workdir, steps, step, weights)
     try:
         state = run.checkpoints.restore(step, run.like)
     except checkpoints_lib.DamagedCheckpoint as error:
         raise UserError(f"workdir = {str(workdir)!r}: {error}; give a run with an intact checkpoint") from error
-    _, chosen = workdirs.take(state, weights)
+    _, chosen = loading.take(state, weights)
     return Model(str(workdir), run.config, run.dataset, run.mesh, parallel.replicate(jax.device_get(chosen), run.mesh))
 
 
@@ -200,7 +204,7 @@ class Subject(Images):
     @functools.cached_property
     def landscape(self) -> tuple[np.ndarray, Landscape]:
         """(labels [n], landscape with arrays [n])."""
-        step = build.landscape_step(self.config, len(self.class_names), self.model.mesh)
+        step = evaluation_setup.landscape_step(self.config, len(self.class_names), self.model.mesh)
         split, found = self._test, []
         for block, images in self.model.blocks(split, self.test_ids, "landscape"):
             labels = split.labels[block]
@@ -237,15 +241,15 @@ class Subject(Images):
         config = source.config.copy_and_resolve_references()
         config.update({"threat": self.config.threat.to_dict()})
         spec = suites.parse(transfer.ATTACK, config.threat.norm).members[0]
-        begin, _ = build.attack_steps(config, len(self.class_names), source.mesh, spec, spec.iterations)
+        begin, _ = evaluation_setup.attack_steps(config, len(self.class_names), source.mesh, spec, spec.iterations)
         key = jax.random.key(config.eval.seed)
 
         def adversarial(weights, *arrays):
             return begin(weights, *arrays, key, np.int32(0))[0].adversarial
 
         split, natural, found = self._test, [], []
-        step = build.features_step(source.config, len(self.class_names), source.mesh)
-        judge = build.features_step(target.config, len(self.class_names), target.mesh)
+        step = evaluation_setup.features_step(source.config, len(self.class_names), source.mesh)
+        judge = evaluation_setup.features_step(target.config, len(self.class_names), target.mesh)
         for block, images in source.blocks(split, self.test_ids, f"transfer {direction}"):
             labels = split.labels[block]
             right = source.of_each(step, (images,))[1].argmax(1) == labels

@@ -1,6 +1,6 @@
 """Remedies after training: another head for a checkpoint, in a run of its own that is scored like any other.
 
-    python -m jaxrobust.posthoc --workdir RUN --remedy NAME [--out DIR] [--step N] [--weights raw|averaged]
+    python -m jaxrobust posthoc --workdir RUN --remedy NAME [--out DIR] [--step N] [--weights raw|averaged]
         [--config.posthoc.FIELD=VALUE]
 
 It makes DIR (default: RUN-NAME) a run with one checkpoint, in which the head alone differs from that of RUN (by default
@@ -29,13 +29,16 @@ import jax
 import numpy as np
 from absl import flags
 
-from jaxrobust import checkpoints as checkpoints_lib
-from jaxrobust import command_line, console, files, results, workdirs
 from jaxrobust import config as config_lib
+from jaxrobust import console, files
+from jaxrobust.commands import command_line
+from jaxrobust.distributed.interruption import StopRequest
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.interruption import StopRequest
+from jaxrobust.evaluation import loading
 from jaxrobust.posthoc import remedies as posthoc_remedies
 from jaxrobust.posthoc.subject import Subject
+from jaxrobust.runs import checkpoints as checkpoints_lib
+from jaxrobust.runs import results
 
 OWN_FIELDS = ("data.data_dir", "eval.batch_size", *config_lib.POSTHOC_FIELDS)
 
@@ -99,15 +102,15 @@ def change_head(
     if stored.get("posthoc", {}).get("remedy", "none") != "none":
         # The settings there were those of another remedy.
         stored = stored | {"posthoc": config_lib.to_dict(config_lib.default())["posthoc"]}
-    run = workdirs.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
+    run = loading.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
 
     # Those that an evaluation scores.
     def is_due(step):
         return step % run.steps_per_epoch == 0 and config_lib.checkpoint_due(run.config, step // run.steps_per_epoch)
 
-    step, weights = workdirs.choose(workdir, [s for s in run.checkpoints.steps() if is_due(s)], step, weights)
+    step, weights = loading.choose(workdir, [s for s in run.checkpoints.steps() if is_due(s)], step, weights)
     state = run.checkpoints.restore(step, run.like)
-    weights, source = workdirs.take(state, weights)
+    weights, source = loading.take(state, weights)
     with StopRequest() as stop:
         subject = Subject(run.config, run.dataset, run.mesh, jax.device_get(source), stop)
         changed = posthoc_remedies.REMEDIES[remedy].apply(subject)

@@ -7,10 +7,10 @@ import numpy as np
 
 from jaxrobust import console
 from jaxrobust.errors import FieldError
+from jaxrobust.posthoc import heads
 from jaxrobust.posthoc import training as posthoc_training
+from jaxrobust.posthoc.heads import Head
 from jaxrobust.posthoc.subject import Measured, Subject
-from jaxrobust.remedies import heads
-from jaxrobust.remedies.heads import Head
 
 
 class Changed(NamedTuple):

@@ -6,15 +6,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust import blocks, build, classwise, parallel, worst_case
+from jaxrobust import classwise
 from jaxrobust import config as config_lib
 from jaxrobust import data as data_lib
 from jaxrobust.attacks import suites
 from jaxrobust.data import randomness
+from jaxrobust.distributed import parallel
+from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import FieldError
-from jaxrobust.interruption import Interrupted, StopRequest
-from jaxrobust.remedies.heads import Head
-from jaxrobust.train_state import Weights
+from jaxrobust.evaluation import attack_runner, batching
+from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.models.weights import Weights
+from jaxrobust.posthoc.heads import Head
 
 
 class Measured(NamedTuple):
@@ -74,11 +77,11 @@ class Subject:
 
     def look(self, split: data_lib.Split):
         """(labels [n], features [n, D], logits [n, C]) of the split's images, block by block."""
-        step = build.features_step(self.config, self.dataset.num_classes, self.mesh)
+        step = evaluation_setup.features_step(self.config, self.dataset.num_classes, self.mesh)
         weights = parallel.replicate(self.weights, self.mesh)
         size = self.config.eval.batch_size
-        for ids, _, images in blocks.each(split, np.arange(len(split)), size):
-            yield split.labels[ids], *worst_case.of_each(step, weights, (images,), self.mesh, size)
+        for ids, _, images in batching.each(split, np.arange(len(split)), size):
+            yield split.labels[ids], *attack_runner.of_each(step, weights, (images,), self.mesh, size)
             self._check_stop()
 
     def check_validation(self, what: str) -> None:
@@ -99,12 +102,14 @@ class Subject:
         """Attack the validation images, and count."""
         split, classes, size = self.dataset.validation, self.dataset.num_classes, self.config.eval.batch_size
         if self._attackers is None:
-            self._judge = worst_case.Judge(build.judge_step(self.config, classes, self.mesh), self.mesh, size)
+            self._judge = attack_runner.Judge(
+                evaluation_setup.judge_step(self.config, classes, self.mesh), self.mesh, size
+            )
             key = randomness.key(self.config.eval.seed, randomness.Purpose.EVALUATION)
             self._attackers = [
-                worst_case.Attacker(
-                    build.attack(self.config, classes, spec),
-                    partial(build.attack_steps, self.config, classes, self.mesh, spec),
+                attack_runner.Attacker(
+                    evaluation_setup.attack(self.config, classes, spec),
+                    partial(evaluation_setup.attack_steps, self.config, classes, self.mesh, spec),
                     self.mesh,
                     size,
                     key,
@@ -112,7 +117,7 @@ class Subject:
                 for spec in suites.parse(self.fields.attack, self.config.threat.norm).members
             ]
         weights, prediction = self.with_head(head), np.zeros(len(split), np.int64)
-        for ids, _, images in blocks.each(split, np.arange(len(split)), size):
+        for ids, _, images in batching.each(split, np.arange(len(split)), size):
             labels, found = split.labels[ids], self._judge(weights, images, "validation")
             for attacker in self._attackers:
                 alive = np.flatnonzero(found == labels)

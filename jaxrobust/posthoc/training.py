@@ -14,19 +14,24 @@ import jax
 import numpy as np
 import optax
 
-from jaxrobust import build, console, data, feeds, optimizers, parallel, statistics, train
+from jaxrobust import console, data
+from jaxrobust.config import objects
 from jaxrobust.data import batches, randomness
+from jaxrobust.distributed import parallel
+from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import FieldError
-from jaxrobust.interruption import Interrupted, StopRequest
+from jaxrobust.models.weights import Weights
+from jaxrobust.posthoc.heads import Head
 from jaxrobust.remedies import knobs, long_tail
-from jaxrobust.remedies.heads import Head
-from jaxrobust.train_state import TrainState, Weights
+from jaxrobust.training import class_statistics, input_pipeline, loop, optimizers
+from jaxrobust.training import setup as training_setup
+from jaxrobust.training.state import TrainState
 
 FACTORS = "head_factors"  # of lws, beside the model's own parameters
 
 
 class FrozenModel(NamedTuple):
-    """A model whose head alone is trained, in the place of a model in train_steps.make_train_step.
+    """A model whose head alone is trained, in the place of a model in step.make_train_step.
 
     Attributes:
         model: the whole one.
@@ -76,7 +81,7 @@ def train_head(config, dataset: data.DataSet, mesh, weights: Weights, kind: str,
     batch_size, seed, classes = config.train.batch_size, config.train.seed, dataset.num_classes
     steps_per_epoch = batches.steps_per_epoch(len(labels), batch_size)
     total_steps = steps_per_epoch * fields.epochs
-    model = build.model(config, classes, mesh)
+    model = objects.model(config, classes, mesh)
     initial_key, key = jax.random.split(randomness.key(seed, randomness.Purpose.HEAD_TRAINING))
     params, trained, deploy = weights.params | {FACTORS: np.ones(classes, np.float32)}, FACTORS, deploy_lws
     if kind == "crt":
@@ -94,8 +99,8 @@ def train_head(config, dataset: data.DataSet, mesh, weights: Weights, kind: str,
             for name in params
         },
     )
-    step_of = build.head_train_step(config, FrozenModel(model, deploy), optimizer, total_steps)
-    train_steps, inputs = feeds.create(config, dataset, mesh, total_steps, step_of)
+    step_of = training_setup.head_train_step(config, FrozenModel(model, deploy), optimizer, total_steps)
+    train_steps, inputs = input_pipeline.create(config, dataset, mesh, total_steps, step_of)
     state = TrainState(
         step=np.zeros((), np.int32),
         weights=Weights(params, weights.batch_stats),
@@ -103,7 +108,7 @@ def train_head(config, dataset: data.DataSet, mesh, weights: Weights, kind: str,
         opt_state=optimizer.init(params),
         knobs=knobs.neutral(classes),
         memory={},
-        class_sums=statistics.zeros((), classes),
+        class_sums=class_statistics.zeros((), classes),
     )
     # Through the host: the updates take over the memory of their state.
     state = parallel.replicate(jax.device_get(state), mesh)
@@ -121,7 +126,7 @@ def train_head(config, dataset: data.DataSet, mesh, weights: Weights, kind: str,
             labels, batch_size=batch_size, seed=seed, epoch=config.train.epochs + epoch, sampling=sampling
         )
         with console.progress(title, total_steps * batch_size, "images", step * batch_size) as advance:
-            state, step = train.update(
+            state, step = loop.update(
                 state, step, train_steps, inputs(order, step), key, check_loss, lambda n: advance(n * batch_size), stop
             )
         if stop:

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxrobust import config as config_lib
 from jaxrobust.errors import UserError
-from jaxrobust.runs import Checkpoint, Run, strongest
+from jaxrobust.runs.reading import Checkpoint, Run, strongest
 from jaxrobust.studies import running
 from jaxrobust.studies.design import Planned, Study
 

@@ -15,7 +15,7 @@ from jaxrobust import console, files
 from jaxrobust.errors import UserError
 from jaxrobust.explanations import measuring
 from jaxrobust.explanations.subject import Subject, open_model
-from jaxrobust.runs import Run
+from jaxrobust.runs.reading import Run
 from jaxrobust.studies import running
 from jaxrobust.studies.design import Planned, Study
 from jaxrobust.studies.observed import OBJECTIVE, RADIUS, Observed, observe, ordinary

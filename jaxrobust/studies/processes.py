@@ -26,7 +26,7 @@ import jax
 from jax.extend import backend
 
 from jaxrobust import console
-from jaxrobust.interruption import Interrupted, StopRequest
+from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.studies import running
 from jaxrobust.studies.design import Planned
 

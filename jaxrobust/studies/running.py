@@ -12,13 +12,18 @@ import traceback
 
 import jax
 
-from jaxrobust import build, console, files, parallel, results, train, validation, workdirs
 from jaxrobust import config as config_lib
-from jaxrobust.compiled import costs
+from jaxrobust import console, files
+from jaxrobust.config import objects, validation
 from jaxrobust.data import batches
+from jaxrobust.distributed import parallel
+from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.interruption import Interrupted, StopRequest
+from jaxrobust.evaluation import loading
+from jaxrobust.performance.compiled import costs
+from jaxrobust.runs import results
 from jaxrobust.studies.design import Planned
+from jaxrobust.training import loop
 
 RUNS = "runs"
 FAILED = "failed.json"  # in a run's folder: why its last attempt failed
@@ -59,7 +64,7 @@ def _status(workdir, run: Planned) -> Status:
         failed = files.read_json(where / FAILED)
         return Status("failed", failed["error"]) if failed else Status("waiting")
     try:
-        workdirs.check_same_config(where, run.config, stored, train.MAY_DIFFER)
+        loading.check_same_config(where, run.config, stored, loop.MAY_DIFFER)
     except UserError as error:  # from an earlier version of the study: these are results of another config
         return Status("failed", str(error))
     training = files.read_records(where / results.TRAINING)
@@ -162,12 +167,12 @@ def attempt(run: Planned, where: pathlib.Path) -> str:
     """
     try:
         where.mkdir(parents=True, exist_ok=True)
-        train.train_and_evaluate(run.config, where)
+        loop.train_and_evaluate(run.config, where)
     except Interrupted:
         raise
-    except train.InUse as error:  # another training is using the folder, so nothing is written there
+    except loop.InUse as error:  # another training is using the folder, so nothing is written there
         return str(error)
-    except (UserError, train.Diverged) as error:
+    except (UserError, loop.Diverged) as error:
         message = str(error)
     except Exception as error:  # a bug, a full disk or out of memory: the other runs must go on
         traceback.print_exc()
@@ -193,7 +198,7 @@ def flops(planned: list[Planned]) -> dict[str, float]:
         # Many runs have the same data and model settings: these are described and counted once.
         data_key = files.to_json(config.data.to_dict())
         if data_key not in known:
-            known[data_key] = build.description(config)
+            known[data_key] = objects.description(config)
         description = known[data_key]
         model_key = data_key + files.to_json(config.model.to_dict())
         if model_key not in known:

@@ -1,0 +1,149 @@
+"""Train the runs of a study, which is declared in a file, and analyse them together.
+
+    python -m jaxrobust study --study configs/studies/digits.py --workdir DIR
+    python -m jaxrobust study --study FILE --workdir DIR --list          # show the runs, their state and their cost
+    python -m jaxrobust study --study FILE --workdir DIR --shard 2/8     # train one part, for a job array
+    python -m jaxrobust study --study FILE --workdir DIR --processes 4   # 4 runs at a time on this machine
+    python -m jaxrobust study --study FILE --workdir DIR --summarise     # analyse the finished runs
+
+If the study asks for `probes`, each command measures them after it has trained its runs; --summarise measures those
+that are still missing.
+
+Runs are ordinary runs in DIR/runs; see studies/ for how a study is declared. The same command continues an interrupted
+study. When all runs are done, or with --summarise, the command writes DIR/study.html, study.json, the tables as .csv
+and the figures.
+"""
+
+import contextlib
+import os
+import pathlib
+from collections import Counter
+
+from absl import flags
+from rich.table import Table
+from rich.text import Text
+
+from jaxrobust import console
+from jaxrobust.commands import command_line
+from jaxrobust.distributed import parallel
+from jaxrobust.errors import FieldError, UserError
+from jaxrobust.evaluation import loading
+from jaxrobust.reports import study as study_pages
+from jaxrobust.studies import answers, design, probing, processes, running
+
+
+def define_flags() -> None:
+    """Define the command's flags."""
+    flags.DEFINE_string("study", None, "File that declares the study.")
+    flags.DEFINE_string("workdir", None, "Folder of the study.")
+    flags.DEFINE_bool("list", False, "Show the runs, their state and their cost.")
+    flags.DEFINE_string("shard", None, "Train only part i of n, given as i/n.")
+    flags.DEFINE_integer(
+        "processes",
+        1,
+        "Number of runs to train at a time, each on its share of the cores and GPUs; "
+        "without effect with --summarise, so that jobs may share arguments.",
+    )
+    flags.DEFINE_bool("worker", False, "Internal, used by --processes: train the runs named on standard input.")
+    flags.DEFINE_bool("summarise", False, "Analyse the runs that are done; train nothing.")
+
+
+def main() -> int | None:
+    """Do what the flags say. Returns the exit code: 1 if a run failed."""
+    given = flags.FLAGS
+    for name, what in (("study", "the file that declares the study"), ("workdir", "a folder for its runs")):
+        if not given[name].value:
+            raise UserError(f"--{name} is missing; give {what}")
+    if given.list + given.summarise + (given.shard is not None) > 1 and not (given.list and given.shard):
+        raise UserError("--list, --shard and --summarise are different actions; give one")
+    if given.processes > 1 and given.list:
+        raise FieldError("--processes", given.processes, "does not go with --list", "leave one of them out")
+    if given.processes < 1:
+        raise FieldError("--processes", given.processes, "must be at least 1", "give the number of runs at a time")
+    if command_line.config_file() or command_line.overrides():
+        raise UserError("--config has no effect on a study; set `fields` in the study's file, or use another `base`")
+    path, workdir = pathlib.Path(given.study), loading.path(given.workdir)
+    study = design.load(path)
+    planned = design.plan(study, path.parent)
+    if given.worker:
+        return processes.work(planned, workdir)
+    chosen = running.part(planned, given.shard) if given.shard is not None else planned
+    if given.list:
+        running.check(planned, parallel.make_mesh().size)
+        show(chosen, workdir, {task.name for task in probing.lacking(study, planned, workdir)})
+        return None
+    failed = []
+    if not given.summarise:
+        several = given.processes > 1
+        with processes.without_accelerators() if several else contextlib.nullcontext():
+            running.check(planned, parallel.make_mesh().size)
+            _make(workdir)
+            failed = (
+                processes.run_all(chosen, workdir, given.processes) if several else running.run_all(chosen, workdir)
+            )
+        if given.shard is not None:
+            failed += probing.measure_all(study, planned, workdir, chosen)
+            return 1 if failed else None
+    failed += probing.measure_all(study, planned, workdir)
+    figures = answers.answer(study, planned, workdir)
+    for sentence in study_pages.sentences(figures):
+        console.say(sentence)
+    console.say(f"page: {study_pages.write(workdir, figures)}")
+    return 1 if failed else None
+
+
+def _make(workdir: pathlib.Path) -> None:
+    runs = workdir / running.RUNS
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FieldError("--workdir", str(workdir), f"cannot be made ({error.strerror})", "give another") from error
+    if not os.access(runs, os.W_OK):
+        raise FieldError("--workdir", str(workdir), "cannot be written to", "give another")
+
+
+def show(planned, workdir, unprobed=frozenset()) -> None:
+    """Show the runs with their state, the minimum arithmetic of their training, and their measured or estimated time.
+
+    Args:
+        unprobed: names of the runs that lack only their probes.
+    """
+    found, work = running.statuses(workdir, planned), running.flops(planned)
+    seconds = running.estimates(work, found)
+    table, states = Table(), {}
+    for name in ("run", "state", "TFLOP", "time"):
+        table.add_column(name, justify="left" if name in ("run", "state") else "right")
+    for name, status in found.items():
+        states[name] = "not probed" if name in unprobed else status.state
+        state = states[name] + (f": {status.error}" if status.error else "")
+        table.add_row(Text(name), state, _tera(work[name]), _time(status.state, seconds[name]))
+    console.show(table)
+    counts = Counter(states.values())
+    console.say(f"{len(planned)} runs: {', '.join(f'{number} {state}' for state, number in counts.items())}")
+    left = [name for name, state in states.items() if state not in ("done", "not probed")]
+    if left:
+        flop = f"{_tera(sum(work[name] for name in left))} TFLOP of training left"
+        if None in seconds.values():
+            console.say(f"{flop}; the time can be estimated once a run is done; `benchmark` measures TFLOP/s before")
+        else:
+            console.say(f"{flop}, about {console.duration(sum(seconds[name] for name in left))}, one run at a time")
+
+
+def _tera(flops: float) -> str:
+    return f"{1e-12 * flops:,.3g}" if flops < 1e15 else f"{1e-12 * flops:,.0f}"
+
+
+def _time(state: str, seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return ("" if state == "done" else "about ") + console.duration(seconds)
+
+
+def run() -> None:
+    """Entry point."""
+    define_flags()
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    run()

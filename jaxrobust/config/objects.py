@@ -1,0 +1,104 @@
+"""From config sections to the data and the model that they describe."""
+
+from jaxrobust import console, data, models, objectives, remedies
+from jaxrobust.distributed import parallel
+from jaxrobust.remedies.rule import first_epoch
+
+
+def dataset(config) -> data.DataSet:
+    """Load the data."""
+    return data.load(
+        config.data.name,
+        data_dir=config.data.data_dir,
+        validation_per_class=config.data.validation_per_class,
+        seed=config.data.seed,
+        gaussians=_gaussians(config),
+        streaming=config.data.streaming,
+        image_size=config.data.image_size,
+        imbalance_profile=config.data.imbalance,
+        imbalance_ratio=config.data.imbalance_ratio,
+        drop=config.data.drop,
+        merge=config.data.merge,
+        shares=config.data.shares,
+        progress=console.progress,
+    )
+
+
+def description(config, images=None, num_classes: int | None = None) -> data.Description:
+    """The data set's shape, classes and size without its data; `images` and `num_classes` as in `data.describe`.
+
+    Where classes are regrouped or thinned, what is left is known from the data alone.
+    """
+    if (config.data.drop or config.data.merge or config.data.shares) and images is None and num_classes is None:
+        return data.described(dataset(config))
+    return data.describe(
+        config.data.name,
+        data_dir=config.data.data_dir,
+        validation_per_class=config.data.validation_per_class,
+        seed=config.data.seed,
+        gaussians=_gaussians(config),
+        streaming=config.data.streaming,
+        image_size=config.data.image_size,
+        imbalance_profile=config.data.imbalance,
+        imbalance_ratio=config.data.imbalance_ratio,
+        progress=console.progress,
+        images=images,
+        num_classes=num_classes,
+    )
+
+
+def _gaussians(config) -> data.Gaussians | None:
+    return data.Gaussians(**config.data.gaussians.to_dict()) if config.data.name == "gaussians" else None
+
+
+def model(config, num_classes: int, mesh, dtype: str | None = None):
+    """The model, in `model.dtype` or the given one."""
+    fields = config.model
+    return models.create(
+        fields.name,
+        num_classes=num_classes,
+        dtype=dtype or fields.dtype,
+        batch_norm_axis=parallel.AXIS if fields.batch_norm == "synchronised" else None,
+        mean=tuple(fields.mean),
+        std=tuple(fields.std),
+        depth=fields.depth,
+        width=fields.width,
+        hidden=tuple(fields.hidden),
+        final_batch_norm=fields.final_batch_norm,
+        shortcut=fields.shortcut,
+        stem=fields.stem,
+        head=fields.head,
+        head_scale=fields.head_scale,
+        canonical_gradients=parallel.on_cpu(mesh),
+    )
+
+
+def objective(config) -> objectives.Objective:
+    """The loss of the training, and how it attacks."""
+    fields = config.objective
+    return objectives.create(
+        fields.name, objectives.Settings(**{name: fields[name] for name in objectives.Settings._fields})
+    )
+
+
+def updates_per_batch(config) -> int:
+    """How many updates a batch serves."""
+    return objective(config).replays or 1
+
+
+def remedy(config) -> remedies.Remedy:
+    """The controller of the class knobs."""
+    fields, training_objective = config.remedy, objective(config)
+    run = remedies.Run(
+        num_epochs=config.train.epochs,
+        first_epoch=first_epoch(fields.begin, config.train.epochs),
+        knobs=training_objective.knobs,
+        beta=training_objective.beta,
+        head_scale=config.model.head_scale if config.model.head == "cosine" else 1.0,
+    )
+    settings = remedies.Settings(
+        counts=fields.counts,
+        counts_decay=fields.counts_decay,
+        by_remedy={name: fields[name].to_dict() for name in remedies.NAMES if name in fields},
+    )
+    return remedies.create(fields.name, settings, run)

@@ -1,0 +1,94 @@
+"""The cost of a config before it is run: its programs, for devices that need not be present, and its arithmetic.
+
+lower_training(config, description, mesh, total_steps).compile()  # an update of the training, or several
+lower_evaluation(config, description, mesh, spec).compile()  # a batch of an evaluation
+floor_passes(config) * forward_flops(config, description, mesh)  # minimal arithmetic of a training image
+"""
+
+import math
+from functools import partial
+
+import jax
+import numpy as np
+
+from jaxrobust import data
+from jaxrobust.config import objects
+from jaxrobust.data import batches
+from jaxrobust.distributed import parallel
+from jaxrobust.evaluation import attack_runner
+from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.performance.compiled import flops
+from jaxrobust.training import setup as training_setup
+
+
+def dispatch_length(config, description: data.Description, mesh) -> int:
+    """Updates per program of `lower_training`: at most those of an epoch, and one if the host streams the data."""
+    if config.data.streaming:
+        return 1
+    steps_per_epoch = batches.steps_per_epoch(description.train_examples, config.train.batch_size)
+    return min(training_setup.steps_per_dispatch(config, mesh), steps_per_epoch)
+
+
+def lower_training(config, description: data.Description, mesh, total_steps: int) -> jax.stages.Lowered:
+    """Lower the `dispatch_length` updates of one dispatch to XLA's input, for devices that need not be present.
+
+    `lowered.args_info` describes the arguments.
+    """
+    whole, num_classes = parallel.REPLICATED, description.num_classes
+    state, key = training_setup.abstract_state(config, description, mesh, total_steps), _key(mesh)
+    batch, examples, shape = config.train.batch_size, description.train_examples, description.image_shape
+    array = partial(_array, mesh)
+    if config.data.streaming:
+        share = parallel.SHARDED
+        inputs = array((batch, *shape), description.pixel_type, share), array((batch,), "int32", share)
+        return training_setup.streamed_train_step(config, num_classes, mesh, total_steps).lower(state, *inputs, key)
+    resident = array((examples, math.prod(shape)), description.pixel_type, whole), array((examples,), "int32", whole)
+    indices = array((dispatch_length(config, description, mesh), batch), "int32", parallel.SHARDED_STEPS)
+    return training_setup.train_steps(config, description, mesh, total_steps).lower(state, *resident, indices, key)
+
+
+def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.stages.Lowered:
+    """Lower one batch of an evaluation to XLA's input, for devices that need not be present.
+
+    Args:
+        spec: an attack, of which the first part is lowered (see worst_case.part_lengths); None for the clean images.
+    """
+    weights = training_setup.abstract_state(config, description, mesh, 1).weights
+    array, batch, share = partial(_array, mesh), config.eval.batch_size, parallel.SHARDED
+    images = array((batch, *description.image_shape), description.pixel_type, share)
+    labels, radius = array((batch,), "int32", share), array((batch,), "float32", share)
+    if spec is None:
+        return evaluation_setup.judge_step(config, description.num_classes, mesh).lower(weights, images, images, radius)
+    iterations = evaluation_setup.attack(config, description.num_classes, spec).iterations
+    begin, _ = evaluation_setup.attack_steps(
+        config, description.num_classes, mesh, spec, attack_runner.part_lengths(iterations)[0]
+    )
+    run = array((), "int32", parallel.REPLICATED)
+    return begin.lower(weights, images, labels, labels, radius, _key(mesh), run)
+
+
+def forward_flops(config, description: data.Description, mesh) -> float:
+    """Flops of one forward pass of one image; the same for all devices, however these compute it."""
+    classifier = objects.model(config, description.num_classes, mesh).clone(canonical_gradients=False)
+    image = jax.ShapeDtypeStruct((1, *description.image_shape), np.float32)
+    variables = jax.eval_shape(lambda key, x: classifier.init(key, x, train=False), jax.random.key(0), image)
+    return flops.forward(lambda v, x: classifier.apply(v, x, train=False), variables, image)
+
+
+def floor_passes(config) -> int:
+    """The minimal arithmetic of a training image, in forward passes.
+
+    An attack step is a forward pass and a gradient with respect to the image; the update also has the gradient with
+    respect to the weights.
+    """
+    of = objects.objective(config)
+    attack = 2 * config.attack.steps * config.attack.restarts if of.attacks else 0
+    return attack + of.attack_passes + of.passes * (2 if config.objective.awp_gamma else 1)
+
+
+def _key(mesh):
+    return parallel.abstract(jax.eval_shape(jax.random.key, 0), mesh)
+
+
+def _array(mesh, shape, dtype, spec) -> jax.ShapeDtypeStruct:
+    return parallel.abstract(jax.ShapeDtypeStruct(shape, dtype), mesh, spec)
