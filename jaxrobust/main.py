@@ -17,6 +17,8 @@ from jaxrobust.distributed.interruption import Interrupted
 from jaxrobust.errors import UserError
 from jaxrobust.evaluation import evaluator as evaluator_lib
 from jaxrobust.evaluation import loading
+from jaxrobust.reports import audit as audit_page
+from jaxrobust.reports import run as run_page
 from jaxrobust.training import loop
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/<name of the config file>.")
@@ -53,9 +55,12 @@ def main() -> int | None:
             if _MODE.value == "evaluate":
                 evaluator_lib.evaluate_checkpoints(workdir, command_line.overrides(), follow=_FOLLOW.value)
             elif _MODE.value == "audit":
-                auditor.audit_run(workdir, command_line.overrides())
+                content = auditor.audit_run(workdir, command_line.overrides())
+                if parallel.is_writer():
+                    audit_page.show(content)
             else:
                 loop.train_and_evaluate(command_line.config(), workdir)
+            run_page.finish(workdir)
     except loop.Diverged as error:
         return command_line.fail(str(error), exit_code=1)
     return None

@@ -19,6 +19,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import steps
+from jaxrobust.reports import run as run_page
 from jaxrobust.training import loop
 from jaxrobust.training import setup as training_setup
 
@@ -241,7 +242,7 @@ def test_command_from_end_to_end(tmp_path):
     with pytest.raises(UserError, match="no run"):
         auditing.audit_run(tmp_path)
     loop.train_and_evaluate(config, tmp_path)
-    assert 'id="matrix"' not in (tmp_path / "report.html").read_text()
+    assert 'id="matrix"' not in run_page.write_report(tmp_path).read_text()
     # Of a run that is older than the section.
     stored = files.read_json(tmp_path / "config.json")
     del stored["audit"]
@@ -252,7 +253,7 @@ def test_command_from_end_to_end(tmp_path):
     content, best = audit_results.read(tmp_path), files.read_json(tmp_path / "best.json")
     assert [content[name] for name in ("step", "weights")] == [best[name] for name in ("step", "weights")]
     assert content["examples"] == 100 and content["focused"]["class"]["chosen_on"] == "validation"
-    page = (tmp_path / "report.html").read_text()
+    page = run_page.write_report(tmp_path).read_text()
     assert 'id="matrix"' in page and 'id="curve"' in page and "subset of 100" in page
     assert "nan" not in page.split('id="curve"')[1].split('id="definitions"')[0].replace("dominant", "")
 

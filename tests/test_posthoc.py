@@ -20,6 +20,7 @@ from jaxrobust.evaluation import evaluator as evaluator_lib
 from jaxrobust.evaluation import loading
 from jaxrobust.posthoc import remedies as posthoc_remedies
 from jaxrobust.posthoc import training as posthoc_training
+from jaxrobust.reports import run as run_page
 from jaxrobust.runs import reading, results
 from jaxrobust.training import loop
 
@@ -106,7 +107,7 @@ def test_tau_is_chosen_on_validation_and_scored_by_the_evaluator(trained, tmp_pa
     before = [r for r in results.read(workdir) if results.key_of(r) == (15, "averaged", "validation", "pgd3")]
     assert before[0]["accuracy"] == pytest.approx(chosen["validation_before"]["average"], abs=1e-9)
 
-    page = (out / "report.html").read_text()
+    page = run_page.write_report(out).read_text()
     assert f"tau_norm on the averaged weights of step 15 of {workdir}" in page and f"tau = {chosen['tau']}" in page
     assert "The head was changed after training" in page and "imported" not in page
 

@@ -19,6 +19,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import evaluator as evaluator_lib
 from jaxrobust.models import torch_weights
+from jaxrobust.reports import run as run_page
 from jaxrobust.runs import checkpoints, results
 from jaxrobust.training import setup as training_setup
 
@@ -69,7 +70,7 @@ def test_imported_weights_are_scored_and_exported_as_they_were(tmp_path, config,
     hidden = np.maximum(images @ arrays["hidden1.weight"].T + arrays["hidden1.bias"], 0)
     prediction = np.argmax(hidden @ arrays["linear.weight"].T + arrays["linear.bias"], 1)
     assert records["clean"]["accuracy"] == np.mean(prediction == dataset.test.labels[index])
-    assert "imported from published.safetensors" in (workdir / "report.html").read_text()
+    assert "imported from published.safetensors" in run_page.write_report(workdir).read_text()
     assert files.read_json(workdir / results.ORIGIN)["file"] == "published.safetensors"
 
     weights.export_weights(tmp_path / "again.npz", workdir)

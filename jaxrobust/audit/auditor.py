@@ -30,9 +30,7 @@ from jaxrobust.distributed import hosts, parallel
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import UserError
 from jaxrobust.evaluation import attack_runner, batching, loading
-from jaxrobust.evaluation import evaluator as evaluator_lib
 from jaxrobust.evaluation import setup as evaluation_setup
-from jaxrobust.reports import audit as report_audit
 from jaxrobust.runs import results
 
 # Fields that an audit may set differently from the training.
@@ -69,11 +67,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
         content = Auditor(run.config, workdir, run.dataset, run.mesh, checkpoint, stop).run(weights)
     if parallel.is_writer():
         audit_results.write(workdir, content)
-        for sentence in report_audit.in_words(content):
-            console.say(sentence)
-        for finding in (content["masking"] or {}).get("findings", ()):
-            console.warn(f"{finding['check']}, {finding['where']}: {finding['message']}")
-    evaluator_lib.finish(workdir)
+    return content
 
 
 def _selected(workdir, run) -> dict | None:

@@ -28,6 +28,7 @@ from jaxrobust.commands import command_line
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import loading
+from jaxrobust.reports import run as run_page
 from jaxrobust.reports import study as study_pages
 from jaxrobust.studies import answers, design, probing, processes, running
 
@@ -66,7 +67,7 @@ def main() -> int | None:
     study = design.load(path)
     planned = design.plan(study, path.parent)
     if given.worker:
-        return processes.work(planned, workdir)
+        return processes.work(planned, workdir, run_page.finish)
     chosen = running.part(planned, given.shard) if given.shard is not None else planned
     if given.list:
         running.check(planned, parallel.make_mesh().size)
@@ -78,9 +79,10 @@ def main() -> int | None:
         with processes.without_accelerators() if several else contextlib.nullcontext():
             running.check(planned, parallel.make_mesh().size)
             _make(workdir)
-            failed = (
-                processes.run_all(chosen, workdir, given.processes) if several else running.run_all(chosen, workdir)
-            )
+            if several:
+                failed = processes.run_all(chosen, workdir, given.processes)
+            else:
+                failed = running.run_all(chosen, workdir, run_page.finish)
         if given.shard is not None:
             failed += probing.measure_all(study, planned, workdir, chosen)
             return 1 if failed else None

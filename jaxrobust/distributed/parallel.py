@@ -4,6 +4,10 @@ Steps are written for one device's share of the batch, with a named axis and exp
 file knows how many devices there are.
 """
 
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -21,13 +25,34 @@ def make_mesh(devices=None) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def spmd(function, mesh: Mesh, *, in_specs, out_specs, donate=()):
-    """One jitted program that runs the per-device `function` on every device of the mesh.
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A per-device function with the layout of its arguments and results; calling it calls the function.
 
-    Args:
+    Attributes:
+        function: of this device's share.
         in_specs, out_specs: REPLICATED, SHARDED or SHARDED_STEPS for each argument and result, or a pytree of them.
         donate: numbers of the arguments whose memory the results may take.
     """
+
+    function: Callable
+    in_specs: tuple
+    out_specs: Any
+    donate: tuple[int, ...] = ()
+
+    def __call__(self, *arguments):
+        return self.function(*arguments)
+
+
+def step(*in_specs, out, donate=()) -> Callable[[Callable], Step]:
+    """Decorator that makes a per-device function a `Step`: `@step(REPLICATED, SHARDED, out=REPLICATED)`."""
+    return lambda function: Step(function, in_specs, out, tuple(donate))
+
+
+def spmd(function, mesh: Mesh, *, in_specs=None, out_specs=None, donate=()):
+    """One jitted program that runs a `Step`, or a function with the given specs, on every device of the mesh."""
+    if isinstance(function, Step):
+        in_specs, out_specs, donate = function.in_specs, function.out_specs, function.donate
     # check_vma=False: with it, the gradient of a per-device loss with respect to replicated weights comes out already
     # summed over devices, and the steps' own sum over devices would count each of them many times over.
     mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

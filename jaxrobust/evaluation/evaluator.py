@@ -18,7 +18,6 @@ from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import attack_runner, batching, loading
 from jaxrobust.evaluation import setup as evaluation_setup
 from jaxrobust.evaluation.attack_runner import Work
-from jaxrobust.reports import run as run_page
 from jaxrobust.runs import checkpoints as checkpoints_lib
 from jaxrobust.runs import reading, results
 from jaxrobust.runs.tensorboard import Writer
@@ -437,21 +436,6 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
                 evaluator.check_readable(steps_per_epoch * config.train.epochs)
     if last is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no complete checkpoint yet; --follow waits for one")
-    finish(workdir)
-
-
-def finish(workdir) -> None:
-    """Write the report and show the per-class table of the selected checkpoint."""
-    if not parallel.is_writer():
-        return
-    if not results.read(workdir):
-        console.say(f"nothing is evaluated yet: python -m jaxrobust.main --mode evaluate --workdir {workdir}")
-        return
-    path = run_page.write_report(workdir)
-    title, table = run_page.class_table(workdir, console.width())
-    console.say(title)
-    console.show(table)
-    console.say(f"report: {path}")
 
 
 def _one_line(title, records, attacks) -> str:

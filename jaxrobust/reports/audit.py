@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxrobust import figures, reports
+from jaxrobust import console, figures, reports
 from jaxrobust.audit import results as audit_results
 from jaxrobust.figures import audit as figures_audit
 from jaxrobust.runs import class_summary
@@ -111,3 +111,11 @@ def _first(ranked, values, classes) -> list[tuple[str, float]]:
     """The first few names with their values."""
     value_of = dict(zip(classes, values, strict=True))
     return [(name, value_of[name]) for name in ranked[:LISTED_NAMES]]
+
+
+def show(content: dict) -> None:
+    """Print the findings of an audit, and warn of each sign of gradient masking."""
+    for sentence in in_words(content):
+        console.say(sentence)
+    for finding in (content["masking"] or {}).get("findings", ()):
+        console.warn(f"{finding['check']}, {finding['where']}: {finding['message']}")

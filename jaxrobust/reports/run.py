@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import classwise, figures, files, formatting, reports
+from jaxrobust import classwise, console, figures, files, formatting, reports
 from jaxrobust.commands import arguments
+from jaxrobust.distributed import parallel
 from jaxrobust.errors import UserError
 from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
 from jaxrobust.figures.matrix import confusion_matrix
@@ -328,6 +329,20 @@ def _learning_curves(run: Run) -> dict[str, dict[str, Curve]]:
     if logged:
         curves["training attack"] = {"training": Curve(*zip(*logged, strict=True))}
     return curves
+
+
+def finish(workdir) -> None:
+    """Write the report and show the per-class table of the selected checkpoint."""
+    if not parallel.is_writer():
+        return
+    if not results.read(workdir):
+        console.say(f"nothing is evaluated yet: python -m jaxrobust.main --mode evaluate --workdir {workdir}")
+        return
+    path = write_report(workdir)
+    title, table = class_table(workdir, console.width())
+    console.say(title)
+    console.show(table)
+    console.say(f"report: {path}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection
 
 import jax
@@ -103,7 +103,7 @@ def _ended(children):
             child.dismiss()
 
 
-def work(planned: list[Planned], workdir) -> None:
+def work(planned: list[Planned], workdir, finish: Callable[[pathlib.Path], None] | None = None) -> None:
     """The loop of a child process: train the runs named on standard input, one after the other, and answer each.
 
     Raises:
@@ -118,7 +118,7 @@ def work(planned: list[Planned], workdir) -> None:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
                 os.dup2(log.fileno(), stream.fileno())
-        error = running.attempt(named[name], where)
+        error = running.attempt(named[name], where, finish)
         print(json.dumps(error), file=answers, flush=True)
         jax.clear_caches()
 

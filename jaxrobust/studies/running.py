@@ -9,6 +9,7 @@ import pathlib
 import random
 import statistics
 import traceback
+from collections.abc import Callable
 
 import jax
 
@@ -126,10 +127,13 @@ def part(planned: list[Planned], shard: str) -> list[Planned]:
     return [planned[position] for position in sorted(shuffled[i - 1 :: n])]
 
 
-def run_all(planned: list[Planned], workdir) -> list[str]:
+def run_all(planned: list[Planned], workdir, finish: Callable[[pathlib.Path], None] | None = None) -> list[str]:
     """Train and evaluate every run that is not done; started runs are resumed.
 
     A run that fails is reported and the others go on; the next call tries it again.
+
+    Args:
+        finish: called with the folder of each run that has been evaluated, for example to write its report.
 
     Returns:
         The names of the failed runs.
@@ -149,7 +153,7 @@ def run_all(planned: list[Planned], workdir) -> list[str]:
             expected = f", about {console.duration(left * spent / worked)} left" if worked else ""
             console.say(f"run {position} of {len(todo)}: {run.name}{expected}")
             before = known[run.name].seconds
-            if error := attempt(run, folder(workdir, run)):
+            if error := attempt(run, folder(workdir, run), finish):
                 console.warn(f"run {run.name} failed: {error}")
                 failed.append(run.name)
             else:
@@ -159,7 +163,7 @@ def run_all(planned: list[Planned], workdir) -> list[str]:
     return failed
 
 
-def attempt(run: Planned, where: pathlib.Path) -> str:
+def attempt(run: Planned, where: pathlib.Path, finish: Callable[[pathlib.Path], None] | None = None) -> str:
     """Train and evaluate in the folder `where`; returns the error message, "" on success.
 
     Raises:
@@ -168,6 +172,8 @@ def attempt(run: Planned, where: pathlib.Path) -> str:
     try:
         where.mkdir(parents=True, exist_ok=True)
         loop.train_and_evaluate(run.config, where)
+        if finish:
+            finish(where)
     except Interrupted:
         raise
     except loop.InUse as error:  # another training is using the folder, so nothing is written there

@@ -181,7 +181,6 @@ def _train_and_evaluate(config, workdir, mesh):
                 evaluator.evaluate(state, step, epoch + 1)
             if stop and epoch + 1 < epochs:
                 save_and_stop(step)
-    evaluator_lib.finish(workdir)
 
 
 def update(state, step, train_steps, inputs, key, log_loss, advance, stop):
