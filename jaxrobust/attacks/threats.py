@@ -36,17 +36,17 @@ class Norm(NamedTuple):
     random: Callable
 
 
-def per_example(values, like):
+def per_example(values: jax.Array, like: jax.Array) -> jax.Array:
     """[B] -> [B, 1, 1, 1], so that it broadcasts over images of the rank of `like`."""
     return values.reshape(values.shape + (1,) * (like.ndim - 1))
 
 
-def project(norm: Norm, images, adversarial, radius):
+def project(norm: Norm, images: jax.Array, adversarial: jax.Array, radius: jax.Array) -> jax.Array:
     """The adversarial image moved into the ball around `images`, then into the box [0, 1]."""
     return jnp.clip(images + norm.shrink(adversarial - images, radius), 0.0, 1.0)
 
 
-def random_start(norm: Norm, keys, images, radius):
+def random_start(norm: Norm, keys: jax.Array, images: jax.Array, radius: jax.Array) -> jax.Array:
     """A point drawn uniformly from each example's ball, clipped to the box."""
     return jnp.clip(images + norm.random(keys, images.shape[1:], radius), 0.0, 1.0)
 

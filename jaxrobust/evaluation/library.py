@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -182,18 +183,18 @@ class _Known:
         )
 
 
-def _own(constant):
+def _own(constant: Any) -> Any:
     # Arrays of JAX cannot change; others may.
     return constant if isinstance(constant, jax.Array) else np.array(constant)
 
 
-def _is_same(one, other) -> bool:
+def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, jax.Array) or isinstance(other, jax.Array):
         return one is other
     return np.array_equal(one, other)
 
 
-def _constants(jaxpr) -> list:
+def _constants(jaxpr: Any) -> list:
     """All arrays that a traced function closes over, those of the programs within it included."""
     found = list(getattr(jaxpr, "consts", ()))
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -204,7 +205,7 @@ def _constants(jaxpr) -> list:
     return found
 
 
-def _is_jaxpr(value) -> bool:
+def _is_jaxpr(value: Any) -> bool:
     return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
 
 
@@ -239,7 +240,7 @@ def _classifier(
     return classifier
 
 
-def _traced(name: str, function: LogitsFn, images: np.ndarray):
+def _traced(name: str, function: LogitsFn, images: np.ndarray) -> Any:
     """The jaxpr of a function for two images; raises FieldError, which names the argument, if it gives no logits."""
     remedy = "give a function of images [B, H, W, C] that returns logits [B, C], of a module in evaluation mode"
     example = jax.ShapeDtypeStruct((2, *images.shape[1:]), np.float32)

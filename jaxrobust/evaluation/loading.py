@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,8 +45,8 @@ class OpenRun:
     """
 
     workdir: pathlib.Path
-    config: object
-    mesh: object
+    config: Any
+    mesh: Any
     checkpoints: checkpoints_lib.Checkpoints
 
     @cached_property

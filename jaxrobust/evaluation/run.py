@@ -14,7 +14,7 @@ from jaxrobust.attacks import suites
 from jaxrobust.attacks.threats import Threat
 from jaxrobust.config import objects
 from jaxrobust.data.augment import to_float
-from jaxrobust.data.dataset import DataSet
+from jaxrobust.data.dataset import DataSet, Split
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import loading
@@ -139,7 +139,7 @@ class Run:
         verdicts = attack if isinstance(attack, Verdicts) else self.attack(attack, split, **settings)
         return classwise_table(self.split(split).labels, verdicts, self.class_names)
 
-    def split(self, name: str):
+    def split(self, name: str) -> Split:
         """The split of that name, with its `images` and `labels`.
 
         Raises:
