@@ -29,11 +29,11 @@ def evaluate(devices, batch):
     judge = steps.make_judge_step(model, threats.NORMS["linf"])
     mesh = parallel.make_mesh(jax.devices()[:devices])
     verdict = {"prediction": SHARE, "excess": WHOLE, "finite": WHOLE, "idle": SHARE}
-    victims = (WHOLE, SHARE, SHARE, SHARE, SHARE, WHOLE, WHOLE)
+    examples = (WHOLE, SHARE, SHARE, SHARE, SHARE, WHOLE, WHOLE)
     begin, _ = steps.make_attack_steps(model, judge, attack, 2)
-    begin = parallel.spmd(begin, mesh, in_specs=victims, out_specs=(SHARE, verdict))
+    begin = parallel.spmd(begin, mesh, in_specs=examples, out_specs=(SHARE, verdict))
     _, go_on = steps.make_attack_steps(model, judge, attack, 3)
-    go_on = parallel.spmd(go_on, mesh, in_specs=(*victims, WHOLE, SHARE), out_specs=(SHARE, verdict))
+    go_on = parallel.spmd(go_on, mesh, in_specs=(*examples, WHOLE, SHARE), out_specs=(SHARE, verdict))
     weights = parallel.replicate(state.weights, mesh)
     radius, ids = np.full(40, 8 / 255, np.float32), np.arange(40, dtype=np.int32)
     predictions, adversarial = [], []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.attacks import losses, threats
-from jaxrobust.attacks.attack import Victims
+from jaxrobust.attacks.attack import Examples
 from jaxrobust.attacks.attack import run as run_whole
 from jaxrobust.attacks.pgd import PgdAttack
 from jaxrobust.distributed import parallel
@@ -62,12 +62,12 @@ def attacker(attack, devices, batch_size):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     judge = steps.make_judge_step(Model(), threats.NORMS["linf"])
     verdict = {"prediction": SHARE, "excess": WHOLE, "finite": WHOLE, "idle": SHARE}
-    victims = (WHOLE, SHARE, SHARE, SHARE, SHARE, WHOLE, WHOLE)
+    examples = (WHOLE, SHARE, SHARE, SHARE, SHARE, WHOLE, WHOLE)
 
     def compiled(length):
         begin, go_on = steps.make_attack_steps(Model(), judge, attack, length)
         spmd = partial(parallel.spmd, mesh=mesh, out_specs=(SHARE, verdict))
-        return spmd(begin, in_specs=victims), spmd(go_on, in_specs=(*victims, WHOLE, SHARE), donate=(8,))
+        return spmd(begin, in_specs=examples), spmd(go_on, in_specs=(*examples, WHOLE, SHARE), donate=(8,))
 
     return attack_runner.Attacker(attack, compiled, mesh, batch_size, KEY)
 
@@ -80,8 +80,10 @@ def in_one_program():
     broken = np.zeros(len(LABELS), bool)
     for run in range(PGD.runs):
         keys = jax.vmap(lambda i, run=run: jax.random.fold_in(jax.random.fold_in(KEY, i), run))(jnp.arange(61))
-        victims = Victims(jnp.float32(IMAGES) / 255, jnp.asarray(LABELS), keys, jnp.full(61, RADIUS))
-        broken |= np.asarray(run_whole(PGD, lambda images: Model().apply({}, images, train=False), victims, run).broken)
+        examples = Examples(jnp.float32(IMAGES) / 255, jnp.asarray(LABELS), keys, jnp.full(61, RADIUS))
+        broken |= np.asarray(
+            run_whole(PGD, lambda images: Model().apply({}, images, train=False), examples, run).is_adversarial
+        )
     return broken
 
 
@@ -119,7 +121,7 @@ def test_what_only_the_attacks_model_believes_does_not_count():
 
     class Stubborn(NamedTuple):
         adversarial: jax.Array
-        broken: jax.Array
+        is_adversarial: jax.Array
 
     @dataclasses.dataclass(frozen=True)
     class Liar:
@@ -127,10 +129,10 @@ def test_what_only_the_attacks_model_believes_does_not_count():
         iterations = 2
         start_passes = step_passes = 1.0
 
-        def start(self, logits_fn, victims, run):
-            return Stubborn(victims.images, jnp.ones(len(victims.labels), bool))
+        def start(self, logits_fn, examples, run):
+            return Stubborn(examples.images, jnp.ones(len(examples.labels), bool))
 
-        def step(self, logits_fn, victims, state, iteration):
+        def step(self, logits_fn, examples, state, iteration):
             return state
 
     outcome = attacker(Liar(), 1, 61)(WEIGHTS, IMAGES, LABELS, np.arange(61), np.full(61, RADIUS), title="")

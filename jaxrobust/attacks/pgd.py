@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import ascent, losses, threats
-from jaxrobust.attacks.attack import Victims, fold_in
+from jaxrobust.attacks.attack import Examples, fold_in
 
 LOOP = "attack_loop"  # name of the loop over steps in compiled programs
 
@@ -136,7 +136,7 @@ class PgdState(NamedTuple):
     targets: jax.Array | None
 
     @property
-    def broken(self):
+    def is_adversarial(self):
         return self.margin > 0
 
 
@@ -163,17 +163,17 @@ class PgdAttack(ascent.Runs):
     random_start: bool = True
     relative_step: float = 0.25
 
-    def start(self, logits_fn, victims: Victims, run) -> PgdState:
+    def start(self, logits_fn, examples: Examples, run) -> PgdState:
         """The starting point."""
-        images, labels, keys, radius = victims
+        images, labels, keys, radius = examples
         start = threats.random_start(self.norm, fold_in(keys, 0), images, radius) if self.random_start else images
-        targets = self.targets_of(logits_fn, victims, run)
+        targets = self.targets_of(logits_fn, examples, run)
         point = ascent.evaluate(logits_fn, self.loss, start, labels, targets)
         return PgdState(point.images, point.margin, point, targets)
 
-    def step(self, logits_fn, victims: Victims, state: PgdState, iteration) -> PgdState:
+    def step(self, logits_fn, examples: Examples, state: PgdState, iteration) -> PgdState:
         """One ascent step on the loss."""
-        images, labels, _, radius = victims
+        images, labels, _, radius = examples
         step_size = threats.per_example(self.relative_step * radius, images)
         moved = state.point.images + step_size * self.norm.direction(state.point.gradient)
         moved = threats.project(self.norm, images, moved, radius)

@@ -174,7 +174,7 @@ class Attacker:
         advance = advance or (lambda parts: None)
         before = np.full(len(labels), -1) if self._towards else np.array(labels, np.int64)
         outcome = Outcome(before, np.array(to_float(images[:keep])))
-        victims = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32), np.asarray(radius, np.float32))
+        examples = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32), np.asarray(radius, np.float32))
         left = np.arange(len(labels))
         parts_left = self.parts
         for run in range(self._attack.runs):
@@ -183,13 +183,13 @@ class Attacker:
                 if max(hosts.gather(left.size)) == 0:
                     return outcome
                 part = _Part(run, first, length, first + length == self._attack.iterations)
-                broken, states = self._attack_part(weights, victims, left, states, part, outcome, title, advance)
+                broken, states = self._attack_part(weights, examples, left, states, part, outcome, title, advance)
                 left, states = left[~broken], jax.tree.map(lambda rows, broken=broken: rows[~broken], states)
                 parts_left -= 1
                 advance(int(broken.sum()) * parts_left)
         return outcome
 
-    def _attack_part(self, weights, victims, left, states, part, outcome, title, advance):
+    def _attack_part(self, weights, examples, left, states, part, outcome, title, advance):
         """(broken, states) of the examples `left` after a part of a run; states are None after the last part."""
         begin, go_on = self._steps(part.length)
         run, first = np.int32(part.run), np.int32(part.first)
@@ -197,7 +197,7 @@ class Attacker:
 
         def launched():
             for rows, size in _chunks(left.size, self._sizes):
-                chunk = _batch(tuple(array[left[rows]] for array in victims), size, self._mesh)
+                chunk = _batch(tuple(array[left[rows]] for array in examples), size, self._mesh)
                 if states is None:
                     yield rows, size, begin(weights, *chunk, self._key, run)
                 else:
@@ -212,7 +212,7 @@ class Attacker:
             shown = left[rows] < len(outcome.adversarial)
             if shown.any():
                 outcome.adversarial[left[rows][shown]] = parallel.local(state.adversarial)[here][shown]
-            broken[rows] = (prediction == victims[1][left[rows]]) == self._towards
+            broken[rows] = (prediction == examples[1][left[rows]]) == self._towards
             outcome.prediction[left[rows]] = prediction
             outcome.passes += size * passes
             outcome.idle += (size - len(rows)) * passes + idle.sum() * self._attack.step_passes

@@ -59,11 +59,11 @@ def attack_steps(config, num_classes: int, mesh, spec, length: int, towards: boo
         towards=towards,
     )
     whole, share = parallel.REPLICATED, parallel.SHARDED
-    victims = (whole, share, share, share, share, whole, whole)
+    examples = (whole, share, share, share, share, whole, whole)
     out_specs = (share, _VERDICT | {"idle": share})
     return (
-        parallel.spmd(begin, mesh, in_specs=victims, out_specs=out_specs),
-        parallel.spmd(go_on, mesh, in_specs=(*victims, whole, share), out_specs=out_specs, donate=(8,)),
+        parallel.spmd(begin, mesh, in_specs=examples, out_specs=out_specs),
+        parallel.spmd(go_on, mesh, in_specs=(*examples, whole, share), out_specs=out_specs, donate=(8,)),
     )
 
 

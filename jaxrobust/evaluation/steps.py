@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrobust.attacks import landscape, masking, threats
-from jaxrobust.attacks.attack import Attack, Victims, fold_in, fold_in_ids, one_against_rest
+from jaxrobust.attacks.attack import Attack, Examples, fold_in, fold_in_ids, one_against_rest
 from jaxrobust.attacks.pgd import LOOP
 from jaxrobust.data.augment import to_float
 from jaxrobust.distributed.parallel import AXIS
@@ -143,30 +143,30 @@ def make_attack_steps(
         logits_fn = prepared_logits_fn(attack_model, weights, images, train=False)
         if towards:
             logits_fn, labels = one_against_rest(logits_fn, labels), jnp.zeros_like(labels)
-        return logits_fn, Victims(images, labels, keys, radius)
+        return logits_fn, Examples(images, labels, keys, radius)
 
-    def advance(weights, logits_fn, victims, first, state):
+    def advance(weights, logits_fn, examples, first, state):
         @jax.named_scope(LOOP)
         def loop(state):
             def step(carry, iteration):
                 state, idle = carry
-                idle += state.broken
-                return (attack.step(logits_fn, victims, state, first + iteration), idle), None
+                idle += state.is_adversarial
+                return (attack.step(logits_fn, examples, state, first + iteration), idle), None
 
-            idle = jnp.zeros(len(victims.labels), jnp.int32)
+            idle = jnp.zeros(len(examples.labels), jnp.int32)
             return lax.scan(step, (state, idle), jnp.arange(length))[0]
 
         state, idle = loop(state)
-        verdict = judge_step(weights, victims.images, state.adversarial, victims.radius)
+        verdict = judge_step(weights, examples.images, state.adversarial, examples.radius)
         return state, verdict | {"idle": idle}
 
     def begin(weights, images, labels, ids, radius, key, run):
-        logits_fn, victims = prepare(weights, images, labels, ids, radius, key, run)
-        return advance(weights, logits_fn, victims, 0, attack.start(logits_fn, victims, run))
+        logits_fn, examples = prepare(weights, images, labels, ids, radius, key, run)
+        return advance(weights, logits_fn, examples, 0, attack.start(logits_fn, examples, run))
 
     def go_on(weights, images, labels, ids, radius, key, run, first, state):
-        logits_fn, victims = prepare(weights, images, labels, ids, radius, key, run)
-        return advance(weights, logits_fn, victims, first, state)
+        logits_fn, examples = prepare(weights, images, labels, ids, radius, key, run)
+        return advance(weights, logits_fn, examples, first, state)
 
     return begin, go_on
 
