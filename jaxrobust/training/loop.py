@@ -262,9 +262,10 @@ def _make_end_epoch(remedy: remedies.Remedy, observe: str, mesh):
     (state, statistics of the validation split, None where nobody looks at them) -> state
     """
 
+    @parallel.step(parallel.REPLICATED, parallel.REPLICATED, out=parallel.REPLICATED, donate=(0,))
     def end_epoch(state, validation):
         observed = validation if observe == "validation" and validation is not None else state.class_sums
-        knobs, memory = remedy.observe(state.knobs, state.memory, observed)
+        knobs, memory = remedy.update(observed, state.memory)
         averaged = state.averaged
         if remedy.average:
             decay, memory = remedy.average(memory, validation)
@@ -273,8 +274,7 @@ def _make_end_epoch(remedy: remedies.Remedy, observe: str, mesh):
             knobs=knobs, memory=memory, averaged=averaged, class_sums=jax.tree.map(jnp.zeros_like, state.class_sums)
         )
 
-    whole = parallel.REPLICATED
-    return parallel.spmd(end_epoch, mesh, in_specs=(whole, whole), out_specs=whole, donate=(0,))
+    return parallel.spmd(end_epoch, mesh)
 
 
 @jax.jit

@@ -91,36 +91,22 @@ def _create_state(config, class_counts, image_shape, mesh, total_steps: int, key
 
 
 def train_steps(config, data: data.DataSet | data.Description, mesh, total_steps: int, step=None):
-    """The compiled updates, the training set on the devices; see step.over_resident. The state is donated.
+    """The compiled updates, the training set on the devices; see step.over_resident.
 
     Args:
         step: that trains on one batch, if not that of the config's training.
     """
-    whole, batches = parallel.REPLICATED, parallel.SHARDED_STEPS
     step = step or _train_step(config, data.num_classes, mesh, total_steps)
-    return parallel.spmd(
-        step_lib.over_resident(step, data.image_shape),
-        mesh,
-        in_specs=(whole, whole, whole, batches, whole),
-        out_specs=(whole, whole),
-        donate=(0,),
-    )
+    return parallel.spmd(step_lib.over_resident(step, data.image_shape), mesh)
 
 
 def streamed_train_step(config, num_classes: int, mesh, total_steps: int, step=None):
-    """The compiled update by a batch that the host brings; see step.make_train_step. The state is donated.
+    """The compiled update by a batch that the host brings; see step.make_train_step.
 
     Args:
         step: as of `train_steps`.
     """
-    whole, share = parallel.REPLICATED, parallel.SHARDED
-    return parallel.spmd(
-        step or _train_step(config, num_classes, mesh, total_steps),
-        mesh,
-        in_specs=(whole, share, share, whole),
-        out_specs=(whole, whole),
-        donate=(0,),
-    )
+    return parallel.spmd(step or _train_step(config, num_classes, mesh, total_steps), mesh)
 
 
 def steps_per_dispatch(config, mesh) -> int:
@@ -174,7 +160,7 @@ def _train_attack(config, total_steps: int) -> step_lib.TrainAttack:
             norm=threats.NORMS[config.threat.norm],
             steps=fields.steps,
             restarts=fields.restarts,
-            random_start=fields.random_start,
+            start=threats.random_start if fields.random_start else threats.at_image,
             keep_worst=fields.restarts > 1,
         ),
         radius=config_lib.attack_radius(config, "attack"),
@@ -204,9 +190,8 @@ def observer(config, dataset: data.DataSet, mesh) -> observation.Observer:
         _train_attack(config, 0),
         objects.remedy(config).statistics,
     )
-    whole, share = parallel.REPLICATED, parallel.SHARDED
     return observation.Observer(
-        parallel.spmd(step, mesh, in_specs=(whole, share, share, share, whole), out_specs=whole),
+        parallel.spmd(step, mesh),
         dataset.validation,
         dataset.num_classes,
         batch_size=config.eval.batch_size,
