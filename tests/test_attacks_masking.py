@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.attacks import attack, losses, masking, suites
+from jaxrobust.attacks import attack, losses, masking, suites, threats
 from jaxrobust.attacks.attack import Examples
 from jaxrobust.audit.findings import ALL, CHECKS, FEWEST_EXAMPLES, findings
 
@@ -58,7 +58,7 @@ def survival(logits_fn, images, labels, experiments):
         one_run = dataclasses.replace(built, restarts=1)
         if one_run not in programs:
             programs[one_run] = jax.jit(partial(attack.run, one_run, logits_fn))
-        radius = masking.largest_radius("linf", SHAPE) if np.isinf(experiment.radius) else experiment.radius * RADIUS
+        radius = threats.largest_radius("linf", SHAPE) if np.isinf(experiment.radius) else experiment.radius * RADIUS
         radius = np.full(len(labels), radius, np.float32)
         runs = [
             programs[one_run](Examples(images, labels, KEYS[run], radius)).is_adversarial for run in range(built.runs)
@@ -290,4 +290,4 @@ def test_every_experiment_is_looked_for():
         for finding in findings(LABELS, NAMES, survives={one: broken(0), other: broken(3000)}):
             told |= {finding.check}
     assert told == set(CHECKS) - set(CHECKS[:6])
-    assert masking.largest_radius("linf", SHAPE) == 1 and masking.largest_radius("l2", SHAPE) == 6
+    assert threats.largest_radius("linf", SHAPE) == 1 and threats.largest_radius("l2", SHAPE) == 6

@@ -139,7 +139,7 @@ def test_weights_are_read_without_the_rest_and_compared(tmp_path, monkeypatch, e
             assert a.sharding == b.sharding
     mesh = parallel.make_mesh(jax.devices()[:2])
     other = abstract_weights().replace(batch_stats={"norm": {"mean": parallel.abstract(jnp.zeros(4), mesh)}})
-    with pytest.raises(checkpoints.DamagedCheckpoint, match="mean.*in a model of this config"):
+    with pytest.raises(checkpoints.DamagedCheckpoint, match=r"mean.*in a model of this config"):
         reader.restore_weights(7, other, "raw")
     damage(tmp_path, 7)
     with pytest.raises(checkpoints.DamagedCheckpoint, match="checkpoints/7"):

@@ -46,7 +46,8 @@ def run(workdir, devices=1, data=None, stop=None, **overrides):
         evaluator = evaluator_lib.Evaluator(
             config, workdir, data, mesh, writer, StopRequest() if stop is None else stop
         )
-        evaluator.evaluate(state, step=3, epoch=1)
+        weights = {"raw": state.weights, "averaged": state.averaged}
+        evaluator.evaluate({name: of for name, of in weights.items() if of is not None}, step=3, epoch=1)
     return results.read(workdir)
 
 

@@ -1,7 +1,5 @@
 """Catastrophic overfitting: when it is said, and that what is said of a training's weights is so."""
 
-from functools import partial
-
 import jax
 import numpy as np
 import pytest
@@ -13,8 +11,7 @@ from jaxrobust.attacks import suites
 from jaxrobust.config import objects
 from jaxrobust.data import randomness, splits
 from jaxrobust.distributed import parallel
-from jaxrobust.evaluation import attack_runner
-from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.evaluation import attack_runner, loading
 from jaxrobust.runs import checkpoints
 from jaxrobust.training import loop, overfitting
 from jaxrobust.training import setup as training_setup
@@ -114,14 +111,13 @@ def by_evaluation(state, mesh, name):
     rng = randomness.generator(settings.train.seed, "overfitting check")
     index = splits.stratified_subset(dataset.train.labels, N, 10, rng)
     images, labels = dataset.train.images[index], dataset.train.labels[index]
-    prediction = attack_runner.Judge(evaluation_setup.judge_step(settings, 10, mesh), mesh, 136)(
-        state.weights, images, name
-    )
+    classifier = loading.classifier(settings, 10, mesh)
+    prediction = classifier.predict(state.weights, images, name)
     right = np.flatnonzero(prediction == labels)
     (spec,) = suites.parse(name).members
-    compiled = partial(evaluation_setup.attack_steps, settings, 10, mesh, spec)
     key = jax.random.fold_in(jax.random.key(settings.train.seed), 3)
-    attacker = attack_runner.Attacker(evaluation_setup.attack(settings, 10, spec), compiled, mesh, 136, key)
+    compiled = classifier.attack_steps(spec, "linf", config_lib.relative_step(settings))
+    attacker = attack_runner.Attacker(*compiled, mesh, 136, key)
     radius = np.full(len(right), config_lib.radius(settings))
     outcome = attacker(state.weights, images[right], labels[right], index[right], radius, title=name)
     return (outcome.prediction == labels[right]).sum() / N

@@ -4,12 +4,15 @@ A perturbation is allowed when its norm is at most the example's radius and the 
 All functions take a batch: images [B, H, W, C] in [0, 1], radius [B] in the same pixel units.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from jaxrobust.errors import FieldError
 
 _BISECTIONS = 32  # more than the 24 bits of a float32
 _L1_SHARE = 0.05  # of the entries of an image, those that a step in the L1 norm moves
@@ -164,3 +167,67 @@ NORMS = {
 }
 NAMES = tuple(NORMS)
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}  # the dual norm of each
+
+
+@dataclasses.dataclass(frozen=True)
+class Threat:
+    """A norm ball around every image, within the box [0, 1].
+
+    Attributes:
+        norm: one of `NAMES`.
+        eps: the radius in pixel units of [0, 1]; 0: no attack.
+
+    Raises:
+        FieldError: names the attribute; the norm is unknown, or the radius negative or in another unit.
+    """
+
+    norm: str
+    eps: float
+
+    def __post_init__(self):
+        if self.norm not in NORMS:
+            raise FieldError("norm", self.norm, "is unknown", f"give one of {', '.join(NAMES)}")
+        if not 0 <= self.eps < math.inf:
+            raise FieldError("eps", self.eps, "is no radius", "give a number of at least 0, for example 8/255")
+        if self.norm == "linf" and self.eps > 1:
+            raise FieldError("eps", self.eps, "is larger than the range of a pixel", f"write {self.eps:g}/255")
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """Raises FieldError if the ball around any image of that shape contains every other image."""
+        largest = largest_radius(self.norm, image_shape)
+        if self.eps > largest:
+            problem = f"is larger than the largest distance of two images in {self.norm}, {largest:.3g}"
+            raise FieldError("eps", self.eps, problem, f"write {self.eps:g}/255, for pixels are in [0, 1]")
+
+
+def Linf(eps: float) -> Threat:
+    """Every pixel may change by eps, in pixel units of [0, 1]: the usual `Linf(8 / 255)`.
+
+    >>> Linf(8 / 255).norm
+    'linf'
+    """
+    return Threat("linf", float(eps))
+
+
+def L2(eps: float) -> Threat:
+    """The Euclidean norm of the perturbation may be eps, in pixel units of [0, 1]: the usual `L2(0.5)`.
+
+    >>> L2(0.5)
+    Threat(norm='l2', eps=0.5)
+    """
+    return Threat("l2", float(eps))
+
+
+def L1(eps: float) -> Threat:
+    """The sum of the changes of all pixels may be eps, in pixel units of [0, 1]: the usual `L1(12)`.
+
+    >>> L1(12)
+    Threat(norm='l1', eps=12.0)
+    """
+    return Threat("l1", float(eps))
+
+
+def largest_radius(norm: str, image_shape: tuple[int, int, int]) -> float:
+    """The smallest radius for which the ball around any image contains every other image, in pixel units."""
+    dimension = math.prod(image_shape)
+    return {"linf": 1.0, "l2": math.sqrt(dimension), "l1": float(dimension)}[norm]

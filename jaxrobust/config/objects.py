@@ -1,6 +1,8 @@
 """From config sections to the data and the model that they describe."""
 
+from jaxrobust import config as config_lib
 from jaxrobust import console, data, models, objectives, remedies
+from jaxrobust.attacks.threats import Threat
 from jaxrobust.distributed import parallel
 from jaxrobust.remedies.rule import first_epoch
 
@@ -71,6 +73,11 @@ def model(config, num_classes: int, mesh, dtype: str | None = None):
         head_scale=fields.head_scale,
         canonical_gradients=parallel.on_cpu(mesh),
     )
+
+
+def threat(config) -> Threat:
+    """What the attacker may do to an image."""
+    return Threat(config.threat.norm, config_lib.radius(config))
 
 
 def objective(config) -> objectives.Objective:

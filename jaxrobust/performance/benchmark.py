@@ -31,8 +31,7 @@ from jaxrobust.config import objects, validation
 from jaxrobust.data import batches, randomness
 from jaxrobust.distributed import cluster, parallel
 from jaxrobust.errors import UserError
-from jaxrobust.evaluation import attack_runner
-from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.evaluation import loading
 from jaxrobust.performance.compiled import costs, hlo, machines, measuring
 from jaxrobust.performance.compiled.program import Cost, Program
 from jaxrobust.training import input_pipeline, loop
@@ -283,17 +282,16 @@ def _evaluation(config, dataset, mesh, spec, training: Training):
     ids = np.arange(size, dtype=np.int32)
     radius = np.full(size, config_lib.radius(config), np.float32)
     key = randomness.key(config.eval.seed, randomness.Purpose.EVALUATION)
+    classifier = loading.classifier(config, dataset.num_classes, mesh)
     if spec is None:
-        step, share, keeps_state = evaluation_setup.judge_step(config, dataset.num_classes, mesh), 1.0, True
+        step, share, keeps_state = classifier.predict_step, 1.0, True
     else:
-        attack = evaluation_setup.attack(config, dataset.num_classes, spec)
-        lengths = attack_runner.part_lengths(attack.iterations)
-        step, _ = evaluation_setup.attack_steps(config, dataset.num_classes, mesh, spec, lengths[0])
-        share, keeps_state = lengths[0] / (attack.iterations * attack.runs), len(lengths) > 1
+        attacker = classifier.attacker(spec, config.threat.norm, config_lib.relative_step(config))
+        (step, share), keeps_state = attacker.first_part(), attacker.has_parts
 
     def arguments():
         if spec is None:
-            return training.state.weights, *parallel.shard((part.images, part.images, radius), mesh)
+            return training.state.weights, parallel.shard(part.images, mesh)
         batch = parallel.shard((part.images, part.labels, ids, radius), mesh)
         return training.state.weights, *batch, key, np.int32(0)
 

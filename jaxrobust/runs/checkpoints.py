@@ -278,7 +278,7 @@ def _in_order_of_saving(folder: pathlib.Path, saved) -> list:
 def _check_alike(saved, wanted) -> None:
     """Raises ValueError unless the trees have the same names, shapes and types."""
     one, other = (
-        {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in jax.tree.leaves_with_path(tree)}
+        {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in jax.tree.leaves_with_path(tree)}
         for tree in (saved, wanted)
     )
     if one != other:

@@ -111,7 +111,7 @@ def _train_and_evaluate(config, workdir, mesh):
             writer.start(files.flatten(config_lib.to_dict(config)), state.weights.params)
         else:
             console.say(f"continuing at step {int(state.step)} of {total_steps}")
-            evaluator.evaluate_missing(checkpoints, like, steps_per_epoch, evaluation_due)
+            evaluator.evaluate_missing(checkpoints, steps_per_epoch, evaluation_due)
 
         def log_loss(step, loss):
             if not math.isfinite(loss):
@@ -178,7 +178,8 @@ def _train_and_evaluate(config, workdir, mesh):
                 save(step)
             if evaluation_due(epoch + 1):
                 checkpoints.wait()  # results are of checkpoints that exist
-                evaluator.evaluate(state, step, epoch + 1)
+                by_name = {"raw": state.weights, "averaged": state.averaged}
+                evaluator.evaluate({name: w for name, w in by_name.items() if w is not None}, step, epoch + 1)
             if stop and epoch + 1 < epochs:
                 save_and_stop(step)
 

@@ -33,7 +33,7 @@ class Check:
     """Accuracy of the weights on fixed training images under two attacks.
 
     Args:
-        step: the compiled counts, see steps.make_withstood_step, of the training's step and of PGD.
+        step: the compiled counts, see steps.make_robust_counts_step, of the training's step and of PGD.
         train: the training split.
         radius: in pixel units, before the remedy's scaling.
         batch_size: the largest over all devices, a multiple of their number.

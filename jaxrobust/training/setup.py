@@ -14,7 +14,6 @@ from jaxrobust.config import objects
 from jaxrobust.data import randomness
 from jaxrobust.data.augment import augment
 from jaxrobust.distributed import parallel
-from jaxrobust.evaluation import setup as evaluation_setup
 from jaxrobust.evaluation import steps
 from jaxrobust.remedies.rule import first_epoch
 from jaxrobust.training import observation, optimizers, overfitting
@@ -207,17 +206,17 @@ def overfitting_check(config, dataset: data.DataSet, mesh) -> overfitting.Check 
         return None
     attack = partial(PgdAttack, norm=threats.NORMS[config.threat.norm], loss=losses.cross_entropy)
     step_size = config_lib.step_size(config, "attack")
-    step = steps.make_withstood_step(
-        objects.model(config, dataset.num_classes, mesh),
-        evaluation_setup.judge_function(config, dataset.num_classes, mesh),
+    verified = objects.model(config, dataset.num_classes, mesh, dtype="float32")
+    step = steps.make_robust_counts_step(
+        steps.prepared_of(objects.model(config, dataset.num_classes, mesh)),
+        steps.make_verify_step(steps.forward_of(verified), threats.NORMS[config.threat.norm]),
         (
             attack(iterations=1, random_start=fields.random_start, relative_step=step_size / radius),
             attack(iterations=overfitting.STEPS),
         ),
     )
-    whole, share = parallel.REPLICATED, parallel.SHARDED
     return overfitting.Check(
-        parallel.spmd(step, mesh, in_specs=(whole, share, share, share, share, whole), out_specs=whole),
+        parallel.spmd(step, mesh),
         dataset.train,
         dataset.num_classes,
         radius=radius,

@@ -11,12 +11,12 @@ from functools import partial
 import jax
 import numpy as np
 
+from jaxrobust import config as config_lib
 from jaxrobust import data
 from jaxrobust.config import objects
 from jaxrobust.data import batches
 from jaxrobust.distributed import parallel
-from jaxrobust.evaluation import attack_runner
-from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.evaluation import loading
 from jaxrobust.performance.compiled import flops
 from jaxrobust.training import setup as training_setup
 
@@ -51,18 +51,16 @@ def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.s
     """Lower one batch of an evaluation to XLA's input, for devices that need not be present.
 
     Args:
-        spec: an attack, of which the first part is lowered (see worst_case.part_lengths); None for the clean images.
+        spec: an attack, of which the first part is lowered (see attack_runner.part_lengths); None for the clean images.
     """
-    weights = training_setup.abstract_state(config, description, mesh, 1).weights
+    weights = loading.abstract_weights(config, description, mesh)
+    classifier = loading.classifier(config, description.num_classes, mesh)
     array, batch, share = partial(_array, mesh), config.eval.batch_size, parallel.SHARDED
     images = array((batch, *description.image_shape), description.pixel_type, share)
     labels, radius = array((batch,), "int32", share), array((batch,), "float32", share)
     if spec is None:
-        return evaluation_setup.judge_step(config, description.num_classes, mesh).lower(weights, images, images, radius)
-    iterations = evaluation_setup.attack(config, description.num_classes, spec).iterations
-    begin, _ = evaluation_setup.attack_steps(
-        config, description.num_classes, mesh, spec, attack_runner.part_lengths(iterations)[0]
-    )
+        return classifier.predict_step.lower(weights, images)
+    begin, _ = classifier.attacker(spec, config.threat.norm, config_lib.relative_step(config)).first_part()
     run = array((), "int32", parallel.REPLICATED)
     return begin.lower(weights, images, labels, labels, radius, _key(mesh), run)
 
