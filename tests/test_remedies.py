@@ -16,6 +16,7 @@ from jaxrobust.errors import FieldError
 from jaxrobust.remedies import counts, knobs
 from jaxrobust.runs import checkpoints, tensorboard
 from jaxrobust.training import class_statistics, loop
+from jaxrobust.training import setup as training_setup
 
 FIFTIETH = jnp.array([5000.0, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100])
 EQUAL = jnp.full(10, 400.0)
@@ -155,10 +156,10 @@ def test_no_weights_are_averaged_by_fairness_before_the_remedy_begins():
     config.remedy.name, config.train.epochs, config.remedy.begin = "cfa", 10, 0.5
     config.remedy.cfa.average, config.data.validation_per_class = True, 10
     remedy = objects.remedy(config)
-    knobs, state = remedy.init(EQUAL)
+    _, state = remedy.init(EQUAL)
     validation, decays = {"count": EQUAL, "correct": 0.5 * EQUAL}, []
     for _ in range(8):
-        knobs, state = remedy.update(validation, state)
+        _, state = remedy.update(validation, state)
         decay, state = remedy.average(state, validation)
         decays.append(float(decay))
     # The raw weights until then and at first, from then on an average.
@@ -347,7 +348,7 @@ def test_a_training_with_remedies_resumes_where_it_was(name, tmp_path, monkeypat
 
     def final_state(workdir):
         mesh = parallel.make_mesh()
-        like = objects.abstract_state(config_of(name), objects.dataset(config_of(name)), mesh, 54)
+        like = training_setup.create(config_of(name), objects.dataset(config_of(name)), mesh, 54).abstract_state()
         return jax.device_get(checkpoints.Checkpoints(workdir, read_only=True).restore(54, like))
 
     loop.train_and_evaluate(config_of(name), tmp_path / "whole")
