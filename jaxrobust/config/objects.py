@@ -88,11 +88,6 @@ def objective(config) -> objectives.Objective:
     )
 
 
-def updates_per_batch(config) -> int:
-    """How many updates a batch serves."""
-    return objective(config).replays or 1
-
-
 def remedy(config) -> remedies.Remedy:
     """The controller of the class knobs."""
     fields, training_objective = config.remedy, objective(config)
