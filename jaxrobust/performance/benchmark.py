@@ -151,7 +151,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     return files.nullable(
         {
             "model": config.model.name,
-            "model_title": models.title(config.model.name, config.model.depth, config.model.width),
+            "model_title": models.title(config.model.name, config.model),
             "dtype": config.model.dtype,
             "objective": config.objective.name,
             "batch": batch,
