@@ -103,7 +103,7 @@ class Run:
         self.best = files.read_json(self.workdir / results.BEST)
         self.origin = files.read_json(self.workdir / results.ORIGIN)
         if not records:
-            raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run --mode evaluate first")
+            raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run jaxrobust evaluate first")
         scored = {record["split"] for record in records}
         self.split = split or ("test" if "test" in scored else "validation")
         if self.split not in scored:
