@@ -175,6 +175,14 @@ def test_the_config_with_its_overrides():
         config.train.epoch = 1
 
 
+def test_a_command_on_a_run_takes_overrides_alone():
+    made = front_end.Parser("posthoc", "What it does.")
+    made.add_overrides()
+    assert made.parse(["--config.posthoc.tau=1"]).config.overrides == {"posthoc.tau": 1.0}
+    with pytest.raises(UserError, match="--config has no effect on jaxrobust posthoc"):
+        made.parse(["--config", TINY])
+
+
 def test_without_a_config_file_the_overrides_stand_alone():
     given = with_config().parse(["--config.train.epochs=9"])
     assert given.config.file is None and given.config.overrides == {"train.epochs": 9}

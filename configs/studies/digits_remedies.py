@@ -4,7 +4,7 @@
 
 Compares every remedy that acts in training, and every objective except the single-step ones, with plain PGD adversarial
 training, three seeds each. Long-tail methods use the robust accuracy of a class in place of its number of images, since
-all classes have the same number. For heads changed after training there are `jaxrobust posthoc` and `jaxrobust compare`.
+all classes have the same number. For heads changed after training: `jaxrobust posthoc` and `jaxrobust compare`.
 """
 
 from jaxrobust.studies import Study, levels, product

@@ -37,9 +37,11 @@ def add_arguments(parser) -> None:
         "--standard", metavar="RUN", help="a run trained without attack, for the overlap in its features"
     )
     parser.add_argument("--other", metavar="RUN", help="a run to test the transfer of adversarial images with")
-    parser.add_argument("--examples", type=int, default=EXAMPLES, help="images of each split to look at; 0: all")
-    parser.add_argument("--data_dir", help="folder of the data, if not that of the runs")
-    parser.add_argument("--batch_size", type=int, help="images at a time; default: that of the evaluation")
+    parser.add_argument(
+        "--examples", metavar="N", type=int, default=EXAMPLES, help="images of each split to look at; 0: all"
+    )
+    parser.add_argument("--data_dir", metavar="DIR", help="folder of the data, if not that of the runs")
+    parser.add_argument("--batch_size", metavar="N", type=int, help="images at a time; default: that of the evaluation")
     parser.add_out("WORKDIR/explain")
 
 

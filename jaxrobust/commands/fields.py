@@ -25,15 +25,15 @@ def run(given) -> None:
             f"did you mean {' or '.join(near(given.pattern))}" if near(given.pattern) else "jaxrobust fields lists all"
         )
         raise FieldError("PATTERN", given.pattern, "matches no field", remedy)
-    section = None
+    lines, section = [], None
     for field in found:
         if (parent := field.name.rpartition(".")[0]) != section:
             section = parent
-            print(f"\n{section}: {SECTIONS[section]}\n" if section in SECTIONS else "")
-        print(f"{field.name} = {field.default!r}")
-        print(f"    {field.meaning}")
+            lines.append(f"\n{section}: {SECTIONS[section]}\n" if section in SECTIONS else "")
+        lines += [f"{field.name} = {field.default!r}", f"    {field.meaning}"]
         if allowed := field.allowed_text():
-            print(f"    allowed: {allowed}")
+            lines.append(f"    allowed: {allowed}")
+    print("\n".join(lines))
 
 
 def matching(pattern: str) -> list:

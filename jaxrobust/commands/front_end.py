@@ -72,7 +72,9 @@ class Parser(argparse.ArgumentParser):
         self.takes_config, self._options = False, []
         raw = argparse.RawDescriptionHelpFormatter
         super().__init__(f"jaxrobust {command}", description=docstring, formatter_class=raw, allow_abbrev=False)
-        self.add_argument("--verbosity", type=int, help="of libraries: -2 errors (the default), -1 warnings, 0 more")
+        self.add_argument(
+            "--verbosity", metavar="N", type=int, help="of libraries: -2 errors (the default), -1 warnings, 0 more"
+        )
 
     def add_argument(self, *names, **options):
         self._options += [name for name in names if name.startswith("--")]
@@ -87,8 +89,12 @@ class Parser(argparse.ArgumentParser):
 
     def add_config(self, text: str = "config file, for example configs/digits.py") -> None:
         """The option --config FILE, with overrides --config.FIELD=VALUE; `given.config` is a GivenConfig."""
-        self.takes_config, self.epilog = True, _CONFIG_HELP
+        self.add_overrides()
         self.add_argument("--config", metavar="FILE", help=text)
+
+    def add_overrides(self) -> None:
+        """The overrides alone, for a command that takes its config from a run."""
+        self.takes_config, self.epilog = True, _CONFIG_HELP
 
     def add_out(self, default: str) -> None:
         """The option --out, a path. `default` is the text that describes its default."""
@@ -100,6 +106,8 @@ class Parser(argparse.ArgumentParser):
         arguments = [re.sub(r"^-(?=[a-z]\w)", "--", argument) for argument in arguments]
         if self.takes_config:
             file, arguments = _without_file(arguments)
+            if file is not None and "--config" not in self._options:
+                self._refuse("--config")
             overrides, arguments = _overrides(arguments)
         given, unknown = self.parse_known_args(arguments)
         if unknown:
@@ -189,6 +197,9 @@ def main(arguments: list[str] | None = None) -> int:
         console.speak(True)
         console.say(str(error))
         return error.exit_code
+    except BrokenPipeError:  # of `jaxrobust fields | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception:
         traceback.print_exc()
         return 1

@@ -4,8 +4,8 @@
         [--config.posthoc.FIELD=VALUE]
 
 It makes DIR (default: RUN-NAME) a run with one checkpoint, in which the head alone differs from that of RUN (by default
-the best, else the last); score it with `jaxrobust evaluate --workdir DIR`. Attacks see the new
-head. The test split is never looked at.
+the best, else the last); score it with `jaxrobust evaluate --workdir DIR`. Attacks see the new head. The test split is
+never looked at.
 
     tau_norm          W_c / |W_c|^tau, without bias; tau of 0, 0.1 .. 2 as chosen on validation
     head_norm         W_c / |W_c|, bias kept
@@ -32,9 +32,11 @@ def add_arguments(parser) -> None:
     parser.add_argument("--workdir", metavar="RUN", help="folder of the run whose head is to be changed")
     parser.add_argument("--remedy", metavar="NAME", help=f"what to do: {' | '.join(posthoc_remedies.NAMES)}")
     parser.add_argument("--out", metavar="DIR", help="folder of the new run; default: RUN-NAME")
-    parser.add_argument("--step", type=number(int, 0), help="checkpoint to take; default: the best, else the last")
+    parser.add_argument(
+        "--step", metavar="N", type=number(int, 0), help="checkpoint to take; default: the best, else the last"
+    )
     parser.add_argument("--weights", choices=("raw", "averaged"), help="default: those of the best, else averaged")
-    parser.add_config("has no effect: the config is that of the run, and its `posthoc` fields may be set otherwise")
+    parser.add_overrides()
 
 
 def run(given) -> None:

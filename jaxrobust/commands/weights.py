@@ -25,7 +25,7 @@ def add_arguments(parser) -> None:
     text = "folder of the run; default of an import: runs/<name of the file>"
     parser.add_argument("--workdir", metavar="DIR", help=text)
     text = "checkpoint to export; default: the best, else the last"
-    parser.add_argument("--step", type=number(int, 0), help=text)
+    parser.add_argument("--step", metavar="N", type=number(int, 0), help=text)
     text = "weights to export; default: those of the best checkpoint, else averaged"
     parser.add_argument("--weights", choices=("raw", "averaged"), help=text)
     text = "naming scheme of the exported arrays, if a model has several: robustbench | torchvision"
