@@ -59,7 +59,7 @@ print([front_end.main([word]) for word in ("--help", "comprae")], front_end.main
     assert codes == "[0, 2] 2"
     assert {line.split()[0] for line in listing if line.startswith("  ")} == set(front_end.COMMANDS)
     wrong, nothing = done.stderr.splitlines()
-    assert wrong == "error: 'comprae' is no command; did you mean compare? jaxrobust --help lists them"
+    assert wrong == "error: 'comprae' is no command (did you mean compare?); jaxrobust --help lists them"
     assert nothing.startswith("error: give a command: train, evaluate, ")
 
 
@@ -125,7 +125,7 @@ def test_options_are_read_in_every_form_that_absl_took():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (["--ou", "a"], "--ou: no such option, did you mean --out?"),
+        (["--ou", "a"], "--ou: no such option (did you mean --out"),
         (["more"], "'more' is no option; write --option=value"),
         (["--out"], "--help shows the options"),
         (["--step", "-1"], "'-1' is no int of 0 or more"),
@@ -208,4 +208,4 @@ def test_fields_are_listed_by_word_and_by_pattern(capsys):
     assert "threat.eps_255 = 8.0" in listed("eps_255") and "1/255" in listed("eps_255")
     assert "pixels on each side" in listed("random crop")
     assert front_end.main(["fields", "epoch_s"]) == 2
-    assert "matches no field; did you mean" in capsys.readouterr().err
+    assert "matches no field (did you mean" in capsys.readouterr().err

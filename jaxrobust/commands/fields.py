@@ -9,8 +9,9 @@ Set a field in a config file, or on the command line as --config.FIELD=VALUE.
 
 import fnmatch
 
-from jaxrobust.config.fields import FIELDS, SECTIONS, near
-from jaxrobust.errors import FieldError
+from jaxrobust.commands.front_end import near
+from jaxrobust.config.fields import FIELDS, SECTIONS
+from jaxrobust.errors import UserError
 
 
 def add_arguments(parser) -> None:
@@ -21,10 +22,7 @@ def run(given) -> None:
     """Print the fields that match."""
     found = matching(given.pattern)
     if not found:
-        remedy = (
-            f"did you mean {' or '.join(near(given.pattern))}" if near(given.pattern) else "jaxrobust fields lists all"
-        )
-        raise FieldError("PATTERN", given.pattern, "matches no field", remedy)
+        raise UserError(f"{given.pattern!r} matches no field{near(given.pattern, FIELDS)}; jaxrobust fields lists all")
     lines, section = [], None
     for field in found:
         if (parent := field.name.rpartition(".")[0]) != section:

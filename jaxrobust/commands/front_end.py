@@ -72,9 +72,8 @@ class Parser(argparse.ArgumentParser):
         self.takes_config, self._options = False, []
         raw = argparse.RawDescriptionHelpFormatter
         super().__init__(f"jaxrobust {command}", description=docstring, formatter_class=raw, allow_abbrev=False)
-        self.add_argument(
-            "--verbosity", metavar="N", type=int, help="of libraries: -2 errors (the default), -1 warnings, 0 more"
-        )
+        text = "of libraries: -2 errors (the default), -1 warnings, 0 more"
+        self.add_argument("--verbosity", metavar="N", type=int, help=text)
 
     def add_argument(self, *names, **options):
         self._options += [name for name in names if name.startswith("--")]
@@ -125,8 +124,7 @@ class Parser(argparse.ArgumentParser):
         name = argument.partition("=")[0]
         if name.startswith("--config"):
             self.error(f"{name} has no effect on {self.prog}")
-        near = difflib.get_close_matches(name, self._options, n=3)
-        self.error(f"{name}: no such option" + (f", did you mean {' or '.join(near)}?" if near else ""))
+        self.error(f"{name}: no such option{near(name, self._options)}")
 
 
 def number(kind: type, least: float) -> Callable[[str], float]:
@@ -141,6 +139,12 @@ def number(kind: type, least: float) -> Callable[[str], float]:
         raise argparse.ArgumentTypeError(f"{text!r} is no {kind.__name__} of {least} or more")
 
     return parsed
+
+
+def near(name: str, known) -> str:
+    """The text that asks whether something alike was meant, if anything is."""
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
 @contextlib.contextmanager
@@ -177,8 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(_listing())
         return 0
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=3)
-        return fail(f"{name!r} is no command; {_did_you_mean(near)}jaxrobust --help lists them")
+        return fail(f"{name!r} is no command{near(name, COMMANDS)}; jaxrobust --help lists them")
     # Before anything imports TensorFlow, which reports on its start at length.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -236,10 +239,6 @@ def _listing() -> str:
     return "\n".join(["usage: jaxrobust COMMAND ...", "", *lines, "", "jaxrobust COMMAND --help shows its options."])
 
 
-def _did_you_mean(near: list[str]) -> str:
-    return f"did you mean {' or '.join(near)}? " if near else ""
-
-
 def _truth(text: str) -> bool:
     truths = {"true": True, "1": True, "false": False, "0": False}
     if text.lower() not in truths:
@@ -261,9 +260,8 @@ def _overrides(arguments: list[str]) -> tuple[dict, list[str]]:
     for argument in arguments:
         match = re.match(r"--(?:no)?config\.([^=]+)", argument)
         if match and match[1] not in fields.FIELDS:
-            near = fields.near(match[1])
-            hint = f"did you mean {' or '.join(near)}" if near else "jaxrobust fields lists them"
-            raise UserError(f"--config.{match[1]}: no such field; {hint}")
+            hint = near(match[1], fields.FIELDS)
+            raise UserError(f"--config.{match[1]}: no such field{hint}; jaxrobust fields lists them")
     # The types of the fields are the same in every config, so the default stands for the file's.
     values = flags.FlagValues()
     values.set_gnu_getopt(True)

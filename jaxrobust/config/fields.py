@@ -4,7 +4,6 @@
 stands for a number that need not be given. What depends on several fields is checked in `validation`.
 """
 
-import difflib
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -350,8 +349,3 @@ def default() -> ml_collections.ConfigDict:
 def section(name: str) -> tuple[str, ...]:
     """The names of the fields of a section."""
     return tuple(field for field in FIELDS if field.startswith(f"{name}."))
-
-
-def near(name: str) -> list[str]:
-    """Up to three fields whose names are like this one."""
-    return difflib.get_close_matches(name, FIELDS, n=3, cutoff=0.5)
