@@ -20,8 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxrobust import console
-from jaxrobust.distributed import hosts
-from jaxrobust.distributed import parallel
+from jaxrobust.distributed import hosts, parallel
 from jaxrobust.errors import UserError
 
 FOLDER = "checkpoints"

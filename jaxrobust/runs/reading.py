@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust import classwise
-from jaxrobust import files
-from jaxrobust import formatting
-from jaxrobust.runs import results
+from jaxrobust import classwise, files, formatting
 from jaxrobust.errors import UserError
+from jaxrobust.runs import results
 
 CONFIDENCE = 0.95
 
