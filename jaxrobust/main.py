@@ -50,8 +50,8 @@ def main() -> int | None:
     timeouts = {"start_timeout": _START_TIMEOUT.value, "process_timeout": _PROCESS_TIMEOUT.value}
     try:
         with hosts.connected(job, agreed=Interrupted, **timeouts):
-            if job is not None:
-                _meet(job)
+            if hosts.several():
+                _meet()
             if _MODE.value == "evaluate":
                 evaluator_lib.evaluate_checkpoints(workdir, command_line.overrides(), follow=_FOLLOW.value)
             elif _MODE.value == "audit":
@@ -66,7 +66,7 @@ def main() -> int | None:
     return None
 
 
-def _meet(job: cluster.Job) -> None:
+def _meet() -> None:
     """Check that all processes have the same settings; only one of them prints messages."""
     console.speak(parallel.is_writer())
     mode = {"--mode": _MODE.value, "--follow": _FOLLOW.value}
@@ -74,7 +74,10 @@ def _meet(job: cluster.Job) -> None:
     settings = mode | files.flatten(config_lib.to_dict(given)) | command_line.overrides()
     settings.pop("data.data_dir")  # may differ between hosts; the contents are compared when they are read
     hosts.check_alike(settings)
-    console.say(f"{job.processes} processes, {jax.device_count()} devices")
+    console.say(
+        f"{jax.process_count()} processes, {jax.device_count()} devices; if a process is lost, the others end within "
+        f"{_PROCESS_TIMEOUT.value:g} s, and the same command continues from the last checkpoint"
+    )
 
 
 def _workdir() -> pathlib.Path:

@@ -59,7 +59,7 @@ def run(main: Callable[[], int | None]) -> None:
         try:
             return main()
         except UserError as error:
-            return fail(str(error))
+            return fail(str(error), error.exit_code)
         except KeyboardInterrupt:  # before there is anything to save
             console.speak(True)
             console.say("interrupted")

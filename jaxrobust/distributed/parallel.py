@@ -61,8 +61,8 @@ def spmd(function, mesh: Mesh, *, in_specs=None, out_specs=None, donate=()):
 
 def connect_devices(mesh: Mesh) -> None:
     """Make the first collective of all devices, which opens the connections between them."""
-    total = spmd(lambda ones: jax.lax.psum(ones, AXIS), mesh, in_specs=SHARDED, out_specs=SHARDED)
-    total(shard(np.ones(mesh.size, np.float32), mesh)).block_until_ready()
+    total = step(SHARDED, out=SHARDED)(lambda ones: jax.lax.psum(ones, AXIS))
+    spmd(total, mesh)(shard(np.ones(mesh.size, np.float32), mesh)).block_until_ready()
 
 
 def replicate(tree, mesh: Mesh):

@@ -97,7 +97,6 @@ def _train_and_evaluate(config, workdir, mesh):
         return every > 0 and (epoch % every == 0 or epoch == epochs)
 
     checkpoints = checkpoints_lib.Checkpoints(workdir, preserve=_preserve(config, workdir, steps_per_epoch))
-    hosts.before_death(checkpoints.wait)
     with StopRequest() as stop, Writer(workdir) as writer, contextlib.closing(checkpoints):
         evaluator = evaluator_lib.Evaluator(config, workdir, dataset, mesh, writer, stop)
 
