@@ -18,7 +18,7 @@ def get_study():
 FIELDS = {"model.name": "linear", "eval.splits": ("test",), "train.average_decay": 0.0, "train.epochs": 2}
 FIELDS |= {"eval.every_epochs": 1}
 # See runs.py.
-COMMAND = "import sys; sys.modules['clu'] = None; from jaxrobust import study; study.run()"
+COMMAND = "import sys; sys.modules['clu'] = None; from jaxrobust.commands import study; study.run()"
 
 
 def declare(path, **fields):

@@ -1,6 +1,7 @@
 """A process knows which of how many it is."""
 
-import jax
+import types
+
 import pytest
 
 from jaxrobust.distributed import cluster
@@ -48,7 +49,7 @@ def test_flags_come_before_the_environment(monkeypatch):
 
 
 def test_on_a_tpu_jax_finds_the_other_hosts(monkeypatch):
-    monkeypatch.setattr(jax.config, "jax_platforms", "tpu,cpu")
+    monkeypatch.setattr(cluster, "jax", types.SimpleNamespace(config=types.SimpleNamespace(jax_platforms="tpu,cpu")))
     assert cluster.find(None, None, None) == cluster.Job(cluster=None)
     assert cluster.find(None, 1, None) is None
 

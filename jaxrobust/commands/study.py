@@ -45,7 +45,7 @@ def define_flags() -> None:
         "Number of runs to train at a time, each on its share of the cores and GPUs; "
         "without effect with --summarise, so that jobs may share arguments.",
     )
-    flags.DEFINE_bool("worker", False, "Internal, used by --processes: train the runs named on standard input.")
+    flags.DEFINE_string("worker", None, "Internal, used by --processes: train only the run of this name.")
     flags.DEFINE_bool("summarise", False, "Analyse the runs that are done; train nothing.")
 
 
@@ -67,7 +67,8 @@ def main() -> int | None:
     study = design.load(path)
     planned = design.plan(study, path.parent)
     if given.worker:
-        return processes.work(planned, workdir, run_page.finish)
+        error = processes.work(planned, workdir, given.worker, run_page.finish)
+        return command_line.fail(error, exit_code=1) if error else None
     chosen = running.part(planned, given.shard) if given.shard is not None else planned
     if given.list:
         running.check(planned, parallel.make_mesh().size)

@@ -13,6 +13,7 @@ it does, as on CPUs, they end with one line of our own.
 
 import contextlib
 import errno
+import faulthandler
 import json
 import math
 import os
@@ -198,6 +199,8 @@ def _join(job: Job, start_timeout: float, process_timeout: float):
     finally:
         deadline.cancel()
     if several():
+        # When it has lost a process, JAX aborts this one with a message of its own, and stacks would bury that.
+        faulthandler.disable()
         # Devices connect at their first collective, and CPU devices wait only 30 s for each other. Later the processes
         # may be further apart, for example if only one of them finds a compiled program in its cache.
         parallel.connect_devices(parallel.make_mesh())
