@@ -29,7 +29,8 @@ class StopRequest:
     signal already received.
 
     In several processes, JAX's preemption service receives SIGTERM, on which all of them stop at the same place; so all
-    must test the truth value at the same places, equally often. Ctrl-C in one of them counts as SIGTERM.
+    must test the truth value at the same places, equally often. A handler of our own would replace JAX's, so Ctrl-C in
+    one of them is sent on as SIGTERM.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)

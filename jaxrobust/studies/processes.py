@@ -1,7 +1,7 @@
 """Several runs of a study at a time on one machine, each in a process with its share of the cores and GPUs.
 
-Each run is a process of its own, started with the user's command line plus --worker=NAME. If its standard input ends,
-the parent has died: the process saves and stops.
+Each run is a process of its own, started with the user's command line plus --worker=NAME, which costs each the seconds
+of the imports. If its standard input ends, the parent has died: the process saves and stops.
 
 WORKDIR/runs/NAME/log.txt     output of the run
 """
@@ -123,7 +123,8 @@ class _Children:
                 started = time.monotonic()
                 process = _start(run, log, cores, given)
                 self._processes[run.name], self._started[run.name] = process, started
-            code = process.wait()
+            with process:
+                code = process.wait()
             return self._outcome(run, log, code), time.monotonic() - started
         finally:
             self._processes.pop(run.name, None)
