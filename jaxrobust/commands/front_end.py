@@ -190,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(name, arguments) or 0
     except UserError as error:
-        return fail(str(error))
+        return fail(str(error), error.exit_code)
     except KeyboardInterrupt:  # before there is anything to save
         console.restore()
         console.speak(True)

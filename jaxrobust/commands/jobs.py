@@ -48,10 +48,13 @@ def connected(given, **settings):
     job = cluster.find(given.coordinator, given.processes, given.process)
     timeouts = {"start_timeout": given.start_timeout, "process_timeout": given.process_timeout}
     with hosts.connected(job, agreed=Interrupted, **timeouts):
-        if job is not None:
+        if hosts.several():
             console.speak(parallel.is_writer())  # only one of them prints messages
             settings |= files.flatten(config_lib.to_dict(given.config.values)) | given.config.overrides
             settings.pop("data.data_dir")  # may differ between hosts; the contents are compared when they are read
             hosts.check_alike(settings)
-            console.say(f"{job.processes} processes, {jax.device_count()} devices")
+            console.say(
+                f"{jax.process_count()} processes, {jax.device_count()} devices; if a process is lost, the others end "
+                f"within {given.process_timeout:g} s, and the same command continues from the last checkpoint"
+            )
         yield

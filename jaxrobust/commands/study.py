@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrobust import console
+from jaxrobust.commands import front_end
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import loading
@@ -39,7 +40,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--shard", metavar="i/n", help="train only part i of n")
     text = "runs to train at a time, each on its share of the cores and GPUs; without effect with --summarise, so that "
     parser.add_argument("--processes", metavar="N", type=int, default=1, help=text + "jobs may share arguments")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # trains runs named on standard input
+    parser.add_argument("--worker", metavar="NAME", help=argparse.SUPPRESS)  # of --processes: trains this run
     parser.add_switch("summarise", "analyse the runs that are done; train nothing")
     parser.add_argument("--config", help=argparse.SUPPRESS)  # to say why there is none
 
@@ -51,7 +52,8 @@ def run(given) -> int | None:
     study = design.load(path)
     planned = design.plan(study, path.parent)
     if given.worker:
-        return processes.work(planned, workdir, run_page.finish)
+        error = processes.work(planned, workdir, given.worker, run_page.finish)
+        return front_end.fail(error, exit_code=1) if error else None
     chosen = running.part(planned, given.shard) if given.shard is not None else planned
     if given.list:
         running.check(planned, parallel.make_mesh().size)

@@ -326,10 +326,10 @@ def _missing_bytes(dataset, description: data.Description) -> int:
 
 def _check_alone() -> None:
     job = cluster.find(None, None, None)
-    if job is not None:
+    if (job is not None and job.processes is not None) or jax.process_count() > 1:
         raise UserError(
-            f"this is process {job.process} of {job.processes}: the benchmark measures one host; start it in a job of "
-            "one process, under SLURM with --ntasks=1"
+            "this is one of several processes: the benchmark measures one host; start it in a job of one process, "
+            "under SLURM with --ntasks=1"
         )
 
 
