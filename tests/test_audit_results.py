@@ -76,7 +76,7 @@ def test_damaged_arrays_are_made_again(tmp_path, capsys):
     assert store.part("curve", {"a": 2}, ("x",)) is None and store.part("curve", {"a": 1}, ("y",)) is None
     store.path.write_bytes(store.path.read_bytes()[:50])
     assert store.part("curve", {"a": 1}, ("x",)) is None
-    assert "starts again" in capsys.readouterr().err
+    assert "computed again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("num_classes, targets", [(2, 1), (10, 9), (40, 5), (150, 3)])

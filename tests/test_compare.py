@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.commands import compare
+from jaxrobust.comparison.pairs import compare_runs
 from jaxrobust.errors import UserError
 from jaxrobust.runs import results
 
@@ -21,18 +22,20 @@ def _rank():
 
 
 # Of 40 cats A keeps 10 and B the same and 15 more; of 40 dogs A keeps 30 and B loses one of them and gains 3 others.
-SURVIVES_A = np.where(LABELS == 0, _rank() < 10, _rank() < 30)
-SURVIVES_B = np.where(LABELS == 0, _rank() < 25, (_rank() < 33) & (_rank() != 0))
+ROBUST_A = np.where(LABELS == 0, _rank() < 10, _rank() < 30)
+ROBUST_B = np.where(LABELS == 0, _rank() < 25, (_rank() < 33) & (_rank() != 0))
 
 
-def write(workdir, survives, *, step=100, weights="raw", split="test", subset=None, names=NAMES, labels=LABELS, **more):
+def write(
+    workdir, is_robust, *, step=100, weights="raw", split="test", subset=None, names=NAMES, labels=LABELS, **more
+):
     """Add a checkpoint's results, as an evaluation writes them; wrong predictions are the next class."""
     workdir.mkdir(exist_ok=True)
     subset = np.arange(labels.size) if subset is None else np.asarray(subset)
-    labels, survives = labels[subset], survives[subset]
+    labels, is_robust = labels[subset], is_robust[subset]
     arrays = {"labels": labels, "index": subset}
     for attack, settings in {"clean": {}, "pgd20": SETTINGS, **more}.items():
-        right = np.ones_like(survives) if attack == "clean" else survives
+        right = np.ones_like(is_robust) if attack == "clean" else is_robust
         prediction = np.where(right, labels, (labels + 1) % len(names))
         record = results.make_record(
             step=step,
@@ -57,11 +60,11 @@ def write(workdir, survives, *, step=100, weights="raw", split="test", subset=No
 
 @pytest.fixture
 def runs(tmp_path):
-    return write(tmp_path / "plain", SURVIVES_A), write(tmp_path / "remedied", SURVIVES_B)
+    return write(tmp_path / "plain", ROBUST_A), write(tmp_path / "remedied", ROBUST_B)
 
 
 def test_numbers_by_hand(runs):
-    figures = compare.compare(*runs)
+    figures = compare_runs(*runs)
     of = figures["attacks"]["pgd20"]
     assert figures["headline"] == "pgd20" and figures["examples"] == 100 and figures["notes"] == []
     cat, dog, deer = of["classes"]
@@ -88,7 +91,7 @@ def test_numbers_by_hand(runs):
 
 
 def test_swapping_the_runs_mirrors_the_figures(runs):
-    forth, back = (compare.compare(*pair)["attacks"]["pgd20"] for pair in (runs, runs[::-1]))
+    forth, back = (compare_runs(*pair)["attacks"]["pgd20"] for pair in (runs, runs[::-1]))
     for x, y in [
         (forth["average"], back["average"]),
         (forth["worst"], back["worst"]),
@@ -105,20 +108,20 @@ def _rows(of):
 def test_images_are_paired_by_their_index(runs, tmp_path):
     """The order of one run is another, and it lacks images: the common ones are compared."""
     subset = np.random.default_rng(0).permutation(100)[:60]
-    part = write(tmp_path / "part", SURVIVES_B, subset=subset)
-    figures = compare.compare(runs[0], part)
+    part = write(tmp_path / "part", ROBUST_B, subset=subset)
+    figures = compare_runs(runs[0], part)
     assert figures["examples"] == 60
     assert "Of the 100 images that A was scored on, 60 are common to both." in figures["notes"]
-    only_b = (SURVIVES_B & ~SURVIVES_A)[subset].sum()
+    only_b = (ROBUST_B & ~ROBUST_A)[subset].sum()
     assert figures["attacks"]["pgd20"]["average"]["only_b"] == only_b
-    same = compare.compare(write(tmp_path / "again", SURVIVES_A, subset=subset), part)
+    same = compare_runs(write(tmp_path / "again", ROBUST_A, subset=subset), part)
     assert same["attacks"] == figures["attacks"] and same["notes"] == []
 
 
 def test_a_class_without_images_is_left_out(tmp_path):
     subset = np.arange(80)  # no deer
-    pair = [write(tmp_path / name, s, subset=subset) for name, s in (("a", SURVIVES_A), ("b", SURVIVES_B))]
-    deer = compare.compare(*pair)["attacks"]["pgd20"]["classes"][2]
+    pair = [write(tmp_path / name, s, subset=subset) for name, s in (("a", ROBUST_A), ("b", ROBUST_B))]
+    deer = compare_runs(*pair)["attacks"]["pgd20"]["classes"][2]
     assert (deer["examples"], deer["a"], deer["difference"], deer["p_holm"], deer["significant"]) == (
         0,
         *[None] * 3,
@@ -129,11 +132,11 @@ def test_a_class_without_images_is_left_out(tmp_path):
 def test_checkpoints_are_the_best_or_the_last_or_given(runs):
     a, b = runs
     for step in (200, 300):
-        write(a, SURVIVES_A, step=step)
-        write(a, SURVIVES_A, step=step, weights="averaged")
+        write(a, ROBUST_A, step=step)
+        write(a, ROBUST_A, step=step, weights="averaged")
 
     def chosen(**options):
-        of = compare.compare(a, b, **options)["a"]
+        of = compare_runs(a, b, **options)["a"]
         return of["step"], of["weights"], of["checkpoint"]
 
     assert chosen() == (300, "averaged", "last")
@@ -147,52 +150,52 @@ def test_checkpoints_are_the_best_or_the_last_or_given(runs):
         chosen(step_a=150)
     with pytest.raises(UserError, match=r"--weights = 'averaged'.*remedied"):
         chosen(weights="averaged")
-    assert compare.compare(a, a, step_b=300)["b"]["step"] == 300
+    assert compare_runs(a, a, step_b=300)["b"]["step"] == 300
     with pytest.raises(UserError, match="same checkpoint"):
-        compare.compare(a, a)
+        compare_runs(a, a)
 
 
 def test_raw_weights_beside_averaged_ones_are_said(runs):
     """Unless they are of a head that was changed after training."""
     a, b = runs
-    write(b, SURVIVES_B, weights="averaged")
-    (note,) = compare.compare(a, b)["notes"]
+    write(b, ROBUST_B, weights="averaged")
+    (note,) = compare_runs(a, b)["notes"]
     assert str(a) in note and str(b) not in note and "--weights raw" in note
-    assert compare.compare(a, b, weights="raw")["notes"] == []
+    assert compare_runs(a, b, weights="raw")["notes"] == []
     (a / results.ORIGIN).write_text(json.dumps({"posthoc": "tau_norm"}))
-    assert compare.compare(a, b)["notes"] == []
+    assert compare_runs(a, b)["notes"] == []
 
 
 def test_split_is_one_that_both_have(runs):
     a, b = runs
-    write(a, SURVIVES_A, split="validation")
-    write(b, SURVIVES_B, split="validation")
-    assert compare.compare(a, b)["split"] == "test"
-    assert compare.compare(a, b, split="validation")["split"] == "validation"
+    write(a, ROBUST_A, split="validation")
+    write(b, ROBUST_B, split="validation")
+    assert compare_runs(a, b)["split"] == "test"
+    assert compare_runs(a, b, split="validation")["split"] == "validation"
     lines = [line for line in (a / results.RESULTS).read_text().splitlines() if '"test"' not in line]
     (a / results.RESULTS).write_text("\n".join(lines) + "\n")
-    assert compare.compare(a, b)["split"] == "validation"
+    assert compare_runs(a, b)["split"] == "validation"
     with pytest.raises(UserError, match="no results of the test split"):
-        compare.compare(a, b, split="test")
+        compare_runs(a, b, split="test")
 
 
 def test_attacks_of_one_name_and_other_settings_are_not_compared(tmp_path):
-    a = write(tmp_path / "a", SURVIVES_A, cw20=SETTINGS, own=SETTINGS)
-    b = write(tmp_path / "b", SURVIVES_B, cw20=SETTINGS | {"eps": 4 / 255})
-    figures = compare.compare(a, b)
+    a = write(tmp_path / "a", ROBUST_A, cw20=SETTINGS, own=SETTINGS)
+    b = write(tmp_path / "b", ROBUST_B, cw20=SETTINGS | {"eps": 4 / 255})
+    figures = compare_runs(a, b)
     assert list(figures["attacks"]) == ["clean", "pgd20"]
     different, lacking = figures["notes"]
     assert different.startswith("cw20 is left out: another attack in either run, with eps 0.03")
-    assert lacking == f"own is left out: not scored, or without verdicts, in {b}."
+    assert lacking == f"own is left out: not scored, or without results per image, in {b}."
     with pytest.raises(UserError, match="--attack = 'cw20': another attack"):
-        compare.compare(a, b, attacks=("cw20",))
-    assert list(compare.compare(a, b, attacks=("pgd20",))["attacks"]) == ["pgd20"]
+        compare_runs(a, b, attacks=("cw20",))
+    assert list(compare_runs(a, b, attacks=("pgd20",))["attacks"]) == ["pgd20"]
 
 
 def test_a_suite_comes_before_its_last_member(tmp_path):
     members = {"standard/apgd_ce": SETTINGS, "standard": SETTINGS}
-    pair = [write(tmp_path / name, s, **members) for name, s in (("a", SURVIVES_A), ("b", SURVIVES_B))]
-    assert compare.compare(*pair, attacks=("standard/apgd_ce", "standard"))["headline"] == "standard"
+    pair = [write(tmp_path / name, s, **members) for name, s in (("a", ROBUST_A), ("b", ROBUST_B))]
+    assert compare_runs(*pair, attacks=("standard/apgd_ce", "standard"))["headline"] == "standard"
 
 
 @pytest.mark.parametrize(
@@ -205,24 +208,24 @@ def test_a_suite_comes_before_its_last_member(tmp_path):
 )
 def test_other_data_sets_are_refused(runs, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        compare.compare(runs[0], write(tmp_path / "other", SURVIVES_B, **changes))
+        compare_runs(runs[0], write(tmp_path / "other", ROBUST_B, **changes))
 
 
-def test_disjoint_subsets_and_missing_verdicts_are_refused(runs, tmp_path):
-    first = write(tmp_path / "first", SURVIVES_A, subset=np.arange(50))
-    second = write(tmp_path / "second", SURVIVES_B, subset=np.arange(50, 100))
+def test_disjoint_subsets_and_missing_results_are_refused(runs, tmp_path):
+    first = write(tmp_path / "first", ROBUST_A, subset=np.arange(50))
+    second = write(tmp_path / "second", ROBUST_B, subset=np.arange(50, 100))
     with pytest.raises(UserError, match="no image of the test split was scored in both"):
-        compare.compare(first, second)
+        compare_runs(first, second)
     for path in (runs[1] / results.EXAMPLES).iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="no verdicts per image"):
-        compare.compare(*runs)
+    with pytest.raises(UserError, match="no results per image"):
+        compare_runs(*runs)
 
 
 def test_data_sets_of_other_names_are_noted(runs):
     for run, name in zip(runs, ("tfds:cifar10", "npz:photos"), strict=True):
         (run / "config.json").write_text(json.dumps({"data": {"name": name}, "train": {"epochs": 1, "seed": 0}}))
-    assert "different names, tfds:cifar10 and npz:photos" in compare.compare(*runs)["notes"][0]
+    assert "different names, tfds:cifar10 and npz:photos" in compare_runs(*runs)["notes"][0]
 
 
 def test_command(runs, capsys):
@@ -233,7 +236,7 @@ def test_command(runs, capsys):
     assert shown.out.strip() == str(folder / "compare.html")
     assert "1 class differs significantly" in shown.err and "not the training seed" in shown.err
     stored = json.loads((folder / "compare.json").read_text())
-    assert stored == compare.compare(a, b)
+    assert stored == compare_runs(a, b)
     assert {path.name for path in folder.iterdir()} == {
         "compare.html",
         "compare.json",

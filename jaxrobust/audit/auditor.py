@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import console, data, files
+from jaxrobust import console, data
 from jaxrobust.attacks import masking, suites
 from jaxrobust.audit import results as audit_results
 from jaxrobust.config import validation
@@ -48,7 +48,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
         Interrupted: a signal was received. The state is kept.
     """
     workdir = pathlib.Path(workdir)
-    stored = hosts.decide(lambda: files.read_json(workdir / "config.json"))
+    stored = hosts.decide(lambda: results.read_config(workdir))
     if stored is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
     run = loading.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
@@ -73,7 +73,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
 def _selected(workdir, run) -> dict | None:
     """Step, epoch and weights of the checkpoint in best.json, if it exists, else of the last complete epoch."""
     steps = [step for step in run.checkpoints.steps() if step % run.steps_per_epoch == 0]
-    best = hosts.decide(lambda: files.read_json(workdir / results.BEST))
+    best = hosts.decide(lambda: results.read_best(workdir))
     if best is not None and best["step"] in steps:
         return {name: best[name] for name in ("step", "epoch", "weights")}
     if not steps:

@@ -115,9 +115,9 @@ def import_weights(path, config, workdir) -> None:
     with contextlib.closing(checkpoints_lib.Checkpoints(workdir)) as checkpoints:
         checkpoints.save(step, state)
     origin = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    files.write_atomically(workdir / results.ORIGIN, files.to_json(origin))
+    results.write_origin(workdir, origin)
     # Written last, because a folder with config.json counts as a run.
-    files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
+    results.write_config(workdir, config_lib.to_dict(config))
     console.say(f"{path.name}: {len(jax.tree.leaves(variables))} arrays, now a run in {workdir}")
     if not normalisation:
         mean, std = tuple(config.model.mean), tuple(config.model.std)
@@ -147,7 +147,7 @@ def export_weights(
             file cannot be written.
     """
     path, workdir = pathlib.Path(path), pathlib.Path(workdir)
-    stored = files.read_json(workdir / "config.json")
+    stored = results.read_config(workdir)
     if stored is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no run; give the run's --workdir")
     if not path.parent.is_dir():

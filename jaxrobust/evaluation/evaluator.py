@@ -8,8 +8,9 @@ from functools import partial
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import console, data, files
+from jaxrobust import console, data
 from jaxrobust.attacks import suites
+from jaxrobust.classwise import unequal
 from jaxrobust.data import randomness, splits
 from jaxrobust.data.augment import to_float
 from jaxrobust.distributed import hosts, parallel
@@ -19,7 +20,7 @@ from jaxrobust.evaluation import attack_runner, batching, loading
 from jaxrobust.evaluation import setup as evaluation_setup
 from jaxrobust.evaluation.attack_runner import Work
 from jaxrobust.runs import checkpoints as checkpoints_lib
-from jaxrobust.runs import reading, results
+from jaxrobust.runs import results
 from jaxrobust.runs.tensorboard import Writer
 from jaxrobust.training.state import TrainState
 
@@ -94,7 +95,7 @@ class Evaluator:
         """
         choice = self._config.eval.checkpoints
         if choice == "best":
-            best = hosts.decide(lambda: files.read_json(self._workdir / results.BEST))
+            best = hosts.decide(lambda: results.read_best(self._workdir))
             if best is None:
                 remedy = "choosing it needs a validation split; use all or last"
                 raise FieldError("eval.checkpoints", choice, "no best checkpoint has been chosen", remedy)
@@ -184,7 +185,7 @@ class Evaluator:
             "split": split_name,
             "split_examples": split_examples,
         }
-        verdicts = results.Verdicts(self._workdir, step, weights_name, split_name)
+        verdicts = results.StoredResults(self._workdir, step, weights_name, split_name)
         scoring = _Scoring(weights, about, split, index, verdicts)
         for suite in self._suites:
             self._score_suite(scoring, suite)
@@ -348,14 +349,14 @@ class Evaluator:
             )
 
     def _mark_best(self):
-        trained = config_lib.from_dict(files.read_json(self._workdir / "config.json"))
+        trained = config_lib.from_dict(results.read_config(self._workdir))
         best = results.find_best(
             results.read(self._workdir),
             attack=config_lib.best_attack(trained),
             criterion=trained.checkpoint.best,
         )
         if best is not None:
-            files.write_atomically(self._workdir / results.BEST, files.to_json(best))
+            results.write_best(self._workdir, best)
 
 
 @dataclasses.dataclass
@@ -378,7 +379,7 @@ class _Scoring:
     about: dict
     split: data.Split
     index: np.ndarray
-    verdicts: results.Verdicts
+    verdicts: results.StoredResults
     predictions: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     shown: np.ndarray = dataclasses.field(init=False)
     has_news: bool = False
@@ -416,7 +417,7 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
             raise FieldError("eval.checkpoints", choice, "is known only after the training", "leave out --follow")
         if follow:
             console.say(f"waiting for checkpoints in {workdir} until the end of the training")
-        while (stored := hosts.decide(lambda: files.read_json(workdir / "config.json"))) is None:
+        while (stored := hosts.decide(lambda: results.read_config(workdir))) is None:
             if not follow:
                 raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
             wait()
@@ -441,7 +442,7 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
 def _one_line(title, records, attacks) -> str:
     parts = [
         f"{name} {100 * record['accuracy']:.1f} ("
-        + (f"balanced: {100 * record['balanced_accuracy']:.1f}, " if reading.unequal(record["count"]) else "")
+        + (f"balanced: {100 * record['balanced_accuracy']:.1f}, " if unequal(record["count"]) else "")
         + f"worst: {record['worst_class']} {100 * record['worst_class_accuracy']:.1f})"
         for name, record in ((name, records[name]) for name in attacks)
     ]

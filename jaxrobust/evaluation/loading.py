@@ -4,7 +4,7 @@ import pathlib
 from typing import NamedTuple
 
 from jaxrobust import config as config_lib
-from jaxrobust import data, files
+from jaxrobust import data
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches
 from jaxrobust.distributed import hosts, parallel
@@ -86,7 +86,7 @@ def choose(workdir, steps: list[int], step: int | None, weights: str | None) -> 
     """
     if not steps:
         raise UserError(f"workdir = {str(workdir)!r}: holds no complete checkpoint; train longer, or give another run")
-    best = files.read_json(pathlib.Path(workdir) / results.BEST) or {}
+    best = results.read_best(workdir) or {}
     if step is None:
         step = best["step"] if best.get("step") in steps else steps[-1]
     if step not in steps:
@@ -107,7 +107,7 @@ def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
             split here. For imported weights the latter cannot be checked.
     """
     field, workdir = "train.start_from", pathlib.Path(workdir)
-    stored = files.read_json(workdir / "config.json")
+    stored = results.read_config(workdir)
     if stored is None:
         raise FieldError(field, str(workdir), "holds no run", "give the workdir of a trained or imported one")
     other = config_lib.from_dict(stored)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import data, files
+from jaxrobust import data
 from jaxrobust.attacks import suites
 from jaxrobust.attacks.landscape import Landscape
 from jaxrobust.audit import results as audit_results
@@ -26,7 +26,7 @@ from jaxrobust.explanations.probe import Missing
 from jaxrobust.posthoc.heads import Head
 from jaxrobust.runs import checkpoints as checkpoints_lib
 from jaxrobust.runs import results
-from jaxrobust.runs.reading import Checkpoint, Run
+from jaxrobust.runs.reading import Checkpoint, RunFiles
 
 OWN_FIELDS = ("data.data_dir", "eval.batch_size")
 
@@ -78,7 +78,7 @@ def open_model(
         UserError: the run or the checkpoint does not exist.
     """
     workdir = pathlib.Path(workdir)
-    stored = files.read_json(workdir / "config.json")
+    stored = results.read_config(workdir)
     if stored is None:
         remedy = "give the folder of a trained or imported run"
         raise (
@@ -122,7 +122,7 @@ class Subject(Images):
         UserError: the checkpoint does not exist, or another model has other classes or another image shape.
     """
 
-    def __init__(self, run: Run, checkpoint: Checkpoint, attack: str, overrides, examples: int, others: dict):
+    def __init__(self, run: RunFiles, checkpoint: Checkpoint, attack: str, overrides, examples: int, others: dict):
         self.run, self.checkpoint, self.attack = run, checkpoint, attack
         record = run.scores[checkpoint][attack].record
         self.count = np.array(record["count"])

@@ -77,7 +77,7 @@ def _train_and_evaluate(config, workdir, mesh):
     total_steps = steps_per_epoch * epochs
     like = training_setup.abstract_state(config, dataset, mesh, total_steps)
     if parallel.is_writer() and not (workdir / "config.json").exists():
-        files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
+        results.write_config(workdir, config_lib.to_dict(config))
 
     # Everything is compiled when it is first called.
     train_steps, inputs = input_pipeline.create(config, dataset, mesh, total_steps)
@@ -216,7 +216,7 @@ def _check_workdir(workdir, config) -> None:
         raise FieldError(
             "workdir", str(workdir), f"cannot be written ({error.strerror})", "give another --workdir"
         ) from error
-    stored = files.read_json(workdir / "config.json")
+    stored = results.read_config(workdir)
     if stored is not None:
         loading.check_same_config(workdir, config, stored, MAY_DIFFER)
 
@@ -249,7 +249,7 @@ def _preserve(config, workdir, steps_per_epoch):
 
     def preserve(steps):
         due = [s for s in steps if s % steps_per_epoch == 0 and config_lib.checkpoint_due(config, s // steps_per_epoch)]
-        best = files.read_json(workdir / results.BEST)
+        best = results.read_best(workdir)
         newest = due[-config.checkpoint.keep :]  # all for keep = 0
         return {*newest, *([best["step"]] if best else [])}
 
@@ -329,7 +329,7 @@ def _one_line(title, record) -> str:
 def _judge_overfitting(workdir, record: dict, examples: int) -> None:
     """Add to the epoch's line whether it shows catastrophic overfitting, and warn when it comes."""
     # From the file, so that a resumed run knows what was before.
-    before = [line for line in files.read_records(workdir / results.TRAINING) if line["epoch"] < record["epoch"]]
+    before = [line for line in results.read_training(workdir) if line["epoch"] < record["epoch"]]
     earlier = [line["pgd_check_accuracy"] for line in before if "pgd_check_accuracy" in line]
     found = record["single_step_check_accuracy"], record["pgd_check_accuracy"], earlier, examples
     record["catastrophic_overfitting"] = overfitting.has_happened(*found)
