@@ -7,9 +7,12 @@ import sys
 import numpy as np
 import pytest
 
+from jaxrobust.classwise import classwise_table
 from jaxrobust.commands import compare
+from jaxrobust.comparison.compare import compare as compare_verdicts
 from jaxrobust.comparison.pairs import compare_runs
 from jaxrobust.errors import UserError
+from jaxrobust.reports.run import write_report
 from jaxrobust.runs import results
 
 NAMES = ("cat", "dog", "deer")
@@ -267,3 +270,21 @@ def test_module_runs_as_a_command(tmp_path):
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     assert outcome.returncode == 2
     assert len(outcome.stderr.splitlines()) == 1 and "no such folder" in outcome.stderr
+
+
+def test_the_library_gives_the_numbers_of_the_commands(runs):
+    """On the stored arrays of a run: those of results.jsonl, classes.json, and compare.json."""
+    for run in runs:
+        write_report(run)
+        arrays = results.read_examples(run, 100, "raw", "test")
+        table = classwise_table(arrays["labels"], arrays["pgd20"], NAMES)
+        (record,) = [record for record in results.read(run) if record["attack"] == "pgd20"]
+        assert json.loads(json.dumps(table.to_record())).items() <= record.items()
+        of = json.loads((run / results.CLASSES).read_text())["attacks"]["pgd20"]
+        assert (list(table.interval), table.worst_record()) == (of["interval"], of["worst"])
+        assert table.balanced_interval == tuple(of["balanced_interval"])
+    found = compare_verdicts(LABELS, ROBUST_A, ROBUST_B, NAMES)
+    stored = compare_runs(*runs)["attacks"]["pgd20"]
+    assert found.to_json() == stored
+    for row, expected in zip(found.rows(), stored["classes"], strict=True):
+        assert [row["low"], row["high"]] == expected["interval"] and row["p_holm"] == expected["p_holm"]

@@ -152,10 +152,19 @@ def classwise_table(
         FieldError: names the argument that does not fit.
 
     Example:
-        >>> table = classwise_table([0, 0, 0, 0, 1, 1, 1, 1], [True, False, False, False, True, True, True, True])
-        >>> table.accuracy, table.worst_name, table.worst_class_accuracy
-        (0.625, '0', 0.25)
+        >>> labels, is_robust = [0] * 40 + [1] * 40, [True] * 4 + [False] * 36 + [True] * 40
+        >>> table = classwise_table(labels, is_robust, ["cat", "dog"])
+        >>> table.worst_name, table.worst_class_accuracy, table.gap
+        ('cat', 0.1, 0.9)
         >>> table
+        class              images  correct  accuracy       interval  may be worst
+        -------------------------------------------------------------------------
+        cat                    40        4      10.0    [4.0, 23.1]           yes
+        dog                    40       40     100.0  [91.2, 100.0]
+        -------------------------------------------------------------------------
+        average                80       44      55.0   [44.1, 65.4]
+        worst class (cat)                       10.0    [2.8, 25.7]             1
+        accuracies in percent; 95 % intervals
     """
     labels, names = checked_labels(labels, class_names)
     return ClassTable.of(labels, checked_verdicts("verdicts", verdicts, labels), names, level(confidence))
