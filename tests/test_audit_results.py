@@ -93,7 +93,7 @@ def test_pages_of_any_number_of_classes(tmp_path, num_classes, targets):
     )
     assert ("share" in content["matrix"]) == (num_classes <= audit_results.MATRIX_CLASSES)
     assert content["matrix"]["complete"] == (targets == num_classes - 1)
-    audit_results.write(tmp_path, content)
+    audit_results.AUDIT.write(tmp_path, content)
     page = report_audit.page(tmp_path)
     assert ("matrix" in page["figures"]) == (num_classes <= 30)
     assert [row["name"] for row in page["half_rows"]] != [] and len(page["half_rows"]) == num_classes

@@ -48,7 +48,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
         Interrupted: a signal was received. The state is kept.
     """
     workdir = pathlib.Path(workdir)
-    stored = hosts.decide(lambda: results.read_config(workdir))
+    stored = hosts.decide(lambda: results.CONFIG.read(workdir))
     if stored is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
     run = loading.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
@@ -66,14 +66,14 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
     with StopRequest() as stop:
         content = Auditor(run.config, workdir, run.dataset, run.mesh, checkpoint, stop).run(weights)
     if parallel.is_writer():
-        audit_results.write(workdir, content)
+        audit_results.AUDIT.write(workdir, content)
     return content
 
 
 def _selected(workdir, run) -> dict | None:
     """Step, epoch and weights of the checkpoint in best.json, if it exists, else of the last complete epoch."""
     steps = [step for step in run.checkpoints.steps() if step % run.steps_per_epoch == 0]
-    best = hosts.decide(lambda: results.read_best(workdir))
+    best = hosts.decide(lambda: results.BEST.read(workdir))
     if best is not None and best["step"] in steps:
         return {name: best[name] for name in ("step", "epoch", "weights")}
     if not steps:

@@ -29,7 +29,7 @@ from jaxrobust.audit import findings
 from jaxrobust.classwise import CONFIDENCE, curve, focus, matrix
 from jaxrobust.runs import results
 
-AUDIT = "audit.json"
+AUDIT = results.JsonFile("audit.json")
 FOLDER = "audit"
 LISTED = 10  # length of lists of class pairs
 # With more classes, the matrices would take megabytes of text; the arrays have the data for them.
@@ -64,16 +64,6 @@ class Store:
     def keep(self, name: str, state: dict, arrays: dict) -> None:
         """Add a part's state and arrays to the file, which is replaced atomically."""
         results.add_arrays(self.path, arrays | {f"{name}_state": np.array(json.dumps(state))})
-
-
-def read(workdir) -> dict | None:
-    """The content of audit.json; None if there is no such file."""
-    return files.read_json(pathlib.Path(workdir) / AUDIT)
-
-
-def write(workdir, content: dict) -> None:
-    """Replace audit.json."""
-    files.write_atomically(pathlib.Path(workdir) / AUDIT, files.to_json(content))
 
 
 def figures(arrays: dict, states: dict, about: dict, validation: dict | None) -> dict:

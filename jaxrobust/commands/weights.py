@@ -115,9 +115,9 @@ def import_weights(path, config, workdir) -> None:
     with contextlib.closing(checkpoints_lib.Checkpoints(workdir)) as checkpoints:
         checkpoints.save(step, state)
     origin = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    results.write_origin(workdir, origin)
+    results.ORIGIN.write(workdir, origin)
     # Written last, because a folder with config.json counts as a run.
-    results.write_config(workdir, config_lib.to_dict(config))
+    results.CONFIG.write(workdir, config_lib.to_dict(config))
     console.say(f"{path.name}: {len(jax.tree.leaves(variables))} arrays, now a run in {workdir}")
     if not normalisation:
         mean, std = tuple(config.model.mean), tuple(config.model.std)
@@ -147,7 +147,7 @@ def export_weights(
             file cannot be written.
     """
     path, workdir = pathlib.Path(path), pathlib.Path(workdir)
-    stored = results.read_config(workdir)
+    stored = results.CONFIG.read(workdir)
     if stored is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no run; give the run's --workdir")
     if not path.parent.is_dir():

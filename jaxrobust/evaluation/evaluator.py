@@ -95,7 +95,7 @@ class Evaluator:
         """
         choice = self._config.eval.checkpoints
         if choice == "best":
-            best = hosts.decide(lambda: results.read_best(self._workdir))
+            best = hosts.decide(lambda: results.BEST.read(self._workdir))
             if best is None:
                 remedy = "choosing it needs a validation split; use all or last"
                 raise FieldError("eval.checkpoints", choice, "no best checkpoint has been chosen", remedy)
@@ -349,14 +349,14 @@ class Evaluator:
             )
 
     def _mark_best(self):
-        trained = config_lib.from_dict(results.read_config(self._workdir))
+        trained = config_lib.from_dict(results.CONFIG.read(self._workdir))
         best = results.find_best(
             results.read(self._workdir),
             attack=config_lib.best_attack(trained),
             criterion=trained.checkpoint.best,
         )
         if best is not None:
-            results.write_best(self._workdir, best)
+            results.BEST.write(self._workdir, best)
 
 
 @dataclasses.dataclass
@@ -417,7 +417,7 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
             raise FieldError("eval.checkpoints", choice, "is known only after the training", "leave out --follow")
         if follow:
             console.say(f"waiting for checkpoints in {workdir} until the end of the training")
-        while (stored := hosts.decide(lambda: results.read_config(workdir))) is None:
+        while (stored := hosts.decide(lambda: results.CONFIG.read(workdir))) is None:
             if not follow:
                 raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
             wait()

@@ -86,7 +86,7 @@ def choose(workdir, steps: list[int], step: int | None, weights: str | None) -> 
     """
     if not steps:
         raise UserError(f"workdir = {str(workdir)!r}: holds no complete checkpoint; train longer, or give another run")
-    best = results.read_best(workdir) or {}
+    best = results.BEST.read(workdir) or {}
     if step is None:
         step = best["step"] if best.get("step") in steps else steps[-1]
     if step not in steps:
@@ -107,7 +107,7 @@ def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
             split here. For imported weights the latter cannot be checked.
     """
     field, workdir = "train.start_from", pathlib.Path(workdir)
-    stored = results.read_config(workdir)
+    stored = results.CONFIG.read(workdir)
     if stored is None:
         raise FieldError(field, str(workdir), "holds no run", "give the workdir of a trained or imported one")
     other = config_lib.from_dict(stored)

@@ -78,7 +78,7 @@ def open_model(
         UserError: the run or the checkpoint does not exist.
     """
     workdir = pathlib.Path(workdir)
-    stored = results.read_config(workdir)
+    stored = results.CONFIG.read(workdir)
     if stored is None:
         remedy = "give the folder of a trained or imported run"
         raise (
@@ -184,7 +184,7 @@ class Subject(Images):
     @functools.cached_property
     def audit(self) -> dict | None:
         """The content of audit.json, if it belongs to this checkpoint."""
-        found = audit_results.read(self.run.workdir)
+        found = audit_results.AUDIT.read(self.run.workdir)
         return found if found and (found["step"], found["weights"]) == tuple(self.checkpoint) else None
 
     @functools.cached_property

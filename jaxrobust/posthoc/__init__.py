@@ -94,7 +94,7 @@ def change_head(
         raise FieldError("--remedy", remedy, "is unknown", f"choose one of {', '.join(posthoc_remedies.NAMES)}")
     workdir = pathlib.Path(workdir)
     out = pathlib.Path(out) if out is not None else _beside(workdir, remedy)
-    stored = results.read_config(workdir)
+    stored = results.CONFIG.read(workdir)
     if stored is None:
         raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
     if (out / "config.json").exists() or (out / checkpoints_lib.FOLDER).exists():
@@ -130,7 +130,7 @@ def change_head(
         "settings": _settings(remedy, run.config.posthoc),
         "chosen": changed.chosen,
     }
-    if before := results.read_origin(workdir):
+    if before := results.ORIGIN.read(workdir):
         origin["origin"] = before
     _write(out, config, step, state.replace(weights=subject.with_head(changed.head), averaged=None), origin)
     said = [f"{name} = {value:.4g}" for name, value in changed.chosen.items() if isinstance(value, int | float)]
@@ -162,6 +162,6 @@ def _write(out: pathlib.Path, config, step: int, state, origin: dict) -> None:
         raise FieldError("--out", str(out), f"cannot be made ({error.strerror})", "give another") from error
     with contextlib.closing(checkpoints_lib.Checkpoints(out)) as checkpoints:
         checkpoints.save(step, state)
-    results.write_origin(out, origin)
+    results.ORIGIN.write(out, origin)
     # Last, for where it is there is a run.
-    results.write_config(out, config_lib.to_dict(config))
+    results.CONFIG.write(out, config_lib.to_dict(config))

@@ -42,7 +42,7 @@ def write_report(workdir) -> pathlib.Path:
     """
     run = RunFiles(workdir)
     truth = _class_truth(run)
-    results.write_classes(run.workdir, truth)
+    results.CLASSES.write(run.workdir, truth)
     path = run.workdir / REPORT
     files.write_atomically(path, reports.render("report.html", _page(run, truth)))
     return path

@@ -42,9 +42,9 @@ class RunFiles:
             raise UserError(f"{workdir}: no such folder; give the workdir of a run")
         records = results.read(self.workdir)
         self.training = results.read_training(self.workdir)
-        self.config = results.read_config(self.workdir) or {}
-        self.best = results.read_best(self.workdir)
-        self.origin = results.read_origin(self.workdir)
+        self.config = results.CONFIG.read(self.workdir) or {}
+        self.best = results.BEST.read(self.workdir)
+        self.origin = results.ORIGIN.read(self.workdir)
         if not records:
             raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run --mode evaluate first")
         scored = {record["split"] for record in records}

@@ -25,12 +25,26 @@ import numpy as np
 
 from jaxrobust import classwise, console, files
 
-CONFIG = "config.json"
+class JsonFile(str):
+    """The name of a JSON file in a workdir, with its reader and its writer."""
+
+    __slots__ = ()
+
+    def read(self, workdir):
+        """The content; None if there is no file."""
+        return files.read_json(pathlib.Path(workdir) / self)
+
+    def write(self, workdir, content) -> None:
+        """Replace the file."""
+        files.write_atomically(pathlib.Path(workdir) / self, files.to_json(content))
+
+
+CONFIG = JsonFile("config.json")
+BEST = JsonFile("best.json")
+ORIGIN = JsonFile("weights.json")
+CLASSES = JsonFile("classes.json")
 RESULTS = "results.jsonl"
 TRAINING = "training.jsonl"
-BEST = "best.json"
-ORIGIN = "weights.json"
-CLASSES = "classes.json"
 EXAMPLES = "examples"
 KEY = ("step", "weights", "split", "attack")
 # With more classes, lines with a confusion matrix would take megabytes; the examples file has the data for it.
@@ -142,15 +156,6 @@ def key_of(record: dict) -> tuple:
     return tuple(record[name] for name in KEY)
 
 
-def read_config(workdir) -> dict | None:
-    """The content of config.json; None if the file is missing."""
-    return files.read_json(pathlib.Path(workdir) / CONFIG)
-
-
-def write_config(workdir, config: dict) -> None:
-    files.write_atomically(pathlib.Path(workdir) / CONFIG, files.to_json(config))
-
-
 def read_training(workdir) -> list[dict]:
     """The lines of training.jsonl, in order."""
     return files.read_records(pathlib.Path(workdir) / TRAINING)
@@ -159,29 +164,6 @@ def read_training(workdir) -> list[dict]:
 def append_training(workdir, record: dict) -> bool:
     """Append an epoch's line to training.jsonl unless one for the epoch exists. Returns whether it was appended."""
     return files.append_record(pathlib.Path(workdir) / TRAINING, record, ("epoch",))
-
-
-def read_best(workdir) -> dict | None:
-    """The content of best.json, see `find_best`; None if the file is missing."""
-    return files.read_json(pathlib.Path(workdir) / BEST)
-
-
-def write_best(workdir, best: dict) -> None:
-    files.write_atomically(pathlib.Path(workdir) / BEST, files.to_json(best))
-
-
-def read_origin(workdir) -> dict | None:
-    """The content of weights.json; None if the weights were trained in this workdir."""
-    return files.read_json(pathlib.Path(workdir) / ORIGIN)
-
-
-def write_origin(workdir, origin: dict) -> None:
-    files.write_atomically(pathlib.Path(workdir) / ORIGIN, files.to_json(origin))
-
-
-def write_classes(workdir, truth: dict) -> None:
-    """Write classes.json."""
-    files.write_atomically(pathlib.Path(workdir) / CLASSES, files.to_json(truth))
 
 
 def read_arrays(path) -> dict:

@@ -60,7 +60,7 @@ def status(workdir, run: Planned) -> Status:
 
 def _status(workdir, run: Planned) -> Status:
     where = folder(workdir, run)
-    stored = results.read_config(where)
+    stored = results.CONFIG.read(where)
     if stored is None:
         failed = files.read_json(where / FAILED)
         return Status("failed", failed["error"]) if failed else Status("waiting")
@@ -74,7 +74,7 @@ def _status(workdir, run: Planned) -> Status:
     per_epoch = [sum(line["train_class_count"]) / line["images_per_second"] for line in training]
     seconds += sum(per_epoch)
     last = training[-1]["step"] if training and training[-1]["epoch"] == run.config.train.epochs else None
-    if last is not None and _is_scored(run.config, records, last, results.read_best(where)):
+    if last is not None and _is_scored(run.config, records, last, results.BEST.read(where)):
         return Status("done", seconds=seconds)
     failed = files.read_json(where / FAILED)
     return Status("failed", failed["error"], seconds) if failed else Status("begun", seconds=seconds)

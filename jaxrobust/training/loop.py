@@ -77,7 +77,7 @@ def _train_and_evaluate(config, workdir, mesh):
     total_steps = steps_per_epoch * epochs
     like = training_setup.abstract_state(config, dataset, mesh, total_steps)
     if parallel.is_writer() and not (workdir / "config.json").exists():
-        results.write_config(workdir, config_lib.to_dict(config))
+        results.CONFIG.write(workdir, config_lib.to_dict(config))
 
     # Everything is compiled when it is first called.
     train_steps, inputs = input_pipeline.create(config, dataset, mesh, total_steps)
@@ -216,7 +216,7 @@ def _check_workdir(workdir, config) -> None:
         raise FieldError(
             "workdir", str(workdir), f"cannot be written ({error.strerror})", "give another --workdir"
         ) from error
-    stored = results.read_config(workdir)
+    stored = results.CONFIG.read(workdir)
     if stored is not None:
         loading.check_same_config(workdir, config, stored, MAY_DIFFER)
 
@@ -249,7 +249,7 @@ def _preserve(config, workdir, steps_per_epoch):
 
     def preserve(steps):
         due = [s for s in steps if s % steps_per_epoch == 0 and config_lib.checkpoint_due(config, s // steps_per_epoch)]
-        best = results.read_best(workdir)
+        best = results.BEST.read(workdir)
         newest = due[-config.checkpoint.keep :]  # all for keep = 0
         return {*newest, *([best["step"]] if best else [])}
 
