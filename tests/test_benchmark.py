@@ -18,6 +18,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.errors import UserError
 from jaxrobust.performance import benchmark
 from jaxrobust.performance.compiled import costs, hlo, measuring
+from jaxrobust.performance.compiled.program import Kernel, Program
 from jaxrobust.training import setup as training_setup
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -163,10 +164,10 @@ def test_on_eight_devices(monkeypatch, capsys):
 
 def test_rates_of_known_devices():
     """A second of arithmetic and one of traffic, apart: in turn on a GPU, at the same time on a TPU."""
-    h200 = hlo.Kernel("a", "matmul", 989e12, 0.0, "bf16", 1, False), hlo.Kernel("b", "copy", 0.0, 4.8e12, "", 1, False)
-    v5e = hlo.Kernel("a", "matmul", 197e12, 0.0, "bf16", 1, False), hlo.Kernel("b", "copy", 0.0, 819e9, "", 1, False)
+    h200 = Kernel("a", "matmul", 989e12, 0.0, "bf16", 1, False), Kernel("b", "copy", 0.0, 4.8e12, "", 1, False)
+    v5e = Kernel("a", "matmul", 197e12, 0.0, "bf16", 1, False), Kernel("b", "copy", 0.0, 819e9, "", 1, False)
     for kind, kernels, seconds in (("NVIDIA H200", h200, 2), ("TPU v5 lite", v5e, 1), ("cpu", h200, None)):
-        program = hlo.Program(kernels, hlo.Cost.of(kernels), None, 0, (), (), ())
+        program = Program(kernels, None, 0, (), (), ())
         assert benchmark.roofline_seconds(kind, program, 1) == (seconds and pytest.approx(seconds))
 
 

@@ -34,6 +34,7 @@ from jaxrobust.errors import UserError
 from jaxrobust.evaluation import attack_runner
 from jaxrobust.evaluation import setup as evaluation_setup
 from jaxrobust.performance.compiled import costs, hlo, machines, measuring
+from jaxrobust.performance.compiled.program import Cost, Program
 from jaxrobust.training import input_pipeline, loop
 from jaxrobust.training import setup as training_setup
 
@@ -330,7 +331,7 @@ def _input_rate(config, seconds: float) -> float | None:
     )
 
 
-def roofline_seconds(device_kind: str, program: hlo.Program, count: int) -> float | None:
+def roofline_seconds(device_kind: str, program: Program, count: int) -> float | None:
     """Minimum time of a step on `count` devices, as in preflight; None if the rates of the device are unknown."""
     if device_kind not in _MACHINES:
         return None
@@ -341,7 +342,7 @@ def roofline_seconds(device_kind: str, program: hlo.Program, count: int) -> floa
     return alone + machines.collective_seconds(machine, program.collectives, count)
 
 
-def _layout_changes(cost: hlo.Cost) -> float:
+def _layout_changes(cost: Cost) -> float:
     return cost.by_kind.get("transpose", (0, 0))[0]
 
 

@@ -29,6 +29,7 @@ from jaxrobust.data import batches
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import UserError
 from jaxrobust.performance.compiled import costs, hlo, machines, preflight_tables
+from jaxrobust.performance.compiled.program import Cost, Program
 
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Machine: v5e:16x16, v5p:2x2x4, v6e:4x4, h200:8, a100:16, ...")
 _SEARCH = flags.DEFINE_bool("search", True, "Find the largest batch that fits; takes two or three more compilations.")
@@ -62,7 +63,7 @@ class Memory(NamedTuple):
 class Compiled(NamedTuple):
     """A compiled program; if it did not fit, `program` and `memory` are None, and `total` is the memory it needs."""
 
-    program: hlo.Program | None
+    program: Program | None
     memory: Memory | None
     total: float
     seconds: float
@@ -202,7 +203,7 @@ def _memory(training: Compiled, resident: int, machine) -> dict:
     }
 
 
-def _step(config, description, mesh, machine, program: hlo.Program, steps_per_epoch: int) -> dict:
+def _step(config, description, mesh, machine, program: Program, steps_per_epoch: int) -> dict:
     """The cost of an update: counted, and estimated."""
     count, batch = mesh.size, config.train.batch_size // mesh.size
     forward = costs.forward_flops(config, description, mesh)
@@ -234,7 +235,7 @@ def _step(config, description, mesh, machine, program: hlo.Program, steps_per_ep
     }
 
 
-def _kernels(cost: hlo.Cost, batch: int) -> dict:
+def _kernels(cost: Cost, batch: int) -> dict:
     """Kernels and traffic per image, of an attack step or of the rest of the step."""
     return {
         "kernels": cost.kernels,
@@ -246,7 +247,7 @@ def _kernels(cost: hlo.Cost, batch: int) -> dict:
     }
 
 
-def _estimate(machine, program: hlo.Program, count: int, images: int, steps_per_epoch: int) -> dict | None:
+def _estimate(machine, program: Program, count: int, images: int, steps_per_epoch: int) -> dict | None:
     """Times of a step of `images` by the machine's rates; weak scaling keeps the batch per chip."""
     least = machines.roofline(machine, program.kernels)
     if least is None:
