@@ -169,10 +169,10 @@ def matrix_figures(counts: matrix.TargetedCounts, names) -> dict:
     """The class-to-class matrix; rows are true classes, columns targets.
 
     Returns:
-        complete: whether every example was attacked towards every other class. If not, rates are lower bounds:
+        complete: whether every example was attacked with every other class as target. If not, rates are lower bounds:
             attacks that were not tried count as failed.
         tried, turned [C][C]: numbers of examples;
-        share [C][C], its interval [C][C]: null if not every example of the class was attacked towards the target;
+        share [C][C], its interval [C][C]: null if not every example of the class was attacked with the target;
         ease [C]: of each class as a target, the mean of its column; exposure, mean_exposure [C]: of each class, the
             share of it that is turned into at least one other class, and the mean of its row;
         easiest_targets, most_exposed: class names, largest value first;

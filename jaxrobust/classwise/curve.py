@@ -3,8 +3,8 @@
     correct = correct_by_radius(labels, breaking, radii, num_classes)     # [R, C]
     half = median_radius(breaking[labels == c])
 
-`breaking` [N] is the smallest radius that breaks each example: 0 if it is misclassified without attack, infinite if no
-tried radius breaks it. The true value is rounded up to the next radius that was tried.
+`breaking` [N] is the smallest radius at which each example is not robust: 0 if it is misclassified without attack,
+infinite if it is robust at every radius tried. The true value is rounded up to the next radius that was tried.
 """
 
 from typing import NamedTuple

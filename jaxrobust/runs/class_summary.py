@@ -117,20 +117,13 @@ def _passes_in_full(suite: str, record: dict) -> dict[str, float]:
 def in_words(attack: str, record: dict) -> str:
     """The settings of an attack, as recorded with its result. With few classes they can differ from the usual ones."""
     steps, restarts, targets, climbed = (record.get(name) for name in ("steps", "restarts", "targets", "loss"))
-    wrong = len(record["classes"]) - 1
-    unit = "queries" if attack.startswith("square") else "steps"
-    words = [f"{steps:,} {unit}"] if steps else []
-    if (restarts or 1) > 1:
-        words.append(f"{restarts} restarts")
-    if climbed:
-        words.append(f"{climbed.replace('_', ' ')} loss")
-        if re.match("apgd_(dlr|t)", attack) and "dlr" not in climbed:
-            words.append("as the DLR loss needs three classes")
-    if targets == 1 == wrong:
-        words.append("towards the one wrong class")
-    elif targets:
-        words.append(f"towards {f'all {wrong}' if targets == wrong else f'the {targets} most likely'} wrong classes")
-    return ", ".join(words)
+    words = (
+        steps and f"{steps:,} {'queries' if attack.startswith('square') else 'steps'}",
+        restarts and restarts > 1 and f"{restarts} restarts",
+        climbed and f"{climbed.replace('_', ' ')} loss",
+        targets and f"{targets} of {len(record['classes']) - 1} targets",
+    )
+    return ", ".join(filter(None, words))
 
 
 def loss(scores: dict[str, Result], examples: dict, suite: str) -> dict | None:

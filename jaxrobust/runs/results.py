@@ -169,7 +169,8 @@ def append_training(workdir, record: dict) -> bool:
 def read_arrays(path) -> dict:
     """The arrays of an .npz file; empty if there is none, and with a warning if it cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here, because NumPy leaves a damaged file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except FileNotFoundError:
         return {}
@@ -199,7 +200,10 @@ def read_examples(workdir, step: int, weights: str, split: str) -> dict:
 def example_names(workdir, step: int, weights: str, split: str) -> list[str]:
     """The names of the arrays of an examples file, without reading the arrays; none if it cannot be read."""
     try:
-        with np.load(examples_path(workdir, step, weights, split), allow_pickle=False) as arrays:
+        with (
+            open(examples_path(workdir, step, weights, split), "rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             return arrays.files
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return []
