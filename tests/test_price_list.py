@@ -243,7 +243,7 @@ def test_command(study, tmp_path, capsys):
         "average-against-worst.svg",
         "average-against-worst.png",
     }
-    rows = list(csv.DictReader((folder / "price_list.csv").open()))
+    rows = list(csv.DictReader((folder / "price_list.csv").read_text().splitlines()))
     assert [row["method"] for row in rows] == list(_rows(trade_off.trade_off(study)))
     assert rows[1]["standard verdict"] == "helps" and float(rows[1]["standard worst difference"]) > 0.15
     assert rows[0]["standard worst difference"] == ""

@@ -51,7 +51,7 @@ def _bottom_k(classes: int) -> int:
     return math.ceil(classes / 10)
 
 
-# A new figure is one entry here: it is then in results.jsonl, TensorBoard and the attributes of every score.
+# A new figure is one entry here: it is then in results.jsonl, TensorBoard, the report, and an attribute of every score.
 METRICS = (
     Metric(
         "accuracy",

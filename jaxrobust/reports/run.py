@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrobust import classwise, console, figures, files, formatting, reports
-from jaxrobust.classwise import CONFIDENCE, unequal
+from jaxrobust.classwise import CONFIDENCE, METRICS, unequal
 from jaxrobust.commands import arguments
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import UserError
@@ -89,6 +89,7 @@ def _page(run: RunFiles, truth: dict) -> dict:
         "tracked": _tracked(run, selected),
         "truth": report_suites.page(truth),
         "score": scores[attack],
+        "spreads": [metric for metric in METRICS if not metric.name.endswith("accuracy")],
         "class_rows": class_rows(scores, attack),
         "missing": missing(run, truth),
         "overfitted": [line["epoch"] for line in run.training if line.get("catastrophic_overfitting")],
