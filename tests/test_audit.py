@@ -63,7 +63,7 @@ def run(workdir, devices=8, data=None, stop=None, **overrides):
     config, data = config_of(**overrides), data or dataset()
     workdir.mkdir(exist_ok=True)
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    weights = training_setup.initial_state(config, data, mesh, 10).weights
+    weights = training_setup.create(config, data, mesh, 10).initial_state().weights
     # Without the part of a kernel that sees but the mean brightness, which would settle most predictions.
     centred = jax.tree.map(lambda p: p - p.mean(0, keepdims=True) if p.ndim == 2 else p, weights.params)
     weights = weights.replace(params=centred)

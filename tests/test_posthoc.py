@@ -69,7 +69,7 @@ def state_of(workdir):
     run = loading.open_run(workdir)
     (step,) = run.checkpoints.steps()[-1:]
     total_steps = run.steps_per_epoch * run.config.train.epochs
-    like = training_setup.abstract_state(run.config, run.dataset, run.mesh, total_steps)
+    like = training_setup.create(run.config, run.dataset, run.mesh, total_steps).abstract_state()
     return run, jax.device_get(run.checkpoints.restore(step, like))
 
 

@@ -122,8 +122,7 @@ class Apgd(ascent.Runs):
     def step(self, logits_fn, examples: Examples, state: State, iteration) -> State:
         images, labels, _, radius = examples
         here = state.point.images
-        forward = threats.per_example(state.step_size, images) * self.norm.direction(state.point.gradient)
-        ahead = threats.project(self.norm, images, here + forward, radius)
+        ahead = threats.ascend(self.norm, images, here, state.point.gradient, radius, state.step_size)
         new = jnp.where(iteration == 0, 1.0, _NEW)
         moved = here + new * (ahead - here) + (1 - new) * (here - state.previous)
         moved = threats.project(self.norm, images, moved, radius)

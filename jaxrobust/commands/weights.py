@@ -103,7 +103,7 @@ def import_weights(path, config, workdir) -> None:
     stand_in = data_lib.random_dataset(description, largest_bytes=1)
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, config.train.batch_size)
     step = steps_per_epoch * config.train.epochs
-    state = training_setup.initial_state(config, stand_in, mesh, step)
+    state = training_setup.create(config, stand_in, mesh, step).initial_state()
     weights = Weights(variables["params"], variables.get("batch_stats", {}))
     state = state.replace(step=np.int32(step), weights=weights)
     _check_finite(objects.model(config, num_classes, mesh, dtype="float32"), variables, stand_in.train, path)

@@ -63,15 +63,10 @@ def model(config, num_classes: int, mesh, dtype: str | None = None):
         batch_norm_axis=parallel.AXIS if fields.batch_norm == "synchronised" else None,
         mean=tuple(fields.mean),
         std=tuple(fields.std),
-        depth=fields.depth,
-        width=fields.width,
-        hidden=tuple(fields.hidden),
-        final_batch_norm=fields.final_batch_norm,
-        shortcut=fields.shortcut,
-        stem=fields.stem,
         head=fields.head,
         head_scale=fields.head_scale,
         canonical_gradients=parallel.on_cpu(mesh),
+        **models.options_of(fields.name, fields),
     )
 
 
@@ -86,11 +81,6 @@ def objective(config) -> objectives.Objective:
     return objectives.create(
         fields.name, objectives.Settings(**{name: fields[name] for name in objectives.Settings._fields})
     )
-
-
-def updates_per_batch(config) -> int:
-    """How many updates a batch serves."""
-    return objective(config).replays or 1
 
 
 def remedy(config) -> remedies.Remedy:

@@ -34,7 +34,7 @@ from jaxrobust.errors import UserError
 from jaxrobust.evaluation import loading
 from jaxrobust.performance.compiled import costs, hlo, machines, measuring
 from jaxrobust.performance.compiled.program import Cost, Program
-from jaxrobust.training import input_pipeline, loop
+from jaxrobust.training import epochs, input_pipeline
 from jaxrobust.training import setup as training_setup
 
 _SECONDS = flags.DEFINE_float("seconds", 10.0, "Time to spend on measuring each quantity.", lower_bound=0.0)
@@ -151,7 +151,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     return files.nullable(
         {
             "model": config.model.name,
-            "model_title": models.title(config.model.name, config.model.depth, config.model.width),
+            "model_title": models.title(config.model.name, config.model),
             "dtype": config.model.dtype,
             "objective": config.objective.name,
             "batch": batch,
@@ -225,11 +225,12 @@ class Training:
     """
 
     def __init__(self, config, dataset, mesh, total_steps: int):
-        self.state = training_setup.initial_state(config, dataset, mesh, total_steps)
+        training = training_setup.create(config, dataset, mesh, total_steps)
+        self.state = training.initial_state()
         prepare = _streamed if config.data.streaming else input_pipeline.resident
-        self._updates, self._inputs = prepare(config, dataset, mesh, total_steps)
+        self._updates, self._inputs = prepare(training)
         self._key = randomness.key(config.train.seed, randomness.Purpose.TRAINING)
-        self.length = 1 if prepare is _streamed else training_setup.steps_per_dispatch(config, mesh)
+        self.length = 1 if prepare is _streamed else training.steps_per_dispatch
         rng = np.random.default_rng(config.train.seed)
         self._order = rng.integers(0, len(dataset.train), (self.length, config.train.batch_size), np.int32)
         _, self._arguments = next(self._inputs(self._order, 0))
@@ -242,7 +243,7 @@ class Training:
     def loop(self, dispatches: int) -> None:
         """Run the loop of a training: indices come from the host, which reads each loss one dispatch later."""
         inputs = self._inputs(np.tile(self._order, (dispatches, 1)), 0)
-        self.state, _ = loop.update(
+        self.state, _ = epochs.update(
             self.state,
             0,
             self.compiled,
@@ -260,15 +261,15 @@ class Training:
         jax.block_until_ready(losses)
 
 
-def _streamed(config, dataset, mesh, total_steps: int):
-    """As `feeds.streamed`, but without reading: the host sends decoded images."""
+def _streamed(training):
+    """As `input_pipeline.streamed`, but without reading: the host sends decoded images."""
 
     def inputs(order, first_step):
         for indices in order:
-            part = dataset.train.take(indices)
-            yield 1, parallel.shard((part.images, part.labels), mesh)
+            part = training.data.train.take(indices)
+            yield 1, parallel.shard((part.images, part.labels), training.mesh)
 
-    return training_setup.streamed_train_step(config, dataset.num_classes, mesh, total_steps), inputs
+    return training.streamed_step(), inputs
 
 
 def _evaluation(config, dataset, mesh, spec, training: Training):

@@ -104,7 +104,7 @@ def change_head(
     run = loading.open_run(workdir, overrides, OWN_FIELDS, stored=stored)
     step, weights = run.choose(step, weights, among=run.scored_steps())
     total_steps = run.steps_per_epoch * run.config.train.epochs
-    like = training_setup.abstract_state(run.config, run.dataset, run.mesh, total_steps)
+    like = training_setup.create(run.config, run.dataset, run.mesh, total_steps).abstract_state()
     state = run.checkpoints.restore(step, like)
     source = state.averaged if weights == "averaged" else state.weights
     with StopRequest() as stop:

@@ -26,7 +26,7 @@ def dispatch_length(config, description: data.Description, mesh) -> int:
     if config.data.streaming:
         return 1
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, config.train.batch_size)
-    return min(training_setup.steps_per_dispatch(config, mesh), steps_per_epoch)
+    return min(training_setup.create(config, description, mesh, steps_per_epoch).steps_per_dispatch, steps_per_epoch)
 
 
 def lower_training(config, description: data.Description, mesh, total_steps: int) -> jax.stages.Lowered:
@@ -34,17 +34,17 @@ def lower_training(config, description: data.Description, mesh, total_steps: int
 
     `lowered.args_info` describes the arguments.
     """
-    whole, num_classes = parallel.REPLICATED, description.num_classes
-    state, key = training_setup.abstract_state(config, description, mesh, total_steps), _key(mesh)
+    whole, training = parallel.REPLICATED, training_setup.create(config, description, mesh, total_steps)
+    state, key = training.abstract_state(), _key(mesh)
     batch, examples, shape = config.train.batch_size, description.train_examples, description.image_shape
     array = partial(_array, mesh)
     if config.data.streaming:
         share = parallel.SHARDED
         inputs = array((batch, *shape), description.pixel_type, share), array((batch,), "int32", share)
-        return training_setup.streamed_train_step(config, num_classes, mesh, total_steps).lower(state, *inputs, key)
+        return training.streamed_step().lower(state, *inputs, key)
     resident = array((examples, math.prod(shape)), description.pixel_type, whole), array((examples,), "int32", whole)
     indices = array((dispatch_length(config, description, mesh), batch), "int32", parallel.SHARDED_STEPS)
-    return training_setup.train_steps(config, description, mesh, total_steps).lower(state, *resident, indices, key)
+    return training.resident_steps().lower(state, *resident, indices, key)
 
 
 def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.stages.Lowered:
