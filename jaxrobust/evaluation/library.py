@@ -217,12 +217,13 @@ def _classifier(
         raise FieldError("batch_size", batch_size, "holds no image", "give a number of at least 1")
     mesh = parallel.make_mesh()
     size = -(-min(batch_size, len(images)) // mesh.size) * mesh.size
-    functions = (logits_fn, verify_fn or logits_fn)
-    names = ("logits_fn", "verify_fn")
-    traced = [_traced(name, function, images) for name, function in zip(names, functions, strict=True)]
+    traced = [_traced("logits_fn", logits_fn, images)]
+    if verify_fn is not None and verify_fn is not logits_fn:
+        traced.append(_traced("verify_fn", verify_fn, images))
     classes = [jaxpr.out_avals[0].shape[1] for jaxpr in traced]
-    if classes[0] != classes[1]:
-        raise FieldError("verify_fn", f"{classes[1]} logits", f"logits_fn has {classes[0]}", "give the same model")
+    if classes[0] != classes[-1]:
+        raise FieldError("verify_fn", f"{classes[-1]} logits", f"logits_fn has {classes[0]}", "give the same model")
+    functions = (logits_fn, verify_fn or logits_fn)
     key = images.shape[1:], images.dtype, size, seed
     for known in _known:
         if known.is_for(key, functions, traced):
