@@ -19,7 +19,6 @@ from jaxrobust.errors import UserError
 from jaxrobust.performance import benchmark
 from jaxrobust.performance.compiled import costs, hlo, measuring
 from jaxrobust.performance.compiled.program import Kernel, Program
-from jaxrobust.training import setup as training_setup
 
 ROOT = pathlib.Path(__file__).parent.parent
 POSITIVE = (
@@ -128,7 +127,7 @@ def test_the_step_executes_no_more_arithmetic_than_the_floor(model, objective, p
     mesh = parallel.make_mesh(jax.devices()[:1])
     # What LLVM makes of it is no matter here, and most of the time.
     compiled = costs.lower_training(config, description, mesh, 10).compile({"xla_backend_optimization_level": 0})
-    program = hlo.read(compiled.as_text(), steps=training_setup.steps_per_dispatch(config, mesh))
+    program = hlo.read(compiled.as_text(), steps=costs.dispatch_length(config, description, mesh))
     assert not program.unknown_loops and not program.unknown_calls
     assert costs.floor_passes(config) == passes
     floor = passes * costs.forward_flops(config, description, mesh)

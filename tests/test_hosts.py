@@ -68,7 +68,7 @@ def arrays(workdir, epochs=EPOCHS):
     config = tiny_config.get_config()
     config.train.average_decay = 0.0
     mesh = parallel.make_mesh(jax.devices()[:1])
-    like = training_setup.initial_state(config, objects.dataset(config), mesh, 1)
+    like = training_setup.create(config, objects.dataset(config), mesh, 1).initial_state()
     kept = checkpoints.Checkpoints(workdir, read_only=True)
     return jax.tree.leaves(kept.restore(STEPS_PER_EPOCH * epochs, like))
 

@@ -22,6 +22,7 @@ from jaxrobust.posthoc.subject import Subject
 from jaxrobust.reports import run as run_page
 from jaxrobust.runs import reading, results
 from jaxrobust.training import loop, torch_files
+from jaxrobust.training import setup as training_setup
 
 ROOT = pathlib.Path(__file__).parent.parent
 CLASSES = 3
@@ -64,10 +65,11 @@ def trained(tmp_path_factory):
 
 
 def state_of(workdir):
-    stored = files.read_json(workdir / "config.json")
-    run = loading.open_run(workdir, stored, {}, may_differ=())
+    run = loading.open_run(workdir)
     (step,) = run.checkpoints.steps()[-1:]
-    return run, jax.device_get(run.checkpoints.restore(step, run.like))
+    total_steps = run.steps_per_epoch * run.config.train.epochs
+    like = training_setup.create(run.config, run.dataset, run.mesh, total_steps).abstract_state()
+    return run, jax.device_get(run.checkpoints.restore(step, like))
 
 
 def head_of(workdir):

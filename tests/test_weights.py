@@ -82,7 +82,7 @@ def test_the_best_checkpoint_is_exported_unless_another_is_named(tmp_path, confi
     """A run of two checkpoints, whose weights tell which they are."""
     workdir, mesh = tmp_path / "run", parallel.make_mesh()
     dataset = objects.dataset(config)
-    state = training_setup.initial_state(config, dataset, mesh, 8)
+    state = training_setup.create(config, dataset, mesh, 8).initial_state()
     fill = lambda tree, value: jax.tree.map(lambda leaf: np.full(leaf.shape, value, np.float32), tree)  # noqa: E731
     saved = checkpoints.Checkpoints(workdir)
     for step, raw in ((4, 1.0), (8, 3.0)):

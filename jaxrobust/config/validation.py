@@ -174,7 +174,7 @@ def _validate_observation(config, remedy, names) -> None:
         problem = f"{config.remedy.name} needs the clean accuracy, which {config.objective.name} does not measure"
         remedy_ = "set --config.remedy.observe=validation with --config.data.validation_per_class, or objective trades"
         raise FieldError("remedy.observe", config.remedy.observe, problem, remedy_)
-    attacked = objective.attacks or (from_validation and objective.observe)
+    attacked = objective.attacks or (from_validation and objective.perturb)
     if not attacked and "steps_withstood" in remedy.statistics:
         problem = f"needs the attack of the training, and {config.objective.name} does not attack before its updates"
         raise FieldError("remedy.name", config.remedy.name, problem, "choose another objective, such as pgd_at")

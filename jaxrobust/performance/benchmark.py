@@ -22,11 +22,10 @@ from jaxrobust.config import objects, validation
 from jaxrobust.data import batches, randomness
 from jaxrobust.distributed import cluster, parallel
 from jaxrobust.errors import UserError
-from jaxrobust.evaluation import attack_runner
-from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.evaluation import loading
 from jaxrobust.performance.compiled import costs, hlo, machines, measuring
 from jaxrobust.performance.compiled.program import Cost, Program
-from jaxrobust.training import input_pipeline, loop
+from jaxrobust.training import epochs, input_pipeline
 from jaxrobust.training import setup as training_setup
 
 _PROFILED_DISPATCHES = 3
@@ -124,7 +123,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     return files.nullable(
         {
             "model": config.model.name,
-            "model_title": models.title(config.model.name, config.model.depth, config.model.width),
+            "model_title": models.title(config.model.name, config.model),
             "dtype": config.model.dtype,
             "objective": config.objective.name,
             "batch": batch,
@@ -198,11 +197,12 @@ class Training:
     """
 
     def __init__(self, config, dataset, mesh, total_steps: int):
-        self.state = training_setup.initial_state(config, dataset, mesh, total_steps)
+        training = training_setup.create(config, dataset, mesh, total_steps)
+        self.state = training.initial_state()
         prepare = _streamed if config.data.streaming else input_pipeline.resident
-        self._updates, self._inputs = prepare(config, dataset, mesh, total_steps)
+        self._updates, self._inputs = prepare(training)
         self._key = randomness.key(config.train.seed, randomness.Purpose.TRAINING)
-        self.length = 1 if prepare is _streamed else training_setup.steps_per_dispatch(config, mesh)
+        self.length = 1 if prepare is _streamed else training.steps_per_dispatch
         rng = np.random.default_rng(config.train.seed)
         self._order = rng.integers(0, len(dataset.train), (self.length, config.train.batch_size), np.int32)
         _, self._arguments = next(self._inputs(self._order, 0))
@@ -215,7 +215,7 @@ class Training:
     def loop(self, dispatches: int) -> None:
         """Run the loop of a training: indices come from the host, which reads each loss one dispatch later."""
         inputs = self._inputs(np.tile(self._order, (dispatches, 1)), 0)
-        self.state, _ = loop.update(
+        self.state, _ = epochs.update(
             self.state,
             0,
             self.compiled,
@@ -233,15 +233,15 @@ class Training:
         jax.block_until_ready(losses)
 
 
-def _streamed(config, dataset, mesh, total_steps: int):
-    """As `feeds.streamed`, but without reading: the host sends decoded images."""
+def _streamed(training):
+    """As `input_pipeline.streamed`, but without reading: the host sends decoded images."""
 
     def inputs(order, first_step):
         for indices in order:
-            part = dataset.train.take(indices)
-            yield 1, parallel.shard((part.images, part.labels), mesh)
+            part = training.data.train.take(indices)
+            yield 1, parallel.shard((part.images, part.labels), training.mesh)
 
-    return training_setup.streamed_train_step(config, dataset.num_classes, mesh, total_steps), inputs
+    return training.streamed_step(), inputs
 
 
 def _evaluation(config, dataset, mesh, spec, training: Training):
@@ -255,17 +255,16 @@ def _evaluation(config, dataset, mesh, spec, training: Training):
     ids = np.arange(size, dtype=np.int32)
     radius = np.full(size, config_lib.radius(config), np.float32)
     key = randomness.key(config.eval.seed, randomness.Purpose.EVALUATION)
+    classifier = loading.classifier(config, dataset.num_classes, mesh)
     if spec is None:
-        step, share, keeps_state = evaluation_setup.judge_step(config, dataset.num_classes, mesh), 1.0, True
+        step, share, keeps_state = classifier.predict_step, 1.0, True
     else:
-        attack = evaluation_setup.attack(config, dataset.num_classes, spec)
-        lengths = attack_runner.part_lengths(attack.iterations)
-        step, _ = evaluation_setup.attack_steps(config, dataset.num_classes, mesh, spec, lengths[0])
-        share, keeps_state = lengths[0] / (attack.iterations * attack.runs), len(lengths) > 1
+        attacker = classifier.attacker(spec, config.threat.norm, config_lib.relative_step(config))
+        (step, share), keeps_state = attacker.first_part(), attacker.has_parts
 
     def arguments():
         if spec is None:
-            return training.state.weights, *parallel.shard((part.images, part.images, radius), mesh)
+            return training.state.weights, parallel.shard(part.images, mesh)
         batch = parallel.shard((part.images, part.labels, ids, radius), mesh)
         return training.state.weights, *batch, key, np.int32(0)
 

@@ -85,7 +85,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
     resident = 0 if streamed else description.train_examples * (_image_bytes(description) + 4)
     beside = _beside_training(config, description, mesh, training, evaluation)
     figures = {
-        "model": models.title(config.model.name, config.model.depth, config.model.width),
+        "model": models.title(config.model.name, config.model),
         "dtype": config.model.dtype,
         "objective": config.objective.name,
         "attack_batch_norm": config.attack.batch_norm,
