@@ -204,7 +204,7 @@ def test_a_field_younger_than_the_run_has_its_default_there(uninterrupted, tmp_p
     del stored["eval"]["examples"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
     loading.check_same_config(tmp_path, tiny_config.get_config(), stored, ())
-    evaluator_lib.evaluate_checkpoints(tmp_path / "run")
+    evaluator_lib.evaluate_checkpoints(tmp_path / "run", {"eval.checkpoints": "last"})
 
 
 def test_evaluate_mode_adds_only_what_is_missing(uninterrupted, tmp_path):
