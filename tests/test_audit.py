@@ -250,7 +250,7 @@ def test_command_from_end_to_end(tmp_path):
     with pytest.raises(UserError, match=r"train\.epochs"):
         auditing.audit_run(tmp_path, {"train.epochs": 2})
     auditing.audit_run(tmp_path, QUICK | {"audit.examples": 100})
-    content, best = audit_results.read(tmp_path), files.read_json(tmp_path / "best.json")
+    content, best = audit_results.AUDIT.read(tmp_path), files.read_json(tmp_path / "best.json")
     assert [content[name] for name in ("step", "weights")] == [best[name] for name in ("step", "weights")]
     assert content["examples"] == 100 and content["focused"]["class"]["chosen_on"] == "validation"
     page = run_page.write_report(tmp_path).read_text()

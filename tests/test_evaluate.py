@@ -171,7 +171,7 @@ def test_an_interrupted_evaluation_continues(tmp_path):
 def test_an_interrupted_attack_continues_at_the_block_it_was_at(tmp_path, monkeypatch):
     """The signal comes as soon as one of several blocks is done."""
     settings = {"eval.batch_size": 2, "eval.attacks": ("pgd25+cw3",), "train.average_decay": 0.0}
-    verdicts = results.Verdicts(tmp_path / "stopped", 3, "raw", "test")
+    verdicts = results.StoredResults(tmp_path / "stopped", 3, "raw", "test")
 
     class AfterABlock(After):
         def __bool__(self):
@@ -201,7 +201,7 @@ def test_a_suite_is_the_worst_case_of_its_members(tmp_path):
     np.testing.assert_array_equal(arrays["fgsm+cw3/fgsm"], arrays["fgsm"])
     np.testing.assert_array_equal(arrays["fgsm+cw3/cw3"], arrays["fgsm"] & arrays["cw3"])
     np.testing.assert_array_equal(arrays["fgsm+cw3"], arrays["fgsm+cw3/cw3"])
-    records = results.Verdicts(tmp_path, 3, "raw", "test").records()
+    records = results.StoredResults(tmp_path, 3, "raw", "test").records()
     members = [records[f"fgsm+cw3/{name}"] for name in ("fgsm", "cw3")]
     assert records["fgsm+cw3"]["members"] == ["fgsm", "cw3"]
     assert records["fgsm+cw3"]["passes"] == pytest.approx(sum(member["passes"] for member in members))

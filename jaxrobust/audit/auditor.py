@@ -56,7 +56,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
         auditor = Auditor(run.config, workdir, run.dataset, run.mesh, checkpoint, stop)
         content = auditor.run(lambda: run.weights(chosen))
     if parallel.is_writer():
-        audit_results.write(workdir, content)
+        audit_results.AUDIT.write(workdir, content)
     return content
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import data, files
+from jaxrobust import data
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches
 from jaxrobust.distributed import hosts, parallel
@@ -115,7 +115,7 @@ def open_run(
         UserError: there is no run, a field that must not differ is overridden, or a value is wrong.
     """
     workdir = pathlib.Path(workdir)
-    stored = stored or hosts.decide(lambda: files.read_json(workdir / "config.json"))
+    stored = stored or hosts.decide(lambda: results.CONFIG.read(workdir))
     if stored is None and field:
         raise FieldError(field, str(workdir), "holds no run", "give the folder of a trained or imported run")
     if stored is None:
@@ -164,7 +164,7 @@ def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
             split here. For imported weights the latter cannot be checked.
     """
     field, workdir = "train.start_from", pathlib.Path(workdir)
-    stored = hosts.decide(lambda: files.read_json(workdir / "config.json"))
+    stored = hosts.decide(lambda: results.CONFIG.read(workdir))
     if stored is None:
         raise FieldError(field, str(workdir), "holds no run", "give the workdir of a trained or imported one")
     other = config_lib.from_dict(stored)
