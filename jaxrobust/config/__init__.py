@@ -41,7 +41,7 @@ def default() -> ml_collections.ConfigDict:
     c.data.drop = ()  # classes to leave out, by name or label; in all splits
     c.data.merge = ()  # groups of classes to make one, as "cat+dog"; in all splits
     c.data.shares = ()  # of the training images of some classes, as "cat:0.5"; "*:0.5": of all others
-    c.data.streaming = False  # tfds only: leave images in their files until needed, for sets that do not fit in memory
+    c.data.streaming = False  # tfds, folder: leave images in their files until needed, for sets larger than memory
     c.data.image_size = 0  # side to resize to: any if streamed, centre crop included; else a divisor; 0: as it is
     c.data.augment = ()  # of "crop", "flip", and "resized_crop" (streamed only, first); applied in the order given
     c.data.crop_scale = (0.08, 1.0)  # resized_crop: smallest and largest share of the image's area
