@@ -59,8 +59,6 @@ def test_a_restart_gives_the_rest_and_reads_nothing_before_it(folder):
         np.testing.assert_array_equal(found, expected[3:])
     message = r"^data.name = 'tfds:fixed': example \d+ of split 'train' cannot be read"
     with pytest.raises(FieldError, match=message) as error:
-        FieldError, match=r"^data.name = 'tfds:fixed': example \d+ of split 'train' cannot be read"
-    ) as error:
         stream(split, order)
     assert "\n" not in str(error.value)
 

@@ -47,6 +47,8 @@ def read(folder_dir: str) -> RawDataSet:
 def stream(folder_dir: str, image_size: int) -> RawDataSet:
     """The same set, its images left in their files until they are needed.
 
+    TensorFlow decodes them, `read` uses Pillow: the pixels of a PNG are the same, those of a JPEG differ by rounding.
+
     Args:
         folder_dir: as for `read`.
         image_size: side of the square that images are resized to; 0: not resized, and all must have one size.

@@ -3,6 +3,7 @@
 A prepared folder is read without a network. Otherwise TFDS downloads and prepares the set, which needs a network.
 """
 
+import concurrent.futures
 import contextlib
 import difflib
 import hashlib
@@ -19,19 +20,15 @@ from collections.abc import Callable
 import numpy as np
 from absl import logging
 
-# TensorFlow reads these once, at import. Here it only decodes: its C++ part should log only errors, and no notice about
-# matrix products.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
-import tensorflow as tf
-import tensorflow_datasets as tfds
-
 from jaxrobust import files as files_lib
 from jaxrobust.data import encoded
 from jaxrobust.data.checks import RawDataSet
 from jaxrobust.data.sources import no_progress
 from jaxrobust.errors import FieldError
+
+# After `encoded`, which sets TensorFlow up.
+import tensorflow as tf  # isort: skip
+import tensorflow_datasets as tfds  # isort: skip
 
 _READ_BATCH = 1024
 _PROBE_HOSTS = 3
@@ -81,10 +78,6 @@ def _raw_data_set(tfds_name: str, data_dir: str, take_split: Callable, file_form
 
     If it is not prepared, it is prepared in `file_format`; None: in TFDS's default.
     """
-    # Otherwise TensorFlow would reserve the memory of every GPU. It raises if TensorFlow is already in use: then the
-    # user has configured it.
-    with contextlib.suppress(RuntimeError):
-        tf.config.set_visible_devices([], "GPU")
     with _quiet():
         builder = _prepared_builder(tfds_name, data_dir, file_format)
         features, splits = builder.info.features, builder.info.splits
@@ -395,8 +388,13 @@ def _scanned_labels(source, name: str, progress: Callable) -> np.ndarray:
             raise encoded.unreadable(name, error, f"one of examples {start} to {stop - 1}") from error
 
     parts = [np.empty(0, np.int64)]
-    with progress(f"{name}: reading its labels, once", len(source), "examples") as advance:
-        for start in range(0, len(source), _READ_BATCH):
-            parts.append(read(start))
-            advance(len(parts[-1]))
+    with (
+        progress(f"{name}: reading its labels, once", len(source), "examples") as advance,
+        concurrent.futures.ThreadPoolExecutor(encoded.cores()) as pool,
+        # After an error, what has not yet been started is cancelled.
+        contextlib.closing(pool.map(read, range(0, len(source), _READ_BATCH))) as found,
+    ):
+        for part in found:
+            parts.append(part)
+            advance(len(part))
     return np.concatenate(parts)
