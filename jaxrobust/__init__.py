@@ -1,3 +1,49 @@
-"""Adversarial training in JAX that reports accuracy and robustness class by class."""
+"""Adversarial robustness of image classifiers in JAX, class by class.
+
+    import jaxrobust as jr
+
+    verdicts = jr.attack(logits_fn, images, labels, "standard", norm="linf", eps=8 / 255)
+    verdicts.is_robust          # [N] bool
+
+    run = jr.load_run("runs/cifar10")               # what `python -m jaxrobust.main` trained
+    verdicts = run.attack("standard")
+
+Everything is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxrobust.attacks.threats import L1, L2, Linf, Threat
+    from jaxrobust.evaluation.library import attack, predict
+    from jaxrobust.evaluation.run import Run, load_run
+    from jaxrobust.evaluation.verdicts import Verdicts
 
 __version__ = "0.1.0"
+
+# The module of each public name.
+_MODULES = {
+    "L1": "jaxrobust.attacks.threats",
+    "L2": "jaxrobust.attacks.threats",
+    "Linf": "jaxrobust.attacks.threats",
+    "Run": "jaxrobust.evaluation.run",
+    "Threat": "jaxrobust.attacks.threats",
+    "Verdicts": "jaxrobust.evaluation.verdicts",
+    "attack": "jaxrobust.evaluation.library",
+    "load_run": "jaxrobust.evaluation.run",
+    "predict": "jaxrobust.evaluation.library",
+}
+
+__all__ = ["L1", "L2", "Linf", "Run", "Threat", "Verdicts", "attack", "load_run", "predict"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'jaxrobust' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

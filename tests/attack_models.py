@@ -50,7 +50,7 @@ def images_of(n, shape, low=0.0, high=1.0, seed=1):
     return np.random.default_rng(seed).uniform(low, high, (n, *shape)).astype(np.float32)
 
 
-def victims_of(logits_fn, images, radius, seed=0):
+def examples_of(logits_fn, images, radius, seed=0):
     """The images, all classified correctly: the labels are the model's own predictions.
 
     Args:
@@ -59,13 +59,13 @@ def victims_of(logits_fn, images, radius, seed=0):
     """
     labels = jnp.argmax(logits_fn(images), axis=1)
     radius = jnp.broadcast_to(jnp.asarray(radius, jnp.float32), len(images))
-    return attacks.Victims(jnp.asarray(images), labels, jax.random.split(jax.random.key(seed), len(images)), radius)
+    return attacks.Examples(jnp.asarray(images), labels, jax.random.split(jax.random.key(seed), len(images)), radius)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def run(attack, logits_fn, victims, number=0):
+def run(attack, logits_fn, examples, number=0):
     """The state at the end of one run."""
-    return attacks.run(attack, logits_fn, victims, number)
+    return attacks.run(attack, logits_fn, examples, number)
 
 
 def rows(tree, index):
@@ -75,7 +75,7 @@ def rows(tree, index):
     )
 
 
-def assert_regrouping_changes_nothing(attack, logits_fn, victims, steps, *, number=0, atol):
+def assert_regrouping_changes_nothing(attack, logits_fn, examples, steps, *, number=0, atol):
     """After `steps` of 2 x `steps` steps the states continue in another order and in two groups, with equal results.
 
     The same for an example that is attacked alone from the start.
@@ -87,21 +87,21 @@ def assert_regrouping_changes_nothing(attack, logits_fn, victims, steps, *, numb
     start = jax.jit(functools.partial(attack.start, logits_fn))
 
     @jax.jit
-    def advance(victims, state, first):
+    def advance(examples, state, first):
         def step(state, iteration):
-            return attack.step(logits_fn, victims, state, iteration), None
+            return attack.step(logits_fn, examples, state, iteration), None
 
         return jax.lax.scan(step, state, first + jnp.arange(steps))[0]
 
-    half = advance(victims, start(victims, number), 0)
-    whole = advance(victims, half, steps)
+    half = advance(examples, start(examples, number), 0)
+    whole = advance(examples, half, steps)
     assert (half.adversarial != whole.adversarial).any()
-    count = len(victims.labels)
+    count = len(examples.labels)
     order = np.random.default_rng(0).permutation(count)
     for part in (order[: count // 2], order[count // 2 :]):
-        ended = advance(*rows((victims, half), part), steps)
+        ended = advance(*rows((examples, half), part), steps)
         np.testing.assert_allclose(ended.adversarial, whole.adversarial[part], atol=atol)
-        np.testing.assert_array_equal(ended.broken, whole.broken[part])
-    one = rows(victims, np.array([3]))
+        np.testing.assert_array_equal(ended.is_adversarial, whole.is_adversarial[part])
+    one = rows(examples, np.array([3]))
     ended = advance(one, advance(one, start(one, number), 0), steps)
     np.testing.assert_allclose(ended.adversarial, whole.adversarial[3:4], atol=atol)

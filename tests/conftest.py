@@ -60,8 +60,16 @@ OPTIMISED_FILES = (
 )
 
 
-def pytest_collection_modifyitems(items):
-    """The files that take longest come first."""
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow as well: kills, several processes")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked slow only with --slow; the files that take longest come first."""
+    if not config.getoption("--slow"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
     items.sort(key=lambda item: item.path.stem not in LONGEST_FILES)
 
 

@@ -156,10 +156,9 @@ def train(
 
     dataset, mesh = objects.dataset(config), parallel.make_mesh(jax.devices()[:1])
     steps = batches.steps_per_epoch(len(dataset.train), batch_size) * epochs
-    state = training_setup.initial_state(config, dataset, mesh, steps)
-    train_steps = training_setup.train_steps(config, dataset, mesh, steps)
-    observe = jax.jit(objects.remedy(config).observe)
-    observer = training_setup.observer(config, dataset, mesh) if training_setup.looks_at_validation(config) else None
+    training = training_setup.create(config, dataset, mesh, steps)
+    state, train_steps = training.initial_state(), training.resident_steps()
+    update, observer = jax.jit(training.remedy.update), training.observer()
     rows = dataset.train.images.reshape(len(dataset.train), -1)
     data = parallel.replicate((rows, dataset.train.labels), mesh)
     nothing_seen = jax.tree.map(np.zeros_like, jax.device_get(state.class_sums))
@@ -173,7 +172,7 @@ def train(
         )
         indices = parallel.shard(order, mesh, parallel.SHARDED_STEPS)
         state, _ = train_steps(state, *data, indices, jax.random.key(config.train.seed))
-        knobs, memory = observe(state.knobs, state.memory, observer(state.weights) if observer else state.class_sums)
+        knobs, memory = update(observer(state.weights) if observer else state.class_sums, state.memory)
         state = state.replace(knobs=knobs, memory=memory, class_sums=parallel.replicate(nothing_seen, mesh))
     head = jax.device_get(state.weights.params["head"])
     w, b = head["kernel"][:, 1] - head["kernel"][:, 0], head["bias"][1] - head["bias"][0]

@@ -8,12 +8,12 @@ import pytest
 from attack_models import (
     DUAL_ORDER,
     assert_regrouping_changes_nothing,
+    examples_of,
     images_of,
     linear_model,
     rows,
     run,
     smooth_model,
-    victims_of,
 )
 
 from jaxrobust.attacks import losses, threats
@@ -31,18 +31,18 @@ def make(norm, loss="cross_entropy", targets=0, **settings):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def start(attack, logits_fn, victims, number=0):
-    return attack.start(logits_fn, victims, number)
+def start(attack, logits_fn, examples, number=0):
+    return attack.start(logits_fn, examples, number)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def step(attack, logits_fn, victims, state, iteration):
-    return attack.step(logits_fn, victims, state, iteration)
+def step(attack, logits_fn, examples, state, iteration):
+    return attack.step(logits_fn, examples, state, iteration)
 
 
-def minimal_radius(w, logits_fn, victims, dual):
+def minimal_radius(w, logits_fn, examples, dual):
     """Distance to the nearest wrong class of a linear model [B]; the box left out."""
-    logits, labels = np.asarray(logits_fn(victims.images)), np.asarray(victims.labels)
+    logits, labels = np.asarray(logits_fn(examples.images)), np.asarray(examples.labels)
     gap = logits[np.arange(len(labels)), labels][:, None] - logits
     slope = np.linalg.norm(w[:, labels].T[:, :, None] - w[None], dual, axis=1)
     return np.divide(gap, slope, out=np.full(gap.shape, np.inf), where=slope > 0).min(1)
@@ -83,15 +83,15 @@ def test_schedule_of_l1():
 def test_linear_model_breaks_exactly_where_the_closed_form_says(norm, classes, loss, targets):
     """At radii 2 % above and below the distance to the nearest class, where the box is too far to matter."""
     w, logits_fn = linear_model(SHAPE, classes)
-    victims = victims_of(logits_fn, images_of(60, SHAPE, 0.45, 0.55), 0.0)
-    distance = minimal_radius(w, logits_fn, victims, DUAL_ORDER[norm])
+    examples = examples_of(logits_fn, images_of(60, SHAPE, 0.45, 0.55), 0.0)
+    distance = minimal_radius(w, logits_fn, examples, DUAL_ORDER[norm])
     keep = np.flatnonzero(distance < 0.4)
     assert len(keep) > 15
     attack = make(norm, loss, targets, **({"steps": 60} if norm == "l1" else {"iterations": 50}))
     assert attack.runs == max(targets, 1)
     for factor, expected in ((1.02, True), (0.98, False)):
         radius = jnp.asarray(factor * distance, jnp.float32)
-        chosen = rows(victims._replace(radius=radius), keep)
+        chosen = rows(examples._replace(radius=radius), keep)
         broken = np.zeros(len(keep), bool)
         for number in range(attack.runs):
             state = run(attack, logits_fn, chosen, number)
@@ -131,13 +131,13 @@ def scaled_l2(weights, image, radius):
 )
 def test_worst_margin_of_a_linear_model_where_the_box_binds(norm, radius, gain):
     w, logits_fn = linear_model(SHAPE, classes=2)
-    victims = victims_of(logits_fn, images_of(40, SHAPE), jnp.full(40, radius))
-    state = run(make(norm, "margin"), logits_fn, victims)
-    flat = np.asarray(victims.images, np.float64).reshape(40, -1)
-    towards = (w[:, 1] - w[:, 0]) * np.where(victims.labels == 1, -1, 1)[:, None]
+    examples = examples_of(logits_fn, images_of(40, SHAPE), jnp.full(40, radius))
+    state = run(make(norm, "margin"), logits_fn, examples)
+    flat = np.asarray(examples.images, np.float64).reshape(40, -1)
+    towards = (w[:, 1] - w[:, 0]) * np.where(examples.labels == 1, -1, 1)[:, None]
     gains = np.array([gain(*row, radius) for row in zip(towards, flat, strict=True)])
-    clean = np.asarray(losses.margin(logits_fn(victims.images), victims.labels))
-    assert (threats.NORMS[norm].size(state.adversarial - victims.images) <= radius + 2e-6).all()
+    clean = np.asarray(losses.margin(logits_fn(examples.images), examples.labels))
+    assert (threats.NORMS[norm].size(state.adversarial - examples.images) <= radius + 2e-6).all()
     assert (np.asarray(state.adversarial_margin) <= clean + gains + 1e-4).all()
     assert (np.asarray(state.adversarial_margin) >= clean + 0.95 * gains).all()
 
@@ -163,13 +163,13 @@ def test_relu_model_against_all_vertices():
         return jnp.stack([-margin, margin], axis=1)
 
     worst = np.asarray(2 * (around - offset))[correct]
-    victims = victims_of(logits_fn, images[correct], jnp.full(correct.sum(), radius))
-    assert (victims.labels == 0).all()
+    examples = examples_of(logits_fn, images[correct], jnp.full(correct.sum(), radius))
+    assert (examples.labels == 0).all()
     attack = make("linf", iterations=20, restarts=8)  # several, since a convex function may have several maxima
     margins = []
     for number in range(attack.runs):
-        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, number)
-        margins.append(run(attack, logits_fn, victims._replace(keys=keys), number).adversarial_margin)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(examples.keys, number)
+        margins.append(run(attack, logits_fn, examples._replace(keys=keys), number).adversarial_margin)
     margins = np.max(margins, axis=0)
     assert 0.2 < (worst > 0).mean() < 0.8
     np.testing.assert_array_equal(margins > 0, worst > 0)
@@ -182,9 +182,9 @@ SHORT = {
 }
 
 
-def go_on(attack, logits_fn, victims, state, iterations):
+def go_on(attack, logits_fn, examples, state, iterations):
     for iteration in iterations:
-        state = step(attack, logits_fn, victims, state, iteration)
+        state = step(attack, logits_fn, examples, state, iteration)
     return state
 
 
@@ -192,10 +192,10 @@ def go_on(attack, logits_fn, victims, state, iterations):
 def test_states_may_be_split_and_regrouped_between_any_two_steps(norm):
     logits_fn = smooth_model(SHAPE, classes=5)
     attack, radius = SHORT[norm]
-    victims = victims_of(logits_fn, images_of(24, SHAPE), radius)
+    examples = examples_of(logits_fn, images_of(24, SHAPE), radius)
     number = attack.runs - 1
-    assert 0 < run(attack, logits_fn, victims, number).broken.sum() < 24
-    assert_regrouping_changes_nothing(attack, logits_fn, victims, attack.iterations // 2, number=number, atol=1e-5)
+    assert 0 < run(attack, logits_fn, examples, number).is_adversarial.sum() < 24
+    assert_regrouping_changes_nothing(attack, logits_fn, examples, attack.iterations // 2, number=number, atol=1e-5)
 
 
 @pytest.mark.usefixtures("optimised")
@@ -203,10 +203,10 @@ def test_states_may_be_split_and_regrouped_between_any_two_steps(norm):
 def test_a_batch_of_one_equals_a_batch_of_many(norm):
     logits_fn = smooth_model(SHAPE, classes=5)
     attack, radius = SHORT[norm]
-    victims = victims_of(logits_fn, images_of(24, SHAPE), radius)
-    whole = go_on(attack, logits_fn, victims, start(attack, logits_fn, victims, 0), range(attack.iterations))
+    examples = examples_of(logits_fn, images_of(24, SHAPE), radius)
+    whole = go_on(attack, logits_fn, examples, start(attack, logits_fn, examples, 0), range(attack.iterations))
     for i in range(0, 24, 3):
-        one = rows(victims, slice(i, i + 1))
+        one = rows(examples, slice(i, i + 1))
         alone = go_on(attack, logits_fn, one, start(attack, logits_fn, one, 0), range(attack.iterations))
         np.testing.assert_allclose(alone.adversarial[0], whole.adversarial[i], atol=1e-5)
         assert (alone.adversarial_margin[0] > 0) == (whole.adversarial_margin[i] > 0)
@@ -215,46 +215,46 @@ def test_a_batch_of_one_equals_a_batch_of_many(norm):
 def test_one_program_for_the_run_equals_step_by_step():
     logits_fn = smooth_model(SHAPE, classes=5)
     attack, radius = SHORT["linf"]
-    victims = victims_of(logits_fn, images_of(24, SHAPE), radius)
-    stepped = go_on(attack, logits_fn, victims, start(attack, logits_fn, victims, 0), range(attack.iterations))
-    np.testing.assert_allclose(run(attack, logits_fn, victims).adversarial, stepped.adversarial, atol=1e-5)
+    examples = examples_of(logits_fn, images_of(24, SHAPE), radius)
+    stepped = go_on(attack, logits_fn, examples, start(attack, logits_fn, examples, 0), range(attack.iterations))
+    np.testing.assert_allclose(run(attack, logits_fn, examples).adversarial, stepped.adversarial, atol=1e-5)
 
 
 def test_targets_are_the_likeliest_wrong_classes_in_turn():
     logits_fn = smooth_model(SHAPE, classes=5)
-    victims = victims_of(logits_fn, images_of(10, SHAPE), jnp.full(10, 0.05))
-    ranking = np.argsort(-np.asarray(logits_fn(victims.images)), axis=1)
+    examples = examples_of(logits_fn, images_of(10, SHAPE), jnp.full(10, 0.05))
+    ranking = np.argsort(-np.asarray(logits_fn(examples.images)), axis=1)
     attack = make("linf", "dlr", targets=3, restarts=2)
     assert attack.runs == 6
     for number in range(6):
-        state = start(attack, logits_fn, victims, number)
+        state = start(attack, logits_fn, examples, number)
         np.testing.assert_array_equal(state.targets, ranking[:, 1 + number % 3])
 
 
 def test_more_targets_than_wrong_classes_are_refused():
     logits_fn = smooth_model(SHAPE, classes=3)
-    victims = victims_of(logits_fn, images_of(2, SHAPE), jnp.full(2, 0.05))
+    examples = examples_of(logits_fn, images_of(2, SHAPE), jnp.full(2, 0.05))
     with pytest.raises(ValueError, match="3 targets"):
-        make("linf", "dlr", targets=3).start(logits_fn, victims, 0)
+        make("linf", "dlr", targets=3).start(logits_fn, examples, 0)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_start_is_on_the_surface_of_the_ball(norm):
     logits_fn = smooth_model(SHAPE, classes=5)
-    victims = victims_of(logits_fn, images_of(50, SHAPE, 0.4, 0.6), jnp.linspace(0.1, 0.3, 50))
-    state = start(make(norm), logits_fn, victims, 0)
-    np.testing.assert_allclose(threats.NORMS[norm].size(state.previous - victims.images), victims.radius, rtol=1e-5)
+    examples = examples_of(logits_fn, images_of(50, SHAPE, 0.4, 0.6), jnp.linspace(0.1, 0.3, 50))
+    state = start(make(norm), logits_fn, examples, 0)
+    np.testing.assert_allclose(threats.NORMS[norm].size(state.previous - examples.images), examples.radius, rtol=1e-5)
 
 
 def test_step_is_halved_and_goes_back_to_the_best_point():
     """On a loss that nothing raises every checkpoint halves the step, and the next one starts where the best was."""
     _, logits_fn = linear_model(SHAPE, classes=2)
-    victims = victims_of(logits_fn, images_of(4, SHAPE, 0.4, 0.6), jnp.full(4, 0.1))
+    examples = examples_of(logits_fn, images_of(4, SHAPE, 0.4, 0.6), jnp.full(4, 0.1))
     attack = make("linf", "margin", iterations=100)
-    state = start(attack, logits_fn, victims, 0)
+    state = start(attack, logits_fn, examples, 0)
     expected = 0.2
     for iteration in range(100):
-        state = step(attack, logits_fn, victims, state, iteration)
+        state = step(attack, logits_fn, examples, state, iteration)
         if iteration + 1 in checkpoints(100):
             expected /= 2  # a vertex is reached by the second step, then no step raises a linear loss
             np.testing.assert_array_equal(state.point.images, state.best.images)
@@ -265,26 +265,26 @@ def test_step_is_halved_and_goes_back_to_the_best_point():
 def test_a_model_that_is_no_number_somewhere_hides_nothing(norm):
     """Points without numbers count as broken, and a gradient without numbers moves nothing out of ball and box."""
     _, linear = linear_model(SHAPE, classes=2)
-    victims = victims_of(linear, images_of(30, SHAPE, 0.3, 0.7), jnp.full(30, 0.1))
+    examples = examples_of(linear, images_of(30, SHAPE, 0.3, 0.7), jnp.full(30, 0.1))
 
     def half_broken(x):
-        far = jnp.abs(x - victims.images).max((1, 2, 3)) > 0.01
+        far = jnp.abs(x - examples.images).max((1, 2, 3)) > 0.01
         return jnp.where(far[:, None], jnp.nan, linear(x))
 
-    state = run(make(norm, **({"steps": 10} if norm == "l1" else {"iterations": 5})), half_broken, victims)
+    state = run(make(norm, **({"steps": 10} if norm == "l1" else {"iterations": 5})), half_broken, examples)
     assert jnp.isnan(half_broken(state.adversarial)).all()
-    assert (threats.NORMS[norm].size(state.adversarial - victims.images) <= 0.1 + 1e-6).all()
+    assert (threats.NORMS[norm].size(state.adversarial - examples.images) <= 0.1 + 1e-6).all()
 
 
 def test_l1_stays_in_the_ball_until_the_end():
     """The larger balls of the first steps never show in `adversarial`."""
     logits_fn = smooth_model(SHAPE, classes=5)
     attack, radius = SHORT["l1"]
-    victims = victims_of(logits_fn, images_of(24, SHAPE), radius)
-    state = start(attack, logits_fn, victims, 0)
+    examples = examples_of(logits_fn, images_of(24, SHAPE), radius)
+    state = start(attack, logits_fn, examples, 0)
     for iteration in range(attack.iterations):
-        state = step(attack, logits_fn, victims, state, iteration)
-        assert (threats.NORMS["l1"].size(state.adversarial - victims.images) <= radius + 1e-6).all()
+        state = step(attack, logits_fn, examples, state, iteration)
+        assert (threats.NORMS["l1"].size(state.adversarial - examples.images) <= radius + 1e-6).all()
 
 
 def test_projection_on_ball_and_box_has_the_multiplier_of_the_kkt_conditions():

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attack_models import DUAL_ORDER, ORDER, images_of, linear_model, run, smooth_model, victims_of
+from attack_models import DUAL_ORDER, ORDER, examples_of, images_of, linear_model, run, smooth_model
 
 from jaxrobust.attacks import hyperplane, losses, threats
 from jaxrobust.attacks.fab import Fab
@@ -12,9 +12,9 @@ from jaxrobust.attacks.fab import Fab
 SHAPE = (4, 4, 1)
 
 
-def check(attack, logits_fn, victims, state):
+def check(attack, logits_fn, examples, state):
     """What holds of every state: the distance is that of an adversarial image, and decides the success in the ball."""
-    images, labels, radius = (np.asarray(array) for array in (victims.images, victims.labels, victims.radius))
+    images, labels, radius = (np.asarray(array) for array in (examples.images, examples.labels, examples.radius))
     found = np.isfinite(state.distance)
     answer = np.asarray(logits_fn(state.nearest)).argmax(-1)
     np.testing.assert_array_equal(answer != labels, found)
@@ -61,10 +61,10 @@ def test_linear_model_meets_the_closed_form(norm, classes):
     assert free.sum() >= 15
     # Radii around the exact distance, some of them close.
     radius = exact * np.resize([0.5, 0.99, 1.01, 2.0], len(images))
-    victims = victims_of(logits_fn, images, radius)
+    examples = examples_of(logits_fn, images, radius)
     attack = Fab(norm, classes, iterations=20)
-    state = run(attack, logits_fn, victims)
-    check(attack, logits_fn, victims, state)
+    state = run(attack, logits_fn, examples)
+    check(attack, logits_fn, examples, state)
     np.testing.assert_allclose(np.asarray(state.distance)[free], exact[free], rtol=5e-3, atol=1e-6)
     assert (np.asarray(state.distance) >= exact * (1 - 1e-4)).all()
     np.testing.assert_array_equal((np.asarray(state.distance) <= radius)[free], (radius > exact)[free])
@@ -83,19 +83,19 @@ def test_each_run_goes_to_its_target(norm):
     def logits_fn(x):
         return x.reshape(len(x), -1) @ w + b[None]
 
-    victims = victims_of(logits_fn, images, radius=0.1)
-    assert (victims.labels == 0).all()
+    examples = examples_of(logits_fn, images, radius=0.1)
+    assert (examples.labels == 0).all()
     ranking = np.argsort(-np.asarray(logits_fn(images)), axis=1)[:, 1:]
     attack = Fab(norm, classes, iterations=15, targets=targets)
     assert attack.runs == targets
     for number in range(targets):
-        state = run(attack, logits_fn, victims, number)
-        check(attack, logits_fn, victims, state)
+        state = run(attack, logits_fn, examples, number)
+        check(attack, logits_fn, examples, state)
         np.testing.assert_array_equal(state.target, ranking[:, number])
         found = np.isfinite(state.distance)
         answer = np.asarray(logits_fn(state.nearest)).argmax(-1)
         np.testing.assert_array_equal(answer[found], ranking[found, number])
-        exact, value = exact_in_box(norm, w, logits_fn, images, np.asarray(victims.labels), ranking[:, number])
+        exact, value = exact_in_box(norm, w, logits_fn, images, np.asarray(examples.labels), ranking[:, number])
         assert found.sum() >= 10
         np.testing.assert_allclose(np.asarray(state.distance)[found], exact[found], rtol=5e-3)
         np.testing.assert_array_equal(found, np.abs(value) < 1e-4)
@@ -106,12 +106,12 @@ def test_box_is_respected_and_exploited(norm):
     """Images at the edges of the box: the exact distance is that of a nearest point on the plane inside the box."""
     w, logits_fn = linear_model(SHAPE, 2)
     images = np.round(images_of(40, SHAPE, 0.2, 0.8, seed=2))  # 0 and 1 only
-    victims = victims_of(logits_fn, images, radius=0.1)
-    labels = np.asarray(victims.labels)
+    examples = examples_of(logits_fn, images, radius=0.1)
+    labels = np.asarray(examples.labels)
     exact, _ = exact_in_box(norm, w, logits_fn, images, labels, 1 - labels)
     attack = Fab(norm, 2, iterations=30)
-    state = run(attack, logits_fn, victims)
-    check(attack, logits_fn, victims, state)
+    state = run(attack, logits_fn, examples)
+    check(attack, logits_fn, examples, state)
     np.testing.assert_allclose(state.distance, exact, rtol=0.01)
 
 
@@ -134,13 +134,13 @@ def test_two_layer_model_against_all_points_of_a_grid(norm):
 
     answers = np.asarray(logits_fn(grid)).argmax(-1)
     images = images_of(40, shape)
-    victims = victims_of(logits_fn, images, radius=0.1)
-    assert set(np.asarray(victims.labels).tolist()) == {0, 1, 2}
+    examples = examples_of(logits_fn, images, radius=0.1)
+    assert set(np.asarray(examples.labels).tolist()) == {0, 1, 2}
     attack = Fab(norm, classes, iterations=40)
-    state = run(attack, logits_fn, victims)
-    check(attack, logits_fn, victims, state)
+    state = run(attack, logits_fn, examples)
+    check(attack, logits_fn, examples, state)
     sizes = np.linalg.norm(images.reshape(-1, 1, 2) - grid[None], ORDER[norm], axis=2)
-    sizes[answers[None] == np.asarray(victims.labels)[:, None]] = np.inf
+    sizes[answers[None] == np.asarray(examples.labels)[:, None]] = np.inf
     exact, distance = sizes.min(1), np.asarray(state.distance)
     assert np.isfinite(distance).all()
     assert (distance <= 1.05 * exact).mean() >= 0.9
@@ -157,11 +157,11 @@ class Steps:
     logits_fn = staticmethod(smooth_model(SHAPE, classes=classes))
 
     def __init__(self):
-        self.victims = victims_of(self.logits_fn, images_of(20, SHAPE), radius=0.3)
-        self.whole = run(self.attack, self.logits_fn, self.victims, self.number)
-        self.start = jax.jit(lambda victims: self.attack.start(self.logits_fn, victims, self.number))
+        self.examples = examples_of(self.logits_fn, images_of(20, SHAPE), radius=0.3)
+        self.whole = run(self.attack, self.logits_fn, self.examples, self.number)
+        self.start = jax.jit(lambda examples: self.attack.start(self.logits_fn, examples, self.number))
         self.step = jax.jit(
-            lambda victims, state, iteration: self.attack.step(self.logits_fn, victims, state, iteration)
+            lambda examples, state, iteration: self.attack.step(self.logits_fn, examples, state, iteration)
         )
 
 
@@ -171,23 +171,23 @@ def steps():
 
 
 def test_splitting_a_run_and_permuting_the_states_changes_nothing(steps):
-    victims = steps.victims
-    order, state = np.arange(20), steps.start(victims)
+    examples = steps.examples
+    order, state = np.arange(20), steps.start(examples)
     for iteration in range(steps.iterations):
         shuffle = np.random.default_rng(iteration).permutation(20)
         order = order[shuffle]
-        victims, state = jax.tree.map(lambda array: array[shuffle], (victims, state))  # noqa: B023
-        state = steps.step(victims, state, iteration)
+        examples, state = jax.tree.map(lambda array: array[shuffle], (examples, state))  # noqa: B023
+        state = steps.step(examples, state, iteration)
     for one, other in zip(state, steps.whole, strict=True):
         np.testing.assert_allclose(one, other[order], rtol=1e-4, atol=1e-5)
 
 
 def test_last_step_searches_the_segment(steps):
     """Taken as the last, the same step is never worse and mostly better."""
-    state = steps.start(steps.victims)
+    state = steps.start(steps.examples)
     for iteration in range(4):
-        state = steps.step(steps.victims, state, iteration)
-    plain, searched = (steps.step(steps.victims, state, iteration) for iteration in (4, steps.iterations - 1))
+        state = steps.step(steps.examples, state, iteration)
+    plain, searched = (steps.step(steps.examples, state, iteration) for iteration in (4, steps.iterations - 1))
     assert (searched.distance <= plain.distance).all()
     assert (searched.distance < 0.999 * plain.distance).mean() > 0.5
     np.testing.assert_array_equal(searched.iterate, plain.iterate)
@@ -195,12 +195,12 @@ def test_last_step_searches_the_segment(steps):
 
 def test_success_in_the_ball_has_the_largest_margin_met(steps):
     """So that a judge of another precision agrees: the nearest image lies at the boundary."""
-    check(steps.attack, steps.logits_fn, steps.victims, steps.whole)
-    margins = losses.margin(steps.logits_fn(steps.whole.adversarial), steps.victims.labels)
+    check(steps.attack, steps.logits_fn, steps.examples, steps.whole)
+    margins = losses.margin(steps.logits_fn(steps.whole.adversarial), steps.examples.labels)
     np.testing.assert_allclose(margins, steps.whole.score, atol=1e-5)
     inside = np.asarray(steps.whole.distance) <= 0.3
     assert inside.sum() > 5
-    at_boundary = np.asarray(losses.margin(steps.whole.nearest_logits, steps.victims.labels))[inside]
+    at_boundary = np.asarray(losses.margin(steps.whole.nearest_logits, steps.examples.labels))[inside]
     largest = np.asarray(steps.whole.score)[inside]
     assert (largest >= at_boundary).all() and np.mean(largest > 3 * at_boundary) > 0.5
 
@@ -209,19 +209,19 @@ def test_success_in_the_ball_has_the_largest_margin_met(steps):
 def test_restarts_begin_half_a_radius_away(norm):
     logits_fn = smooth_model(SHAPE)
     images = images_of(6, SHAPE, 0.35, 0.65)
-    victims = victims_of(logits_fn, images, radius=np.linspace(0.02, 0.2, 6))
+    examples = examples_of(logits_fn, images, radius=np.linspace(0.02, 0.2, 6))
     attack = Fab(norm, 4, iterations=5, restarts=3, targets=2)
 
     @jax.jit
     def start(number):
-        keys = jax.vmap(jax.random.fold_in, (0, None))(victims.keys, number)
-        return attack.start(logits_fn, victims._replace(keys=keys), number).iterate
+        keys = jax.vmap(jax.random.fold_in, (0, None))(examples.keys, number)
+        return attack.start(logits_fn, examples._replace(keys=keys), number).iterate
 
     iterates = [start(number) for number in range(attack.runs)]
     for iterate in iterates[:2]:  # one run towards each target from the image itself
         np.testing.assert_array_equal(iterate, images)
     for iterate in iterates[2:]:
-        np.testing.assert_allclose(threats.NORMS[norm].size(iterate - images), victims.radius / 2, rtol=1e-3)
+        np.testing.assert_allclose(threats.NORMS[norm].size(iterate - images), examples.radius / 2, rtol=1e-3)
     assert not np.array_equal(iterates[2], iterates[4])
 
 
@@ -241,27 +241,27 @@ def test_useless_gradients_leave_images_that_are_numbers(broken):
         "offset": lambda x: linear(x) + 1e4,
     }[broken]
     images = images_of(12, SHAPE, 0.35, 0.65)
-    victims = victims_of(logits_fn, images, radius=0.2)
+    examples = examples_of(logits_fn, images, radius=0.2)
     attack = Fab("linf", 3, iterations=8)
-    state = run(attack, logits_fn, victims)
-    check(attack, logits_fn, victims, state)
+    state = run(attack, logits_fn, examples)
+    check(attack, logits_fn, examples, state)
     if broken in ("killed", "nan"):
         np.testing.assert_array_equal(state.nearest, images)
         assert np.isinf(state.distance).all()
     else:
-        exact = exact_distances("linf", w, linear, images, np.asarray(victims.labels))
+        exact = exact_distances("linf", w, linear, images, np.asarray(examples.labels))
         expected = np.where(exact > 0, exact, np.inf).min(1)
         # Next to 1e4, logits are multiples of 1e-3.
         np.testing.assert_allclose(state.distance, expected, rtol=0.01, atol=1e-3 if broken == "offset" else 1e-6)
 
 
 def test_misclassified_image_is_at_distance_zero(steps):
-    victims = steps.victims._replace(labels=(steps.victims.labels + 1) % steps.classes)
-    state = steps.start(victims)
+    examples = steps.examples._replace(labels=(steps.examples.labels + 1) % steps.classes)
+    state = steps.start(examples)
     for iteration in (0, steps.iterations - 1):
-        state = steps.step(victims, state, iteration)
+        state = steps.step(examples, state, iteration)
     np.testing.assert_array_equal(state.distance, 0)
-    np.testing.assert_array_equal(state.nearest, victims.images)
+    np.testing.assert_array_equal(state.nearest, examples.images)
 
 
 @pytest.mark.parametrize("targets", [0, 2])
@@ -289,7 +289,7 @@ def test_passes_are_those_that_the_program_makes(targets):
 
     counted.defvjp(forward, backward)
     attack = Fab("l2", 4, iterations=5, targets=targets)
-    jax.block_until_ready(run(attack, counted, victims_of(linear, images_of(3, SHAPE, 0.35, 0.65), radius=0.1)))
+    jax.block_until_ready(run(attack, counted, examples_of(linear, images_of(3, SHAPE, 0.35, 0.65), radius=0.1)))
     jax.effects_barrier()
     expected = attack.start_passes + attack.iterations * attack.step_passes
     assert calls["forward"] + calls["backward"] == pytest.approx(expected)
@@ -302,4 +302,4 @@ def test_bad_settings_are_refused():
             Fab(**{"norm": "linf", "classes": 3} | settings)
     logits_fn = smooth_model(SHAPE, classes=4)
     with pytest.raises(ValueError, match="4 classes"):
-        Fab("linf", 3).start(logits_fn, victims_of(logits_fn, images_of(2, SHAPE, 0.35, 0.65), radius=0.1), 0)
+        Fab("linf", 3).start(logits_fn, examples_of(logits_fn, images_of(2, SHAPE, 0.35, 0.65), radius=0.1), 0)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.attacks import attack, losses, masking, suites
-from jaxrobust.attacks.attack import Victims
+from jaxrobust.attacks import attack, losses, masking, suites, threats
+from jaxrobust.attacks.attack import Examples
 from jaxrobust.audit.findings import ALL, CHECKS, FEWEST_EXAMPLES, findings
 
 SHAPE = (6, 6, 1)
@@ -23,7 +23,7 @@ KEYS = jax.random.split(jax.random.key(0), (5, N))
 
 @pytest.fixture(scope="module")
 def honest():
-    """Images around three prototypes, and a small network trained against one step on them: (logits_fn, victims)."""
+    """Images around three prototypes, and a small network trained against one step on them: (logits_fn, examples)."""
     rng = np.random.default_rng(0)
     prototypes = rng.uniform(0.3, 0.7, (CLASSES, *SHAPE))
     labels = np.arange(2 * N) % CLASSES
@@ -58,9 +58,11 @@ def survival(logits_fn, images, labels, experiments):
         one_run = dataclasses.replace(built, restarts=1)
         if one_run not in programs:
             programs[one_run] = jax.jit(partial(attack.run, one_run, logits_fn))
-        radius = masking.largest_radius("linf", SHAPE) if np.isinf(experiment.radius) else experiment.radius * RADIUS
+        radius = threats.largest_radius("linf", SHAPE) if np.isinf(experiment.radius) else experiment.radius * RADIUS
         radius = np.full(len(labels), radius, np.float32)
-        runs = [programs[one_run](Victims(images, labels, KEYS[run], radius)).broken for run in range(built.runs)]
+        runs = [
+            programs[one_run](Examples(images, labels, KEYS[run], radius)).is_adversarial for run in range(built.runs)
+        ]
         survives[experiment.name] = correct & ~np.any(runs, axis=0)
     return survives
 
@@ -68,9 +70,9 @@ def survival(logits_fn, images, labels, experiments):
 def worst_case(logits_fn, images, labels):
     """Who survives the attacks of the suite `standard`, one shortened run of each."""
     survives = np.asarray(logits_fn(images).argmax(-1) == labels)
-    victims = Victims(images, labels, KEYS[0], np.full(len(labels), RADIUS, np.float32))
+    examples = Examples(images, labels, KEYS[0], np.full(len(labels), RADIUS, np.float32))
     for member in suites.parse("apgd_ce20+apgd_t20+fab_t10+square1000").members:
-        state = jax.jit(partial(attack.run, member.build("linf", CLASSES), logits_fn))(victims)
+        state = jax.jit(partial(attack.run, member.build("linf", CLASSES), logits_fn))(examples)
         survives = survives & np.asarray(logits_fn(state.adversarial).argmax(-1) == labels)
     return survives
 
@@ -288,4 +290,4 @@ def test_every_experiment_is_looked_for():
         for finding in findings(LABELS, NAMES, survives={one: broken(0), other: broken(3000)}):
             told |= {finding.check}
     assert told == set(CHECKS) - set(CHECKS[:6])
-    assert masking.largest_radius("linf", SHAPE) == 1 and masking.largest_radius("l2", SHAPE) == 6
+    assert threats.largest_radius("linf", SHAPE) == 1 and threats.largest_radius("l2", SHAPE) == 6

@@ -28,7 +28,12 @@ def test_linear_model_meets_the_closed_form_worst_case(name, random_start, keep_
     w, logits_fn = two_class_linear_model(SHAPE)
     images, labels, keys = data()
     radius = np.linspace(0.02, 0.2, len(images)).astype(np.float32)
-    attack = Pgd(threats.NORMS[name], steps=40, random_start=random_start, keep_worst=keep_worst)
+    attack = Pgd(
+        threats.NORMS[name],
+        steps=40,
+        start=threats.random_start if random_start else threats.at_image,
+        keep_worst=keep_worst,
+    )
     adversarial = attack(logits_fn, losses.cross_entropy, images, labels, keys, radius, radius / 4)
     sign = np.where(labels == 1, -1.0, 1.0)
     expected = sign * ((images.reshape(len(images), -1) - 0.5) @ w) + radius * np.linalg.norm(w, DUAL_ORDER[name])
@@ -40,7 +45,7 @@ def test_box_is_respected_and_exploited():
     w, logits_fn = two_class_linear_model(SHAPE)
     images, labels, keys = data(low=0.0, high=1.0)
     radius = np.full(len(images), 0.25, np.float32)
-    attack = Pgd(threats.NORMS["linf"], steps=20, random_start=False)
+    attack = Pgd(threats.NORMS["linf"], steps=20, start=threats.at_image)
     adversarial = attack(logits_fn, losses.cross_entropy, images, labels, keys, radius, radius / 4)
     push = np.where(labels == 1, -1.0, 1.0)[:, None, None, None] * np.sign(w).reshape(SHAPE)
     np.testing.assert_allclose(adversarial, np.clip(images + 0.25 * push, 0, 1), atol=1e-6)
@@ -51,7 +56,7 @@ def test_against_a_plain_loop():
     logits_fn = smooth_model(SHAPE, classes=5)
     images, labels, keys = data(classes=5)
     radius, step = np.full(len(images), 0.1, np.float32), np.full(len(images), 0.03, np.float32)
-    attack = Pgd(threats.NORMS["linf"], steps=7, random_start=True)
+    attack = Pgd(threats.NORMS["linf"], steps=7)
     adversarial = attack(logits_fn, losses.cross_entropy, images, labels, keys, radius, step)
     start_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
     x = np.asarray(threats.random_start(threats.NORMS["linf"], start_keys, images, radius))
@@ -139,14 +144,14 @@ def test_no_start_draws_from_the_key_of_the_targets():
     images, labels, keys = data(n=4)
     drawn = []
 
-    def start(keys):
+    def start(norm, keys, images, radius):
         drawn.append(np.asarray(jax.random.key_data(keys)))
-        return jnp.asarray(images)
+        return images
 
     radius = jnp.full(4, 0.1)
-    attack = Pgd(threats.NORMS["linf"], steps=1, restarts=4, keep_worst=True)
+    attack = Pgd(threats.NORMS["linf"], steps=1, restarts=4, start=start, keep_worst=True)
     with jax.disable_jit():  # so that each start is seen, and not one for all
-        attack(logits_fn, losses.margin, jnp.asarray(images), jnp.asarray(labels), keys, radius, radius, start=start)
+        attack(logits_fn, losses.margin, jnp.asarray(images), jnp.asarray(labels), keys, radius, radius)
     assert len({key.tobytes() for key in drawn}) == len(drawn) == 4
     np.testing.assert_array_equal(drawn[0], jax.random.key_data(jax.vmap(lambda key: jax.random.fold_in(key, 0))(keys)))
 

@@ -8,11 +8,11 @@ from attack_models import (
     DUAL_ORDER,
     ORDER,
     assert_regrouping_changes_nothing,
+    examples_of,
     images_of,
     run,
     smooth_model,
     two_class_linear_model,
-    victims_of,
 )
 
 from jaxrobust.attacks import attack as attacks
@@ -26,20 +26,20 @@ def sizes(perturbation, norm):
     return np.linalg.norm(np.asarray(perturbation, np.float64).reshape(len(perturbation), -1), ORDER[norm], axis=1)
 
 
-def started(attack, logits_fn, victims):
-    return jax.jit(functools.partial(attack.start, logits_fn))(victims, 0).adversarial
+def started(attack, logits_fn, examples):
+    return jax.jit(functools.partial(attack.start, logits_fn))(examples, 0).adversarial
 
 
-def trajectory(attack, logits_fn, victims):
+def trajectory(attack, logits_fn, examples):
     """All states of a run, the start first: arrays [1 + iterations, B, ...]."""
 
     def step(state, iteration):
-        state = attack.step(logits_fn, victims, state, iteration)
+        state = attack.step(logits_fn, examples, state, iteration)
         return state, state
 
     @jax.jit
     def states():
-        start = attack.start(logits_fn, victims, 0)
+        start = attack.start(logits_fn, examples, 0)
         rest = jax.lax.scan(step, start, jnp.arange(attack.iterations))[1]
         return jax.tree.map(lambda first, later: jnp.concatenate([first[None], later]), start, rest)
 
@@ -91,8 +91,8 @@ def test_a_pattern_is_two_pyramids_of_opposite_sign(side):
 
 def test_stripes_have_the_full_radius():
     _, logits_fn = two_class_linear_model((5, 9, 3))
-    victims = victims_of(logits_fn, images_of(16, (5, 9, 3), 0.2, 0.8), 0.1)
-    delta = np.asarray(started(Square("linf"), logits_fn, victims) - victims.images)
+    examples = examples_of(logits_fn, images_of(16, (5, 9, 3), 0.2, 0.8), 0.1)
+    delta = np.asarray(started(Square("linf"), logits_fn, examples) - examples.images)
     np.testing.assert_allclose(np.abs(delta), 0.1, atol=1e-6)
     signs = np.sign(delta)
     assert (signs == signs[:, :1]).all(), "a stripe is vertical"
@@ -102,8 +102,8 @@ def test_stripes_have_the_full_radius():
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 def test_patterns_start_with_the_full_radius(norm):
     _, logits_fn = two_class_linear_model((11, 13, 2))
-    victims = victims_of(logits_fn, images_of(16, (11, 13, 2), 0.3, 0.7), RADII[norm])
-    delta = started(Square(norm), logits_fn, victims) - victims.images
+    examples = examples_of(logits_fn, images_of(16, (11, 13, 2), 0.3, 0.7), RADII[norm])
+    delta = started(Square(norm), logits_fn, examples) - examples.images
     np.testing.assert_allclose(sizes(delta, norm), RADII[norm], rtol=1e-5)
 
 
@@ -112,16 +112,16 @@ def test_patterns_start_with_the_full_radius(norm):
 def test_ball_box_and_margin(norm, shape):
     """Each state lies in both, knows the margin of its image, and is no better for the model than the one before."""
     logits_fn = smooth_model(shape)
-    victims = victims_of(logits_fn, images_of(16, shape), RADII[norm])
-    radius = victims.radius * jnp.linspace(0.2, 1.5, len(victims.radius))
-    victims = victims._replace(radius=radius, images=victims.images.at[:4].set(victims.images[:4].round()))
-    victims = victims._replace(labels=logits_fn(victims.images).argmax(1))
-    states = trajectory(Square(norm, queries=40, rescale_schedule=True), logits_fn, victims)
+    examples = examples_of(logits_fn, images_of(16, shape), RADII[norm])
+    radius = examples.radius * jnp.linspace(0.2, 1.5, len(examples.radius))
+    examples = examples._replace(radius=radius, images=examples.images.at[:4].set(examples.images[:4].round()))
+    examples = examples._replace(labels=logits_fn(examples.images).argmax(1))
+    states = trajectory(Square(norm, queries=40, rescale_schedule=True), logits_fn, examples)
     for adversarial in states.adversarial:
         assert adversarial.min() >= 0 and adversarial.max() <= 1
-        assert (sizes(adversarial - victims.images, norm) <= np.asarray(radius) * (1 + 1e-6) + 1e-7).all()
+        assert (sizes(adversarial - examples.images, norm) <= np.asarray(radius) * (1 + 1e-6) + 1e-7).all()
     for adversarial, margin in zip(states.adversarial[::10], states.margin[::10], strict=True):
-        np.testing.assert_allclose(losses.margin(logits_fn(adversarial), victims.labels), margin, atol=1e-5)
+        np.testing.assert_allclose(losses.margin(logits_fn(adversarial), examples.labels), margin, atol=1e-5)
     rise = np.diff(states.margin, axis=0)
     assert (rise >= 0).all() and (rise > 0).any()
     broken = states.margin[:-1] > 0
@@ -134,23 +134,23 @@ def test_linear_model_breaks_where_it_can(norm, factor):
     """The smallest perturbation that breaks a linear model is its margin by the dual norm of its weights."""
     shape = (4, 5, 1)
     w, logits_fn = two_class_linear_model(shape)
-    victims = victims_of(logits_fn, images_of(32, shape, 0.47, 0.53), 1.0)
-    smallest = np.abs((np.asarray(victims.images).reshape(32, -1) - 0.5) @ w) / np.linalg.norm(w, DUAL_ORDER[norm])
+    examples = examples_of(logits_fn, images_of(32, shape, 0.47, 0.53), 1.0)
+    smallest = np.abs((np.asarray(examples.images).reshape(32, -1) - 0.5) @ w) / np.linalg.norm(w, DUAL_ORDER[norm])
     radius = np.concatenate([0.99 * smallest[:16], factor * smallest[16:]]).astype(np.float32)
     attack = Square(norm, queries=400, rescale_schedule=True)
-    state = run(attack, logits_fn, victims._replace(radius=jnp.array(radius)))
-    np.testing.assert_array_equal(state.broken, np.arange(32) >= 16)
+    state = run(attack, logits_fn, examples._replace(radius=jnp.array(radius)))
+    np.testing.assert_array_equal(state.is_adversarial, np.arange(32) >= 16)
 
 
 def test_a_window_always_changes_something():
     """An edge of the ball that the window is at already would be a query for nothing."""
     shape = (6, 6, 1)
     _, logits_fn = two_class_linear_model(shape)
-    victims = victims_of(logits_fn, images_of(200, shape, 0.2, 0.8), 0.1)
-    adversarial = victims.images + 0.1
-    proposal = jax.jit(square._edge_of_the_ball)(victims.keys, victims, adversarial, 2)
+    examples = examples_of(logits_fn, images_of(200, shape, 0.2, 0.8), 0.1)
+    adversarial = examples.images + 0.1
+    proposal = jax.jit(square._edge_of_the_ball)(examples.keys, examples, adversarial, 2)
     assert ((proposal != adversarial).sum((1, 2, 3)) == 4).all()
-    np.testing.assert_allclose(jnp.abs(proposal - victims.images), 0.1, atol=1e-6)
+    np.testing.assert_allclose(jnp.abs(proposal - examples.images), 0.1, atol=1e-6)
 
 
 @pytest.mark.parametrize("radius", [0.5, 2.0, 50.0])
@@ -159,8 +159,8 @@ def test_the_l1_projection_is_the_nearest_point(radius):
     rng = np.random.default_rng(0)
     images = rng.uniform(size=(20, 4, 5, 1)).astype(np.float32)
     far = rng.normal(size=images.shape).astype(np.float32) * rng.uniform(0.1, 2, size=(20, 1, 1, 1)).astype(np.float32)
-    victims = attacks.Victims(jnp.array(images), None, None, jnp.full(20, radius))
-    nearest = np.asarray(square._l1_into(victims, jnp.array(far)))
+    examples = attacks.Examples(jnp.array(images), None, None, jnp.full(20, radius))
+    nearest = np.asarray(square._l1_into(examples, jnp.array(far)))
     for x, y, z in zip(images.reshape(20, -1), (images + far).reshape(20, -1), nearest.reshape(20, -1), strict=True):
         assert z.min() >= 0 and z.max() <= 1 and np.abs(z - x).sum() <= radius * (1 + 1e-6)
         gain = (y - z).astype(np.float64)
@@ -180,29 +180,29 @@ def test_no_gradient_is_needed(norm):
     def killed(x):
         return model(jax.lax.stop_gradient(jnp.round(x * 50) / 50))
 
-    victims = victims_of(killed, images_of(16, shape), 2 * RADII[norm])
-    state = run(Square(norm, queries=100, rescale_schedule=True), killed, victims)
-    assert (killed(state.adversarial).argmax(1) != victims.labels).mean() > 0.8
+    examples = examples_of(killed, images_of(16, shape), 2 * RADII[norm])
+    state = run(Square(norm, queries=100, rescale_schedule=True), killed, examples)
+    assert (killed(state.adversarial).argmax(1) != examples.labels).mean() > 0.8
 
 
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_states_can_be_regrouped_between_steps(norm):
     shape = (6, 5, 2)
     logits_fn = smooth_model(shape)
-    victims = victims_of(logits_fn, images_of(8, shape), RADII[norm] / 4)
-    assert_regrouping_changes_nothing(Square(norm, queries=60), logits_fn, victims, 30, atol=1e-6)
+    examples = examples_of(logits_fn, images_of(8, shape), RADII[norm] / 4)
+    assert_regrouping_changes_nothing(Square(norm, queries=60), logits_fn, examples, 30, atol=1e-6)
 
 
 def test_a_model_that_is_no_number_is_broken():
     shape = (4, 4, 1)
     _, logits_fn = two_class_linear_model(shape)
-    victims = victims_of(logits_fn, images_of(16, shape, 0.3, 0.7), 1e-3)
+    examples = examples_of(logits_fn, images_of(16, shape, 0.3, 0.7), 1e-3)
 
     def half_broken(x):
-        return jnp.where((x[:, 0, 0] > victims.images[:, 0, 0]), jnp.nan, logits_fn(x))
+        return jnp.where((x[:, 0, 0] > examples.images[:, 0, 0]), jnp.nan, logits_fn(x))
 
     attack = Square("linf", queries=60, rescale_schedule=True)
-    state = run(attack, half_broken, victims)
+    state = run(attack, half_broken, examples)
     assert jnp.isnan(half_broken(state.adversarial)).all(1).mean() > 0.9
 
 

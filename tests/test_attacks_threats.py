@@ -99,7 +99,7 @@ def test_pgd_in_l1_comes_near_the_worst_case_of_a_linear_model():
         score = x.reshape(len(x), -1) @ weights
         return jnp.stack([score, -score], axis=1)
 
-    attack = Pgd(threats.NORMS["l1"], steps=20, random_start=True)
+    attack = Pgd(threats.NORMS["l1"], steps=20)
     labels = jnp.ones(20, jnp.int32)
     adversarial = attack(logits_fn, losses.cross_entropy, images, labels, keys(20), radius, radius / 4)
     assert (threats.NORMS["l1"].size(adversarial - images) <= 2.5 + 1e-5).all()

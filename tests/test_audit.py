@@ -63,7 +63,7 @@ def run(workdir, devices=8, data=None, stop=None, **overrides):
     config, data = config_of(**overrides), data or dataset()
     workdir.mkdir(exist_ok=True)
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    weights = training_setup.initial_state(config, data, mesh, 10).weights
+    weights = training_setup.create(config, data, mesh, 10).initial_state().weights
     # Without the part of a kernel that sees but the mean brightness, which would settle most predictions.
     centred = jax.tree.map(lambda p: p - p.mean(0, keepdims=True) if p.ndim == 2 else p, weights.params)
     weights = weights.replace(params=centred)
@@ -260,10 +260,10 @@ def test_command_from_end_to_end(tmp_path):
 
 def test_programs_of_an_attack_are_made_once_for_all_radii(tmp_path):
     auditor = auditing.Auditor(config_of(), tmp_path, dataset(), parallel.make_mesh(), CHECKPOINT, StopRequest())
-    attackers = {e.name: auditor._attacker(e, False) for e in masking.EXPERIMENTS if e.attack == "pgd20"}
+    attackers = {e.name: auditor.attacker(e, False) for e in masking.EXPERIMENTS if e.attack == "pgd20"}
     assert len(attackers) == 5 and len(set(attackers.values())) == 2
     assert attackers["pgd20"] is attackers["pgd20@inf"] is not attackers["pgd20_scale_free"]
-    assert auditor._attacker(masking.EXPERIMENTS[0], True) not in attackers.values()
+    assert auditor.attacker(masking.EXPERIMENTS[0], True) not in attackers.values()
 
 
 def test_masking_is_looked_for_and_found(tmp_path, monkeypatch):

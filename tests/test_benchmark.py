@@ -18,7 +18,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.errors import UserError
 from jaxrobust.performance import benchmark
 from jaxrobust.performance.compiled import costs, hlo, measuring
-from jaxrobust.training import setup as training_setup
+from jaxrobust.performance.compiled.program import Kernel, Program
 
 ROOT = pathlib.Path(__file__).parent.parent
 POSITIVE = (
@@ -48,11 +48,11 @@ POSITIVE = (
 
 def run(*arguments, blocked=()):
     program = f"""
-import runpy, sys
+import sys
 for name in {blocked!r}:
     sys.modules[name] = None
-sys.argv[0] = "benchmark"
-runpy.run_module("jaxrobust.performance.benchmark", run_name="__main__", alter_sys=True)
+from jaxrobust.commands import front_end
+front_end.run(["benchmark", *sys.argv[1:]])
 """
     command = [sys.executable, "-c", program, *arguments]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
@@ -127,7 +127,7 @@ def test_the_step_executes_no_more_arithmetic_than_the_floor(model, objective, p
     mesh = parallel.make_mesh(jax.devices()[:1])
     # What LLVM makes of it is no matter here, and most of the time.
     compiled = costs.lower_training(config, description, mesh, 10).compile({"xla_backend_optimization_level": 0})
-    program = hlo.read(compiled.as_text(), steps=training_setup.steps_per_dispatch(config, mesh))
+    program = hlo.read(compiled.as_text(), steps=costs.dispatch_length(config, description, mesh))
     assert not program.unknown_loops and not program.unknown_calls
     assert costs.floor_passes(config) == passes
     floor = passes * costs.forward_flops(config, description, mesh)
@@ -163,10 +163,10 @@ def test_on_eight_devices(monkeypatch, capsys):
 
 def test_rates_of_known_devices():
     """A second of arithmetic and one of traffic, apart: in turn on a GPU, at the same time on a TPU."""
-    h200 = hlo.Kernel("a", "matmul", 989e12, 0.0, "bf16", 1, False), hlo.Kernel("b", "copy", 0.0, 4.8e12, "", 1, False)
-    v5e = hlo.Kernel("a", "matmul", 197e12, 0.0, "bf16", 1, False), hlo.Kernel("b", "copy", 0.0, 819e9, "", 1, False)
+    h200 = Kernel("a", "matmul", 989e12, 0.0, "bf16", 1, False), Kernel("b", "copy", 0.0, 4.8e12, "", 1, False)
+    v5e = Kernel("a", "matmul", 197e12, 0.0, "bf16", 1, False), Kernel("b", "copy", 0.0, 819e9, "", 1, False)
     for kind, kernels, seconds in (("NVIDIA H200", h200, 2), ("TPU v5 lite", v5e, 1), ("cpu", h200, None)):
-        program = hlo.Program(kernels, hlo.Cost.of(kernels), None, 0, (), (), ())
+        program = Program(kernels, None, 0, (), (), ())
         assert benchmark.roofline_seconds(kind, program, 1) == (seconds and pytest.approx(seconds))
 
 

@@ -53,7 +53,7 @@ def test_a_schedule_counts_updates_and_free_makes_several_of_a_batch(config):
     config.objective.name, config.objective.replays, config.attack.steps = "free", 3, 1
     config.optimizer.schedule, config.optimizer.milestones = "piecewise", (0.5,)
     config.optimizer.momentum, config.optimizer.weight_decay = 0.0, 0.0
-    optimizer = training_setup.optimizer(config, 4)
+    optimizer = training_setup.create(config, data.describe("digits"), parallel.make_mesh(), 4).optimizer
     weight, state, moves = jnp.zeros(()), None, []
     state = optimizer.init(weight)
     for _ in range(12):
@@ -65,8 +65,9 @@ def test_a_schedule_counts_updates_and_free_makes_several_of_a_batch(config):
 @pytest.mark.parametrize("schedule", ["constant", "piecewise", "cosine", "one_cycle"])
 def test_the_table_of_learning_rates_is_the_schedule(config, schedule):
     config.optimizer.schedule, config.optimizer.warmup = schedule, 0.2
-    rate, rates = training_setup.schedule(config, 10), training_setup.learning_rates(config, 10)
-    np.testing.assert_allclose(rates, [float(rate(step)) for step in range(10)], rtol=1e-6)
+    training = training_setup.create(config, data.describe("digits"), parallel.make_mesh(), 10)
+    rates = training.learning_rates
+    np.testing.assert_allclose(rates, [float(training.schedule(step)) for step in range(10)], rtol=1e-6)
     assert rates.shape == (10,) and rates.min() < rates.max()
 
 
@@ -79,12 +80,12 @@ def test_weights_in_the_batch_wait_for_the_remedy(config):
     for name, begin in (("none", 0.0), ("faal", 0.5), ("faal", 0.0)):
         config.remedy.name, config.remedy.begin = name, begin
         dataset, mesh = objects.dataset(config), parallel.make_mesh()
-        state = training_setup.initial_state(config, dataset, mesh, 2)
+        training = training_setup.create(config, dataset, mesh, 2)
         rows = dataset.train.images.reshape(len(dataset.train), -1)
         order = np.arange(1024, dtype=np.int32).reshape(2, 512)
         arguments = parallel.replicate((rows, dataset.train.labels), mesh)
         indices = parallel.shard(order, mesh, parallel.SHARDED_STEPS)
-        _, found = training_setup.train_steps(config, dataset, mesh, 2)(state, *arguments, indices, jax.random.key(0))
+        _, found = training.resident_steps()(training.initial_state(), *arguments, indices, jax.random.key(0))
         losses[name, begin] = np.asarray(found)
     np.testing.assert_allclose(losses["faal", 0.5][0], losses["none", 0.0][0], rtol=1e-6)
     assert abs(losses["faal", 0.5][1] / losses["none", 0.0][1] - 1) > 1e-3

@@ -113,3 +113,52 @@ def test_a_reader_sees_new_checkpoints_and_writes_nothing(tmp_path):
     writer.save(2, state(2.0))
     writer.wait()
     assert reader.steps() == [1, 2]
+
+
+def abstract_weights():
+    like = state(0.0).weights
+    return parallel.abstract(like, parallel.make_mesh(jax.devices()[:2]))
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_weights_are_read_without_the_rest_and_compared(tmp_path, monkeypatch, earlier):
+    """Also of checkpoints of an earlier version, which have one checksum for the whole state."""
+    if earlier:
+        monkeypatch.setattr(checkpoints, "checksums_of_weights", lambda state: {})
+    manager = checkpoints.Checkpoints(tmp_path)
+    original = state(7.0)
+    original = original.replace(averaged=jax.tree.map(lambda leaf: leaf + 1, original.weights))
+    manager.save(7, original)
+    manager.close()
+    reader = checkpoints.Checkpoints(tmp_path, read_only=True)
+    for name, expected in (("raw", original.weights), ("averaged", original.averaged)):
+        found = reader.restore_weights(7, abstract_weights(), name)
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert a.sharding == b.sharding
+    mesh = parallel.make_mesh(jax.devices()[:2])
+    other = abstract_weights().replace(batch_stats={"norm": {"mean": parallel.abstract(jnp.zeros(4), mesh)}})
+    with pytest.raises(checkpoints.DamagedCheckpoint, match=r"mean.*in a model of this config"):
+        reader.restore_weights(7, other, "raw")
+    damage(tmp_path, 7)
+    with pytest.raises(checkpoints.DamagedCheckpoint, match="checkpoints/7"):
+        reader.restore_weights(7, abstract_weights(), "raw")
+
+
+def test_the_one_rule_for_choosing(tmp_path):
+    """The best where there is one, else the last; weights as asked for, else of the best, else averaged ones."""
+    choose = checkpoints.choose
+    assert choose(tmp_path, [1, 2], averaged=True) == (2, "averaged")
+    assert choose(tmp_path, [1, 2], averaged=False) == (2, "raw")
+    (tmp_path / "best.json").write_text('{"step": 1, "weights": "raw"}')
+    assert choose(tmp_path, [1, 2], averaged=True) == (1, "raw")
+    assert choose(tmp_path, [1, 2], averaged=True, weights="averaged") == (1, "averaged")
+    assert choose(tmp_path, [1, 2], averaged=True, step=2) == (2, "averaged")
+    assert choose(tmp_path, [2], averaged=True) == (2, "averaged")
+    with pytest.raises(UserError, match=r"--step = 3: is no checkpoint.*1, 2"):
+        choose(tmp_path, [1, 2], averaged=True, step=3)
+    with pytest.raises(UserError, match=r"^weights = 'averaged': the run has none"):
+        choose(tmp_path, [1], averaged=False, weights="averaged", prefix="")
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        choose(tmp_path, [], averaged=True)

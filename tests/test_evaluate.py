@@ -41,12 +41,13 @@ def run(workdir, devices=1, data=None, stop=None, **overrides):
     workdir.mkdir(exist_ok=True)
     files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    state = training_setup.initial_state(config, data, mesh, 10)
+    state = training_setup.create(config, data, mesh, 10).initial_state()
     with Writer(workdir) as writer:
         evaluator = evaluator_lib.Evaluator(
             config, workdir, data, mesh, writer, StopRequest() if stop is None else stop
         )
-        evaluator.evaluate(state, step=3, epoch=1)
+        weights = {"raw": state.weights, "averaged": state.averaged}
+        evaluator.evaluate({name: of for name, of in weights.items() if of is not None}, step=3, epoch=1)
     return results.read(workdir)
 
 

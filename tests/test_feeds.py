@@ -8,7 +8,7 @@ import streamed_sets
 
 from jaxrobust import config, data
 from jaxrobust.distributed import parallel
-from jaxrobust.training import input_pipeline, loop
+from jaxrobust.training import epochs, input_pipeline
 from jaxrobust.training import setup as training_setup
 
 
@@ -24,12 +24,13 @@ def trained(folder, streaming, devices, operations, cuts=(0, 5)):
     c.train.steps_per_dispatch = 2
     dataset = streamed_sets.load(folder) if streaming else data.load("tfds:fixed", data_dir=str(folder))
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    state = training_setup.initial_state(c, dataset, mesh, 5)
-    train_steps, inputs = input_pipeline.create(c, dataset, mesh, 5)
+    training = training_setup.create(c, dataset, mesh, 5)
+    state = training.initial_state()
+    train_steps, inputs = input_pipeline.create(training)
     order = np.random.default_rng(0).integers(0, len(dataset.train), (5, 8), np.int32)
     losses = []
     for first, last in itertools.pairwise(cuts):
-        state, step = loop.update(
+        state, step = epochs.update(
             state, first, train_steps, inputs(order[first:last], first), jax.random.key(1),
             lambda step, loss: losses.append((step, loss)), lambda amount: None, stop=False,
         )  # fmt: skip

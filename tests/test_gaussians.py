@@ -117,7 +117,12 @@ def test_pgd_is_the_closed_form_worst_case_example_by_example(random_start):
         value = f(x)
         return jax.numpy.stack([-value / 2, value / 2], axis=1)
 
-    attack = Pgd(threats.NORMS["linf"], steps=10, random_start=random_start, keep_worst=True)
+    attack = Pgd(
+        threats.NORMS["linf"],
+        steps=10,
+        start=threats.random_start if random_start else threats.at_image,
+        keep_worst=True,
+    )
     size = np.full(len(images), radius, np.float32)
     keys = jax.random.split(jax.random.key(0), len(images))
     adversarial = attack(logits_fn, losses.cross_entropy, images, labels, keys, size, size / 4)

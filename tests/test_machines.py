@@ -8,7 +8,7 @@ import pytest
 
 from jaxrobust.errors import FieldError
 from jaxrobust.performance.compiled import machines
-from jaxrobust.performance.compiled.hlo import Collective, Kernel
+from jaxrobust.performance.compiled.program import Collective, Kernel
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_a_ring_sends_nearly_twice_the_payload():
 
 def test_communication_of_a_step():
     collectives = (
-        Collective("all-reduce", 450e9, 3.0, 8, True, "batch statistics"),
-        Collective("all-gather", 450e9, 1.0, 8, False, "other sums"),
+        Collective("all-reduce", 450e9, 3.0, True, "batch statistics"),
+        Collective("all-gather", 450e9, 1.0, False, "gradients and sums"),
     )
     assert machines.collective_seconds(machines.MACHINES["h200"], collectives, 8) == pytest.approx(3.5 * 2 * 7 / 8)
 

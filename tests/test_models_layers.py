@@ -305,8 +305,9 @@ def test_a_cosine_head_has_finite_gradients_at_zero_and_trains_no_bias(cosine_he
 @pytest.mark.parametrize("name", ["linear", "cnn"])
 def test_a_cosine_head_has_the_variables_of_a_linear_one_and_can_be_prepared(name):
     images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
-    linear = models.create(name, num_classes=3, width=4)
-    cosine = models.create(name, num_classes=3, width=4, head="cosine", head_scale=30.0)
+    options = models.options_of(name, {"width": 4})
+    linear = models.create(name, num_classes=3, **options)
+    cosine = models.create(name, num_classes=3, head="cosine", head_scale=30.0, **options)
     variables = cosine.init(jax.random.key(0), images)
     shapes = lambda variables: jax.tree.map(jnp.shape, variables)  # noqa: E731
     assert shapes(variables) == shapes(linear.init(jax.random.key(0), images))

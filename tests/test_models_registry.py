@@ -64,7 +64,7 @@ def test_parameter_counts_are_the_published_ones(name, options, parameters):
 @pytest.mark.parametrize("name", models.NAMES)
 @pytest.mark.parametrize("image_shape, num_classes", [((8, 8, 1), 2), ((13, 9, 3), 7), ((32, 32, 4), 101)])
 def test_any_image_size_and_number_of_classes(name, image_shape, num_classes):
-    model = models.create(name, num_classes=num_classes, mean=(0.5,), std=(0.25,), **SMALL)
+    model = models.create(name, num_classes=num_classes, mean=(0.5,), std=(0.25,), **models.options_of(name, SMALL))
     variables = shapes(model, image_shape)
     for train in (False, True):
         logits = jax.eval_shape(
@@ -75,8 +75,8 @@ def test_any_image_size_and_number_of_classes(name, image_shape, num_classes):
 
 @pytest.mark.parametrize("name", RUN)
 def test_canonical_gradients_leave_variables_and_logits_alone(name):
-    stock = models.create(name, num_classes=3, **SMALL)
-    canonical = models.create(name, num_classes=3, canonical_gradients=True, **SMALL)
+    stock = models.create(name, num_classes=3, **models.options_of(name, SMALL))
+    canonical = models.create(name, num_classes=3, canonical_gradients=True, **models.options_of(name, SMALL))
     images, variables = images_and_variables(stock)
     assert shapes(canonical, (8, 8, 3)) == shapes(stock, (8, 8, 3))
     np.testing.assert_allclose(apply(canonical, variables, images), apply(stock, variables, images), atol=1e-4)
@@ -84,7 +84,7 @@ def test_canonical_gradients_leave_variables_and_logits_alone(name):
 
 @pytest.mark.parametrize("name", RUN)
 def test_head_of_features_is_the_model(name):
-    model = models.create(name, num_classes=3, **SMALL)
+    model = models.create(name, num_classes=3, **models.options_of(name, SMALL))
     images, variables = images_and_variables(model)
     features = apply(model, variables, images, method="features")
     assert features.ndim == 2 and features.dtype == jnp.float32
@@ -154,8 +154,8 @@ def test_features_of_the_linear_model_are_normalised_pixels():
     "mean, std", [((0.5,), (0.25,)), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), ((0.1, 0.2, 0.3), (0.5,))]
 )
 def test_normalisation_inside_equals_normalisation_outside(mean, std):
-    inside = models.create("cnn", num_classes=3, mean=mean, std=std, **SMALL)
-    outside = models.create("cnn", num_classes=3, **SMALL)
+    inside = models.create("cnn", num_classes=3, mean=mean, std=std, width=2)
+    outside = models.create("cnn", num_classes=3, width=2)
     images, variables = images_and_variables(inside)
     normalised = (images - np.float32(mean).reshape(1, 1, 1, -1)) / np.float32(std).reshape(1, 1, 1, -1)
     np.testing.assert_allclose(
@@ -166,6 +166,7 @@ def test_normalisation_inside_equals_normalisation_outside(mean, std):
 @pytest.mark.parametrize("name", RUN)
 def test_bfloat16_is_for_computation_only(name):
     options = {**SMALL, "width": 8 if name != "wide_resnet" else 1}
+    options = models.options_of(name, options)
     half = models.create(name, num_classes=3, dtype="bfloat16", **options)
     full = models.create(name, num_classes=3, **options)
     images, variables = images_and_variables(half)
@@ -177,7 +178,7 @@ def test_bfloat16_is_for_computation_only(name):
 
 
 def test_training_updates_statistics_only_where_they_are_mutable():
-    model = models.create("cnn", num_classes=3, **SMALL)
+    model = models.create("cnn", num_classes=3, width=2)
     images, variables = images_and_variables(model)
     train_logits, updates = apply(model, variables, images, train=True, mutable=["batch_stats"])
     assert set(updates) == {"batch_stats"}
@@ -191,10 +192,10 @@ def test_training_updates_statistics_only_where_they_are_mutable():
 
 
 def test_synchronised_model_sees_the_whole_batch():
-    per_device = models.create("cnn", num_classes=3, **SMALL)
+    per_device = models.create("cnn", num_classes=3, width=2)
     images, variables = images_and_variables(per_device)
     whole = apply(per_device, variables, images, train=True)
-    model = models.create("cnn", num_classes=3, batch_norm_axis="data", **SMALL)
+    model = models.create("cnn", num_classes=3, batch_norm_axis="data", width=2)
     shards = jax.vmap(lambda shard: apply(model, variables, shard, train=True), axis_name="data")(
         images.reshape(2, 2, 8, 8, 3)
     )
@@ -202,7 +203,7 @@ def test_synchronised_model_sees_the_whole_batch():
 
 
 def test_models_trace_without_implicit_broadcasting_or_promotion():
-    model = models.create("cnn", num_classes=3, dtype="bfloat16", **SMALL)
+    model = models.create("cnn", num_classes=3, dtype="bfloat16", width=2)
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         variables = shapes(model, (8, 8, 3))
         jax.eval_shape(lambda v: model.apply(v, jnp.zeros((2, 8, 8, 3)), train=True), variables)
@@ -223,6 +224,8 @@ def test_no_width_is_the_models_own():
         ({"name": "resnet50", "stem": "7x7"}, "model.stem"),
         ({"name": "preact_resnet18", "shortcut": "none"}, "model.shortcut"),
         ({"name": "cnn", "head": "round"}, "model.head"),
+        ({"name": "cnn", "depth": 28}, "model.depth"),
+        ({"name": "lenet5", "widht": 2}, "model.widht"),
         ({"name": "cnn", "head": "cosine", "head_scale": 0.0}, "model.head_scale"),
     ],
 )
@@ -237,6 +240,7 @@ def test_normalisation_must_fit_the_channels():
         shapes(model, (8, 8, 3))
 
 
-def test_a_title_tells_wide_resnets_apart():
-    assert models.title("wide_resnet", 34, 10) == models.title("wide_resnet", 34, 0) == "wide_resnet 34-10"
-    assert models.title("resnet18", 28) == "resnet18"
+@pytest.mark.parametrize("width", [10, 0])
+def test_a_title_tells_wide_resnets_apart(width):
+    assert models.title("wide_resnet", {"depth": 34, "width": width}) == "wide_resnet 34-10"
+    assert models.title("resnet18", {"depth": 28}) == "resnet18"

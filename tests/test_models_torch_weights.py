@@ -23,7 +23,7 @@ SMALL = {"width": 2, "depth": 10, "hidden": (6, 4)}
 
 def random_weights(name, image_shape=SHAPE, scheme=None, **options):
     """A state dict of random numbers: unlike initial ones, those of batch normalisation do something too."""
-    model = models.create(name, num_classes=CLASSES, **options)
+    model = models.create(name, num_classes=CLASSES, **models.options_of(name, options))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *image_shape))))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
     rng = np.random.default_rng(0)
@@ -159,7 +159,7 @@ def test_logits_equal_those_of_the_published_forward_pass(case):
     weights = random_weights(name, scheme=scheme, **options)
     variables = torch_weights.to_variables(name, weights, SHAPE, **options)
     images = np.random.default_rng(1).uniform(size=(3, *SHAPE)).astype(np.float32)
-    model = models.create(name, num_classes=CLASSES, **options)
+    model = models.create(name, num_classes=CLASSES, **models.options_of(name, options))
     logits = jax.jit(lambda variables, images: model.apply(variables, images))(variables, images)
     expected = forward(weights, images.transpose(0, 3, 1, 2))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)

@@ -5,7 +5,8 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from jaxrobust import objectives
-from jaxrobust.attacks import losses
+from jaxrobust.attacks import losses, threats
+from jaxrobust.attacks.pgd import Attacked, Pgd
 from jaxrobust.remedies import knobs as knobs_lib
 
 CLASSES = 4
@@ -23,8 +24,8 @@ def forward(batch_stats, images):
     return images, {"passes": batch_stats["passes"] + 1}
 
 
-def losses_of(objective, knobs=NEUTRAL, adversarial=None, watched=()):
-    attacked = None if adversarial is None else objectives.Attacked(adversarial, None, watched)
+def losses_of(objective, knobs=NEUTRAL, adversarial=None, path=()):
+    attacked = None if adversarial is None else Attacked(adversarial, None, path)
     return objective.loss(forward, {"passes": 0}, LOGITS, attacked, LABELS, knobs)
 
 
@@ -100,7 +101,7 @@ def test_the_knobs_of_bat_by_hand():
     inner, outer = -np.log(r)[ROWS, LABELS] + kl(r, uniform), kl(Q, uniform)
     expected = UNEVEN.weight_natural[LABELS] * inner
     expected += UNEVEN.weight_robust[LABELS] * (UNEVEN.beta_scale[LABELS] * 6 * kl(P, Q) + outer)
-    output = losses_of(create("bat"), UNEVEN, ADVERSARIAL, watched=last)
+    output = losses_of(create("bat"), UNEVEN, ADVERSARIAL, path=last)
     np.testing.assert_allclose(output.losses, expected, rtol=1e-5)
 
 
@@ -108,7 +109,7 @@ def test_the_knobs_of_bat_by_hand():
 def test_mart_where_a_wrong_class_has_all_the_probability(size):
     """1 - max p is 0 to rounding there; exact from the other logits."""
     logits = np.array([[0.0, size, 0.0]], np.float32)
-    attacked = objectives.Attacked(jnp.asarray(logits), None)
+    attacked = Attacked(jnp.asarray(logits), None)
     output = create("mart", beta=0.0).loss(
         forward, {"passes": 0}, jnp.asarray(logits), attacked, np.array([0]), knobs_lib.neutral(3)
     )
@@ -116,28 +117,25 @@ def test_mart_where_a_wrong_class_has_all_the_probability(size):
     np.testing.assert_allclose(output.losses, np.logaddexp(size, np.log(2)) - log_others, rtol=1e-6)
 
 
-def test_trades_can_climb_the_cross_entropy():
-    asked = []
-    create("trades", climb="cross_entropy").perturb(lambda *args, **options: asked.append(args), None, LOGITS, LABELS)
-    assert asked[0][0] is losses.cross_entropy
-
-
 def test_bat_by_hand():
     last = np.random.default_rng(2).normal(size=LOGITS.shape).astype(np.float32)
     uniform, r = np.full_like(P, 1 / CLASSES), softmax(last, 1)
     expected = -np.log(r)[ROWS, LABELS] + 6 * kl(P, Q) + kl(r, uniform) + kl(Q, uniform)
-    output = losses_of(create("bat"), adversarial=ADVERSARIAL, watched=last)
+    output = losses_of(create("bat"), adversarial=ADVERSARIAL, path=last)
     np.testing.assert_allclose(output.losses, expected, rtol=1e-5)
 
 
-def attack_along(path):
+PGD = Pgd(threats.NORMS["linf"], steps=1)
+
+
+def attack_along(pgd, path):
     """An attack that visits given points, logits for themselves, of which the last is its result."""
 
-    def attack(loss, images, labels, *, start=None, reach=1.0, watch=None):
-        watched, look = watch
+    def attack(loss):
+        value = pgd.path.init(path[0])
         for points in path[:-1]:
-            watched = look(watched, points, points[:, 0, 0, :])
-        return objectives.Attacked(path[-1], None, watched)
+            value = pgd.path.update(value, points, points[:, 0, 0, :], jnp.zeros(3, jnp.int32))
+        return Attacked(path[-1], None, value)
 
     return attack
 
@@ -148,35 +146,70 @@ def test_bat_finds_the_points_on_either_side_of_the_boundary():
     steps = [[right, right, wrong], [right, right, wrong], [right, wrong, wrong], [right, wrong, wrong]]
     # A second, larger digit tells the points of a path apart.
     path = [jnp.array(point)[:, None, None, :] * (number + 1) for number, point in enumerate([*steps, steps[-1]])]
-    found = create("bat").perturb(
-        attack_along(path), lambda images: images[:, 0, 0, :], path[0], jnp.zeros(3, jnp.int32)
-    )
+    bat = create("bat")
+    found = bat.perturb(attack_along(bat.vary(PGD), path), lambda images: images[:, 0, 0, :], path[0])
     number = lambda points: np.asarray(points).max(axis=(1, 2, 3))  # noqa: E731
     # Right to the end: the last looked at, and the result. Wrong at the third: the second, and the fourth, a step on.
-    np.testing.assert_array_equal(number(found.watched)[:2], [4, 2])
+    np.testing.assert_array_equal(number(found.path)[:2], [4, 2])
     np.testing.assert_array_equal(number(found.images), [5, 4, 2])
-    np.testing.assert_array_equal(found.watched[2], path[0][2])  # the image itself, where no point is right
+    np.testing.assert_array_equal(found.path[2], path[0][2])  # the image itself, where no point is right
 
 
 @pytest.mark.parametrize(
-    "name, climbed",
-    [("pgd_at", "cross_entropy"), ("mart", "cross_entropy"), ("n_fgsm", "cross_entropy"), ("trades", "divergence")],
+    "name, settings, maximised",
+    [
+        ("pgd_at", {}, "cross_entropy"),
+        ("mart", {}, "cross_entropy"),
+        ("n_fgsm", {}, "cross_entropy"),
+        ("free", {}, "cross_entropy"),  # of images that are not trained on
+        ("trades", {}, "divergence"),
+        ("trades", {"climb": "cross_entropy"}, "cross_entropy"),
+    ],
 )
-def test_what_attacks_climb_is_plain(name, climbed):
+def test_what_attacks_maximise_is_plain(name, settings, maximised):
     asked = []
-    create(name, label_smoothing=0.3).perturb(
-        lambda *args, **options: asked.append((args, options)), lambda images: P, LOGITS, LABELS
-    )
-    (((loss, images, labels), options),) = asked
-    expected = losses.cross_entropy(ADVERSARIAL, LABELS) if climbed == "cross_entropy" else kl(softmax(P, 1), Q)
+    create(name, label_smoothing=0.3, **settings).perturb(asked.append, lambda images: P, LOGITS)
+    (loss,) = asked
+    expected = losses.cross_entropy(ADVERSARIAL, LABELS) if maximised == "cross_entropy" else kl(softmax(P, 1), Q)
     np.testing.assert_allclose(loss(ADVERSARIAL, LABELS), expected, rtol=1e-5, atol=1e-6)
-    assert images is LOGITS and labels is LABELS
-    assert options.get("reach", 1.0) == (3.0 if name == "n_fgsm" else 1.0)
+
+
+def test_where_attacks_start_and_end():
+    """N-FGSM up to two radii away and a step further; those on a divergence so near that the radius does not matter."""
+    images, radius = jnp.full((50, 4, 4, 1), 0.5), jnp.full(50, 0.05)
+    keys = jax.random.split(jax.random.key(0), 50)
+
+    def distance(name):
+        pgd = create(name).vary(PGD)
+        return float(jnp.abs(pgd.start(pgd.norm, keys, images, radius) - images).max()), pgd.relative_radius
+
+    assert 0.095 < distance("n_fgsm")[0] <= 0.1 + 1e-6 and distance("n_fgsm")[1] == 3.0
+    for name in ("trades", "mart", "bat"):
+        assert 0.001 < distance(name)[0] < 0.01 and distance(name)[1] == 1.0
+    assert create("trades", climb="cross_entropy").vary(PGD) is PGD is create("pgd_at").vary(PGD)
 
 
 @pytest.mark.parametrize("name", ["standard", "free"])
 def test_attack_nothing_before_the_update(name):
-    assert create(name).perturb(None, None, LOGITS, LABELS) is None
+    assert not create(name).attacks and create("pgd_at").attacks
+
+
+@pytest.mark.parametrize("name", ["pgd_at", "trades", "mart"])
+def test_a_loss_of_ones_own_takes_the_place_of_the_cross_entropy(name):
+    """What is trained and what the attack maximises, of the logits that the knobs have changed."""
+
+    def own(logits, labels):
+        return 2 * losses.cross_entropy(logits, labels)
+
+    asked, shifted = [], NEUTRAL.replace(log_prior=jnp.arange(4.0))
+    objective = objectives.create(name, SETTINGS._replace(beta=0.0), own)
+    objective.perturb(asked.append, lambda images: P, LOGITS)
+    assert (asked[0] is own) == (name != "trades")
+    of_loss = losses_of(objective, shifted, ADVERSARIAL).losses
+    plain = losses_of(create(name, beta=0.0), shifted, ADVERSARIAL).losses
+    trained_on = LOGITS if name == "trades" else ADVERSARIAL
+    expected = plain + losses.cross_entropy(trained_on + np.arange(4), LABELS)
+    np.testing.assert_allclose(of_loss, expected, rtol=1e-5)
 
 
 def test_label_smoothing_by_hand():

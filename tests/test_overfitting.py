@@ -1,7 +1,5 @@
 """Catastrophic overfitting: when it is said, and that what is said of a training's weights is so."""
 
-from functools import partial
-
 import jax
 import numpy as np
 import pytest
@@ -13,8 +11,7 @@ from jaxrobust.attacks import suites
 from jaxrobust.config import objects
 from jaxrobust.data import randomness, splits
 from jaxrobust.distributed import parallel
-from jaxrobust.evaluation import attack_runner
-from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.evaluation import attack_runner, loading
 from jaxrobust.runs import checkpoints
 from jaxrobust.training import loop, overfitting
 from jaxrobust.training import setup as training_setup
@@ -72,17 +69,17 @@ def test_few_images_do_not_raise_false_alarms():
     assert all(epochs_found(course) == [5, 6, 7] for course in drawn)
 
 
-def test_it_is_said_once_when_it_comes(tmp_path, capsys):
-    """From what the log of epochs holds, as after a restart; an epoch trained again does not count twice."""
-    for epoch, (single_step, pgd) in enumerate([*BROKEN_DOWN, *BROKEN_DOWN[-1:]], start=1):
-        record = {"epoch": epoch, "single_step_check_accuracy": single_step, "pgd_check_accuracy": pgd}
-        loop._judge_overfitting(tmp_path, record, N)
-        files.append_record(tmp_path / "training.jsonl", record, ("epoch",))
-        said = " ".join(capsys.readouterr().err.split())
+def test_it_is_said_once_when_it_comes():
+    """From the records of earlier epochs; one that is trained again, as after a restart, does not count twice."""
+    records = []
+    for epoch, found in enumerate([*BROKEN_DOWN, *BROKEN_DOWN[-1:]], start=1):
+        record = {"epoch": epoch}
+        warning = overfitting.judge(record, found, [*records, {"epoch": epoch, "pgd_check_accuracy": 1.0}], N)
+        records.append(record)
         assert record["catastrophic_overfitting"] == (epoch > 5)
-        assert ("catastrophic overfitting" in said) == (epoch == 6)
+        assert (warning is not None) == (epoch == 6)
         if epoch == 6:
-            assert "epoch 6: " in said and "78.0 %" in said and "2.0 %" in said and "at best 42.0 %" in said
+            assert "78.0 %" in warning and "2.0 %" in warning and "at best 42.0 %" in warning
 
 
 def config():
@@ -103,7 +100,7 @@ def run(tmp_path_factory):
 
 
 def states(workdir, mesh):
-    like = training_setup.initial_state(config(), objects.dataset(config()), mesh, 2 * STEPS_PER_EPOCH)
+    like = training_setup.create(config(), objects.dataset(config()), mesh, 2 * STEPS_PER_EPOCH).initial_state()
     kept = checkpoints.Checkpoints(workdir, read_only=True)
     return [kept.restore(step, like) for step in kept.steps()]
 
@@ -114,14 +111,13 @@ def by_evaluation(state, mesh, name):
     rng = randomness.generator(settings.train.seed, "overfitting check")
     index = splits.stratified_subset(dataset.train.labels, N, 10, rng)
     images, labels = dataset.train.images[index], dataset.train.labels[index]
-    prediction = attack_runner.Judge(evaluation_setup.judge_step(settings, 10, mesh), mesh, 136)(
-        state.weights, images, name
-    )
+    classifier = loading.classifier(settings, 10, mesh)
+    prediction = classifier.predict(state.weights, images, name)
     right = np.flatnonzero(prediction == labels)
     (spec,) = suites.parse(name).members
-    compiled = partial(evaluation_setup.attack_steps, settings, 10, mesh, spec)
     key = jax.random.fold_in(jax.random.key(settings.train.seed), 3)
-    attacker = attack_runner.Attacker(evaluation_setup.attack(settings, 10, spec), compiled, mesh, 136, key)
+    compiled = classifier.attack_steps(spec, "linf", config_lib.relative_step(settings))
+    attacker = attack_runner.Attacker(*compiled, mesh, 136, key)
     radius = np.full(len(right), config_lib.radius(settings))
     outcome = attacker(state.weights, images[right], labels[right], index[right], radius, title=name)
     return (outcome.prediction == labels[right]).sum() / N
@@ -152,7 +148,7 @@ def test_any_number_of_devices_finds_the_same(run, devices):
     """The run had eight. Batches are those of the evaluation, so that what fits there fits here."""
     mesh, settings = parallel.make_mesh(jax.devices()[:devices]), config()
     settings.eval.batch_size = 60
-    check = training_setup.overfitting_check(settings, objects.dataset(settings), mesh)
+    check = training_setup.create(settings, objects.dataset(settings), mesh).overfitting_check()
     for line, state in zip(files.read_records(run / "training.jsonl"), states(run, mesh), strict=True):
         logged = line["single_step_check_accuracy"], line["pgd_check_accuracy"]
         assert check(state) == pytest.approx(logged, abs=1.5 / N)
@@ -171,4 +167,4 @@ def test_it_is_shown(run):
 def test_where_there_is_no_check(field, value):
     settings = config()
     settings.update_from_flattened_dict({field: value})
-    assert training_setup.overfitting_check(settings, objects.dataset(settings), parallel.make_mesh()) is None
+    assert training_setup.create(settings, objects.dataset(settings), parallel.make_mesh()).overfitting_check() is None

@@ -16,6 +16,7 @@ from jaxrobust.errors import FieldError
 from jaxrobust.remedies import counts, knobs
 from jaxrobust.runs import checkpoints, tensorboard
 from jaxrobust.training import class_statistics, loop
+from jaxrobust.training import setup as training_setup
 
 FIFTIETH = jnp.array([5000.0, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100])
 EQUAL = jnp.full(10, 400.0)
@@ -37,7 +38,7 @@ SETTINGS = {"fixed": {"fixed__radius": ("1:1.5",)}}  # of rules that need some
 @pytest.mark.parametrize("name", [name for name in COUNTING if name not in ("ldam", "robal")] + ["reweight+resample"])
 def test_equal_counts_change_nothing(name):
     """The question that the kinds of counts answer: on balanced data, true counts are no remedy."""
-    after, _ = create(name).start(EQUAL)
+    after, _ = create(name).init(EQUAL)
     # A prior that is the same for all classes leaves the softmax as it is.
     centred = after.replace(log_prior=after.log_prior - after.log_prior.mean())
     neutral = knobs.neutral(10, ("logit_scale",) if after.logit_scale is not None else ())
@@ -45,7 +46,7 @@ def test_equal_counts_change_nothing(name):
 
 
 def test_equal_counts_give_all_classes_the_margin_of_ldam():
-    after, _ = create("ldam").start(EQUAL)
+    after, _ = create("ldam").init(EQUAL)
     np.testing.assert_allclose(after.margin, np.full(10, 0.5), rtol=1e-6)
 
 
@@ -87,7 +88,7 @@ def test_each_rule_sets_its_knob_by_its_own_settings():
         ("focal", "focal__gamma", 1.5): {"focusing": np.full(10, 1.5)},
     }
     for (name, field, value), values in expected.items():
-        found, _ = create(name, **{field: value}).start(FIFTIETH)
+        found, _ = create(name, **{field: value}).init(FIFTIETH)
         for knob, wanted in values.items():
             np.testing.assert_allclose(getattr(found, knob), wanted, rtol=1e-5, err_msg=name)
 
@@ -100,10 +101,10 @@ def draws(knobs):
 
 def epochs_of(remedy, number, statistics):
     """Knobs before each of so many epochs."""
-    knobs, memory = remedy.start(FIFTIETH)
+    knobs, state = remedy.init(FIFTIETH)
     found = [knobs]
     for _ in range(number - 1):
-        knobs, memory = remedy.observe(knobs, memory, statistics)
+        knobs, state = remedy.update(statistics, state)
         found.append(knobs)
     return found
 
@@ -119,7 +120,7 @@ def test_sampling_in_the_course_of_a_training():
     for epoch, wanted in ((0, shares), (7, shares), (8, even), (9, even)):
         np.testing.assert_allclose(draws(balanced[epoch]), wanted, rtol=1e-5)
     np.testing.assert_allclose(
-        draws(create("resample", resample__sampling="square_root").start(FIFTIETH)[0]), root, 1e-5
+        draws(create("resample", resample__sampling="square_root").init(FIFTIETH)[0]), root, 1e-5
     )
     progressive = epochs_of(create("resample", resample__sampling="progressive"), 6, UNEVEN)
     for epoch in (0, 2, 5):
@@ -131,7 +132,7 @@ def test_margins_are_of_the_head_that_the_config_names():
     """A cosine head multiplies cosines, and margins of cosines with them."""
     config = default()
     config.remedy.name, config.model.head, config.model.head_scale = "ldam", "cosine", 30.0
-    knobs, _ = objects.remedy(config).start(FIFTIETH)
+    knobs, _ = objects.remedy(config).init(FIFTIETH)
     np.testing.assert_allclose(knobs.margin.max(), 30 * 0.5, rtol=1e-6)
 
 
@@ -155,11 +156,11 @@ def test_no_weights_are_averaged_by_fairness_before_the_remedy_begins():
     config.remedy.name, config.train.epochs, config.remedy.begin = "cfa", 10, 0.5
     config.remedy.cfa.average, config.data.validation_per_class = True, 10
     remedy = objects.remedy(config)
-    knobs, memory = remedy.start(EQUAL)
+    _, state = remedy.init(EQUAL)
     validation, decays = {"count": EQUAL, "correct": 0.5 * EQUAL}, []
     for _ in range(8):
-        knobs, memory = remedy.observe(knobs, memory, validation)
-        decay, memory = remedy.average(memory, validation)
+        _, state = remedy.update(validation, state)
+        decay, state = remedy.average(state, validation)
         decays.append(float(decay))
     # The raw weights until then and at first, from then on an average.
     np.testing.assert_allclose(decays, [0] * 5 + [0.85] * 3, atol=1e-6)
@@ -168,7 +169,7 @@ def test_no_weights_are_averaged_by_fairness_before_the_remedy_begins():
 @pytest.mark.parametrize("name", COUNTING)
 def test_only_ratios_of_counts_matter(name):
     """But for the effective number, whose point it is that they do not."""
-    one, another = (create(name, reweight__weighting="inverse").start(n)[0] for n in (FIFTIETH, 3 * FIFTIETH))
+    one, another = (create(name, reweight__weighting="inverse").init(n)[0] for n in (FIFTIETH, 3 * FIFTIETH))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, another)
 
 
@@ -181,31 +182,31 @@ def epoch(correct, count=None, **others):
 
 def test_counts_follow_robust_accuracy():
     """Two epochs by hand: half of the old counts, and half of the sum shared by accuracy."""
-    after = counts.observe("robust_accuracy", jnp.array([300.0, 300.0, 300.0]), epoch([60, 30, 10]), 0.5)
+    after = counts.update("robust_accuracy", jnp.array([300.0, 300.0, 300.0]), epoch([60, 30, 10]), 0.5)
     np.testing.assert_allclose(after, [420.0, 285.0, 195.0], rtol=1e-6)
-    after = counts.observe("robust_accuracy", after, epoch([50, 25, 25]), 0.0)
+    after = counts.update("robust_accuracy", after, epoch([50, 25, 25]), 0.0)
     np.testing.assert_allclose(after, [450.0, 225.0, 225.0], rtol=1e-6)
 
 
 def test_counts_of_classes_without_images_or_hits():
     before = jnp.array([100.0, 200.0, 300.0])
-    after = counts.observe("robust_accuracy", before, epoch([80, 0, 40], count=[100, 0, 100]), 0.0)
+    after = counts.update("robust_accuracy", before, epoch([80, 0, 40], count=[100, 0, 100]), 0.0)
     np.testing.assert_allclose(after[1] / after.sum(), 200 / 600, rtol=1e-6)
     np.testing.assert_allclose(after[0] / after[2], 2.0, rtol=1e-6)
-    nothing = counts.observe("robust_accuracy", before, epoch([0, 0, 0]), 0.0)
+    nothing = counts.update("robust_accuracy", before, epoch([0, 0, 0]), 0.0)
     np.testing.assert_allclose(nothing, [200.0, 200.0, 200.0], rtol=1e-6)
-    one_hopeless = counts.observe("robust_accuracy", before, epoch([90, 90, 0]), 0.0)
+    one_hopeless = counts.update("robust_accuracy", before, epoch([90, 90, 0]), 0.0)
     np.testing.assert_allclose(one_hopeless[2] / one_hopeless[0], counts.SMALLEST_SHARE, rtol=1e-5)
-    assert counts.observe("true", before, epoch([90, 90, 0]), 0.0) is before
+    assert counts.update("true", before, epoch([90, 90, 0]), 0.0) is before
 
 
 def test_counts_by_predictions_and_by_margins():
     before = jnp.array([100.0, 100.0])
     confused = epoch([70, 40], confusion=[[70, 30], [60, 40]])
-    np.testing.assert_allclose(counts.observe("predicted", before, confused, 0.0), [130.0, 70.0], rtol=1e-6)
+    np.testing.assert_allclose(counts.update("predicted", before, confused, 0.0), [130.0, 70.0], rtol=1e-6)
     # Mean margins 0.5 and -0.5: (1 + m) / 2 is 3/4 and 1/4.
     np.testing.assert_allclose(
-        counts.observe("margin", before, epoch([90, 40], margin=[50.0, -50.0]), 0.0), [150.0, 50.0], rtol=1e-6
+        counts.update("margin", before, epoch([90, 40], margin=[50.0, -50.0]), 0.0), [150.0, 50.0], rtol=1e-6
     )
 
 
@@ -216,8 +217,8 @@ def test_the_hard_class_gets_the_help():
         counts_decay=0.0,
         reweight__weighting="inverse",
     )
-    start, memory = remedy.start(EQUAL[:3])
-    after, _ = jax.jit(remedy.observe)(start, memory, epoch([80, 40, 20]))
+    _, state = remedy.init(EQUAL[:3])
+    after, _ = jax.jit(remedy.update)(epoch([80, 40, 20]), state)
     for knob in ("weight_robust", "sampling", "margin", "radius_scale"):
         assert np.all(np.diff(getattr(after, knob)) > 0), knob
     np.testing.assert_allclose(after.weight_robust / after.weight_robust[0], [1.0, 2.0, 4.0], rtol=1e-5)
@@ -228,10 +229,10 @@ def test_the_hard_class_gets_the_help():
 def test_deferred(deferral):
     """Neutral until the epoch has come, whatever is observed meanwhile (deferred re-weighting, Cao et al. 2019)."""
     remedy = create("reweight", epochs=10, **deferral)
-    at, memory = remedy.start(FIFTIETH)
+    at, state = remedy.init(FIFTIETH)
     weights = [at.weight_robust]
     for _ in range(10):
-        at, memory = remedy.observe(at, memory, epoch(np.full(10, 50)))
+        at, state = remedy.update(epoch(np.full(10, 50)), state)
         weights.append(at.weight_robust)
     assert all((w == 1).all() for w in weights[:8])
     assert all((w != 1).any() for w in weights[8:])
@@ -244,9 +245,9 @@ def test_what_is_seen_before_a_remedy_begins_does_not_add_up(name):
 
     def after(observations, begin):
         remedy = create(name, objective="trades", begin=begin, frl__natural_tolerance=0.01, cfol__eta=0.01)
-        state = remedy.start(jnp.array([300, 200, 100]))
+        state = remedy.init(jnp.array([300, 200, 100]))
         for _ in range(observations):
-            state = remedy.observe(*state, seen)
+            state = remedy.update(seen, state[1])
         return state[0]
 
     jax.tree.map(np.testing.assert_array_equal, after(4, begin=0.4), after(1, begin=0.0))
@@ -256,10 +257,11 @@ def test_what_is_seen_before_a_remedy_begins_does_not_add_up(name):
 
 def test_none_starts_neutral_and_never_moves():
     remedy = create("none")
-    start, memory = remedy.start(np.array([5, 50, 500]))
+    start, state = remedy.init(np.array([5, 50, 500]))
     jax.tree.map(np.testing.assert_array_equal, start, knobs.neutral(3))
-    after, memory = remedy.observe(start, memory, statistics=None)
-    assert after is start and memory == {}
+    after, state = remedy.update(epoch([3, 2, 1]), state)
+    jax.tree.map(np.testing.assert_array_equal, after, start)
+    assert state == {}
 
 
 def test_neutral_values():
@@ -303,9 +305,9 @@ def test_every_remedy_keeps_the_shapes_of_its_state(name):
         probability=matrix,
         steps_withstood=[900, 500, 300],
     )
-    state = remedy.start(jnp.array([300, 200, 100]))
+    state = remedy.init(jnp.array([300, 200, 100]))
     for _ in range(4):
-        after = jax.jit(remedy.observe)(*state, seen)
+        after = jax.jit(remedy.update)(seen, state[1])
         assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
         state = after
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
@@ -346,7 +348,7 @@ def test_a_training_with_remedies_resumes_where_it_was(name, tmp_path, monkeypat
 
     def final_state(workdir):
         mesh = parallel.make_mesh()
-        like = objects.abstract_state(config_of(name), objects.dataset(config_of(name)), mesh, 54)
+        like = training_setup.create(config_of(name), objects.dataset(config_of(name)), mesh, 54).abstract_state()
         return jax.device_get(checkpoints.Checkpoints(workdir, read_only=True).restore(54, like))
 
     loop.train_and_evaluate(config_of(name), tmp_path / "whole")

@@ -35,10 +35,10 @@ def test_dafa_decides_once():
         "probability": 100 * jnp.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.05, 0.15, 0.8]]),
     }
     later = {"count": jnp.full(3, 100), "probability": 100 * jnp.eye(3)}
-    memory = rule.observe(rule.start(jnp.ones(3)), later, 1)
-    np.testing.assert_array_equal(memory, np.ones(3))
-    memory = rule.observe(rule.observe(memory, first, 2), later, 3)
-    values = rule.turn(memory, None, 0.5)
+    state = rule.update(rule.init(jnp.ones(3)), later, 1)
+    np.testing.assert_array_equal(state, np.ones(3))
+    state = rule.update(rule.update(state, first, 2), later, 3)
+    values = rule.knob_values(state, None, 0.5)
     assert set(values) == {"weight_natural", "radius_scale"}
     np.testing.assert_allclose(values["radius_scale"], [0.96, 1.36, 0.68], rtol=1e-5)
     assert set(confusion.dafa(PGD_AT, strength=1.0, begin=0.2).knobs) == {"weight_robust", "radius_scale"}
@@ -48,10 +48,10 @@ def test_dafa_waits_for_all_remedies_to_begin():
     run = TRADES._replace(first_epoch=5)
     rule = confusion.dafa(run, strength=1.0, begin=0.2)
     statistics = {"count": jnp.full(3, 100), "probability": 100 * jnp.array(RNG.dirichlet(np.ones(3), size=3))}
-    memory, changed = rule.start(jnp.ones(3)), []
+    state, changed = rule.init(jnp.ones(3)), []
     for epoch in range(1, 8):
-        before, memory = memory, rule.observe(memory, statistics, epoch)
-        changed.append(not np.array_equal(before, memory))
+        before, state = state, rule.update(state, statistics, epoch)
+        changed.append(not np.array_equal(before, state))
     assert changed == [False] * 4 + [True] + [False] * 2
 
 
@@ -96,8 +96,8 @@ CONFUSED = jnp.array([[8, 1, 1], [4, 3, 3], [0, 1, 9]])
 
 
 def turned(rule, counts, **statistics):
-    memory = rule.observe(rule.start(counts), statistics, 1)
-    return rule.turn(memory, jnp.asarray(counts, jnp.float32), 0.5)
+    state = rule.update(rule.init(counts), statistics, 1)
+    return rule.knob_values(state, jnp.asarray(counts, jnp.float32), 0.5)
 
 
 def test_spectral_keeps_the_rest_of_the_cross_entropy():

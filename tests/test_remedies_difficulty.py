@@ -34,10 +34,10 @@ def seen(correct, natural=None, **others):
 
 
 def after(rule, *epochs, counts=EQUAL):
-    memory = rule.start(counts)
+    state = rule.init(counts)
     for statistics in epochs:
-        memory = rule.observe(memory, statistics, 1)
-    return rule.turn(memory, jnp.asarray(counts, jnp.float32), 0.5)
+        state = rule.update(state, statistics, 1)
+    return rule.knob_values(state, jnp.asarray(counts, jnp.float32), 0.5)
 
 
 def test_frl_by_hand():
@@ -98,9 +98,9 @@ def test_cfa_by_hand():
 
 def test_averaging_of_cfa_waits_for_the_weakest_class():
     rule = difficulty.cfa(PGD_AT, **CFA | {"average": True})
-    memory, decays = rule.start(EQUAL), []
+    state, decays = rule.init(EQUAL), []
     for weakest in (10, 30, 10, 25):
-        decay, memory = rule.average(memory, seen([80, 50, weakest]))
+        decay, state = rule.average(state, seen([80, 50, weakest]))
         decays.append(float(decay))
     # Raw weights, the first average, kept, averaged.
     np.testing.assert_allclose(decays, [0.0, 0.0, 1.0, 0.85])
@@ -108,14 +108,14 @@ def test_averaging_of_cfa_waits_for_the_weakest_class():
 
 def test_averaging_of_cfa_may_begin_later():
     rule = difficulty.cfa(PGD_AT, **CFA | {"average": True, "average_begin": 0.2})
-    memory, decays = rule.start(EQUAL), []
+    state, decays = rule.init(EQUAL), []
     for epoch in (1, 2, 3):
-        memory = rule.observe(memory, seen([80, 50, 30]), epoch)
-        decay, memory = rule.average(memory, seen([80, 50, 30]))
+        state = rule.update(state, seen([80, 50, 30]), epoch)
+        decay, state = rule.average(state, seen([80, 50, 30]))
         decays.append(float(decay))
     # Raw weights after the first of ten epochs, whatever the classes do; the first average; averaged.
     np.testing.assert_allclose(decays, [0.0, 0.0, 0.85])
-    assert not rule.average(rule.start(EQUAL), seen([80, 50, 30]))[1]["averaged"]
+    assert not rule.average(rule.init(EQUAL), seen([80, 50, 30]))[1]["averaged"]
 
 
 def test_wat_against_the_published_rule():

@@ -62,7 +62,7 @@ COSINE = Run(num_epochs=10, first_epoch=0, knobs=(), beta=6.0, head_scale=10.0)
 def test_robal_by_hand():
     """s * ((tau_m / s) log(n_c / n_min) + m) comes off the true logit, with s = 10 and m = 0.1."""
     rule = long_tail.robal(COSINE, margin=0.1, margin_tau=0.3, prior_tau=1.5)
-    values = rule.turn({}, FIFTIETH, 0.0)
+    values = rule.knob_values({}, FIFTIETH, 0.0)
     n = np.asarray(FIFTIETH)
     np.testing.assert_allclose(values["margin"], 10 * (0.03 * np.log(n / n.min()) + 0.1), rtol=1e-5)
     np.testing.assert_allclose(values["log_prior"], 1.5 * np.log(n / n.sum()), rtol=1e-5)
@@ -70,5 +70,5 @@ def test_robal_by_hand():
 
 def test_the_margin_of_ldam_is_one_of_the_cosine():
     """s (cos - m): for a head of cosines s times as much comes off the logit."""
-    values = long_tail.ldam(COSINE, largest_margin=0.5).turn({}, FIFTIETH, 0.0)
+    values = long_tail.ldam(COSINE, largest_margin=0.5).knob_values({}, FIFTIETH, 0.0)
     np.testing.assert_allclose(values["margin"], 10 * long_tail.ldam_margin(FIFTIETH, 0.5), rtol=1e-6)

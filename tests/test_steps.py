@@ -1,4 +1,4 @@
-"""The same verdicts on 1, 2 and 8 devices, whatever the batch."""
+"""The same predictions on 1, 2 and 8 devices, whatever the batch."""
 
 import jax
 import numpy as np
@@ -15,7 +15,6 @@ CLASSES, SHAPE = 5, (8, 8, 3)
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, size=(40, *SHAPE), dtype=np.uint8)
 LABELS = RNG.integers(0, CLASSES, 40).astype(np.int32)
-WHOLE, SHARE = parallel.REPLICATED, parallel.SHARDED
 
 
 def evaluate(devices, batch):
@@ -26,14 +25,10 @@ def evaluate(devices, batch):
         model, optax.sgd(0.1), remedies.none(), np.ones(CLASSES), SHAPE, jax.random.key(0), averaged=False
     )
     attack = PgdAttack(threats.NORMS["linf"], losses.cross_entropy, iterations=5)
-    judge = steps.make_judge_step(model, threats.NORMS["linf"])
+    verify, prepared = steps.make_verify_step(steps.forward_of(model), threats.NORMS["linf"]), steps.prepared_of(model)
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    verdict = {"prediction": SHARE, "excess": WHOLE, "finite": WHOLE, "idle": SHARE}
-    victims = (WHOLE, SHARE, SHARE, SHARE, SHARE, WHOLE, WHOLE)
-    begin, _ = steps.make_attack_steps(model, judge, attack, 2)
-    begin = parallel.spmd(begin, mesh, in_specs=victims, out_specs=(SHARE, verdict))
-    _, go_on = steps.make_attack_steps(model, judge, attack, 3)
-    go_on = parallel.spmd(go_on, mesh, in_specs=(*victims, WHOLE, SHARE), out_specs=(SHARE, verdict))
+    begin = parallel.spmd(steps.make_attack_steps(prepared, verify, attack, 2)[0], mesh)
+    go_on = parallel.spmd(steps.make_attack_steps(prepared, verify, attack, 3)[1], mesh)
     weights = parallel.replicate(state.weights, mesh)
     radius, ids = np.full(40, 8 / 255, np.float32), np.arange(40, dtype=np.int32)
     predictions, adversarial = [], []
@@ -43,13 +38,13 @@ def evaluate(devices, batch):
         arguments = weights, *inputs, jax.random.key(2), np.int32(0)
         state, _ = begin(*arguments)
         state, output = go_on(*arguments, np.int32(2), state)
-        assert float(output["excess"]) <= 1e-6 and output["finite"]
+        assert float(output["constraint_violation"]) <= 1e-6 and output["finite"]
         predictions.append(output["prediction"])
         adversarial.append(state.adversarial)
     return np.concatenate(predictions), np.concatenate(adversarial)
 
 
-def test_verdicts_do_not_depend_on_devices_or_batches():
+def test_predictions_do_not_depend_on_devices_or_batches():
     predictions, adversarial = evaluate(devices=1, batch=40)
     assert len(np.unique(predictions)) > 2
     for devices, batch in ((2, 10), (8, 8), (8, 40)):

@@ -44,7 +44,7 @@ def final_arrays(workdir):
     """Every array of the last checkpoint, without knowing the model."""
     config = tiny_config.get_config()
     mesh = parallel.make_mesh(jax.devices()[:1])
-    like = training_setup.initial_state(config, objects.dataset(config), mesh, TOTAL_STEPS)
+    like = training_setup.create(config, objects.dataset(config), mesh, TOTAL_STEPS).initial_state()
     return jax.tree.leaves(checkpoints.Checkpoints(workdir, read_only=True).restore(TOTAL_STEPS, like))
 
 
@@ -269,7 +269,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 def saved_weights_are_finite(config, workdir):
     """The steps saved, after checking each."""
-    like = training_setup.initial_state(config, objects.dataset(config), parallel.make_mesh(), TOTAL_STEPS)
+    like = training_setup.create(config, objects.dataset(config), parallel.make_mesh(), TOTAL_STEPS).initial_state()
     kept = checkpoints.Checkpoints(workdir, read_only=True)
     for step in kept.steps():
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.restore(step, like).weights))
@@ -285,7 +285,7 @@ def test_a_training_starts_from_the_weights_of_another_run(uninterrupted, tmp_pa
 
     def params(workdir, of, step):
         mesh = parallel.make_mesh()
-        like = training_setup.abstract_state(of, objects.dataset(of), mesh, 1)
+        like = training_setup.create(of, objects.dataset(of), mesh, 1).abstract_state()
         return checkpoints.Checkpoints(workdir, read_only=True).restore(step, like)
 
     best = files.read_json(uninterrupted / results.BEST)

@@ -25,7 +25,6 @@ CLASSES, SHAPE, BATCH = 5, (8, 8, 3), 16
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, size=(40, *SHAPE), dtype=np.uint8)
 LABELS = RNG.integers(0, CLASSES, 40).astype(np.int32)
-WHOLE, SHARE = parallel.REPLICATED, parallel.SHARDED
 
 
 def make(attack_batch_norm="train", objective="pgd_at", model="cnn", random_start=True, warmup_steps=0, **options):
@@ -34,7 +33,7 @@ def make(attack_batch_norm="train", objective="pgd_at", model="cnn", random_star
     )
     optimizer = optax.sgd(0.1, momentum=0.9)
     attack = step_lib.TrainAttack(
-        Pgd(threats.NORMS["linf"], steps=3, random_start=random_start),
+        Pgd(threats.NORMS["linf"], steps=3, start=threats.random_start if random_start else threats.at_image),
         8 / 255,
         2 / 255,
         attack_batch_norm,
@@ -72,7 +71,7 @@ def train(devices, steps_to_make=3, knobs=None, first_step=0, **options):
     if knobs:
         state = state.replace(knobs=state.knobs.replace(**knobs))
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    step = parallel.spmd(step, mesh, in_specs=(WHOLE, SHARE, SHARE, WHOLE), out_specs=(WHOLE, WHOLE))
+    step = parallel.spmd(step, mesh)
     state = parallel.replicate(state, mesh)
     losses = []
     for indices in orders(steps_to_make):
@@ -108,7 +107,7 @@ def test_the_attack_sees_batch_norm_in_the_mode_asked_for(batch_norm):
     statistics = jax.tree.map(lambda v: jnp.float32(rng.uniform(0.2, 3, v.shape)), state.weights.batch_stats)
     state = state.replace(weights=state.weights.replace(batch_stats=statistics))
     mesh = parallel.make_mesh(jax.devices()[:1])
-    step = parallel.spmd(step, mesh, in_specs=(WHOLE, SHARE, SHARE, WHOLE), out_specs=(WHOLE, WHOLE))
+    step = parallel.spmd(step, mesh)
     _, loss = step(*parallel.replicate((state, IMAGES[:BATCH], LABELS[:BATCH]), mesh), jax.random.key(1))
 
     def loss_by_hand(mode):
@@ -141,7 +140,7 @@ def test_pmap_runs_the_same_step():
     mapped = jax.pmap(step, axis_name=parallel.AXIS, in_axes=(None, 0, 0, None), devices=jax.devices()[:2])
     by_pmap, _ = mapped(state, images.reshape(2, -1, *SHAPE), labels.reshape(2, -1), jax.random.key(1))
     mesh = parallel.make_mesh(jax.devices()[:2])
-    spmd = parallel.spmd(step, mesh, in_specs=(WHOLE, SHARE, SHARE, WHOLE), out_specs=(WHOLE, WHOLE))
+    spmd = parallel.spmd(step, mesh)
     by_spmd, _ = spmd(parallel.replicate(state, mesh), *parallel.shard((images, labels), mesh), jax.random.key(1))
     assert_trees_close(jax.tree.map(lambda x: x[0], by_pmap.weights), by_spmd.weights, rtol=1e-6, atol=1e-7)
 
@@ -159,12 +158,7 @@ def test_class_sums_count_every_example_of_the_batches():
 def test_several_updates_in_one_program_are_the_same_updates():
     _, step, state = make()
     mesh = parallel.make_mesh(jax.devices()[:2])
-    many = parallel.spmd(
-        step_lib.over_resident(step, SHAPE),
-        mesh,
-        in_specs=(WHOLE, WHOLE, WHOLE, parallel.SHARDED_STEPS, WHOLE),
-        out_specs=(WHOLE, WHOLE),
-    )
+    many = parallel.spmd(step_lib.over_resident(step, SHAPE), mesh)
     indices = parallel.shard(orders(2), mesh, parallel.SHARDED_STEPS)
     together, losses = many(
         *parallel.replicate((state, IMAGES.reshape(40, -1), LABELS), mesh), indices, jax.random.key(1)
@@ -184,13 +178,13 @@ def test_same_seed_same_bits():
 def test_neutral_knobs_are_plain_adversarial_training_bit_for_bit(monkeypatch):
     """Against an objective written without knobs: adding 0 and multiplying by 1 change no bit."""
 
-    def plain(settings):
+    def plain(criterion, settings):
         def loss(forward, batch_stats, images, attacked, labels, knobs):
             logits, batch_stats = forward(batch_stats, attacked.images)
             losses_B = optax.softmax_cross_entropy(logits, jax.nn.one_hot(labels, CLASSES))
             return objectives.LossOutput(losses_B, losses_B, logits, None, batch_stats)
 
-        return objectives.pgd_at(0.0)._replace(loss=loss)
+        return objectives.pgd_at(criterion)._replace(loss=loss)
 
     with_knobs, _ = train(1)
     monkeypatch.setitem(objectives._OBJECTIVES, "pgd_at", plain)
@@ -315,19 +309,14 @@ def test_targets_are_wrong_classes_as_often_as_they_should_be():
 def test_an_observation_counts_every_image_once_on_any_number_of_devices(name):
     """The counts are those of the model applied by hand; images that fill up the last batch do not count."""
     model, _, state = make(**MLP)
-    pgd = Pgd(threats.NORMS["linf"], steps=3, random_start=False)
+    pgd = Pgd(threats.NORMS["linf"], steps=3, start=threats.at_image)
     attack = step_lib.TrainAttack(pgd, 8 / 255, 2 / 255, "eval")
     objective = objectives.create(name, objectives.Settings())
     names = ("natural_correct", "confusion", "steps_withstood")
     found = []
     for devices in (1, 4):
         mesh = parallel.make_mesh(jax.devices()[:devices])
-        observe = parallel.spmd(
-            step_lib.make_observe_step(model, objective, attack, names),
-            mesh,
-            in_specs=(WHOLE, SHARE, SHARE, SHARE, WHOLE),
-            out_specs=WHOLE,
-        )
+        observe = parallel.spmd(step_lib.make_observe_step(model, objective, attack, names), mesh)
         observer = observation.Observer(observe, Split(IMAGES, LABELS), CLASSES, batch_size=16, seed=0, mesh=mesh)
         found.append(jax.device_get(observer(parallel.replicate(state.weights, mesh))))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *found)

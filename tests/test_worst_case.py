@@ -1,7 +1,6 @@
-"""Parts, batches and compaction change what is spent, never a verdict."""
+"""Parts, batches and compaction change what is spent, never a result."""
 
 import dataclasses
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,14 +9,13 @@ import numpy as np
 import pytest
 
 from jaxrobust.attacks import losses, threats
-from jaxrobust.attacks.attack import Victims
+from jaxrobust.attacks.attack import Examples
 from jaxrobust.attacks.attack import run as run_whole
 from jaxrobust.attacks.pgd import PgdAttack
 from jaxrobust.distributed import parallel
-from jaxrobust.evaluation import attack_runner, steps
+from jaxrobust.evaluation import attack_runner, batching, steps
 from jaxrobust.models.weights import Weights
 
-WHOLE, SHARE = parallel.REPLICATED, parallel.SHARDED
 KEY = jax.random.key(7)
 RADIUS = 0.1
 
@@ -31,10 +29,10 @@ def test_parts_make_up_the_run(iterations):
 
 @pytest.mark.parametrize("large, devices", [(512, 1), (512, 8), (37, 1), (8, 8), (24, 8)])
 def test_batches_hold_every_example_once_and_little_else(large, devices):
-    large, small = attack_runner.batch_sizes(large, devices)
+    large, small = batching.batch_sizes(large, devices)
     assert small % devices == 0 and small <= large
     for count in range(2 * large + 2):
-        packed = list(attack_runner.pack(count, large, small))
+        packed = list(batching.pack(count, large, small))
         assert [start for start, _ in packed] == np.cumsum([0, *(size for _, size in packed)])[:-1].tolist()[
             : len(packed)
         ]
@@ -42,7 +40,7 @@ def test_batches_hold_every_example_once_and_little_else(large, devices):
 
 
 class Model:
-    """Two ReLU layers with fixed weights: enough for runs that break examples early, late and never."""
+    """Two ReLU layers with fixed weights: enough for runs that succeed early, late and never."""
 
     rng = np.random.default_rng(0)
     first = jnp.asarray(rng.normal(size=(12, 16)), jnp.float32)
@@ -60,14 +58,11 @@ LABELS = np.asarray(Model().apply({}, jnp.float32(IMAGES) / 255, train=False).ar
 
 def attacker(attack, devices, batch_size):
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    judge = steps.make_judge_step(Model(), threats.NORMS["linf"])
-    verdict = {"prediction": SHARE, "excess": WHOLE, "finite": WHOLE, "idle": SHARE}
-    victims = (WHOLE, SHARE, SHARE, SHARE, SHARE, WHOLE, WHOLE)
+    verify = steps.make_verify_step(steps.forward_of(Model()), threats.NORMS["linf"])
 
     def compiled(length):
-        begin, go_on = steps.make_attack_steps(Model(), judge, attack, length)
-        spmd = partial(parallel.spmd, mesh=mesh, out_specs=(SHARE, verdict))
-        return spmd(begin, in_specs=victims), spmd(go_on, in_specs=(*victims, WHOLE, SHARE), donate=(8,))
+        made = steps.make_attack_steps(steps.prepared_of(Model()), verify, attack, length)
+        return tuple(parallel.spmd(step, mesh) for step in made)
 
     return attack_runner.Attacker(attack, compiled, mesh, batch_size, KEY)
 
@@ -76,17 +71,19 @@ PGD = PgdAttack(threats.NORMS["linf"], losses.cross_entropy, iterations=50, rest
 
 
 def in_one_program():
-    """Who is broken by some run, and the passes of every run for every example."""
-    broken = np.zeros(len(LABELS), bool)
+    """Which examples are misclassified after some run."""
+    found = np.zeros(len(LABELS), bool)
     for run in range(PGD.runs):
         keys = jax.vmap(lambda i, run=run: jax.random.fold_in(jax.random.fold_in(KEY, i), run))(jnp.arange(61))
-        victims = Victims(jnp.float32(IMAGES) / 255, jnp.asarray(LABELS), keys, jnp.full(61, RADIUS))
-        broken |= np.asarray(run_whole(PGD, lambda images: Model().apply({}, images, train=False), victims, run).broken)
-    return broken
+        examples = Examples(jnp.float32(IMAGES) / 255, jnp.asarray(LABELS), keys, jnp.full(61, RADIUS))
+        found |= np.asarray(
+            run_whole(PGD, lambda images: Model().apply({}, images, train=False), examples, run).is_adversarial
+        )
+    return found
 
 
 @pytest.mark.parametrize("devices, batch_size", [(1, 64), (1, 16), (1, 7), (8, 16)])
-def test_verdicts_are_those_of_one_program_for_all(devices, batch_size):
+def test_results_are_those_of_one_program_for_all(devices, batch_size):
     reference = in_one_program()
     assert 5 < reference.sum() < 56
     attack = attacker(PGD, devices, batch_size)
@@ -94,32 +91,32 @@ def test_verdicts_are_those_of_one_program_for_all(devices, batch_size):
     outcome = attack(WEIGHTS, IMAGES, LABELS, np.arange(61), np.full(61, RADIUS), title="", keep=5, advance=done.append)
     np.testing.assert_array_equal(outcome.prediction != LABELS, reference)
     assert sum(done) == 61 * attack.parts, "progress ends at the end"
-    judged = Model().apply({}, jnp.asarray(outcome.adversarial), train=False).argmax(-1)
-    np.testing.assert_array_equal(judged, outcome.prediction[:5])
+    verified = Model().apply({}, jnp.asarray(outcome.adversarial), train=False).argmax(-1)
+    np.testing.assert_array_equal(verified, outcome.prediction[:5])
     assert np.abs(outcome.adversarial - IMAGES[:5] / 255).max() <= RADIUS + 1e-6
 
 
-def test_broken_examples_leave():
+def test_misclassified_examples_leave():
     outcome = attacker(PGD, 1, 16)(WEIGHTS, IMAGES, LABELS, np.arange(61), np.full(61, RADIUS), title="")
-    survivors = (outcome.prediction == LABELS).sum()
+    robust = (outcome.prediction == LABELS).sum()
     each = 2 * PGD.iterations * PGD.runs
-    assert survivors * each < outcome.passes < 0.8 * 61 * each
-    assert 0 < outcome.idle < 0.3 * outcome.passes
+    assert robust * each < outcome.forward_passes < 0.8 * 61 * each
+    assert 0 < outcome.wasted_passes < 0.3 * outcome.forward_passes
 
 
 def test_each_example_has_its_own_radius():
     radius = np.where(np.arange(61) % 2, 0.0, 0.5)
     outcome = attacker(PGD, 1, 64)(WEIGHTS, IMAGES, LABELS, np.arange(61), radius, title="")
-    broken = outcome.prediction != LABELS
-    assert not broken[1::2].any() and broken[::2].all()
+    is_adversarial = outcome.prediction != LABELS
+    assert not is_adversarial[1::2].any() and is_adversarial[::2].all()
 
 
 def test_what_only_the_attacks_model_believes_does_not_count():
-    """The judge is another model: an attack that has fooled its own is not yet over."""
+    """The float32 model is another one: an attack that has fooled its own is not yet over."""
 
     class Stubborn(NamedTuple):
         adversarial: jax.Array
-        broken: jax.Array
+        is_adversarial: jax.Array
 
     @dataclasses.dataclass(frozen=True)
     class Liar:
@@ -127,18 +124,18 @@ def test_what_only_the_attacks_model_believes_does_not_count():
         iterations = 2
         start_passes = step_passes = 1.0
 
-        def start(self, logits_fn, victims, run):
-            return Stubborn(victims.images, jnp.ones(len(victims.labels), bool))
+        def start(self, logits_fn, examples, run):
+            return Stubborn(examples.images, jnp.ones(len(examples.labels), bool))
 
-        def step(self, logits_fn, victims, state, iteration):
+        def step(self, logits_fn, examples, state, iteration):
             return state
 
     outcome = attacker(Liar(), 1, 61)(WEIGHTS, IMAGES, LABELS, np.arange(61), np.full(61, RADIUS), title="")
     np.testing.assert_array_equal(outcome.prediction, LABELS)
-    assert outcome.idle >= 2 * 61
+    assert outcome.wasted_passes >= 2 * 61
 
 
 def test_of_no_examples_nothing_comes():
     nothing = np.arange(0)
     outcome = attacker(PGD, 1, 16)(WEIGHTS, IMAGES[:0], nothing, nothing, nothing, title="")
-    assert outcome.prediction.shape == (0,) and outcome.passes == 0
+    assert outcome.prediction.shape == (0,) and outcome.forward_passes == 0

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.attacks import ascent, threats
-from jaxrobust.attacks.attack import Victims, fold_in
+from jaxrobust.attacks.attack import Examples, fold_in
 
 _FIRST_STEP = 2.0  # in radii
 _NEW = 0.75  # weight of the new step, the rest is momentum
@@ -69,7 +69,7 @@ class State(NamedTuple):
     targets: jax.Array | None
 
     @property
-    def broken(self):
+    def is_adversarial(self):
         return self.adversarial_margin > 0
 
 
@@ -98,9 +98,9 @@ class Apgd(ascent.Runs):
         if self.iterations < 1 or self.restarts < 1 or self.targets < 0:
             raise ValueError(f"{self}: iterations and restarts are at least 1, targets at least 0")
 
-    def start(self, logits_fn, victims: Victims, run) -> State:
-        images, labels, keys, radius = victims
-        targets = self.targets_of(logits_fn, victims, run)
+    def start(self, logits_fn, examples: Examples, run) -> State:
+        images, labels, keys, radius = examples
+        targets = self.targets_of(logits_fn, examples, run)
         # On the surface of the ball, as published; the box may cut it off.
         keys = fold_in(keys, 0)
         noise = self.norm.random(keys, images.shape[1:], jnp.ones_like(radius))
@@ -119,11 +119,10 @@ class Apgd(ascent.Runs):
             targets=targets,
         )
 
-    def step(self, logits_fn, victims: Victims, state: State, iteration) -> State:
-        images, labels, _, radius = victims
+    def step(self, logits_fn, examples: Examples, state: State, iteration) -> State:
+        images, labels, _, radius = examples
         here = state.point.images
-        forward = threats.per_example(state.step_size, images) * self.norm.direction(state.point.gradient)
-        ahead = threats.project(self.norm, images, here + forward, radius)
+        ahead = threats.ascend(self.norm, images, here, state.point.gradient, radius, state.step_size)
         new = jnp.where(iteration == 0, 1.0, _NEW)
         moved = here + new * (ahead - here) + (1 - new) * (here - state.previous)
         moved = threats.project(self.norm, images, moved, radius)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.attacks import ascent, threats
-from jaxrobust.attacks.attack import Victims, fold_in
+from jaxrobust.attacks.attack import Examples, fold_in
 
 _FACTORS = (3.0, 2.0, 1.0)  # radii of the three balls
 _FEWER = 1.5  # entries changed at the best point, over entries of a step
@@ -77,7 +77,7 @@ class State(NamedTuple):
     targets: jax.Array | None
 
     @property
-    def broken(self):
+    def is_adversarial(self):
         return self.adversarial_margin > 0
 
 
@@ -106,9 +106,9 @@ class ApgdL1(ascent.Runs):
     def iterations(self) -> int:
         return self.steps + 2
 
-    def start(self, logits_fn, victims: Victims, run) -> State:
-        images, labels, keys, radius = victims
-        targets = self.targets_of(logits_fn, victims, run)
+    def start(self, logits_fn, examples: Examples, run) -> State:
+        images, labels, keys, radius = examples
+        targets = self.targets_of(logits_fn, examples, run)
         keys = fold_in(keys, 0)
         noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
         radius = _FACTORS[0] * radius
@@ -123,8 +123,8 @@ class ApgdL1(ascent.Runs):
             targets=targets,
         )
 
-    def step(self, logits_fn, victims: Victims, state: State, iteration) -> State:
-        images, labels, _, radius = victims
+    def step(self, logits_fn, examples: Examples, state: State, iteration) -> State:
+        images, labels, _, radius = examples
         factor, enter, check = (jnp.asarray(column)[iteration] for column in schedule(self.steps))
         ball = factor.astype(radius.dtype) * radius
         direction = _sparse_signs(state.point.gradient, state.changed)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import losses, threats
-from jaxrobust.attacks.attack import Victims
+from jaxrobust.attacks.attack import Examples
 
 
 class Point(NamedTuple):
@@ -37,11 +37,11 @@ class Runs:
     def start_passes(self) -> float:
         return 3.0 if self.targets else 2.0
 
-    def targets_of(self, logits_fn, victims: Victims, run):
+    def targets_of(self, logits_fn, examples: Examples, run):
         """The wrong class [B] that run number `run` aims at, see `likely_wrong`; None in an untargeted attack."""
         if not self.targets:
             return None
-        return likely_wrong(logits_fn(victims.images), victims.labels, run % self.targets, self.targets)
+        return likely_wrong(logits_fn(examples.images), examples.labels, run % self.targets, self.targets)
 
 
 def evaluate(logits_fn, loss, images, labels, targets=None) -> Point:

@@ -1,15 +1,15 @@
 """The interface of the attacks used in evaluations: a start, and one step.
 
 An attack sees the model only as `logits_fn(images [B, H, W, C]) -> logits [B, C]`. Everything it stores about an
-example is in a state whose arrays have the examples as their leading dimension. So between any two steps, broken
+example is in a state whose arrays have the examples as their leading dimension. So between any two steps, misclassified
 examples can be removed and the others regrouped into new batches, without changing any result:
 
     attack = PgdAttack(norm=threats.NORMS["linf"], loss=losses.cross_entropy, iterations=20)
-    state = attack.start(logits_fn, victims, run)
-    state = attack.step(logits_fn, victims, state, iteration)   # iteration = 0, 1, ... attack.iterations - 1
+    state = attack.start(logits_fn, examples, run)
+    state = attack.step(logits_fn, examples, state, iteration)   # iteration = 0, 1, ... attack.iterations - 1
     state.adversarial                           # the strongest image so far, in the ball and in the box
 
-Everything here can be jitted; `run` and `iteration` may be traced. Random numbers come only from `victims.keys`, which
+Everything here can be jitted; `run` and `iteration` may be traced. Random numbers come only from `examples.keys`, which
 holds one key for each example and run.
 """
 
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 
-class Victims(NamedTuple):
+class Examples(NamedTuple):
     """The examples that are attacked.
 
     Attributes:
@@ -40,7 +40,7 @@ class State(Protocol):
     """A pytree of arrays [B, ...], one row per example, with at least these two."""
 
     adversarial: jax.Array  # [B, H, W, C], the strongest adversarial image found so far, in the ball and in the box
-    broken: jax.Array  # [B] bool, whether `logits_fn` misclassifies it
+    is_adversarial: jax.Array  # [B] bool, whether `logits_fn` misclassifies it
 
 
 class Attack(Protocol):
@@ -58,10 +58,10 @@ class Attack(Protocol):
     start_passes: float
     step_passes: float
 
-    def start(self, logits_fn, victims: Victims, run) -> State:
+    def start(self, logits_fn, examples: Examples, run) -> State:
         """The state before the first step of run number `run`, an int32 scalar that starts from 0."""
 
-    def step(self, logits_fn, victims: Victims, state: State, iteration) -> State:
+    def step(self, logits_fn, examples: Examples, state: State, iteration) -> State:
         """The state after step number `iteration`, an int32 scalar that starts from 0."""
 
 
@@ -97,11 +97,11 @@ def one_against_rest(logits_fn, targets):
     return two_logits
 
 
-def run(attack: Attack, logits_fn, victims: Victims, run=0) -> State:
-    """One whole run in one program, for few examples. Evaluations split runs, and drop broken examples in between."""
+def run(attack: Attack, logits_fn, examples: Examples, run=0) -> State:
+    """One whole run in one program, for few examples. Evaluations split runs and drop misclassified examples."""
 
     def step(state, iteration):
-        return attack.step(logits_fn, victims, state, iteration), None
+        return attack.step(logits_fn, examples, state, iteration), None
 
-    state = attack.start(logits_fn, victims, run)
+    state = attack.start(logits_fn, examples, run)
     return jax.lax.scan(step, state, jnp.arange(attack.iterations))[0]

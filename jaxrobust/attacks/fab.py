@@ -10,8 +10,8 @@ The radius does not influence the steps. It only decides which perturbations cou
 upper bound of an example's distance to the boundary:
 
     attack = Fab(norm="linf", classes=10, targets=9)
-    state = attack.start(logits_fn, victims, run)
-    state = attack.step(logits_fn, victims, state, iteration)
+    state = attack.start(logits_fn, examples, run)
+    state = attack.step(logits_fn, examples, state, iteration)
     state.distance      # [B], of state.nearest, whatever the radius
     state.adversarial   # misclassified exactly where distance <= radius
 """
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import ascent, hyperplane, losses, threats
-from jaxrobust.attacks.attack import Victims, fold_in
+from jaxrobust.attacks.attack import Examples, fold_in
 
 _SEARCH_STEPS = 3  # forward passes of the search at the end, as published
 _SMALLEST_SIZE = 1e-8  # of a displacement: two displacements of 0 get equal weights
@@ -54,7 +54,7 @@ class FabState(NamedTuple):
     target: jax.Array
 
     @property
-    def broken(self):
+    def is_adversarial(self):
         return self.score > 0
 
 
@@ -103,13 +103,13 @@ class Fab:
 
     @property
     def step_passes(self) -> float:
-        """A forward pass and a backward one for each boundary, one to judge the step, and a share of the search."""
+        """A forward pass and a backward one for each boundary, one to classify the point, and a share of the search."""
         boundaries = 1 if self.targets else self.classes - 1
         return 1.0 + boundaries + 1.0 + _SEARCH_STEPS / self.iterations
 
-    def start(self, logits_fn, victims: Victims, run) -> FabState:
+    def start(self, logits_fn, examples: Examples, run) -> FabState:
         """The state before the first step of run number `run`."""
-        images, labels = victims.images, victims.labels
+        images, labels = examples.images, examples.labels
         logits = logits_fn(images)
         if logits.shape[-1] != self.classes:
             raise ValueError(f"the model has {logits.shape[-1]} classes, the attack {self.classes}")
@@ -121,15 +121,15 @@ class Fab:
             distance=jnp.full_like(margin, jnp.inf),
             nearest_logits=logits,
             clean_logits=logits,
-            iterate=self._first_iterate(victims, run),
+            iterate=self._first_iterate(examples, run),
             target=self._target(logits, labels, run),
         )
-        return self._record(victims, nothing, images, logits)[0]
+        return self._record(examples, nothing, images, logits)[0]
 
-    def step(self, logits_fn, victims: Victims, state: FabState, iteration) -> FabState:
+    def step(self, logits_fn, examples: Examples, state: FabState, iteration) -> FabState:
         """The state after step number `iteration`."""
-        images = victims.images
-        normal, value = self._nearest_boundary(logits_fn, victims, state)
+        images = examples.images
+        normal, value = self._nearest_boundary(logits_fn, examples, state)
         value_at_image = value + _inner(normal, images - state.iterate)
         displacement = functools.partial(hyperplane.displacement, self.norm)
         from_iterate, from_image = jax.vmap(displacement, (0, None, 0))(
@@ -139,12 +139,12 @@ class Fab:
         alpha = threats.per_example(jnp.minimum(length / (length + image_length), self.alpha_max), images)
         moved = (state.iterate + self.eta * from_iterate) * (1 - alpha) + (images + self.eta * from_image) * alpha
         moved = jnp.clip(moved, 0.0, 1.0)
-        state, wrong = self._record(victims, state, moved, logits_fn(moved))
+        state, wrong = self._record(examples, state, moved, logits_fn(moved))
         iterate = jnp.where(threats.per_example(wrong, images), images + self.beta * (moved - images), moved)
         state = state._replace(iterate=iterate)
         return jax.lax.cond(
             iteration == self.iterations - 1,
-            lambda state: self._search(logits_fn, victims, state),
+            lambda state: self._search(logits_fn, examples, state),
             lambda state: state,
             state,
         )
@@ -152,14 +152,14 @@ class Fab:
     def _size(self, perturbation):
         return threats.NORMS[self.norm].size(perturbation)
 
-    def _first_iterate(self, victims, run):
+    def _first_iterate(self, examples, run):
         """The image itself, and from the second restart on a random point at half the radius."""
-        images = victims.images
+        images = examples.images
         if self.restarts == 1:
             return images
         draw = jax.random.normal if self.norm in ("l2", "l1") else _symmetric_uniform
-        direction = jax.vmap(lambda key: draw(key, images.shape[1:]))(fold_in(victims.keys, 0))
-        length = 0.5 * victims.radius / jnp.maximum(self._size(direction), 1e-12)
+        direction = jax.vmap(lambda key: draw(key, images.shape[1:]))(fold_in(examples.keys, 0))
+        length = 0.5 * examples.radius / jnp.maximum(self._size(direction), 1e-12)
         random = jnp.clip(images + direction * threats.per_example(length, images), 0.0, 1.0)
         return jnp.where(run // max(self.targets, 1) > 0, random, images)
 
@@ -168,7 +168,7 @@ class Fab:
             return labels
         return ascent.likely_wrong(logits, labels, run % self.targets, self.targets).astype(labels.dtype)
 
-    def _nearest_boundary(self, logits_fn, victims, state):
+    def _nearest_boundary(self, logits_fn, examples, state):
         """Normal [B, H, W, C] and value [B] of the nearest linearised boundary at the iterate.
 
         The gradients of the logit differences are computed one after another: all at once would need the memory of that
@@ -180,13 +180,13 @@ class Fab:
         else:
             # The classes after the label, cyclically: one boundary fewer than there are classes.
             others = (
-                victims.labels[None] + jnp.arange(1, self.classes, dtype=victims.labels.dtype)[:, None]
+                examples.labels[None] + jnp.arange(1, self.classes, dtype=examples.labels.dtype)[:, None]
             ) % self.classes
 
         def nearer(best, other):
             best_distance, best_normal, best_value = best
-            value = losses.targeted_margin(logits, victims.labels, other)
-            difference = jax.nn.one_hot(other, self.classes) - jax.nn.one_hot(victims.labels, self.classes)
+            value = losses.targeted_margin(logits, examples.labels, other)
+            difference = jax.nn.one_hot(other, self.classes) - jax.nn.one_hot(examples.labels, self.classes)
             (normal,) = pull_back(difference.astype(logits.dtype))
             distance = hyperplane.distance(self.norm, normal, value)
             closer = distance < best_distance
@@ -197,16 +197,16 @@ class Fab:
         (_, normal, value), _ = jax.lax.scan(nearer, none, others)
         return jnp.where(jnp.isfinite(normal), normal, 0.0), value
 
-    def _record(self, victims, state, candidate, logits):
+    def _record(self, examples, state, candidate, logits):
         """The state with the candidate where it is an improvement, and whether it is misclassified [B]."""
-        margin = losses.margin(logits, victims.labels)
+        margin = losses.margin(logits, examples.labels)
         # Where the logits are NaN the model has not classified the image.
-        wrong = (logits.argmax(-1) != victims.labels) | jnp.isnan(margin)
-        distance = self._size(candidate - victims.images)
+        wrong = (logits.argmax(-1) != examples.labels) | jnp.isnan(margin)
+        distance = self._size(candidate - examples.images)
         nearer = wrong & (distance < state.distance)
         # With equal logits the model predicts the first class, so a margin of 0 may be a success.
         score = jnp.where(wrong, jnp.maximum(jnp.nan_to_num(margin, nan=jnp.inf), 1e-30), margin)
-        worse = (distance <= victims.radius) & (score > state.score)
+        worse = (distance <= examples.radius) & (score > state.score)
         state = state._replace(
             adversarial=jnp.where(threats.per_example(worse, candidate), candidate, state.adversarial),
             score=jnp.where(worse, score, state.score),
@@ -216,7 +216,7 @@ class Fab:
         )
         return state, wrong
 
-    def _search(self, logits_fn, victims, state):
+    def _search(self, logits_fn, examples, state):
         """Secant steps on the segment from the image to the nearest adversarial image."""
 
         def narrow(carry, _):
@@ -225,7 +225,7 @@ class Fab:
             # boundary even on a linear model.
             adversarial_class = state.nearest_logits.argmax(-1)
             below, above = (
-                losses.targeted_margin(logits, victims.labels, adversarial_class)
+                losses.targeted_margin(logits, examples.labels, adversarial_class)
                 for logits in (low_logits, state.nearest_logits)
             )
             share = below / (below - above)
@@ -233,11 +233,11 @@ class Fab:
             share = jnp.where((share >= 0) & (share <= 1), 0.99 * share + 0.01, 1.0)
             candidate = low + threats.per_example(share, low) * (state.nearest - low)
             logits = logits_fn(candidate)
-            state, wrong = self._record(victims, state, candidate, logits)
+            state, wrong = self._record(examples, state, candidate, logits)
             low = jnp.where(threats.per_example(wrong, low), low, candidate)
             return (state, low, jnp.where(wrong[:, None], low_logits, logits)), None
 
-        carry = state, victims.images, state.clean_logits
+        carry = state, examples.images, state.clean_logits
         return jax.lax.scan(narrow, carry, length=_SEARCH_STEPS)[0][0]
 
 

@@ -60,8 +60,7 @@ def landscape(logits_fn, norm: str, images, labels, keys, radius: float) -> Land
         return values, pullback(jnp.ones_like(values))[0]
 
     value, gradient = with_gradient(images)
-    step = threats.per_example(radii, images) * ball.direction(-gradient)
-    step = threats.project(ball, images, images + step, radii) - images
+    step = threats.ascend(ball, images, images, -gradient, radii, radii) - images
     _, there = with_gradient(images + step)
     length = ball.size(step)
     curvature = jnp.where(length > 0, dual(there - gradient) / jnp.where(length > 0, length, 1.0), 0.0)
@@ -71,8 +70,8 @@ def landscape(logits_fn, norm: str, images, labels, keys, radius: float) -> Land
         here, slope = with_gradient(point)
         error = here - value - (gradient * (point - images)).sum((1, 2, 3))
         up = threats.per_example(jnp.sign(error), images) * (slope - gradient)
-        moved = point + threats.per_example(_RELATIVE_STEP * radii, images) * ball.direction(up)
-        return (threats.project(ball, images, moved, radii), jnp.maximum(largest, jnp.abs(error))), None
+        moved = threats.ascend(ball, images, point, up, radii, _RELATIVE_STEP * radii)
+        return (moved, jnp.maximum(largest, jnp.abs(error))), None
 
     start = threats.random_start(ball, keys, images, radii)
     (_, linearity), _ = jax.lax.scan(climb, (start, jnp.zeros_like(value)), length=STEPS + 1)

@@ -124,7 +124,7 @@ class Experiment:
 
     Attributes:
         attack: its name in the grammar of `suites`.
-        radius: in multiples of the threat's; infinite: `largest_radius`.
+        radius: in multiples of the threat's; infinite: `threats.largest_radius`.
         loss: replaces the attack's own loss.
     """
 
@@ -157,9 +157,3 @@ EXPERIMENTS = (
     Experiment("pgd20", radius=math.inf),
     Experiment("square1000"),
 )
-
-
-def largest_radius(norm: str, image_shape: tuple[int, int, int]) -> float:
-    """The smallest radius for which the ball around any image contains every other image, in pixel units."""
-    dimension = math.prod(image_shape)
-    return {"linf": 1.0, "l2": math.sqrt(dimension), "l1": float(dimension)}[norm]

@@ -12,15 +12,41 @@ are taken only with respect to the images, and no gradient flows through the res
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import ascent, losses, threats
-from jaxrobust.attacks.attack import Victims, fold_in
+from jaxrobust.attacks.attack import Examples, fold_in
 
 LOOP = "attack_loop"  # name of the loop over steps in compiled programs
+
+
+class Path(NamedTuple):
+    """What an attack remembers of its path, the points where it takes the gradient.
+
+    Attributes:
+        init: images -> value, a pytree.
+        update: (value, points [B, H, W, C], their logits [B, C], labels [B]) -> value.
+    """
+
+    init: Callable
+    update: Callable
+
+
+class Attacked(NamedTuple):
+    """The result of an attack in training.
+
+    Attributes:
+        images: [B, H, W, C], adversarial images.
+        correct_steps: [B], number of iterates classified correctly, the start included, the last iterate not.
+        path: the last value of `Pgd.path`; () without one.
+    """
+
+    images: jax.Array
+    correct_steps: jax.Array
+    path: Any = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,24 +57,33 @@ class Pgd:
         norm: the ball and the direction of a step.
         steps: number of steps, and so of gradients, per start.
         restarts: number of starts.
-        random_start: start at a random point of the ball instead of the image itself.
+        start: (norm, keys [B], images, radius [B]) -> starting points, such as `threats.random_start` or
+            `threats.at_image`.
         keep_worst: return the iterate with the largest margin loss among the image itself and all iterates of all
             starts, so that a later step cannot undo a success. It costs a forward pass for each start and one more for
             the image. Otherwise return the last iterate of the only start, as adversarial training does.
+        relative_radius: of the ball that iterates are projected to, in radii.
+        path: what to remember of the path.
     """
 
     norm: threats.Norm
     steps: int
     restarts: int = 1
-    random_start: bool = True
+    start: Callable = threats.random_start
     keep_worst: bool = False
+    relative_radius: float = 1.0
+    path: Path | None = None
 
     def __post_init__(self):
         if self.restarts > 1 and not self.keep_worst:
             raise ValueError("several restarts need keep_worst: without it only the last iterate of one start is used")
 
-    def __call__(self, logits_fn, loss, images, labels, keys, radius, step_size, *, start=None, watch=None):
-        """Adversarial images [B, H, W, C].
+    def __call__(self, logits_fn, loss, images, labels, keys, radius, step_size):
+        """Adversarial images [B, H, W, C]; the arguments are those of `attack`."""
+        return self.attack(logits_fn, loss, images, labels, keys, radius, step_size).images
+
+    def attack(self, logits_fn, loss, images, labels, keys, radius, step_size) -> Attacked:
+        """Adversarial images, and what is known of the path to them.
 
         Args:
             logits_fn: images -> logits [B, C].
@@ -59,11 +94,13 @@ class Pgd:
                 The starts draw from `fold_in(key, 0)`, `fold_in(key, 2)`, `fold_in(key, 3)` and so on. The caller may
                 draw from `fold_in(key, 1)`, as step.draw_targets does.
             radius, step_size: [B] in pixel units.
-            start: keys [B] -> starting points [B, H, W, C]; replaces those chosen by `random_start`.
-            watch: (initial value, function), to collect values at each point where the gradient is taken; the function
-                is (watched, points [B, H, W, C], logits [B, C]) -> watched. The result is then (images, watched).
         """
-        watched, look = watch or ((), lambda watched, points, logits: watched)
+        path = self.path or Path(lambda images: (), lambda value, points, logits, labels: value)
+        path_start = jnp.zeros(len(labels), jnp.int32), path.init(images)
+
+        def visit(visited, points, logits):
+            correct_steps, value = visited
+            return correct_steps + (logits.argmax(-1) == labels), path.update(value, points, logits, labels)
 
         def step(adversarial):
             """One ascent step; also the logits at the point it started from."""
@@ -73,15 +110,12 @@ class Pgd:
                 return loss(logits, labels).sum(), logits
 
             gradient, logits = jax.grad(total_loss, has_aux=True)(adversarial)
-            moved = adversarial + threats.per_example(step_size, images) * self.norm.direction(gradient)
-            return threats.project(self.norm, images, moved, radius), logits
+            ball = self.relative_radius * radius
+            return threats.ascend(self.norm, images, adversarial, gradient, ball, step_size), logits
 
         def starting_point(restart):
             draw = jnp.where(restart > 0, restart + 1, 0)  # 1 is the caller's
-            restart_keys = fold_in(keys, draw)
-            if start is not None:
-                return start(restart_keys)
-            return threats.random_start(self.norm, restart_keys, images, radius) if self.random_start else images
+            return self.start(self.norm, fold_in(keys, draw), images, radius)
 
         def worse(worst, candidate, logits):
             """Replace the worst image so far, and its margin, wherever the candidate has a larger margin."""
@@ -97,28 +131,28 @@ class Pgd:
 
         def last_iterate():
             def ascend(carry, _):
-                adversarial, watched = carry
+                adversarial, visited = carry
                 moved, logits = step(adversarial)
-                return (moved, look(watched, adversarial, logits)), None
+                return (moved, visit(visited, adversarial, logits)), None
 
-            return loop(ascend, (starting_point(0), watched))
+            return loop(ascend, (starting_point(0), path_start))
 
         def worst_iterate():
             def ascend(carry, _):
-                adversarial, worst, watched = carry
+                adversarial, worst, visited = carry
                 moved, logits = step(adversarial)
-                return (moved, worse(worst, adversarial, logits), look(watched, adversarial, logits)), None
+                return (moved, worse(worst, adversarial, logits), visit(visited, adversarial, logits)), None
 
             def run(carry, restart):
-                adversarial, worst, watched = loop(ascend, (starting_point(restart), *carry))
-                return (worse(worst, adversarial, logits_fn(adversarial)), watched), None
+                adversarial, worst, visited = loop(ascend, (starting_point(restart), *carry))
+                return (worse(worst, adversarial, logits_fn(adversarial)), visited), None
 
             unharmed = images, losses.margin(logits_fn(images), labels)
-            ((adversarial, _), seen), _ = jax.lax.scan(run, (unharmed, watched), jnp.arange(self.restarts))
-            return adversarial, seen
+            ((adversarial, _), visited), _ = jax.lax.scan(run, (unharmed, path_start), jnp.arange(self.restarts))
+            return adversarial, visited
 
-        found = jax.lax.stop_gradient(worst_iterate() if self.keep_worst else last_iterate())
-        return found if watch else found[0]
+        found, visited = jax.lax.stop_gradient(worst_iterate() if self.keep_worst else last_iterate())
+        return Attacked(found, *visited)
 
 
 class PgdState(NamedTuple):
@@ -136,7 +170,7 @@ class PgdState(NamedTuple):
     targets: jax.Array | None
 
     @property
-    def broken(self):
+    def is_adversarial(self):
         return self.margin > 0
 
 
@@ -163,20 +197,19 @@ class PgdAttack(ascent.Runs):
     random_start: bool = True
     relative_step: float = 0.25
 
-    def start(self, logits_fn, victims: Victims, run) -> PgdState:
+    def start(self, logits_fn, examples: Examples, run) -> PgdState:
         """The starting point."""
-        images, labels, keys, radius = victims
+        images, labels, keys, radius = examples
         start = threats.random_start(self.norm, fold_in(keys, 0), images, radius) if self.random_start else images
-        targets = self.targets_of(logits_fn, victims, run)
+        targets = self.targets_of(logits_fn, examples, run)
         point = ascent.evaluate(logits_fn, self.loss, start, labels, targets)
         return PgdState(point.images, point.margin, point, targets)
 
-    def step(self, logits_fn, victims: Victims, state: PgdState, iteration) -> PgdState:
+    def step(self, logits_fn, examples: Examples, state: PgdState, iteration) -> PgdState:
         """One ascent step on the loss."""
-        images, labels, _, radius = victims
-        step_size = threats.per_example(self.relative_step * radius, images)
-        moved = state.point.images + step_size * self.norm.direction(state.point.gradient)
-        moved = threats.project(self.norm, images, moved, radius)
+        images, labels, _, radius = examples
+        step_size = self.relative_step * radius
+        moved = threats.ascend(self.norm, images, state.point.images, state.point.gradient, radius, step_size)
         point = ascent.evaluate(logits_fn, self.loss, moved, labels, state.targets)
         better = threats.per_example(point.margin > state.margin, images)
         adversarial = jnp.where(better, point.images, state.adversarial)

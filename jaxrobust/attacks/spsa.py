@@ -1,8 +1,8 @@
 """SPSA: ascent along a gradient estimated from function values alone (Uesato et al. 2018).
 
     attack = Spsa(norm="linf")
-    state = attack.start(logits_fn, victims, run)
-    state = attack.step(logits_fn, victims, state, iteration)   # `samples` forward passes, and one at the new point
+    state = attack.start(logits_fn, examples, run)
+    state = attack.step(logits_fn, examples, state, iteration)   # `samples` forward passes, and one at the new point
 
 The gradient in Adam is replaced by an estimate: the mean slope of the margin loss along random directions of +-1 (Spall
 1992). Each example has its own moments. The sampled points may be outside of ball and box by `delta`; the iterates are
@@ -30,7 +30,7 @@ class SpsaState(NamedTuple):
     square: jax.Array  # [B, H, W, C], of the squared gradients
 
     @property
-    def broken(self):
+    def is_adversarial(self):
         """[B] bool."""
         return self.margin > 0
 
@@ -47,7 +47,7 @@ class Spsa:
         learning_rate: of Adam, in pixel units.
         restarts: runs, each with its own random numbers.
         directions_at_once: how many directions are evaluated in one forward pass. The batch of that pass is twice this
-            number times the number of victims. It bounds the memory and does not change the result.
+            number times the number of examples. It bounds the memory and does not change the result.
 
     Raises:
         ValueError: the norm is unknown, or `samples` is not a multiple of 2 x `directions_at_once`.
@@ -77,18 +77,18 @@ class Spsa:
     def step_passes(self) -> float:
         return self.samples + 1.0
 
-    def start(self, logits_fn, victims, run) -> SpsaState:
+    def start(self, logits_fn, examples, run) -> SpsaState:
         """A random point. The keys differ from run to run, so the number of the run is not needed."""
         del run
-        keys = fold_in(victims.keys, 0)
-        iterate = threats.random_start(threats.NORMS[self.norm], keys, victims.images, victims.radius)
+        keys = fold_in(examples.keys, 0)
+        iterate = threats.random_start(threats.NORMS[self.norm], keys, examples.images, examples.radius)
         zeros = jnp.zeros_like(iterate)
-        return SpsaState(iterate, ascent.margin(logits_fn, iterate, victims.labels), iterate, zeros, zeros)
+        return SpsaState(iterate, ascent.margin(logits_fn, iterate, examples.labels), iterate, zeros, zeros)
 
-    def step(self, logits_fn, victims, state, iteration) -> SpsaState:
+    def step(self, logits_fn, examples, state, iteration) -> SpsaState:
         """One step of Adam."""
-        keys = fold_in(victims.keys, iteration + 1)
-        gradient = self.gradient(logits_fn, victims.labels, keys, state.iterate)
+        keys = fold_in(examples.keys, iteration + 1)
+        gradient = self.gradient(logits_fn, examples.labels, keys, state.iterate)
         mean, square = (
             decay * moment + (1 - decay) * term
             for decay, moment, term in zip(
@@ -99,8 +99,8 @@ class Spsa:
             moment / (1 - decay ** (iteration + 1)) for decay, moment in zip(_DECAY, (mean, square), strict=True)
         )
         moved = state.iterate + self.learning_rate * unbiased_mean / (jnp.sqrt(unbiased_square) + _TINY)
-        iterate = threats.project(threats.NORMS[self.norm], victims.images, moved, victims.radius)
-        margin = ascent.margin(logits_fn, iterate, victims.labels)
+        iterate = threats.project(threats.NORMS[self.norm], examples.images, moved, examples.radius)
+        margin = ascent.margin(logits_fn, iterate, examples.labels)
         better = margin > state.margin
         return SpsaState(
             jnp.where(threats.per_example(better, iterate), iterate, state.adversarial),

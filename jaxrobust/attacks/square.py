@@ -1,8 +1,8 @@
 """Square Attack: random search with windows, from the logits alone (Andriushchenko et al. 2020).
 
     attack = Square(norm="linf")
-    state = attack.start(logits_fn, victims, run)
-    state = attack.step(logits_fn, victims, state, iteration)   # one forward pass
+    state = attack.start(logits_fn, examples, run)
+    state = attack.step(logits_fn, examples, state, iteration)   # one forward pass
 
 It maximises the margin loss: a step proposes a change of one square window of the image and keeps the proposal if the
 margin grows. Linf: in each channel the window is set to the upper or the lower edge of the ball; the start is vertical
@@ -38,7 +38,7 @@ class SquareState(NamedTuple):
     margin: jax.Array  # [B], its margin loss
 
     @property
-    def broken(self):
+    def is_adversarial(self):
         """[B] bool."""
         return self.margin > 0
 
@@ -82,26 +82,26 @@ class Square:
     def iterations(self) -> int:
         return self.queries
 
-    def start(self, logits_fn, victims, run) -> SquareState:
+    def start(self, logits_fn, examples, run) -> SquareState:
         """The first point. The keys differ from run to run, so the number of the run is not needed."""
         del run
-        keys = fold_in(victims.keys, 0)
+        keys = fold_in(examples.keys, 0)
         if self.norm == "linf":
-            adversarial = _stripes(keys, victims)
+            adversarial = _stripes(keys, examples)
         else:
-            adversarial = _BALLS[self.norm].into(victims, _grid_of_patterns(keys, victims.images.shape))
-        return SquareState(adversarial, ascent.margin(logits_fn, adversarial, victims.labels))
+            adversarial = _BALLS[self.norm].into(examples, _grid_of_patterns(keys, examples.images.shape))
+        return SquareState(adversarial, ascent.margin(logits_fn, adversarial, examples.labels))
 
-    def step(self, logits_fn, victims, state, iteration) -> SquareState:
-        """One proposal, kept where the margin grows. Also for broken examples: the judge may not agree yet."""
+    def step(self, logits_fn, examples, state, iteration) -> SquareState:
+        """One proposal, kept where the margin grows. Also for adversarial images: float32 may not agree yet."""
         level = self.level(iteration)
-        sides = self.sides(*victims.images.shape[1:3])
-        keys = fold_in(victims.keys, iteration + 1)
+        sides = self.sides(*examples.images.shape[1:3])
+        keys = fold_in(examples.keys, iteration + 1)
         if self.norm == "linf":
-            proposal = _edge_of_the_ball(keys, victims, state.adversarial, jnp.asarray(sides)[level])
+            proposal = _edge_of_the_ball(keys, examples, state.adversarial, jnp.asarray(sides)[level])
         else:
-            proposal = _mass_transfer(_BALLS[self.norm], keys, victims, state.adversarial, sides, level)
-        margin = ascent.margin(logits_fn, proposal, victims.labels)
+            proposal = _mass_transfer(_BALLS[self.norm], keys, examples, state.adversarial, sides, level)
+        margin = ascent.margin(logits_fn, proposal, examples.labels)
         better = margin > state.margin
         return SquareState(
             jnp.where(threats.per_example(better, proposal), proposal, state.adversarial),
@@ -156,22 +156,22 @@ def _signs(uniforms):
 # --- Linf
 
 
-def _stripes(keys, victims):
+def _stripes(keys, examples):
     """Full radius up or down, drawn for each column and channel."""
-    _, _, width, channels = victims.images.shape
+    _, _, width, channels = examples.images.shape
     signs = _signs(_uniforms(keys, width * channels)).reshape(-1, 1, width, channels)
-    return jnp.clip(victims.images + signs * threats.per_example(victims.radius, signs), 0.0, 1.0)
+    return jnp.clip(examples.images + signs * threats.per_example(examples.radius, signs), 0.0, 1.0)
 
 
-def _edge_of_the_ball(keys, victims, adversarial, side):
+def _edge_of_the_ball(keys, examples, adversarial, side):
     """A window moved to the highest or the lowest value that ball and box allow, as drawn for each channel."""
     sizes, channels = adversarial.shape[1:3], adversarial.shape[3]
     uniforms = _uniforms(keys, 2 + channels)
     window = _window(_corner(uniforms[:, :2], sizes, side), sizes, side)
     up = (uniforms[:, 2:] < 0.5)[:, None, None, :]
-    radius = threats.per_example(victims.radius, adversarial)
-    highest = jnp.minimum(victims.images + radius, 1.0)
-    lowest = jnp.maximum(victims.images - radius, 0.0)
+    radius = threats.per_example(examples.radius, adversarial)
+    highest = jnp.minimum(examples.images + radius, 1.0)
+    lowest = jnp.maximum(examples.images - radius, 0.0)
     idle = (~window | (jnp.where(up, highest, lowest) == adversarial)).all((1, 2, 3), keepdims=True)
     return jnp.where(window, jnp.where(up ^ idle, highest, lowest), adversarial)
 
@@ -186,7 +186,7 @@ class _Ball(NamedTuple):
         size: (perturbation [B, H, W, C], axes) -> its norm over the axes, which are kept.
         budget: (radius, norm of the image's perturbation, norm in both windows [.., C], C) -> norm [.., C] that the
             first window gets: the norm in both windows, and an equal share of the rest of the radius.
-        into: (victims, perturbation) -> image in ball and box.
+        into: (examples, perturbation) -> image in ball and box.
     """
 
     size: Callable
@@ -202,10 +202,10 @@ def _l2_budget(radius, whole, windows, channels):
     return jnp.sqrt(jnp.maximum(radius**2 - whole**2, 0.0) / channels + windows**2)
 
 
-def _l2_into(victims, perturbation):
+def _l2_into(examples, perturbation):
     """Stretched to the radius, then clipped to the box."""
     unit = perturbation / (_l2_size(perturbation, (1, 2, 3)) + _TINY)
-    return jnp.clip(victims.images + unit * threats.per_example(victims.radius, unit), 0.0, 1.0)
+    return jnp.clip(examples.images + unit * threats.per_example(examples.radius, unit), 0.0, 1.0)
 
 
 def _l1_size(perturbation, axes):
@@ -216,11 +216,11 @@ def _l1_budget(radius, whole, windows, channels):
     return jnp.maximum(radius - whole, 0.0) + windows * channels  # too much: the projection makes it sparse
 
 
-def _l1_into(victims, perturbation):
+def _l1_into(examples, perturbation):
     """The nearest image in both ball and box."""
-    room = jnp.where(perturbation > 0, 1.0 - victims.images, victims.images)
-    radius = victims.radius * (1 - 1e-6)  # leaves room for rounding, as the package does
-    return victims.images + threats.l1_shrink(perturbation, radius, room)
+    room = jnp.where(perturbation > 0, 1.0 - examples.images, examples.images)
+    radius = examples.radius * (1 - 1e-6)  # leaves room for rounding, as the package does
+    return examples.images + threats.l1_shrink(perturbation, radius, room)
 
 
 _BALLS = {"l2": _Ball(_l2_size, _l2_budget, _l2_into), "l1": _Ball(_l1_size, _l1_budget, _l1_into)}
@@ -286,7 +286,7 @@ def _pattern(corner, turned, sizes, side, factors):
     return (row_scale[:, :, None] * column_scale[:, None, :] * height)[..., None]
 
 
-def _mass_transfer(ball, keys, victims, adversarial, sides, level):
+def _mass_transfer(ball, keys, examples, adversarial, sides, level):
     """A pattern is added to the perturbation in one window, and the perturbation in a second window is set to 0."""
     sizes, channels = adversarial.shape[1:3], adversarial.shape[3]
     table = np.zeros((len(sides), 3, max(sides)), np.float32)
@@ -301,14 +301,14 @@ def _mass_transfer(ball, keys, victims, adversarial, sides, level):
     pattern = _pattern(corner, uniforms[:, 4:5] < 0.5, sizes, side, factors)
     signs = _signs(uniforms[:, 5:])[:, None, None, :]
 
-    perturbation = adversarial - victims.images
+    perturbation = adversarial - examples.images
     held = jnp.where(first, perturbation, 0.0)
     budget = ball.budget(
-        threats.per_example(victims.radius, perturbation),
+        threats.per_example(examples.radius, perturbation),
         ball.size(perturbation, (1, 2, 3)),
         ball.size(jnp.where(first | second, perturbation, 0.0), (1, 2)),
         channels,
     )
     moved = signs * pattern + held / (ball.size(held, (1, 2)) + _TINY)
     moved = moved * budget / (ball.size(moved, (1, 2)) + _TINY)
-    return ball.into(victims, jnp.where(first, moved, jnp.where(second, 0.0, perturbation)))
+    return ball.into(examples, jnp.where(first, moved, jnp.where(second, 0.0, perturbation)))

@@ -24,6 +24,9 @@ suites have names:
 
 import dataclasses
 import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.apgd import Apgd
@@ -37,33 +40,85 @@ from jaxrobust.errors import FieldError
 
 TARGETS = 9
 
-# Steps of each kind of attack; 0: the name has to say.
-_ITERATIONS = {
-    "pgd": 0,
-    "cw": 0,
-    "pgd_t": 0,
-    "cw_t": 0,
-    "apgd_ce": 100,
-    "apgd_dlr": 100,
-    "apgd_t": 100,
-    "fab": 100,
-    "fab_t": 100,
-    "square": 5000,
-    "spsa": 100,
+
+class Made(NamedTuple):
+    """What an entry of the registry makes its attack from.
+
+    Attributes:
+        norm: one of threats.NAMES.
+        num_classes: of the model.
+        loss: that of the entry, in its targeted form if there are targets; None if the entry has none.
+        budget: iterations and restarts.
+        targets: wrong classes to aim at; 0: untargeted.
+        relative_step: step as a share of the radius; None for an attack that chooses its own.
+    """
+
+    norm: str
+    num_classes: int
+    loss: Callable | None
+    budget: dict
+    targets: int
+    relative_step: float | None
+
+
+class Entry(NamedTuple):
+    """A kind of attack. To add one, write it as attack.py says and give it an entry in `ATTACKS`.
+
+    Attributes:
+        make: Made -> Attack.
+        iterations: steps or queries of a run; 0: the name has to say, as pgd20 does.
+        loss: name of the loss that it maximises; None if there is none to choose.
+        targeted: whether it aims at the most likely wrong classes one by one.
+        step: of each iteration as a share of the radius, "given" by the caller; None if it chooses its own.
+        norms: in which it exists.
+        fewest: iterations in a norm.
+    """
+
+    make: Callable[[Made], Attack]
+    iterations: int = 0
+    loss: str | None = None
+    targeted: bool = False
+    step: float | str | None = None
+    norms: tuple[str, ...] = threats.NAMES
+    fewest: Mapping[str, int] = MappingProxyType({})
+
+
+def _pgd(m: Made, **options) -> Attack:
+    return PgdAttack(
+        threats.NORMS[m.norm], m.loss, targets=m.targets, relative_step=m.relative_step, **m.budget, **options
+    )
+
+
+def _apgd(m: Made) -> Attack:
+    if m.norm == "l1":
+        return ApgdL1(m.loss, steps=m.budget["iterations"], restarts=m.budget["restarts"], targets=m.targets)
+    return Apgd(threats.NORMS[m.norm], m.loss, targets=m.targets, **m.budget)
+
+
+def _fab(m: Made) -> Attack:
+    return Fab(m.norm, m.num_classes, targets=m.targets, **m.budget)
+
+
+def _square(m: Made) -> Attack:
+    return Square(m.norm, queries=m.budget["iterations"], restarts=m.budget["restarts"])
+
+
+_IN_L1 = MappingProxyType({"l1": 5})
+ATTACKS = {
+    "fgsm": Entry(lambda m: _pgd(m, random_start=False), 1, "cross_entropy", step=1.0),
+    "pgd": Entry(_pgd, loss="cross_entropy", step="given"),
+    "cw": Entry(_pgd, loss="margin", step="given"),
+    "pgd_t": Entry(_pgd, loss="cross_entropy", targeted=True, step="given"),
+    "cw_t": Entry(_pgd, loss="margin", targeted=True, step="given"),
+    "apgd_ce": Entry(_apgd, 100, "cross_entropy", fewest=_IN_L1),
+    "apgd_dlr": Entry(_apgd, 100, "dlr", fewest=_IN_L1),
+    "apgd_t": Entry(_apgd, 100, "dlr", targeted=True, fewest=_IN_L1),
+    "fab": Entry(_fab, 100),
+    "fab_t": Entry(_fab, 100, targeted=True),
+    "square": Entry(_square, 5000, "margin"),
+    "spsa": Entry(lambda m: Spsa(m.norm, **m.budget), 100, "margin", norms=("linf", "l2")),
 }
-_LOSS = {
-    "fgsm": "cross_entropy",
-    "pgd": "cross_entropy",
-    "cw": "margin",
-    "pgd_t": "cross_entropy",
-    "cw_t": "margin",
-    "apgd_ce": "cross_entropy",
-    "apgd_dlr": "dlr",
-    "apgd_t": "dlr",
-    "square": "margin",
-    "spsa": "margin",
-}
-_NAME = re.compile(rf"({'|'.join(sorted(_ITERATIONS, key=len, reverse=True))})([1-9]\d*)?(?:x([1-9]\d*))?")
+_NAME = re.compile(rf"({'|'.join(sorted(ATTACKS, key=len, reverse=True))})([1-9]\d*)?(?:x([1-9]\d*))?")
 
 _STANDARD = ("apgd_ce", "apgd_t", "fab_t", "square")
 _PLUS = ("apgd_cex5", "apgd_dlrx5", "fabx5", "square", "apgd_t", "fab_t")
@@ -79,7 +134,7 @@ class AttackSpec:
 
     Attributes:
         name: as given.
-        kind: the name without its numbers.
+        kind: the name without its numbers, a key of `ATTACKS`.
         iterations: steps of a run.
         restarts: how many times it is run, for each target.
         targets: the number of wrong classes that it aims at one by one, at most; 0: untargeted.
@@ -93,13 +148,12 @@ class AttackSpec:
 
     def relative_step(self, relative_step: float) -> float | None:
         """Its step as a share of the radius, if the configured one is `relative_step`; None if it chooses its own."""
-        if self.kind == "fgsm":
-            return 1.0
-        return relative_step if self.kind in ("pgd", "cw", "pgd_t", "cw_t") else None
+        step = ATTACKS[self.kind].step
+        return relative_step if step == "given" else step
 
     def loss(self, num_classes: int) -> str | None:
         """Name of the loss that it maximises; with few classes this differs from the loss in the attack's name."""
-        name = _LOSS.get(self.kind)
+        name = ATTACKS[self.kind].loss
         return name and losses.name_in_use(name, num_classes, targeted=self.targets > 0)
 
     def passes(self, norm: str, num_classes: int) -> float:
@@ -115,27 +169,10 @@ class AttackSpec:
             num_classes: of the model.
             relative_step: step of PGD as a share of the radius.
         """
-        targets = min(self.targets, num_classes - 1)
+        entry, targets = ATTACKS[self.kind], min(self.targets, num_classes - 1)
+        loss = entry.loss and (losses.TARGETED_LOSSES if targets else losses.LOSSES)[entry.loss]
         budget = {"iterations": self.iterations, "restarts": self.restarts}
-        if self.kind in ("fab", "fab_t"):
-            return Fab(norm, num_classes, targets=targets, **budget)
-        if self.kind == "square":
-            return Square(norm, queries=self.iterations, restarts=self.restarts)
-        if self.kind == "spsa":
-            return Spsa(norm, **budget)
-        loss = (losses.TARGETED_LOSSES if targets else losses.LOSSES)[_LOSS[self.kind]]
-        if self.kind not in ("apgd_ce", "apgd_dlr", "apgd_t"):
-            return PgdAttack(
-                threats.NORMS[norm],
-                loss,
-                targets=targets,
-                random_start=self.kind != "fgsm",
-                relative_step=self.relative_step(relative_step),
-                **budget,
-            )
-        if norm == "l1":
-            return ApgdL1(loss, steps=self.iterations, restarts=self.restarts, targets=targets)
-        return Apgd(threats.NORMS[norm], loss, targets=targets, **budget)
+        return entry.make(Made(norm, num_classes, loss, budget, targets, self.relative_step(relative_step)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,24 +222,24 @@ def parse(name: str, norm: str = "linf", field: str = "eval.attacks") -> Suite:
 
 
 def _parse_attack(name: str, whole: str, norm: str, field: str) -> AttackSpec:
-    if name == "fgsm":
-        return AttackSpec(name, name, iterations=1)
-    match = _NAME.fullmatch(name)
-    kind, iterations, restarts = match.groups() if match else ("", None, None)
-    steps = int(iterations or _ITERATIONS.get(kind, 0))
     if name == "clean":
         raise FieldError(
             field, whole, "has clean for a member", "name it by itself: no suite attacks what is wrong clean"
         )
-    if not steps:
-        known = ", ".join(kind if steps else f"{kind}K" for kind, steps in _ITERATIONS.items())
-        remedy = f"use clean, fgsm, {known}, {', '.join(_SUITES)}, or several joined by +"
+    match = _NAME.fullmatch(name)
+    kind, iterations, restarts = match.groups() if match else ("", None, None)
+    entry = ATTACKS.get(kind)
+    steps = int(iterations or entry.iterations) if entry else 0
+    if not steps or (kind == "fgsm" and name != kind):
+        known = ", ".join(kind if entry.iterations else f"{kind}K" for kind, entry in ATTACKS.items())
+        remedy = f"use clean, {known}, {', '.join(_SUITES)}, or several joined by +"
         raise FieldError(field, whole, f"{name!r} is unknown" if name != whole else "is unknown", remedy)
-    if norm == "l1" and kind == "spsa":
-        raise FieldError(field, whole, "has no L1 form", "use square, which needs no gradient either")
-    if norm == "l1" and kind.startswith("apgd") and steps < 5:
-        raise FieldError(field, whole, "is too short for L1", "give it at least 5 steps")
-    return AttackSpec(name, kind, steps, int(restarts or 1), TARGETS if kind.endswith("_t") else 0)
+    if norm not in entry.norms:
+        raise FieldError(field, whole, f"has no {norm.upper()} form", "use square, which needs no gradient either")
+    if steps < entry.fewest.get(norm, 1):
+        remedy = f"give it at least {entry.fewest[norm]} steps"
+        raise FieldError(field, whole, f"is too short for {norm.upper()}", remedy)
+    return AttackSpec(name, kind, steps, int(restarts or 1), TARGETS if entry.targeted else 0)
 
 
 def costliest(names, norm: str = "linf") -> AttackSpec | None:

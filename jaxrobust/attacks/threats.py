@@ -4,12 +4,15 @@ A perturbation is allowed when its norm is at most the example's radius and the 
 All functions take a batch: images [B, H, W, C] in [0, 1], radius [B] in the same pixel units.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from jaxrobust.errors import FieldError
 
 _BISECTIONS = 32  # more than the 24 bits of a float32
 _L1_SHARE = 0.05  # of the entries of an image, those that a step in the L1 norm moves
@@ -33,19 +36,31 @@ class Norm(NamedTuple):
     random: Callable
 
 
-def per_example(values, like):
+def per_example(values: jax.Array, like: jax.Array) -> jax.Array:
     """[B] -> [B, 1, 1, 1], so that it broadcasts over images of the rank of `like`."""
     return values.reshape(values.shape + (1,) * (like.ndim - 1))
 
 
-def project(norm: Norm, images, adversarial, radius):
+def project(norm: Norm, images: jax.Array, adversarial: jax.Array, radius: jax.Array) -> jax.Array:
     """The adversarial image moved into the ball around `images`, then into the box [0, 1]."""
     return jnp.clip(images + norm.shrink(adversarial - images, radius), 0.0, 1.0)
 
 
-def random_start(norm: Norm, keys, images, radius):
+def random_start(norm: Norm, keys: jax.Array, images: jax.Array, radius: jax.Array) -> jax.Array:
     """A point drawn uniformly from each example's ball, clipped to the box."""
     return jnp.clip(images + norm.random(keys, images.shape[1:], radius), 0.0, 1.0)
+
+
+def at_image(norm: Norm, keys, images, radius):
+    """The image itself, in the place of a random start."""
+    del norm, keys, radius
+    return images
+
+
+def ascend(norm: Norm, images, points, gradient, radius, step_size):
+    """One ascent step: the points moved by `step_size` [B] along the gradient's direction, then into ball and box."""
+    moved = points + per_example(step_size, images) * norm.direction(gradient)
+    return project(norm, images, moved, radius)
 
 
 def _linf_size(perturbation):
@@ -152,3 +167,67 @@ NORMS = {
 }
 NAMES = tuple(NORMS)
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}  # the dual norm of each
+
+
+@dataclasses.dataclass(frozen=True)
+class Threat:
+    """A norm ball around every image, within the box [0, 1].
+
+    Attributes:
+        norm: one of `NAMES`.
+        eps: the radius in pixel units of [0, 1]; 0: no attack.
+
+    Raises:
+        FieldError: names the attribute; the norm is unknown, or the radius negative or in another unit.
+    """
+
+    norm: str
+    eps: float
+
+    def __post_init__(self):
+        if self.norm not in NORMS:
+            raise FieldError("norm", self.norm, "is unknown", f"give one of {', '.join(NAMES)}")
+        if not 0 <= self.eps < math.inf:
+            raise FieldError("eps", self.eps, "is no radius", "give a number of at least 0, for example 8/255")
+        if self.norm == "linf" and self.eps > 1:
+            raise FieldError("eps", self.eps, "is larger than the range of a pixel", f"write {self.eps:g}/255")
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """Raises FieldError if the ball around any image of that shape contains every other image."""
+        largest = largest_radius(self.norm, image_shape)
+        if self.eps > largest:
+            problem = f"is larger than the largest distance of two images in {self.norm}, {largest:.3g}"
+            raise FieldError("eps", self.eps, problem, f"write {self.eps:g}/255, for pixels are in [0, 1]")
+
+
+def Linf(eps: float) -> Threat:
+    """Every pixel may change by eps, in pixel units of [0, 1]: the usual `Linf(8 / 255)`.
+
+    >>> Linf(8 / 255).norm
+    'linf'
+    """
+    return Threat("linf", float(eps))
+
+
+def L2(eps: float) -> Threat:
+    """The Euclidean norm of the perturbation may be eps, in pixel units of [0, 1]: the usual `L2(0.5)`.
+
+    >>> L2(0.5)
+    Threat(norm='l2', eps=0.5)
+    """
+    return Threat("l2", float(eps))
+
+
+def L1(eps: float) -> Threat:
+    """The sum of the changes of all pixels may be eps, in pixel units of [0, 1]: the usual `L1(12)`.
+
+    >>> L1(12)
+    Threat(norm='l1', eps=12.0)
+    """
+    return Threat("l1", float(eps))
+
+
+def largest_radius(norm: str, image_shape: tuple[int, int, int]) -> float:
+    """The smallest radius for which the ball around any image contains every other image, in pixel units."""
+    dimension = math.prod(image_shape)
+    return {"linf": 1.0, "l2": math.sqrt(dimension), "l1": float(dimension)}[norm]

@@ -1,6 +1,6 @@
 """The audit of one checkpoint: at which radius each class breaks, and which classes it is turned into.
 
-    python -m jaxrobust.main --mode audit --workdir DIR
+    jaxrobust audit --workdir DIR
 
 It consists of parts, each a series of rounds in which every example is attacked at most once:
 
@@ -15,22 +15,20 @@ import json
 import pathlib
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import console, data, files
-from jaxrobust.attacks import masking, suites
+from jaxrobust import data
+from jaxrobust.attacks import masking, suites, threats
 from jaxrobust.audit import results as audit_results
 from jaxrobust.config import validation
 from jaxrobust.data import randomness, splits
 from jaxrobust.distributed import hosts, parallel
-from jaxrobust.distributed.interruption import Interrupted, StopRequest
+from jaxrobust.distributed.interruption import StopRequest
 from jaxrobust.errors import UserError
-from jaxrobust.evaluation import attack_runner, batching, loading
-from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.evaluation import attack_runner, batching, loading, steps
 from jaxrobust.runs import results
 
 # Fields that an audit may set differently from the training.
@@ -48,38 +46,18 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
         Interrupted: a signal was received. The state is kept.
     """
     workdir = pathlib.Path(workdir)
-    stored = hosts.decide(lambda: files.read_json(workdir / "config.json"))
-    if stored is None:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
-    run = loading.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
+    run = loading.open_run(workdir, overrides, OWN_FIELDS)
     if config_lib.radius(run.config) == 0:
         raise UserError("threat.eps_255 = 0: an audit needs a radius as its unit; the run was trained without attacks")
     validation.check_radius(run.config, run.dataset.image_shape)
-    checkpoint = _selected(workdir, run)
-    if checkpoint is None:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no complete checkpoint to audit yet; train longer first")
-
-    def weights():
-        state = run.checkpoints.restore(checkpoint["step"], run.like)
-        return state.averaged if checkpoint["weights"] == "averaged" else state.weights
-
+    chosen = run.choose(among=run.scored_steps())
+    checkpoint = chosen._asdict() | {"epoch": chosen.step // run.steps_per_epoch}
     with StopRequest() as stop:
-        content = Auditor(run.config, workdir, run.dataset, run.mesh, checkpoint, stop).run(weights)
+        auditor = Auditor(run.config, workdir, run.dataset, run.mesh, checkpoint, stop)
+        content = auditor.run(lambda: run.weights(chosen))
     if parallel.is_writer():
         audit_results.write(workdir, content)
     return content
-
-
-def _selected(workdir, run) -> dict | None:
-    """Step, epoch and weights of the checkpoint in best.json, if it exists, else of the last complete epoch."""
-    steps = [step for step in run.checkpoints.steps() if step % run.steps_per_epoch == 0]
-    best = hosts.decide(lambda: files.read_json(workdir / results.BEST))
-    if best is not None and best["step"] in steps:
-        return {name: best[name] for name in ("step", "epoch", "weights")}
-    if not steps:
-        return None
-    weights = "raw" if run.like.averaged is None else "averaged"
-    return {"step": steps[-1], "epoch": steps[-1] // run.steps_per_epoch, "weights": weights}
 
 
 class _Part(NamedTuple):
@@ -95,7 +73,7 @@ class _Part(NamedTuple):
 
     name: str
     suite: suites.Suite
-    towards: bool
+    targeted: bool
     settings: dict
     arrays: dict
     rounds: int
@@ -115,8 +93,7 @@ class Auditor:
     """
 
     def __init__(self, config, workdir, dataset: data.DataSet, mesh, checkpoint: dict, stop: StopRequest):
-        self._config, self._workdir, self._mesh, self._stop = config, pathlib.Path(workdir), mesh, stop
-        self._class_names, self._num_classes = dataset.class_names, dataset.num_classes
+        self._config, self._workdir, self._class_names = config, pathlib.Path(workdir), dataset.class_names
         self._checkpoint = checkpoint
         name, whole = ("test", dataset.test) if len(dataset.test) else ("validation", dataset.validation)
         if not len(whole):
@@ -129,7 +106,8 @@ class Auditor:
         self._radius = config_lib.radius(config)
         self._radii = config_lib.audit_radii(config)
         self._targets = config_lib.audit_targets(config, dataset.num_classes)
-        self._attackers = {}  # (attack, whether it is targeted) -> Attacker
+        self._classifier = loading.classifier(config, dataset.num_classes, mesh)
+        self._hooks = attack_runner.stopping_hooks(stop, "what was found is kept; run again to continue")
 
     def run(self, weights: Callable) -> dict:
         """Do what is not done yet, and return the content of audit.json.
@@ -190,16 +168,11 @@ class Auditor:
         known = hosts.decide(lambda: self._listed(self._store.part("clean", settings, names)))
         if known is not None:
             return {name: np.array(known[1][name]) for name in names}
-        count, size = self._targets + 1, self._config.eval.batch_size
-        step = evaluation_setup.ranking_step(self._config, self._num_classes, self._mesh, count)
+        count = self._targets + 1
         labels, ranking = self._split.labels, np.zeros((len(self._split), count), np.int64)
         title, started = f"{self._title}, clean", time.monotonic()
-        with console.progress(title, len(labels), "images") as advance:
-            for block, mine, images in batching.each(self._split, np.arange(len(labels)), size):
-                found = attack_runner.rank(step, weights(), images, self._mesh, size, title)
-                batching.merge(ranking, mine, found)
-                advance(len(block))
-                self._check_stop(title)
+        for mine, images in self._images(title):
+            batching.merge(ranking, mine, self._classifier.rank(weights(), images, count, title))
         # Remove the label from the ranking, or else the least likely class.
         is_label = ranking == labels[:, None]
         is_label[~is_label.any(1), -1] = True
@@ -227,7 +200,7 @@ class Auditor:
         return _Part(
             name="curve",
             suite=suite,
-            towards=False,
+            targeted=False,
             settings=self._settings(attack=suite.name, members=[m.name for m in suite.members], radii=self._radii),
             arrays={"curve_low": np.zeros(len(right), np.int64), "curve_high": np.where(right, most, 0)},
             rounds=int(most).bit_length(),
@@ -247,7 +220,7 @@ class Auditor:
         return _Part(
             name="matrix",
             suite=suite,
-            towards=True,
+            targeted=True,
             settings=self._settings(attack=suite.name, members=[m.name for m in suite.members], targets=self._targets),
             arrays={"reached": targets == clean["prediction"][:, None]},
             rounds=self._targets,
@@ -263,26 +236,32 @@ class Auditor:
         known = hosts.decide(lambda: self._listed(self._store.part("probes", settings, names)))
         if known is not None:
             return {name: np.array(known[1][name]) for name in names}
-        labels, size = self._split.labels, self._config.eval.batch_size
-        step = evaluation_setup.probe_step(self._config, self._num_classes, self._mesh)
+        labels, model = self._split.labels, self._classifier
+        step = parallel.spmd(steps.make_probe_step(model.prepared), model.mesh)
         arrays, started = {}, time.monotonic()
-        with console.progress(f"{self._title}, gradients", len(labels), "images") as advance:
-            for block, mine, images in batching.each(self._split, np.arange(len(labels)), size):
-                found = attack_runner.of_each(step, weights(), (images, labels[mine]), self._mesh, size)
-                for name, values in zip(names, found, strict=True):
-                    whole = arrays.setdefault(name, np.zeros(len(labels), values.dtype))
-                    batching.merge(whole, mine, values)
-                advance(len(block))
-                self._check_stop(self._title)
+        for mine, images in self._images(f"{self._title}, gradients"):
+            found = model.of_each(step, weights(), (images, labels[mine]))
+            for name, values in zip(names, found, strict=True):
+                whole = arrays.setdefault(name, np.zeros(len(labels), values.dtype))
+                batching.merge(whole, mine, values)
         if parallel.is_writer():
             self._store.keep("probes", {"settings": settings, "seconds": time.monotonic() - started}, arrays)
         return arrays
+
+    def _images(self, title: str):
+        """(ids, images) of this process, block by block."""
+        every = np.arange(len(self._split))
+        with self._hooks.progress(title, len(every), "images") as advance:
+            for block, mine, images in batching.each(self._split, every, self._classifier.batch_size):
+                yield mine, images
+                advance(len(block))
+                self._hooks.check(title)
 
     def _experiment(self, clean, experiment: masking.Experiment) -> _Part:
         """One round: `survives_<name>`, whether an example is classified correctly, clean and in the experiment."""
         right = clean["prediction"] == clean["labels"]
         name = f"survives_{experiment.name}"
-        largest = masking.largest_radius(self._config.threat.norm, self._split.images.shape[1:])
+        largest = threats.largest_radius(self._config.threat.norm, self._split.images.shape[1:])
         radius = min(experiment.radius * self._radius, largest)
 
         def learn(arrays, _, ids, success):
@@ -291,7 +270,7 @@ class Auditor:
         return _Part(
             name=experiment.name,
             suite=suites.Suite(experiment.name, (experiment,)),
-            towards=False,
+            targeted=False,
             settings=self._settings(attack=experiment.name, members=[experiment.attack], radius=radius),
             arrays={name: right.copy()},
             rounds=1,
@@ -303,87 +282,53 @@ class Auditor:
     def _run_part(self, part: _Part, weights) -> tuple[dict, dict]:
         """Run the rounds that are left. Returns the final state and arrays."""
         known = hosts.decide(lambda: self._listed(self._store.part(part.name, part.settings, tuple(part.arrays))))
-        state = {"settings": part.settings, "round": 0, "todo": None, "passes": 0.0, "idle": 0.0, "seconds": 0.0}
+        state = {"settings": part.settings, "round": 0, "within": None, "passes": 0.0, "idle": 0.0, "seconds": 0.0}
         arrays = part.arrays
         if known is not None:
             state, arrays = known[0], {name: np.array(values) for name, values in known[1].items()}
-        if state["round"] == part.rounds:
-            return state, arrays
-        attack = self._attack_suite(part)
         for turn in range(state["round"], part.rounds):
-            title = f"{self._title}, {part.name} {turn + 1}/{part.rounds}"
-            every = part.open(arrays, turn) if state["todo"] is None else np.array(state["todo"], np.int64)
-            done = 0
-            with console.progress(title, max(len(every), 1), "images") as advance:
-                for block, mine, images in batching.each(self._split, every, self._config.eval.batch_size):
-                    started = time.monotonic()
-                    success, work = attack(weights(), images, mine, *part.ask(arrays, turn, mine), title, advance)
-                    verdicts = np.zeros(len(self._split), bool)
-                    batching.merge(verdicts, mine, success)
-                    part.learn(arrays, turn, block, verdicts[block])
-                    done += len(block)
-                    state["passes"] += work[0]
-                    state["idle"] += work[1]
-                    state["seconds"] += time.monotonic() - started
-                    state["round"], state["todo"] = turn, every[done:].tolist()
-                    if done < len(every):
-                        self._keep(part, state, arrays)
-            state["round"], state["todo"] = turn + 1, None
+            ids = part.open(arrays, turn)
+            success = self._run_round(part, weights, state, arrays, turn, ids)
+            part.learn(arrays, turn, ids, success[ids])
+            state["round"], state["within"] = turn + 1, None
             self._keep(part, state, arrays)
         return state, arrays
+
+    def _run_round(self, part: _Part, weights, state: dict, arrays: dict, turn: int, ids) -> np.ndarray:
+        """success [N] of attacks on the examples `ids`; the state is kept after every block."""
+        size = len(self._split)
+        goals, radius = np.zeros(size, np.int64), np.zeros(size)
+        goals[ids], radius[ids] = part.ask(arrays, turn, ids)
+        # Others count as attacked with success, so that none attacks them.
+        prediction = np.where(np.isin(np.arange(size), ids) == part.targeted, -1, goals)
+        within = state.get("within") or {"member": 0, "todo": None, "prediction": prediction}
+        prediction[:], todo = within["prediction"], within["todo"]
+        for progress in attack_runner.attack_suite(
+            {spec.name: self.attacker(spec, part.targeted) for spec in part.suite.members},
+            weights(),
+            attack_runner.Task(self._split, goals, self._index, radius),
+            prediction,
+            member=within["member"],
+            todo=None if todo is None else np.array(todo, np.int64),
+            title=f"{self._title}, {part.name} {turn + 1}/{part.rounds},",
+            hooks=self._hooks,
+        ):
+            for name, cost in zip(("passes", "idle", "seconds"), progress.work, strict=True):
+                state[name] += cost
+            within = {"member": progress.member, "todo": progress.todo.tolist(), "prediction": prediction.tolist()}
+            state["round"], state["within"] = turn, within
+            if len(progress.todo):
+                self._keep(part, state, arrays)
+        return (prediction == goals) == part.targeted
 
     def _keep(self, part, state, arrays):
         if parallel.is_writer():
             self._store.keep(part.name, state, arrays)
 
-    def _attack_suite(self, part: _Part) -> Callable:
-        """The worst case over the suite's members: each attacks the examples that those before it have not broken."""
-        attackers = [self._attacker(spec, part.towards) for spec in part.suite.members]
-        parts = sum(attacker.parts for attacker in attackers)
-        spared = parts - np.cumsum([attacker.parts for attacker in attackers])  # by an example that each breaks
-
-        def attack(weights, images, ids, goals, radius, title, advance):
-            """(success [n] of breaking or turning each example, [passes, idle passes] of all processes)."""
-
-            def parts_done(count):
-                advance(count / parts)
-                self._check_stop(title)
-
-            success, costs = np.zeros(len(ids), bool), np.zeros(2)
-            for attacker, rest in zip(attackers, spared, strict=True):
-                left = np.flatnonzero(~success)
-                outcome = attacker(
-                    weights,
-                    images[left],
-                    goals[left],
-                    self._index[ids[left]],
-                    radius[left],
-                    title=title,
-                    advance=parts_done,
-                )
-                success[left] = (outcome.prediction == goals[left]) == part.towards
-                advance(success[left].sum() * rest / parts)
-                costs += np.sum(hosts.gather([outcome.passes, outcome.idle]), axis=0)
-            return success, costs.tolist()
-
-        return attack
-
-    def _attacker(self, spec, towards: bool) -> attack_runner.Attacker:
-        """The attacker, shared by equal attacks at all radii, as its programs take long to trace and compile."""
-        config, classes, mesh = self._config, self._num_classes, self._mesh
-        attack = evaluation_setup.attack(config, classes, spec, towards)
-        if (attack, towards) not in self._attackers:
-            self._attackers[attack, towards] = attack_runner.Attacker(
-                attack,
-                partial(evaluation_setup.attack_steps, config, classes, mesh, spec, towards=towards),
-                mesh,
-                config.eval.batch_size,
-                randomness.key(
-                    config.eval.seed, randomness.Purpose.EVALUATION
-                ),  # for the same results as an evaluation
-                towards=towards,
-            )
-        return self._attackers[attack, towards]
+    def attacker(self, spec, targeted: bool) -> attack_runner.Attacker:
+        """A member of a suite; see Classifier.attacker."""
+        norm, relative_step = self._config.threat.norm, config_lib.relative_step(self._config)
+        return self._classifier.attacker(spec, norm, relative_step, targeted=targeted)
 
     def _validation(self) -> dict | None:
         """The validation record of the strongest attack on this checkpoint; None without, or if validation is audited.
@@ -395,12 +340,6 @@ class Auditor:
         key = (self._checkpoint["step"], self._checkpoint["weights"], "validation")
         records = [r for r in results.read(self._workdir) if results.key_of(r)[:3] == key and r["attack"] != "clean"]
         return min(records, key=lambda record: record["accuracy"], default=None)
-
-    def _check_stop(self, title):
-        if self._stop:
-            raise Interrupted(
-                self._stop.signal_number, f"stopped in {title}, what was found is kept; run again to continue"
-            )
 
     @staticmethod
     def _listed(known):

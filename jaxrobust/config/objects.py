@@ -1,6 +1,8 @@
 """From config sections to the data and the model that they describe."""
 
+from jaxrobust import config as config_lib
 from jaxrobust import console, data, models, objectives, remedies
+from jaxrobust.attacks.threats import Threat
 from jaxrobust.distributed import parallel
 from jaxrobust.remedies.rule import first_epoch
 
@@ -61,16 +63,16 @@ def model(config, num_classes: int, mesh, dtype: str | None = None):
         batch_norm_axis=parallel.AXIS if fields.batch_norm == "synchronised" else None,
         mean=tuple(fields.mean),
         std=tuple(fields.std),
-        depth=fields.depth,
-        width=fields.width,
-        hidden=tuple(fields.hidden),
-        final_batch_norm=fields.final_batch_norm,
-        shortcut=fields.shortcut,
-        stem=fields.stem,
         head=fields.head,
         head_scale=fields.head_scale,
         canonical_gradients=parallel.on_cpu(mesh),
+        **models.options_of(fields.name, fields),
     )
+
+
+def threat(config) -> Threat:
+    """What the attacker may do to an image."""
+    return Threat(config.threat.norm, config_lib.radius(config))
 
 
 def objective(config) -> objectives.Objective:
@@ -79,11 +81,6 @@ def objective(config) -> objectives.Objective:
     return objectives.create(
         fields.name, objectives.Settings(**{name: fields[name] for name in objectives.Settings._fields})
     )
-
-
-def updates_per_batch(config) -> int:
-    """How many updates a batch serves."""
-    return objective(config).replays or 1
 
 
 def remedy(config) -> remedies.Remedy:

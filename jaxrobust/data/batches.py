@@ -2,7 +2,7 @@
 
 `epoch_order` gives the batches of a training epoch as indices, so that images which stay on the devices need not be
 sent. `padded_batches` gives images to measure a model on between epochs. Evaluation makes its own batches, see
-`worst_case`.
+evaluation/batching.py.
 """
 
 from collections.abc import Iterator
@@ -72,6 +72,14 @@ def padded_batches(split: Split, ids: np.ndarray, *, batch_size: int, devices: i
     size = min(batch_size, -(-len(ids) // devices) * devices)
     for start in range(0, len(ids), max(size, 1)):
         part = ids[start : start + size]
-        padded = np.concatenate([part, np.repeat(part[:1], size - len(part))]).astype(np.int32)
+        padded = filled(part, size).astype(np.int32)
         labels = np.where(np.arange(size) < len(part), split.labels[padded], -1).astype(np.int32)
         yield split.images[padded], labels, padded
+
+
+def filled(rows: np.ndarray, size: int) -> np.ndarray:
+    """The rows [n, ...], n <= size, filled up to [size, ...] with copies of the first one, or zeros if n = 0."""
+    if len(rows) == size:
+        return rows
+    fill = rows[:1] if len(rows) else np.zeros((1, *rows.shape[1:]), rows.dtype)
+    return np.concatenate([rows, np.repeat(fill, size - len(rows), axis=0)])

@@ -100,11 +100,11 @@ def checked(raw: RawDataSet, name: str) -> tuple[tuple[str, ...], Split, Split]:
     return raw.class_names, train, test
 
 
-def checked_images(images: np.ndarray, name: str, which: str) -> np.ndarray:
-    """Images [N, H, W, C] as uint8, or as float32 in [0, 1]; `which` names the split in errors."""
+def checked_images(images: np.ndarray, name: str, which: str, field: str = "data.name") -> np.ndarray:
+    """Images [N, H, W, C] as uint8, or as float32 in [0, 1]; `field`, `name` and `which` name them in errors."""
 
     def error(problem, remedy):
-        return FieldError("data.name", name, f"{which} images {problem}", remedy)
+        return FieldError(field, name, f"{which} images {problem}", remedy)
 
     if images.ndim != 4 or 0 in images.shape[1:]:
         raise error(f"have shape {images.shape}", "store them as [N, height, width, channels]")
@@ -134,11 +134,11 @@ def checked_images(images: np.ndarray, name: str, which: str) -> np.ndarray:
     return images.astype(np.float32, copy=False)
 
 
-def checked_labels(labels: np.ndarray, num_classes: int, name: str, which: str) -> np.ndarray:
-    """Labels [N] as int32, all in 0..num_classes-1; `which` names the split in errors."""
+def checked_labels(labels: np.ndarray, num_classes: int, name: str, which: str, field: str = "data.name") -> np.ndarray:
+    """Labels [N] as int32, all in 0..num_classes-1; `field`, `name` and `which` name them in errors."""
 
     def error(problem, remedy):
-        return FieldError("data.name", name, f"{which} labels {problem}", remedy)
+        return FieldError(field, name, f"{which} labels {problem}", remedy)
 
     if labels.ndim != 1:
         raise error(f"have shape {labels.shape}", "store them as [N], one integer per image")

@@ -5,6 +5,8 @@ import zlib
 
 import numpy as np
 
+from jaxrobust.errors import FieldError
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
@@ -68,6 +70,75 @@ class DataSet:
         """(height, width, channels)."""
         return self.train.images.shape[1:]
 
+    @classmethod
+    def from_arrays(
+        cls, train, test=None, validation=None, *, validation_per_class: int = 0, class_names=None, seed: int = 0
+    ) -> "DataSet":
+        """A data set of arrays.
+
+        Args:
+            train, test, validation: (images [N, H, W, C], labels [N]); images are uint8 in 0..255 or float in [0, 1],
+                labels are integers from 0. Without `test` that split is empty.
+            validation_per_class: examples of each class to move from `train` to `validation`, where that is not given.
+            class_names: a name for each class; by default "0", "1" and so on, up to the largest label of `train`.
+            seed: selects the examples that are moved.
+
+        Raises:
+            FieldError: names the argument, and what is wrong with it.
+
+        Example:
+            >>> import numpy as np
+            >>> images, labels = np.zeros((6, 4, 4, 1)), np.array([0, 1, 2, 0, 1, 2])
+            >>> data = DataSet.from_arrays((images, labels), class_names=("cat", "dog", "car"))
+            >>> data.num_classes, data.image_shape, data.train.counts(3).tolist(), len(data.test)
+            (3, (4, 4, 1), [2, 2, 2], 0)
+        """
+        from jaxrobust.data import randomness, splits
+
+        if class_names is None:
+            labels = np.asarray(train[1])
+            class_names = range(1 + int(labels.max()) if labels.size and labels.dtype.kind in "iu" else 0)
+        class_names = tuple(map(str, class_names))
+        if len(class_names) < 2 or len(set(class_names)) < len(class_names):
+            raise FieldError("class_names", class_names, "are not two or more different names", "name each class once")
+        train = _checked_split(train, "train", len(class_names))
+        if missing := np.flatnonzero(train.counts(len(class_names)) == 0).tolist():
+            problem = f"class {class_names[missing[0]]!r} (label {missing[0]}) has no training example"
+            raise FieldError("train", "arrays", problem, "add examples, or renumber the labels")
+        others = {"test": test, "validation": validation}
+        for name, given in others.items():
+            others[name] = train.take(slice(0)) if given is None else _checked_split(given, name, len(class_names))
+            kinds = [(split.images.dtype, split.images.shape[1:]) for split in (others[name], train)]
+            if kinds[0] != kinds[1]:
+                problem = f"its images are {kinds[0][0]} {kinds[0][1]}, those of train {kinds[1][0]} {kinds[1][1]}"
+                raise FieldError(name, "arrays", problem, "bring them to one type and shape")
+        if validation is None:
+            rng = randomness.generator(seed, "validation")
+            train, others["validation"] = splits.hold_out(
+                train, validation_per_class, class_names, rng, field="validation_per_class"
+            )
+        return cls("arrays", class_names, train, **others)
+
+    @classmethod
+    def from_folder(cls, folder, **options) -> "DataSet":
+        """The images in FOLDER/train/CLASS and FOLDER/test/CLASS; `options` as of `load`.
+
+        Example: `DataSet.from_folder("photographs", validation_per_class=50, image_size=64)`
+        """
+        from jaxrobust.data import load
+
+        return load(f"folder:{folder}", **options)
+
+    @classmethod
+    def from_tfds(cls, name: str, **options) -> "DataSet":
+        """A set of TensorFlow Datasets, downloaded where it is not prepared; `options` as of `load`.
+
+        Example: `DataSet.from_tfds("cifar10", validation_per_class=100)`
+        """
+        from jaxrobust.data import load
+
+        return load(f"tfds:{name}", **options)
+
     def fingerprint(self) -> dict:
         """JSON data by name that identifies this data set; cheap, because most pixels are not read."""
         values = {"data classes": list(self.class_names), "data image shape": list(self.image_shape)}
@@ -79,3 +150,18 @@ class DataSet:
                 first = np.ascontiguousarray(split.images[:64])
                 values[f"data {name} images (CRC-32 of the first)"] = zlib.crc32(first)
         return values
+
+
+def _checked_split(given, field: str, num_classes: int) -> Split:
+    """The split of an argument (images, labels)."""
+    from jaxrobust.data import checks
+
+    try:
+        images, labels = map(np.asarray, given)
+    except (TypeError, ValueError) as error:
+        raise FieldError(field, type(given).__name__, "is not a pair of arrays", "give (images, labels)") from error
+    images = checks.checked_images(images, "arrays", field, field)
+    labels = checks.checked_labels(labels, num_classes, "arrays", field, field)
+    if len(images) != len(labels):
+        raise FieldError(field, "arrays", f"has {len(images)} images and {len(labels)} labels", "give each image one")
+    return Split(images, labels)

@@ -26,7 +26,13 @@ def stratified_mask(labels: np.ndarray, per_class: int, num_classes: int, rng: n
     return mask
 
 
-def hold_out(train: Split, per_class: int, class_names: Sequence[str], rng: np.random.Generator) -> tuple[Split, Split]:
+def hold_out(
+    train: Split,
+    per_class: int,
+    class_names: Sequence[str],
+    rng: np.random.Generator,
+    field: str = "data.validation_per_class",
+) -> tuple[Split, Split]:
     """Moves `per_class` examples of every class from a training split to a validation split.
 
     Returns:
@@ -35,7 +41,6 @@ def hold_out(train: Split, per_class: int, class_names: Sequence[str], rng: np.r
     Raises:
         FieldError: a class would be left without a training example.
     """
-    field = "data.validation_per_class"
     if per_class < 0:
         raise FieldError(field, per_class, "is negative", "use 0 for no validation split")
     counts = train.counts(len(class_names))

@@ -53,6 +53,7 @@ def spmd(function, mesh: Mesh, *, in_specs=None, out_specs=None, donate=()):
     """One jitted program that runs a `Step`, or a function with the given specs, on every device of the mesh."""
     if isinstance(function, Step):
         in_specs, out_specs, donate = function.in_specs, function.out_specs, function.donate
+        function = function.function
     # check_vma=False: with it, the gradient of a per-device loss with respect to replicated weights comes out already
     # summed over devices, and the steps' own sum over devices would count each of them many times over.
     mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
@@ -61,7 +62,7 @@ def spmd(function, mesh: Mesh, *, in_specs=None, out_specs=None, donate=()):
 
 def connect_devices(mesh: Mesh) -> None:
     """Make the first collective of all devices, which opens the connections between them."""
-    total = spmd(lambda ones: jax.lax.psum(ones, AXIS), mesh, in_specs=SHARDED, out_specs=SHARDED)
+    total = spmd(step(SHARDED, out=SHARDED)(lambda ones: jax.lax.psum(ones, AXIS)), mesh)
     total(shard(np.ones(mesh.size, np.float32), mesh)).block_until_ready()
 
 

@@ -1,11 +1,15 @@
 """Worst-case attacks that drop each example as soon as it is misclassified.
 
-A run of an attack is split into parts of some iterations. After each part every example is judged by the float32 model.
-Misclassified (broken) examples are dropped, and the others are packed into full batches again, of one of two sizes for
-which the programs are compiled. So little work is spent on broken examples, and no verdict depends on other examples.
+A run of an attack is split into parts of some iterations. After each part every example is classified by the float32
+model. Misclassified examples are dropped, and the others are packed into full batches again, of one of two sizes for
+which the programs are compiled. So little work is wasted on them, and no result depends on other examples.
+
+    for progress in attack_suite(attackers, weights, task, prediction):     # changes `prediction` block by block
+        ...                                                                 # save it, so that it can continue
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
@@ -13,37 +17,44 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxrobust import console
 from jaxrobust.data.augment import to_float
+from jaxrobust.data.dataset import Split
 from jaxrobust.distributed import hosts, parallel
+from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import UserError
+from jaxrobust.evaluation import batching
 
-SMALL_SHARE = 8  # the small batch is the large one divided by this
 PART_ITERATIONS = 20  # of a part, at least; a tenth of the run if that is more
 # Allows for float32 rounding of image + perturbation, and of an L2 norm over many pixels; the error of a wrong
 # projection is far larger.
-LARGEST_EXCESS = 1e-5
+LARGEST_VIOLATION = 1e-5
 
 
 class Work(NamedTuple):
     """The cost of an attack.
 
     Attributes:
-        passes: arithmetic, in forward passes of one image.
-        idle: the part of `passes` spent on examples already broken, and on padding of batches.
+        forward_passes: arithmetic, in forward passes of one image.
+        wasted_passes: the part of them spent on examples already misclassified, and on padding of batches.
         seconds: duration.
     """
 
-    passes: float = 0.0
-    idle: float = 0.0
+    forward_passes: float = 0.0
+    wasted_passes: float = 0.0
     seconds: float = 0.0
 
     def __add__(self, other):
         return Work(*(one + another for one, another in zip(self, other, strict=True)))
 
+    @property
+    def wasted_fraction(self) -> float:
+        """Wasted passes, as a share of all."""
+        return self.wasted_passes / self.forward_passes if self.forward_passes else 0.0
+
     def of_each(self, examples: int) -> dict:
-        """Passes per example, the idle share of all passes, and seconds."""
-        share = self.idle / self.passes if self.passes else 0.0
-        return {"passes": self.passes / examples, "idle": share, "seconds": self.seconds}
+        """As results.jsonl has it: passes per example, the wasted fraction and seconds."""
+        return {"passes": self.forward_passes / examples, "idle": self.wasted_fraction, "seconds": self.seconds}
 
 
 @dataclasses.dataclass
@@ -54,80 +65,13 @@ class Outcome:
         prediction: [n] int64 classes. Where the attack succeeded: not the label, or the target class of a targeted
             attack. -1: the logits are NaN, or a targeted attack was not made.
         adversarial: [k, H, W, C] the perturbed images of the first `k` examples, to which the predictions belong.
-        passes, idle: as in `Work`.
+        forward_passes, wasted_passes: as in `Work`.
     """
 
     prediction: np.ndarray
     adversarial: np.ndarray
-    passes: float = 0.0
-    idle: float = 0.0
-
-
-class Judge:
-    """Classifies images.
-
-    Args:
-        step: the compiled verdict, see steps.make_judge_step.
-        batch_size: over all devices.
-    """
-
-    def __init__(self, step, mesh, batch_size: int):
-        self._step, self._mesh, self._batch_size = step, mesh, batch_size
-
-    def __call__(self, weights, images, title: str) -> np.ndarray:
-        """Predictions [n] for images [n, H, W, C]; each process passes its own.
-
-        Raises:
-            UserError: the model's logits are not finite.
-        """
-        prediction = np.zeros(len(images), np.int64)
-        for rows, verdict in self._verdicts(weights, images):
-            check_finite(verdict, title)
-            prediction[rows] = parallel.local(verdict["prediction"])[: len(rows)]
-        return prediction
-
-    def is_finite(self, weights, images) -> bool:
-        """Whether all logits are finite."""
-        return all(bool(verdict["finite"]) for _, verdict in self._verdicts(weights, images))
-
-    def _verdicts(self, weights, images):
-        def judge(weights, images, radius):
-            return self._step(weights, images, images, radius)
-
-        radius = np.zeros(len(images), np.float32)
-        return _in_batches(judge, weights, (images, radius), self._mesh, self._batch_size)
-
-
-def rank(step, weights, images, mesh, batch_size: int, title: str) -> np.ndarray:
-    """Classes [n, count] for images [n, H, W, C], most likely first; each process passes its own images.
-
-    Args:
-        step: the compiled ranking of `count` classes, see steps.make_ranking_step.
-        batch_size: over all devices.
-
-    Raises:
-        UserError: the model's logits are not finite.
-    """
-    ranking = []
-    for rows, verdict in _in_batches(step, weights, (images,), mesh, batch_size):
-        check_finite(verdict, title)
-        ranking.append(parallel.local(verdict["ranking"])[: len(rows)])
-    return np.concatenate(ranking)
-
-
-def of_each(step, weights, arrays, mesh, batch_size: int):
-    """The results of a compiled step for each example, a pytree of arrays [n, ...]; each process passes its own.
-
-    Args:
-        step: (weights, *arrays) -> a pytree of arrays [B, ...].
-        arrays: [n, ...] each, n > 0 examples.
-        batch_size: over all devices.
-    """
-    kept = [
-        jax.tree.map(lambda array, rows=rows: array[: len(rows)], parallel.local(found))
-        for rows, found in _in_batches(step, weights, arrays, mesh, batch_size)
-    ]
-    return jax.tree.map(lambda *chunks: np.concatenate(chunks), *kept)
+    forward_passes: float = 0.0
+    wasted_passes: float = 0.0
 
 
 class Attacker:
@@ -138,28 +82,42 @@ class Attacker:
         steps: length -> the compiled (begin, go_on) of that many iterations, see steps.make_attack_steps.
         batch_size: over all devices.
         key: of the evaluation; the keys of all examples and runs are derived from it.
-        towards: whether the attack is targeted: labels are classes to reach instead of true ones. `steps` must agree.
+        targeted: whether labels are classes to be predicted instead of true ones. `steps` must agree.
     """
 
-    def __init__(self, attack, steps: Callable, mesh, batch_size: int, key, *, towards: bool = False):
+    def __init__(self, attack, steps: Callable, mesh, batch_size: int, key, *, targeted: bool = False):
         self._attack, self._steps, self._mesh, self._key = attack, cache(steps), mesh, key
-        self._towards = towards
-        self._sizes = batch_sizes(batch_size, mesh.size)
+        self.targeted, self.batch_size = targeted, batch_size
+        self._sizes = batching.batch_sizes(batch_size, mesh.size)
         self._lengths = part_lengths(attack.iterations)
         self._firsts = np.cumsum([0, *self._lengths[:-1]]).tolist()
 
     @property
-    def passes(self) -> float:
-        """Forward passes for an example that is never broken, without those of the judge."""
+    def forward_passes(self) -> float:
+        """Those of an example that stays correct, without those of the float32 check."""
         return self._attack.runs * (self._attack.start_passes + self._attack.iterations * self._attack.step_passes)
 
     @property
     def parts(self) -> int:
-        """Number of parts for an example that is never broken."""
+        """Number of parts for an example that stays correct."""
         return self._attack.runs * len(self._lengths)
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether a run has several parts, between which examples leave."""
+        return len(self._lengths) > 1
+
+    def first_part(self) -> tuple[Callable, float]:
+        """The compiled step of the first part, and its share of the whole attack."""
+        length = self._lengths[0]
+        return self._steps(length)[0], length / (self._attack.iterations * self._attack.runs)
+
+    def whole_run(self) -> Callable:
+        """The compiled step of all iterations of a run."""
+        return self._steps(self._attack.iterations)[0]
+
     def __call__(self, weights, images, labels, ids, radius, *, title: str, keep: int = 0, advance=None) -> Outcome:
-        """Attack examples until they are broken or the attack is over; each process passes its own.
+        """Attack examples until they are misclassified or the attack is over; each process passes its own.
 
         Args:
             weights: on the devices.
@@ -172,9 +130,9 @@ class Attacker:
             advance: called with the number of parts done; may raise an exception to stop.
         """
         advance = advance or (lambda parts: None)
-        before = np.full(len(labels), -1) if self._towards else np.array(labels, np.int64)
+        before = np.full(len(labels), -1) if self.targeted else np.array(labels, np.int64)
         outcome = Outcome(before, np.array(to_float(images[:keep])))
-        victims = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32), np.asarray(radius, np.float32))
+        examples = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32), np.asarray(radius, np.float32))
         left = np.arange(len(labels))
         parts_left = self.parts
         for run in range(self._attack.runs):
@@ -183,43 +141,45 @@ class Attacker:
                 if max(hosts.gather(left.size)) == 0:
                     return outcome
                 part = _Part(run, first, length, first + length == self._attack.iterations)
-                broken, states = self._attack_part(weights, victims, left, states, part, outcome, title, advance)
-                left, states = left[~broken], jax.tree.map(lambda rows, broken=broken: rows[~broken], states)
+                done, states = self._attack_part(weights, examples, left, states, part, outcome, title, advance)
+                left, states = left[~done], jax.tree.map(lambda rows, done=done: rows[~done], states)
                 parts_left -= 1
-                advance(int(broken.sum()) * parts_left)
+                advance(int(done.sum()) * parts_left)
         return outcome
 
-    def _attack_part(self, weights, victims, left, states, part, outcome, title, advance):
-        """(broken, states) of the examples `left` after a part of a run; states are None after the last part."""
+    def _attack_part(self, weights, examples, left, states, part, outcome, title, advance):
+        """(success, states) of the examples `left` after a part of a run; states are None after the last part."""
         begin, go_on = self._steps(part.length)
         run, first = np.int32(part.run), np.int32(part.first)
         passes = part.length * self._attack.step_passes + (self._attack.start_passes if states is None else 0) + 1
 
         def launched():
-            for rows, size in _chunks(left.size, self._sizes):
-                chunk = _batch(tuple(array[left[rows]] for array in victims), size, self._mesh)
+            for rows, size in batching.row_batches(left.size, self._sizes):
+                batch = batching.padded(tuple(array[left[rows]] for array in examples), size, self._mesh)
                 if states is None:
-                    yield rows, size, begin(weights, *chunk, self._key, run)
+                    yield rows, size, begin(weights, *batch, self._key, run)
                 else:
-                    state = _batch(jax.tree.map(lambda array, rows=rows: array[rows], states), size, self._mesh)
-                    yield rows, size, go_on(weights, *chunk, self._key, run, first, state)
+                    state = jax.tree.map(lambda array, rows=rows: array[rows], states)
+                    state = batching.padded(state, size, self._mesh)
+                    yield rows, size, go_on(weights, *batch, self._key, run, first, state)
 
-        broken, kept = np.zeros(left.size, bool), []
-        for rows, size, (state, verdict) in parallel.one_behind(launched()):
-            check_allowed(verdict, title)
+        success, kept = np.zeros(left.size, bool), []
+        for rows, size, (state, verified) in parallel.one_behind(launched()):
+            check_allowed(verified, title)
             here = slice(0, len(rows))
-            prediction, idle = (array[here] for array in parallel.local((verdict["prediction"], verdict["idle"])))
+            prediction, wasted = parallel.local((verified["prediction"], verified["wasted_steps"]))
+            prediction, wasted = prediction[here], wasted[here]
             shown = left[rows] < len(outcome.adversarial)
             if shown.any():
                 outcome.adversarial[left[rows][shown]] = parallel.local(state.adversarial)[here][shown]
-            broken[rows] = (prediction == victims[1][left[rows]]) == self._towards
+            success[rows] = (prediction == examples[1][left[rows]]) == self.targeted
             outcome.prediction[left[rows]] = prediction
-            outcome.passes += size * passes
-            outcome.idle += (size - len(rows)) * passes + idle.sum() * self._attack.step_passes
+            outcome.forward_passes += size * passes
+            outcome.wasted_passes += (size - len(rows)) * passes + wasted.sum() * self._attack.step_passes
             if not part.is_last:
                 kept.append(jax.tree.map(lambda array, here=here: array[here], parallel.local(state)))
             advance(len(rows))
-        return broken, jax.tree.map(lambda *chunks: np.concatenate(chunks), *kept) if kept else None
+        return success, jax.tree.map(lambda *parts: np.concatenate(parts), *kept) if kept else None
 
 
 class _Part(NamedTuple):
@@ -231,30 +191,149 @@ class _Part(NamedTuple):
     is_last: bool
 
 
-def check_finite(verdict: dict, title: str) -> None:
+class Task(NamedTuple):
+    """The examples of a split that are attacked.
+
+    Attributes:
+        split: whose images are decoded block by block.
+        labels: [N] int; the true ones, or classes to be predicted if the attacks are targeted.
+        ids: [N] int, identify the examples, to seed their random numbers.
+        radius: [N] in pixel units.
+    """
+
+    split: Split
+    labels: np.ndarray
+    ids: np.ndarray
+    radius: np.ndarray
+
+
+class Progress(NamedTuple):
+    """Where a suite stands after a block.
+
+    Attributes:
+        member: number of the attack.
+        todo: indices of the examples that it has still to attack.
+        work: of the block, of all processes.
+    """
+
+    member: int
+    todo: np.ndarray
+    work: Work
+
+
+class Hooks(NamedTuple):
+    """What a caller wants to know or to do meanwhile.
+
+    Attributes:
+        progress: (title, total, unit, done) -> context that gives advance(amount).
+        check: called with the title between batches; may raise an exception to stop.
+    """
+
+    progress: Callable = lambda title, total, unit, done=0: _NoProgress()
+    check: Callable = lambda title: None
+
+
+class _NoProgress:
+    def __enter__(self):
+        return lambda amount: None
+
+    def __exit__(self, *_):
+        pass
+
+
+SILENT = Hooks()
+
+
+def stopping_hooks(stop: StopRequest, kept: str) -> Hooks:
+    """Progress on the terminal, and `Interrupted` once a stop is requested, which says what was `kept`."""
+
+    def check(title):
+        if stop:
+            raise Interrupted(stop.signal_number, f"stopped in {title}, {kept}")
+
+    return Hooks(console.progress, check)
+
+
+def attack_suite(
+    attackers: dict[str, Attacker],
+    weights,
+    task: Task,
+    prediction: np.ndarray,
+    *,
+    member: int = 0,
+    todo: np.ndarray | None = None,
+    title: str = "",
+    hooks: Hooks = SILENT,
+    adversarial: np.ndarray | None = None,
+) -> Iterator[Progress]:
+    """The one loop of a suite: each attack on the examples that those before it have left, block by block.
+
+    All processes call it with the same arguments.
+
+    Args:
+        attackers: by the name of each member, for titles.
+        prediction: [N] int, before the attack; changed in place, whenever it yields. An example is left as long as its
+            prediction is its label, or for targeted attacks any other class than the target.
+        member, todo: where to continue: number of the attack, and indices of the examples that it has not attacked yet;
+            None for all that are left.
+        adversarial: [k, H, W, C], the first k images; replaced by the perturbed ones as far as this process made them.
+
+    Yields:
+        After each block of examples where it stands; once if nothing was left.
+    """
+    for number, (name, attacker) in list(enumerate(attackers.items()))[member:]:
+        left = np.flatnonzero((prediction == task.labels) != attacker.targeted)
+        todo = left if todo is None else todo
+        of_member = f"{title} {name}".strip()
+
+        with hooks.progress(of_member, max(len(left), 1), "images", len(left) - len(todo)) as advance:
+
+            def parts_done(parts, advance=advance, attacker=attacker, of_member=of_member):
+                advance(parts / attacker.parts)
+                hooks.check(of_member)
+
+            if not len(todo):
+                yield Progress(number, todo, Work())
+            for block, mine, images in batching.each(task.split, todo, attacker.batch_size, attacker.forward_passes):
+                started = time.monotonic()
+                outcome = attacker(
+                    weights,
+                    images,
+                    task.labels[mine],
+                    task.ids[mine],
+                    task.radius[mine],
+                    title=of_member,
+                    keep=0 if adversarial is None else int((mine < len(adversarial)).sum()),
+                    advance=parts_done,
+                )
+                if adversarial is not None:
+                    adversarial[mine[: len(outcome.adversarial)]] = outcome.adversarial
+                batching.merge(prediction, mine, outcome.prediction)
+                passes = np.sum(hosts.gather([outcome.forward_passes, outcome.wasted_passes]), axis=0).tolist()
+                todo = todo[len(block) :]
+                yield Progress(number, todo, Work(*passes, time.monotonic() - started))
+        todo = None
+
+
+def check_finite(predicted: dict, title: str) -> None:
     """Check that the logits of clean images are finite.
 
     Raises:
         UserError: they are not.
     """
-    if not verdict["finite"]:
+    if not predicted["finite"]:
         raise UserError(f"{title}: the model's logits are not finite numbers, so nothing can be scored")
 
 
-def check_allowed(verdict: dict, title: str) -> None:
+def check_allowed(verified: dict, title: str) -> None:
     """Check that the perturbations are allowed.
 
     Raises:
         AssertionError: they are not, which is a defect of the attack.
     """
-    excess = float(verdict["excess"])
-    if not excess <= LARGEST_EXCESS:  # not `>`, so that NaN fails too
-        raise AssertionError(f"{title} left the allowed perturbations by {excess}: this is a bug, please report it")
-
-
-def batch_sizes(batch_size: int, devices: int) -> tuple[int, int]:
-    """The large and the small batch size, multiples of the number of devices."""
-    return batch_size, -(-batch_size // (SMALL_SHARE * devices)) * devices
+    violation = float(verified["constraint_violation"])
+    if not violation <= LARGEST_VIOLATION:  # not `>`, so that NaN fails too
+        raise AssertionError(f"{title} left the allowed perturbations by {violation}: this is a bug, please report it")
 
 
 def part_lengths(iterations: int) -> list[int]:
@@ -262,42 +341,3 @@ def part_lengths(iterations: int) -> list[int]:
     parts = -(-iterations // max(PART_ITERATIONS, iterations // 10))
     short, rest = divmod(iterations, parts)
     return [short + 1] * rest + [short] * (parts - rest)
-
-
-def pack(count: int, large: int, small: int) -> Iterator[tuple[int, int]]:
-    """Batches for `count` examples, as (first example, size): large ones, then small ones if these suffice."""
-    start = 0
-    while start < count:
-        size = large if count - start > large - small else small
-        yield start, size
-        start += size
-
-
-def _chunks(count: int, sizes) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches for the `count` examples of this process: (rows, size); the number of batches is equal on all processes.
-
-    Args:
-        sizes: of batches over all devices.
-    """
-    for start, size in pack(max(hosts.gather(count)), *(size // jax.process_count() for size in sizes)):
-        yield np.arange(start, min(start + size, count)), size
-
-
-def _in_batches(step, weights, arrays, mesh, batch_size: int):
-    """Run a compiled step on all examples in batches; yields (rows, result on the devices)."""
-
-    def launched():
-        for rows, size in _chunks(len(arrays[0]), batch_sizes(batch_size, mesh.size)):
-            yield rows, step(weights, *_batch(tuple(array[rows] for array in arrays), size, mesh))
-
-    return parallel.one_behind(launched())
-
-
-def _batch(tree, size: int, mesh):
-    """Global arrays, to which this process contributes `size` rows: those of the arrays in `tree`, and padding."""
-
-    def filled(rows):
-        fill = rows[:1] if len(rows) else np.zeros((1, *rows.shape[1:]), rows.dtype)
-        return np.concatenate([rows, np.repeat(fill, size - len(rows), axis=0)]) if len(rows) < size else rows
-
-    return parallel.join(jax.tree.map(filled, tree), mesh, size * jax.process_count())

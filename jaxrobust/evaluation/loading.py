@@ -1,7 +1,12 @@
-"""Opens the workdir of a run, during or after its training: config, data and checkpoints."""
+"""Opens the workdir of a run, during or after its training: config, data, checkpoints and a model with weights."""
 
+import dataclasses
 import pathlib
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
 
 from jaxrobust import config as config_lib
 from jaxrobust import data, files
@@ -9,11 +14,11 @@ from jaxrobust.config import objects, validation
 from jaxrobust.data import batches
 from jaxrobust.distributed import hosts, parallel
 from jaxrobust.errors import FieldError, UserError
+from jaxrobust.evaluation.classifier import Classifier
 from jaxrobust.models.weights import Weights
 from jaxrobust.runs import checkpoints as checkpoints_lib
 from jaxrobust.runs import results
-from jaxrobust.training import setup as training_setup
-from jaxrobust.training.state import TrainState
+from jaxrobust.runs.checkpoints import Chosen
 
 
 def path(given: str) -> pathlib.Path:
@@ -31,69 +36,121 @@ def path(given: str) -> pathlib.Path:
     return folder
 
 
-class OpenRun(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class OpenRun:
     """A run in a workdir: its config with overrides applied, its data, and its checkpoints, to read only.
 
     Attributes:
-        like: abstract train state, with the shapes and types of the saved ones.
+        workdir: the run's folder.
     """
 
-    config: object
-    mesh: object
-    dataset: data.DataSet
-    like: TrainState
+    workdir: pathlib.Path
+    config: Any
+    mesh: Any
     checkpoints: checkpoints_lib.Checkpoints
-    steps_per_epoch: int
+
+    @cached_property
+    def dataset(self) -> data.DataSet:
+        """The data, the same on all processes."""
+        dataset = objects.dataset(self.config)
+        hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
+        return dataset
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        return batches.steps_per_epoch(len(self.dataset.train), self.config.train.batch_size)
+
+    def scored_steps(self) -> list[int]:
+        """Steps of the checkpoints that an evaluation scores: not those saved because the run was asked to stop."""
+        per_epoch = self.steps_per_epoch
+        steps = [step for step in self.checkpoints.steps() if step % per_epoch == 0]
+        return [step for step in steps if config_lib.checkpoint_due(self.config, step // per_epoch)]
+
+    def choose(
+        self, step: int | None = None, weights: str | None = None, *, among: list[int] | None = None, prefix="--"
+    ) -> Chosen:
+        """See checkpoints.choose; `among` the given steps, or all."""
+        return checkpoints_lib.choose(
+            self.workdir,
+            self.checkpoints.steps() if among is None else among,
+            averaged=self.config.train.average_decay > 0,
+            step=step,
+            weights=weights,
+            prefix=prefix,
+        )
+
+    def weights(self, chosen: Chosen, described=None) -> Weights:
+        """The weights of a checkpoint, on the devices.
+
+        Args:
+            described: the data set or its description; None: the run's.
+
+        Raises:
+            DamagedCheckpoint: they cannot be read.
+        """
+        like = abstract_weights(self.config, described or self.dataset, self.mesh)
+        return self.checkpoints.restore_weights(chosen.step, like, chosen.weights)
+
+    def classifier(self) -> Classifier:
+        """The model, for any weights of it."""
+        return classifier(self.config, self.dataset.num_classes, self.mesh)
 
 
-def open_run(workdir: pathlib.Path, stored: dict, overrides: dict, may_differ: tuple[str, ...]) -> OpenRun:
-    """Open a run that is finished or still training.
+def open_run(
+    workdir,
+    overrides: dict | None = None,
+    may_differ: tuple[str, ...] = ("data.data_dir",),
+    *,
+    stored: dict | None = None,
+    field: str | None = None,
+) -> OpenRun:
+    """Open a run that is finished or still training, or imported weights. Its data are read when they are needed.
 
     Args:
-        stored: the run's config.json.
         overrides: values of fields by dotted name; only fields in `may_differ` are allowed.
+        stored: the run's config.json if not as it is in the file.
+        field: the option that names the run, for the message where there is none.
 
     Raises:
-        UserError: a field that must not differ is overridden, or a value is wrong.
+        UserError: there is no run, a field that must not differ is overridden, or a value is wrong.
     """
+    workdir = pathlib.Path(workdir)
+    stored = stored or hosts.decide(lambda: files.read_json(workdir / "config.json"))
+    if stored is None and field:
+        raise FieldError(field, str(workdir), "holds no run", "give the folder of a trained or imported run")
+    if stored is None:
+        raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
     hosts.check_shared(workdir)
     config = config_lib.from_dict(stored)
-    config.update_from_flattened_dict(overrides)
+    config.update_from_flattened_dict(overrides or {})
     check_same_config(workdir, config, stored, may_differ=may_differ)
     mesh = parallel.make_mesh()
     validation.validate(config, mesh.size, training=False)
-    dataset = objects.dataset(config)
-    hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
-    steps_per_epoch = batches.steps_per_epoch(len(dataset.train), config.train.batch_size)
-    like = training_setup.abstract_state(config, dataset, mesh, steps_per_epoch * config.train.epochs)
-    checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
-    return OpenRun(config, mesh, dataset, like, checkpoints, steps_per_epoch)
+    return OpenRun(workdir, config, mesh, checkpoints_lib.Checkpoints(workdir, read_only=True))
 
 
-def choose(workdir, steps: list[int], step: int | None, weights: str | None) -> tuple[int, str | None]:
-    """Select the checkpoint and the weights that a command uses.
+def classifier(config, num_classes: int, mesh) -> Classifier:
+    """The model of a config: attacks see it in its dtype, and what is reported is that of float32."""
+    return Classifier.of_model(
+        objects.model(config, num_classes, mesh),
+        num_classes,
+        verified=objects.model(config, num_classes, mesh, dtype="float32"),
+        mesh=mesh,
+        batch_size=config.eval.batch_size,
+        seed=config.eval.seed,
+    )
+
+
+def abstract_weights(config, described, mesh) -> Weights:
+    """The shapes, types and devices of the model's weights.
 
     Args:
-        steps: of the available checkpoints.
-        step: the requested one; None: the best by validation score, or the last if there is no best one.
-        weights: the requested ones, "raw" or "averaged"; None: those of the best checkpoint.
-
-    Returns:
-        (step, weights); weights may be None, then `take` chooses.
-
-    Raises:
-        UserError: there is no checkpoint, or not the requested one.
+        described: a data set or its description.
     """
-    if not steps:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no complete checkpoint; train longer, or give another run")
-    best = files.read_json(pathlib.Path(workdir) / results.BEST) or {}
-    if step is None:
-        step = best["step"] if best.get("step") in steps else steps[-1]
-    if step not in steps:
-        raise FieldError("--step", step, "is no checkpoint of the run", f"there are {', '.join(map(str, steps))}")
-    if weights is None and best.get("step") == step:
-        weights = best["weights"]
-    return step, weights
+    model = objects.model(config, described.num_classes, mesh)
+    image = jax.ShapeDtypeStruct((1, *described.image_shape), np.float32)
+    variables = jax.eval_shape(lambda key, image: model.init(key, image, train=False), jax.random.key(0), image)
+    return parallel.abstract(Weights(variables["params"], variables.get("batch_stats", {})), mesh)
 
 
 def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
@@ -107,7 +164,7 @@ def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
             split here. For imported weights the latter cannot be checked.
     """
     field, workdir = "train.start_from", pathlib.Path(workdir)
-    stored = files.read_json(workdir / "config.json")
+    stored = hosts.decide(lambda: files.read_json(workdir / "config.json"))
     if stored is None:
         raise FieldError(field, str(workdir), "holds no run", "give the workdir of a trained or imported one")
     other = config_lib.from_dict(stored)
@@ -125,29 +182,12 @@ def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
             if other.data[name] != config.data[name]:
                 problem = f"its data.{name} is {other.data[name]!r}, so it has trained on images held out here"
                 raise FieldError(field, str(workdir), problem, f"set --config.data.{name}={other.data[name]}")
-    checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
-    step, weights = choose(workdir, checkpoints.steps(), None, None)
+    run = OpenRun(workdir, other, mesh, checkpoints_lib.Checkpoints(workdir, read_only=True))
     try:
-        state = checkpoints.restore(step, training_setup.abstract_state(other, dataset, mesh, 1))
+        return run.weights(run.choose(), dataset)
     except checkpoints_lib.DamagedCheckpoint as error:
         problem = f"{error}, as weights of {dataset.num_classes} classes and images {dataset.image_shape}"
         raise FieldError(field, str(workdir), problem, "start from a run on such images") from error
-    return take(state, weights)[1]
-
-
-def take(state: TrainState, weights: str | None) -> tuple[str, Weights]:
-    """(name, weights) of a state.
-
-    Args:
-        weights: "raw" or "averaged"; None: averaged if the state has them.
-
-    Raises:
-        FieldError: averaged weights are requested and there are none.
-    """
-    if weights == "averaged" and state.averaged is None:
-        raise FieldError("--weights", weights, "the run has none (train.average_decay = 0)", "give raw")
-    weights = weights or ("raw" if state.averaged is None else "averaged")
-    return weights, state.averaged if weights == "averaged" else state.weights
 
 
 def check_same_config(workdir, config, stored: dict, may_differ: tuple[str, ...]) -> None:

@@ -12,55 +12,100 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrobust.attacks import landscape, masking, threats
-from jaxrobust.attacks.attack import Attack, Victims, fold_in, fold_in_ids, one_against_rest
+from jaxrobust.attacks.attack import Attack, Examples, fold_in, fold_in_ids, one_against_rest
 from jaxrobust.attacks.pgd import LOOP
 from jaxrobust.data.augment import to_float
-from jaxrobust.distributed.parallel import AXIS
+from jaxrobust.distributed.parallel import AXIS, REPLICATED, SHARDED, Step, step
 from jaxrobust.models.weights import Weights
 
+_PREDICTION = {"prediction": SHARDED, "finite": REPLICATED}
+_VERIFIED = _PREDICTION | {"constraint_violation": REPLICATED}
 
-def make_judge_step(judge_model, norm: threats.Norm) -> Callable:
-    """The function that classifies images and checks that they are allowed.
+
+def forward_of(model) -> Callable:
+    """(weights, images [B, H, W, C]) -> logits [B, C] of a Flax model in evaluation mode."""
+    return lambda weights, images: apply(model, weights, images, train=False)[0]
+
+
+def prepared_of(model) -> Callable:
+    """(weights, images) -> (images -> logits) of a Flax model in evaluation mode, see `prepared_logits_fn`."""
+    return lambda weights, images: prepared_logits_fn(model, weights, images, train=False)
+
+
+def features_of(model) -> Callable:
+    """(weights, images [B, H, W, C]) -> (features [B, D], what the head sees, logits [B, C]) of a Flax model."""
+
+    def forward(model, images):
+        features = model.features(images)
+        return features, model.head(features)
+
+    return lambda weights, images: model.apply(weights.variables, images, method=forward)
+
+
+def make_predict_step(forward: Callable) -> Step:
+    """The step that classifies images.
 
     Args:
-        judge_model: the model in float32. Its verdict, at the highest matmul precision, is the one that counts.
+        forward: (weights, images [B, H, W, C]) -> logits [B, C] of the float32 model. Its prediction, at the highest
+            matmul precision, is the one that is reported.
 
     Returns:
-        judge_step(weights, images [B, H, W, C], adversarial [B, H, W, C], radius [B]) -> dict of
-            prediction [B]: the judge's, on the adversarial images; -1, which is no class, if a logit is not finite;
-            excess []: the most by which a perturbation is outside of the ball or the box, 0 up to rounding; for the
-                ball divided by the radius where that is above 1;
+        predict_step(weights, images [B, H, W, C]) -> dict of
+            prediction [B]: -1, which is no class, if a logit is not finite;
             finite []: whether all logits are finite numbers.
     """
 
-    def judge_step(weights: Weights, images, adversarial, radius):
-        images, adversarial = to_float(images), to_float(adversarial)
+    @step(REPLICATED, SHARDED, out=_PREDICTION)
+    def predict_step(weights, images):
         with jax.default_matmul_precision("highest"):
-            logits, _ = apply(judge_model, weights, adversarial, train=False)
-        outside_box = jnp.maximum(adversarial - 1.0, -adversarial).max(axis=(1, 2, 3))
-        outside_ball = (norm.size(adversarial - images) - radius) / jnp.maximum(radius, 1.0)
+            logits = forward(weights, to_float(images))
         finite = jnp.isfinite(logits).all(-1)
         return {
             "prediction": jnp.where(finite, logits.argmax(-1), -1),
-            "excess": lax.pmax(jnp.maximum(outside_ball, outside_box).max(), AXIS),
             "finite": lax.pmin(finite.all().astype(jnp.int32), AXIS),
         }
 
-    return judge_step
+    return predict_step
 
 
-def make_ranking_step(judge_model, count: int) -> Callable:
-    """The function that ranks classes: (weights, images [B, H, W, C]) -> dict of
+def make_verify_step(forward: Callable, norm: threats.Norm) -> Step:
+    """The step that classifies perturbed images in float32 and checks that they are allowed.
+
+    Args:
+        forward: as of `make_predict_step`.
+
+    Returns:
+        verify_step(weights, images [B, H, W, C], adversarial [B, H, W, C], radius [B]) -> that of `make_predict_step`
+        on the adversarial images, and
+            constraint_violation []: the most by which a perturbation is outside of the ball or the box, 0 up to
+                rounding; for the ball divided by the radius where that is above 1.
+    """
+    predict_step = make_predict_step(forward)
+
+    @step(REPLICATED, SHARDED, SHARDED, SHARDED, out=_VERIFIED)
+    def verify_step(weights, images, adversarial, radius):
+        images, adversarial = to_float(images), to_float(adversarial)
+        outside_box = jnp.maximum(adversarial - 1.0, -adversarial).max(axis=(1, 2, 3))
+        outside_ball = (norm.size(adversarial - images) - radius) / jnp.maximum(radius, 1.0)
+        violation = lax.pmax(jnp.maximum(outside_ball, outside_box).max(), AXIS)
+        return predict_step(weights, adversarial) | {"constraint_violation": violation}
+
+    return verify_step
+
+
+def make_ranking_step(forward: Callable, count: int) -> Step:
+    """The step that ranks classes: (weights, images [B, H, W, C]) -> dict of
         ranking [B, count]: the classes of the largest logits, largest first;
         finite []: whether all logits are finite numbers.
 
     Args:
-        judge_model: as of `make_judge_step`, whose prediction comes first.
+        forward: as of `make_predict_step`, whose prediction comes first.
     """
 
-    def ranking_step(weights: Weights, images):
+    @step(REPLICATED, SHARDED, out={"ranking": SHARDED, "finite": REPLICATED})
+    def ranking_step(weights, images):
         with jax.default_matmul_precision("highest"):
-            logits, _ = apply(judge_model, weights, to_float(images), train=False)
+            logits = forward(weights, to_float(images))
         return {
             "ranking": lax.top_k(logits, count)[1],
             "finite": lax.pmin(jnp.isfinite(logits).all().astype(jnp.int32), AXIS),
@@ -69,127 +114,132 @@ def make_ranking_step(judge_model, count: int) -> Callable:
     return ranking_step
 
 
-def make_features_step(judge_model) -> Callable:
-    """The function (weights, images [B, H, W, C]) -> (features [B, D], what the head sees, and logits [B, C]), float32.
+def make_features_step(features: Callable) -> Step:
+    """The step (weights, images [B, H, W, C]) -> (features [B, D], logits [B, C]), float32.
 
     Args:
-        judge_model: as of `make_judge_step`.
+        features: see `features_of`, of the float32 model.
     """
 
-    def forward(model, images):
-        features = model.features(images)
-        return features, model.head(features)
-
-    def features_step(weights: Weights, images):
+    @step(REPLICATED, SHARDED, out=SHARDED)
+    def features_step(weights, images):
         with jax.default_matmul_precision("highest"):
-            return judge_model.apply(weights.variables, to_float(images), method=forward)
+            return features(weights, to_float(images))
 
     return features_step
 
 
-def make_probe_step(attack_model) -> Callable:
-    """The function that measures signs of gradient masking: (weights, images [B, H, W, C], labels [B]) -> Probes.
+def make_probe_step(prepared: Callable) -> Step:
+    """The step that measures signs of gradient masking: (weights, images [B, H, W, C], labels [B]) -> Probes.
 
     Args:
-        attack_model: the model that attacks see, in the run's dtype.
+        prepared: see `prepared_of`, of the model that attacks see.
     """
 
-    def probe_step(weights: Weights, images, labels):
+    @step(REPLICATED, SHARDED, SHARDED, out=SHARDED)
+    def probe_step(weights, images, labels):
         images = to_float(images)
-        return masking.probe(prepared_logits_fn(attack_model, weights, images, train=False), images, labels)
+        return masking.probe(prepared(weights, images), images, labels)
 
     return probe_step
 
 
-def make_landscape_step(judge_model, norm: str, radius: float) -> Callable:
-    """The function that measures around images: (weights, images [B, H, W, C], labels [B], ids [B]) -> Landscape.
+def make_landscape_step(prepared: Callable, norm: str, radius: float) -> Step:
+    """The step that measures around images: (weights, images [B, H, W, C], labels [B], ids [B]) -> Landscape.
 
     Args:
-        judge_model: as of `make_judge_step`.
+        prepared: see `prepared_of`, of the float32 model.
         norm, radius: of the threat, see landscape.landscape.
     """
 
-    def landscape_step(weights: Weights, images, labels, ids):
+    @step(REPLICATED, SHARDED, SHARDED, SHARDED, out=SHARDED)
+    def landscape_step(weights, images, labels, ids):
         images = to_float(images)
         keys = fold_in_ids(jax.random.key(0), ids)
         with jax.default_matmul_precision("highest"):
-            logits_fn = prepared_logits_fn(judge_model, weights, images, train=False)
-            return landscape.landscape(logits_fn, norm, images, labels, keys, radius)
+            return landscape.landscape(prepared(weights, images), norm, images, labels, keys, radius)
 
     return landscape_step
 
 
 def make_attack_steps(
-    attack_model, judge_step, attack: Attack, length: int, *, towards: bool = False
-) -> tuple[Callable, Callable]:
-    """The functions that do a part of a run of an attack, `length` iterations, and judge its images so far.
+    prepared: Callable, verify_step: Step, attack: Attack, length: int, *, targeted: bool = False
+) -> tuple[Step, Step]:
+    """The steps that do a part of a run of an attack, `length` iterations, and verify its images so far.
 
     Args:
-        attack_model: the model that the attack sees, in the run's dtype.
-        judge_step: as `make_judge_step` gives it.
-        towards: labels are target classes, not true ones. The attack must then be built for two classes.
+        prepared: (weights, images) -> (images -> logits), the model that the attack sees, see `prepared_of`.
+        verify_step: see `make_verify_step`.
+        targeted: labels are target classes, not true ones. The attack must then be built for two classes.
 
     Returns:
-        begin(weights, images [B, H, W, C], labels [B], ids [B], radius [B], key, run) -> (state, verdict): from the
+        begin(weights, images [B, H, W, C], labels [B], ids [B], radius [B], key, run) -> (state, verified): from the
             start of run number `run`. `ids` tell examples apart, `key` is of the evaluation.
-        go_on(weights, images, labels, ids, radius, key, run, first, state) -> (state, verdict): from iteration `first`.
-        A verdict is the result of the judge step, with
-            idle [B]: in how many of these iterations the example was already broken before the step.
+        go_on(weights, images, labels, ids, radius, key, run, first, state) -> (state, verified): from iteration
+            `first`; the state is donated.
+        `verified` is the result of the verify step, with
+            wasted_steps [B]: in how many of these iterations the example was misclassified before the step.
     """
 
     def prepare(weights, images, labels, ids, radius, key, run):
         images = to_float(images)
         keys = fold_in(fold_in_ids(key, ids), run)
-        logits_fn = prepared_logits_fn(attack_model, weights, images, train=False)
-        if towards:
+        logits_fn = prepared(weights, images)
+        if targeted:
             logits_fn, labels = one_against_rest(logits_fn, labels), jnp.zeros_like(labels)
-        return logits_fn, Victims(images, labels, keys, radius)
+        return logits_fn, Examples(images, labels, keys, radius)
 
-    def advance(weights, logits_fn, victims, first, state):
+    def advance(weights, logits_fn, examples, first, state):
         @jax.named_scope(LOOP)
         def loop(state):
             def step(carry, iteration):
-                state, idle = carry
-                idle += state.broken
-                return (attack.step(logits_fn, victims, state, first + iteration), idle), None
+                state, wasted = carry
+                wasted += state.is_adversarial
+                return (attack.step(logits_fn, examples, state, first + iteration), wasted), None
 
-            idle = jnp.zeros(len(victims.labels), jnp.int32)
-            return lax.scan(step, (state, idle), jnp.arange(length))[0]
+            wasted = jnp.zeros(len(examples.labels), jnp.int32)
+            return lax.scan(step, (state, wasted), jnp.arange(length))[0]
 
-        state, idle = loop(state)
-        verdict = judge_step(weights, victims.images, state.adversarial, victims.radius)
-        return state, verdict | {"idle": idle}
+        state, wasted = loop(state)
+        verified = verify_step(weights, examples.images, state.adversarial, examples.radius)
+        return state, verified | {"wasted_steps": wasted}
 
+    arguments = (REPLICATED, SHARDED, SHARDED, SHARDED, SHARDED, REPLICATED, REPLICATED)
+    out = (SHARDED, _VERIFIED | {"wasted_steps": SHARDED})
+
+    @step(*arguments, out=out)
     def begin(weights, images, labels, ids, radius, key, run):
-        logits_fn, victims = prepare(weights, images, labels, ids, radius, key, run)
-        return advance(weights, logits_fn, victims, 0, attack.start(logits_fn, victims, run))
+        logits_fn, examples = prepare(weights, images, labels, ids, radius, key, run)
+        return advance(weights, logits_fn, examples, 0, attack.start(logits_fn, examples, run))
 
+    @step(*arguments, REPLICATED, SHARDED, out=out, donate=(8,))
     def go_on(weights, images, labels, ids, radius, key, run, first, state):
-        logits_fn, victims = prepare(weights, images, labels, ids, radius, key, run)
-        return advance(weights, logits_fn, victims, first, state)
+        logits_fn, examples = prepare(weights, images, labels, ids, radius, key, run)
+        return advance(weights, logits_fn, examples, first, state)
 
     return begin, go_on
 
 
-def make_withstood_step(attack_model, judge_step, attacks: Sequence[Attack]) -> Callable:
-    """The function that counts images classified correctly both without an attack and under each attack, of one run.
+def make_robust_counts_step(prepared: Callable, verify_step: Step, attacks: Sequence[Attack]) -> Step:
+    """The step that counts images classified correctly both without an attack and under each attack, of one run.
 
     Args:
-        attack_model, judge_step: as of `make_attack_steps`.
+        prepared, verify_step: as of `make_attack_steps`.
 
     Returns:
-        withstood(weights, images [B, H, W, C], labels [B], ids [B], radius [B], key) -> counts over all devices, one
-            for each attack. An image with label -1 is not counted.
+        robust_counts(weights, images [B, H, W, C], labels [B], ids [B], radius [B], key) -> counts over all devices,
+            one for each attack. An image with label -1 is not counted.
     """
-    begins = [make_attack_steps(attack_model, judge_step, attack, attack.iterations)[0] for attack in attacks]
+    begins = [make_attack_steps(prepared, verify_step, attack, attack.iterations)[0] for attack in attacks]
 
-    def withstood(weights, images, labels, ids, radius, key):
-        correct = judge_step(weights, images, images, radius)["prediction"] == labels
-        verdicts = [begin(weights, images, labels, ids, radius, key, 0)[1] for begin in begins]
-        counts = [(correct & (verdict["prediction"] == labels)).sum() for verdict in verdicts]
+    @step(REPLICATED, SHARDED, SHARDED, SHARDED, SHARDED, REPLICATED, out=REPLICATED)
+    def robust_counts(weights, images, labels, ids, radius, key):
+        is_correct = verify_step(weights, images, images, radius)["prediction"] == labels
+        found = [begin(weights, images, labels, ids, radius, key, 0)[1]["prediction"] for begin in begins]
+        counts = [(is_correct & (prediction == labels)).sum() for prediction in found]
         return lax.psum(jnp.stack(counts), AXIS)
 
-    return withstood
+    return robust_counts
 
 
 def apply(model, weights: Weights, images, *, train: bool):

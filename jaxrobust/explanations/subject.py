@@ -5,21 +5,20 @@ Every input is computed at its first use, and kept. An input that a run does not
 
 import functools
 import pathlib
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import data, files
+from jaxrobust import data
 from jaxrobust.attacks import suites
 from jaxrobust.attacks.landscape import Landscape
 from jaxrobust.audit import results as audit_results
+from jaxrobust.config import objects
 from jaxrobust.data.augment import to_float
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.evaluation import attack_runner, loading
-from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.evaluation import loading, steps
 from jaxrobust.explanations import frequency, transfer
 from jaxrobust.explanations.images import Images, each
 from jaxrobust.explanations.probe import Missing
@@ -31,26 +30,21 @@ from jaxrobust.runs.reading import Checkpoint, Run
 OWN_FIELDS = ("data.data_dir", "eval.batch_size")
 
 
-class Model(NamedTuple):
+class Model:
     """A checkpoint with its data, ready to compute features and predictions.
 
-    Attributes:
-        workdir: folder of its run.
-        weights: the weights, on the devices.
+    Args:
+        run: its run.
+        weights: on the devices.
     """
 
-    workdir: str
-    config: object
-    dataset: data.DataSet
-    mesh: object
-    weights: object
+    def __init__(self, run: loading.OpenRun, weights):
+        self.workdir, self.config, self.dataset = str(run.workdir), run.config, run.dataset
+        self.weights, self.classifier = weights, run.classifier()
 
-    def look(self, split: data.Split, ids, change=lambda images: images, what: str = "features"):
+    def features(self, split: data.Split, ids, change=lambda images: images, what: str = "features"):
         """Features [n, D] and logits [n, C] of the images `ids` of a split, after `change` of [b, H, W, C]."""
-        step = evaluation_setup.features_step(self.config, self.dataset.num_classes, self.mesh)
-        found = []
-        for _, images in self.blocks(split, ids, what):
-            found.append(self.of_each(step, (change(images),)))
+        found = [self.classifier.features(self.weights, change(images)) for _, images in self.blocks(split, ids, what)]
         features, logits = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         if not np.isfinite(logits).all():
             raise UserError(f"{self.workdir}: the model's logits are not finite, so nothing can be explained")
@@ -59,10 +53,6 @@ class Model(NamedTuple):
     def blocks(self, split: data.Split, ids, what: str):
         """(ids, images) block by block, with progress."""
         return each(split, ids, self.config.eval.batch_size, f"{self.workdir}, {what}")
-
-    def of_each(self, step, arrays):
-        """See worst_case.of_each."""
-        return attack_runner.of_each(step, self.weights, arrays, self.mesh, self.config.eval.batch_size)
 
 
 def open_model(
@@ -77,29 +67,17 @@ def open_model(
     Raises:
         UserError: the run or the checkpoint does not exist.
     """
-    workdir = pathlib.Path(workdir)
-    stored = files.read_json(workdir / "config.json")
-    if stored is None:
-        remedy = "give the folder of a trained or imported run"
-        raise (
-            FieldError(field, str(workdir), "holds no run", remedy)
-            if field
-            else UserError(f"workdir = {str(workdir)!r}: holds no run; {remedy}")
-        )
-    run = loading.open_run(workdir, stored, overrides, may_differ=OWN_FIELDS)
-    steps = run.checkpoints.steps()
-    if steps and step is not None and step not in steps:
-        there = ", ".join(map(str, steps))
+    run = loading.open_run(workdir, overrides, OWN_FIELDS, field=field)
+    available = run.checkpoints.steps()
+    if available and step is not None and step not in available:
+        there = ", ".join(map(str, available))
         raise UserError(
             f"workdir = {str(workdir)!r}: step {step} was scored, but its checkpoint is gone; available are {there}"
         )
-    step, weights = loading.choose(workdir, steps, step, weights)
     try:
-        state = run.checkpoints.restore(step, run.like)
+        return Model(run, run.weights(run.choose(step, weights)))
     except checkpoints_lib.DamagedCheckpoint as error:
         raise UserError(f"workdir = {str(workdir)!r}: {error}; give a run with an intact checkpoint") from error
-    _, chosen = loading.take(state, weights)
-    return Model(str(workdir), run.config, run.dataset, run.mesh, parallel.replicate(jax.device_get(chosen), run.mesh))
 
 
 class Subject(Images):
@@ -198,23 +176,25 @@ class Subject(Images):
         return self._features_of(self._other("standard"))
 
     def _features_of(self, model: Model):
-        features, _ = model.look(self.dataset.train, self.train_ids)
+        features, _ = model.features(self.dataset.train, self.train_ids)
         return np.float64(features), self.dataset.train.labels[self.train_ids]
 
     @functools.cached_property
     def landscape(self) -> tuple[np.ndarray, Landscape]:
         """(labels [n], landscape with arrays [n])."""
-        step = evaluation_setup.landscape_step(self.config, len(self.class_names), self.model.mesh)
-        split, found = self._test, []
+        config, model = self.config, self.model.classifier
+        verified = objects.model(config, len(self.class_names), model.mesh, dtype="float32")
+        step = steps.make_landscape_step(steps.prepared_of(verified), config.threat.norm, self.radius)
+        step, split, found = parallel.spmd(step, model.mesh), self._test, []
         for block, images in self.model.blocks(split, self.test_ids, "landscape"):
-            labels = split.labels[block]
-            found.append(self.model.of_each(step, (images, np.int32(labels), np.int32(block))))
+            arrays = images, np.int32(split.labels[block]), np.int32(block)
+            found.append(model.of_each(step, self.model.weights, arrays))
         return split.labels[self.test_ids], jax.tree.map(lambda *arrays: np.concatenate(arrays), *found)
 
     @functools.cached_property
     def natural(self) -> np.ndarray:
         """Predictions [n] on the unperturbed test images."""
-        return self.model.look(self._test, self.test_ids, what="predictions")[1].argmax(1)
+        return self.model.features(self._test, self.test_ids, what="predictions")[1].argmax(1)
 
     def filtered(self, kind: str):
         """(labels, correct without filter, correct after filter) [n] of the test images; kind: of frequency.FILTERS."""
@@ -223,7 +203,7 @@ class Subject(Images):
         def change(images):
             return frequency.FILTERS[kind](np.asarray(to_float(images)))
 
-        _, logits = self.model.look(self._test, self.test_ids, change, kind.replace("_", "-"))
+        _, logits = self.model.features(self._test, self.test_ids, change, kind.replace("_", "-"))
         return labels, self.natural == labels, logits.argmax(1) == labels
 
     def transfer(self, direction: str):
@@ -238,28 +218,31 @@ class Subject(Images):
         if self.radius == 0:
             raise Missing("threat.eps_255 = 0, so there is no ball to attack in")
         source, target = (self.model, other) if direction == "out" else (other, self.model)
-        config = source.config.copy_and_resolve_references()
-        config.update({"threat": self.config.threat.to_dict()})
-        spec = suites.parse(transfer.ATTACK, config.threat.norm).members[0]
-        begin, _ = evaluation_setup.attack_steps(config, len(self.class_names), source.mesh, spec, spec.iterations)
-        key = jax.random.key(config.eval.seed)
+        norm = self.config.threat.norm
+        spec = suites.parse(transfer.ATTACK, norm).members[0]
+        attacker = source.classifier.attacker(spec, norm, config_lib.relative_step(self._with_threat(source.config)))
+        begin, key = attacker.whole_run(), jax.random.key(source.config.eval.seed)
 
         def adversarial(weights, *arrays):
             return begin(weights, *arrays, key, np.int32(0))[0].adversarial
 
         split, natural, found = self._test, [], []
-        step = evaluation_setup.features_step(source.config, len(self.class_names), source.mesh)
-        judge = evaluation_setup.features_step(target.config, len(self.class_names), target.mesh)
         for block, images in source.blocks(split, self.test_ids, f"transfer {direction}"):
             labels = split.labels[block]
-            right = source.of_each(step, (images,))[1].argmax(1) == labels
+            right = source.classifier.features(source.weights, images)[1].argmax(1) == labels
             arrays = (images, np.int32(labels), np.int32(block), np.full(len(block), self.radius, np.float32))
-            made = source.of_each(adversarial, arrays)
-            before = target.of_each(judge, (images,))[1].argmax(1)
+            made = source.classifier.of_each(adversarial, source.weights, arrays)
+            before = target.classifier.features(target.weights, images)[1].argmax(1)
             # -1 excludes images that the source model misclassifies without attack.
             natural.append(np.where(right, before, -1))
-            found.append(target.of_each(judge, (made,))[1].argmax(1))
+            found.append(target.classifier.features(target.weights, made)[1].argmax(1))
         return split.labels[self.test_ids], np.concatenate(natural), np.concatenate(found)
+
+    def _with_threat(self, config):
+        """A config with this run's threat."""
+        config = config.copy_and_resolve_references()
+        config.update({"threat": self.config.threat.to_dict()})
+        return config
 
     @property
     def _test(self) -> data.Split:

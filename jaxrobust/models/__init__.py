@@ -12,6 +12,10 @@ that size.
 """
 
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -20,51 +24,84 @@ from jaxrobust.errors import FieldError
 from jaxrobust.models.cnn import CNN
 from jaxrobust.models.lenet5 import LeNet5
 from jaxrobust.models.linear import MLP, LinearClassifier
-from jaxrobust.models.preact_resnet import SHORTCUTS, PreActResNet
+from jaxrobust.models.preact_resnet import SHORTCUTS, preact_resnet18
 from jaxrobust.models.resnet import STEMS, BasicBlock, BottleneckBlock, ResNet
 from jaxrobust.models.wide_resnet import blocks_per_stage, wide_resnet
 
-NAMES = ("linear", "mlp", "cnn", "lenet5", "resnet18", "resnet34", "resnet50", "preact_resnet18", "wide_resnet")
-# Number of blocks in each stage, and their type.
-_RESNETS = {
-    "resnet18": ((2, 2, 2, 2), BasicBlock),
-    "resnet34": ((3, 4, 6, 3), BasicBlock),
-    "resnet50": ((3, 4, 6, 3), BottleneckBlock),
-}
 HEADS = ("linear", "cosine")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def check(
-    name: str,
-    *,
-    dtype: str = "float32",
-    depth: int = 28,
-    stem: str = "small",
-    shortcut: str = "activation",
-    head: str = "linear",
-    head_scale: float = 10.0,
-) -> None:
-    """Raises FieldError unless `create` can build this model; does not build it."""
-    if name not in NAMES:
-        raise FieldError("model.name", name, "unknown model", f"write one of {', '.join(NAMES)}")
-    if dtype not in DTYPES:
-        raise FieldError("model.dtype", dtype, "unknown computation type", f"write one of {', '.join(DTYPES)}")
-    if stem not in STEMS:
-        raise FieldError("model.stem", stem, "unknown stem", f"write one of {', '.join(STEMS)}")
-    if shortcut not in SHORTCUTS:
-        raise FieldError("model.shortcut", shortcut, "unknown shortcut", f"write one of {', '.join(SHORTCUTS)}")
-    if head not in HEADS:
-        raise FieldError("model.head", head, "unknown head", f"write one of {', '.join(HEADS)}")
+class Architecture(NamedTuple):
+    """A kind of model. To add one, write it as a `Classifier` (layers.py) and give it an entry in `ARCHITECTURES`.
+
+    Attributes:
+        make: its options, and those of `Classifier` -> the model.
+        options: its own options with their defaults, by the names of the fields of `config.model`. A width of None or
+            0 stands for the default.
+        title: format of its name for display, of the options; empty: its name.
+    """
+
+    make: Callable[..., nn.Module]
+    options: Mapping[str, object] = MappingProxyType({})
+    title: str = ""
+
+
+def _resnet(block, *stage_sizes: int) -> Architecture:
+    return Architecture(partial(ResNet, stage_sizes=stage_sizes, block=block), {"width": 64, "stem": "small"})
+
+
+ARCHITECTURES = {
+    "linear": Architecture(LinearClassifier),
+    "mlp": Architecture(MLP, {"hidden": (256, 256)}),
+    "cnn": Architecture(CNN, {"width": 32}),
+    "lenet5": Architecture(LeNet5),
+    "resnet18": _resnet(BasicBlock, 2, 2, 2, 2),
+    "resnet34": _resnet(BasicBlock, 3, 4, 6, 3),
+    "resnet50": _resnet(BottleneckBlock, 3, 4, 6, 3),
+    "preact_resnet18": Architecture(preact_resnet18, {"width": 64, "final_batch_norm": True, "shortcut": "activation"}),
+    "wide_resnet": Architecture(wide_resnet, {"depth": 28, "width": 10}, title="wide_resnet {depth}-{width}"),
+}
+NAMES = tuple(ARCHITECTURES)
+# Allowed values of options, and what raises FieldError for others.
+_CHECKS = {
+    "stem": lambda stem: _one_of("stem", stem, STEMS),
+    "shortcut": lambda shortcut: _one_of("shortcut", shortcut, SHORTCUTS),
+    "depth": blocks_per_stage,
+}
+
+
+def options_of(name: str, given: Mapping[str, object]) -> dict:
+    """The options of the architecture among those given, such as all fields of `config.model`; defaults filled in.
+
+    Raises:
+        FieldError: the name is unknown.
+    """
+    _one_of("name", name, NAMES)
+    chosen = {}
+    for option, default in ARCHITECTURES[name].options.items():
+        value = given.get(option, default)
+        chosen[option] = tuple(value) if isinstance(default, tuple) else value
+        if option == "width" and not value:
+            chosen[option] = default
+    return chosen
+
+
+def check(name: str, *, dtype: str = "float32", head: str = "linear", head_scale: float = 10.0, **options) -> None:
+    """Raises FieldError unless `create` can build this model; options of other models are ignored."""
+    chosen = options_of(name, options)
+    _one_of("dtype", dtype, tuple(DTYPES))
+    _one_of("head", head, HEADS)
     if not 0 < head_scale < math.inf:
         raise FieldError("model.head_scale", head_scale, "is not a scale", "write a positive number, for example 10")
-    if name == "wide_resnet":
-        blocks_per_stage(depth)
+    for option, value in chosen.items():
+        if option in _CHECKS:
+            _CHECKS[option](value)
 
 
-def title(name: str, depth: int, width: int | None = None) -> str:
+def title(name: str, options: Mapping[str, object]) -> str:
     """The name for display, with the options that distinguish models of that name: `wide_resnet 34-10`."""
-    return f"{name} {depth}-{width or 10}" if name == "wide_resnet" else name
+    return (ARCHITECTURES[name].title or name).format(**options_of(name, options))
 
 
 def create(
@@ -75,17 +112,12 @@ def create(
     batch_norm_axis: str | None = None,
     mean: tuple[float, ...] = (0.0,),
     std: tuple[float, ...] = (1.0,),
-    depth: int = 28,
-    width: int | None = None,
-    hidden: tuple[int, ...] = (256, 256),
-    final_batch_norm: bool = True,
-    shortcut: str = "activation",
-    stem: str = "small",
     head: str = "linear",
     head_scale: float = 10.0,
     canonical_gradients: bool = False,
+    **options,
 ) -> nn.Module:
-    """The model called `name`; options that this model does not have are ignored.
+    """The model called `name`.
 
     Args:
         name: one of `NAMES`.
@@ -94,22 +126,21 @@ def create(
         batch_norm_axis: mapped axis over which batch statistics are synchronised; None keeps them per device.
         mean: of the pixels, in [0, 1]; one value, or one for each channel.
         std: of the pixels; likewise.
-        depth: of `wide_resnet`, 6n + 4.
-        width: channels of the first stage (default for `cnn` 32, for ResNets 64), or the widening factor of
-            `wide_resnet` (default 10); None or 0 selects the default.
-        hidden: width of each hidden layer of `mlp`.
-        final_batch_norm: of `preact_resnet18`, whether it normalises before pooling.
-        shortcut: of `preact_resnet18`, what its 1x1 shortcuts read: the block's `activation` or its `input`.
-        stem: of `resnet18`, `resnet34` and `resnet50`: `small` for images of about 32 pixels, `imagenet` for about 224.
         head: `linear`, or `cosine`: logits are `head_scale` times cosines; the variables are the same.
         head_scale: of the cosine head; 10 in RoBal (Wu et al. 2021), 30 in LDAM (Cao et al. 2019).
         canonical_gradients: compute gradients of convolutions in a form that XLA:CPU runs fast in loops; set it on CPU.
+        options: of the architecture, see `ARCHITECTURES`.
 
     Raises:
-        FieldError: the name, the dtype, the depth, the stem, the shortcut or the head is unknown.
+        FieldError: the name or the value of an option is unknown, or the architecture has no such option.
     """
-    check(name, dtype=dtype, depth=depth, stem=stem, shortcut=shortcut, head=head, head_scale=head_scale)
-    common = dict(
+    check(name, dtype=dtype, head=head, head_scale=head_scale, **options)
+    if unknown := sorted(set(options) - set(ARCHITECTURES[name].options)):
+        known = ", ".join(ARCHITECTURES[name].options) or "none of its own"
+        problem = f"{name} has no such option"
+        raise FieldError(f"model.{unknown[0]}", options[unknown[0]], problem, f"leave it out; its options: {known}")
+    return ARCHITECTURES[name].make(
+        **options_of(name, options),
         num_classes=num_classes,
         dtype=DTYPES[dtype],
         mean=tuple(mean),
@@ -119,24 +150,8 @@ def create(
         head_kind=head,
         head_scale=head_scale,
     )
-    match name:
-        case "linear":
-            return LinearClassifier(**common)
-        case "mlp":
-            return MLP(hidden=tuple(hidden), **common)
-        case "cnn":
-            return CNN(width=width or 32, **common)
-        case "lenet5":
-            return LeNet5(**common)
-        case "resnet18" | "resnet34" | "resnet50":
-            stage_sizes, block = _RESNETS[name]
-            return ResNet(stage_sizes=stage_sizes, block=block, width=width or 64, stem=stem, **common)
-        case "preact_resnet18":
-            stem = width or 64
-            widths = (stem, 2 * stem, 4 * stem, 8 * stem)
-            options = {"final_batch_norm": final_batch_norm, "shortcut": shortcut}
-            return PreActResNet(stage_widths=widths, stem_width=stem, **options, **common)
-        case "wide_resnet":
-            return wide_resnet(depth, width or 10, **common)
-        case _:
-            raise AssertionError(f"{name} is in NAMES but has no model")
+
+
+def _one_of(option: str, value, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise FieldError(f"model.{option}", value, "is unknown", f"write one of {', '.join(known)}")

@@ -68,3 +68,9 @@ class PreActResNet(Classifier):
         if self.final_batch_norm:
             x = norm(name="final_norm")(x, activate=True)
         return global_average_pool(x)
+
+
+def preact_resnet18(width: int = 64, **options) -> PreActResNet:
+    """PreAct ResNet-18 whose stem has `width` channels, and stages 1, 2, 4 and 8 times as many."""
+    widths = (width, 2 * width, 4 * width, 8 * width)
+    return PreActResNet(stage_widths=widths, stem_width=width, **options)

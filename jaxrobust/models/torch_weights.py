@@ -240,7 +240,7 @@ def _unwrapped(name, arrays) -> dict[str, str]:
 
 def _variable_shapes(name, image_shape, options) -> dict[str, tuple[int, ...]]:
     """Shapes of the variables by path, for a single class."""
-    model = models.create(name, num_classes=1, **options)
+    model = models.create(name, num_classes=1, **models.options_of(name, options))
     images = jnp.zeros((1, *image_shape))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
     return {path: variable.shape for path, variable in flatten_dict(variables, sep="/").items()}

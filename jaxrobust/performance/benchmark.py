@@ -1,10 +1,4 @@
-"""Measure the speed of training and evaluation steps on this machine, and compare it with the minimum arithmetic.
-
-    python -m jaxrobust benchmark --config configs/cifar10.py [--config.FIELD=VALUE]
-        [--seconds S | --steps N] [--profile DIR] [--images NxHxWxC --classes K]
-
-Prints a table on the terminal, and one line of JSON on standard output. All devices of one host are measured. The data
-are random pixels in the shape of the data set, which need not be available.
+"""The speed of training and evaluation steps on this machine, beside the minimum arithmetic.
 
 The floor is the minimum arithmetic. For PGD with k steps it is k forward passes with gradients with respect to the
 images (2F each), and one forward pass with gradients with respect to images and weights (3F), where F is one forward
@@ -14,33 +8,25 @@ not need the gradient of the first layer with respect to the images; the differe
 small.
 """
 
-import json
 import math
 import pathlib
 
 import jax
 import numpy as np
-from absl import flags
 from rich.table import Table
 
 from jaxrobust import config as config_lib
 from jaxrobust import console, data, files, models
 from jaxrobust.attacks import suites
-from jaxrobust.commands import command_line
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches, randomness
 from jaxrobust.distributed import cluster, parallel
 from jaxrobust.errors import UserError
-from jaxrobust.evaluation import attack_runner
-from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.evaluation import loading
 from jaxrobust.performance.compiled import costs, hlo, machines, measuring
-from jaxrobust.training import input_pipeline, loop
+from jaxrobust.performance.compiled.program import Cost, Program
+from jaxrobust.training import epochs, input_pipeline
 from jaxrobust.training import setup as training_setup
-
-_SECONDS = flags.DEFINE_float("seconds", 10.0, "Time to spend on measuring each quantity.", lower_bound=0.0)
-_STEPS = flags.DEFINE_integer("steps", None, "Steps in each of at least three repeats, instead of --seconds.", 1)
-_PROFILE = flags.DEFINE_string("profile", None, "Folder for a profiler's trace of a few steps.")
-_described = command_line.define_description()
 
 _PROFILED_DISPATCHES = 3
 # JAX's names of the devices with known rates. Other devices of the same family have different memory or clock rates.
@@ -56,20 +42,6 @@ _MACHINES = {
     "TPU v6 lite": "v6e",
     "TPU v6e": "v6e",
 }
-
-
-def main() -> None:
-    """Measure with the settings of the flags; print a table and a line of JSON."""
-    config = command_line.config()
-    figures = measure(
-        config,
-        objects.description(config, **_described()),
-        seconds=_SECONDS.value,
-        steps_per_repeat=_STEPS.value,
-        profile=_PROFILE.value,
-    )
-    console.show(table(figures))
-    print(json.dumps(figures, allow_nan=False), flush=True)
 
 
 def measure(config, description: data.Description, *, seconds=10.0, steps_per_repeat=None, profile=None) -> dict:
@@ -151,7 +123,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     return files.nullable(
         {
             "model": config.model.name,
-            "model_title": models.title(config.model.name, config.model.depth, config.model.width),
+            "model_title": models.title(config.model.name, config.model),
             "dtype": config.model.dtype,
             "objective": config.objective.name,
             "batch": batch,
@@ -225,11 +197,12 @@ class Training:
     """
 
     def __init__(self, config, dataset, mesh, total_steps: int):
-        self.state = training_setup.initial_state(config, dataset, mesh, total_steps)
+        training = training_setup.create(config, dataset, mesh, total_steps)
+        self.state = training.initial_state()
         prepare = _streamed if config.data.streaming else input_pipeline.resident
-        self._updates, self._inputs = prepare(config, dataset, mesh, total_steps)
+        self._updates, self._inputs = prepare(training)
         self._key = randomness.key(config.train.seed, randomness.Purpose.TRAINING)
-        self.length = 1 if prepare is _streamed else training_setup.steps_per_dispatch(config, mesh)
+        self.length = 1 if prepare is _streamed else training.steps_per_dispatch
         rng = np.random.default_rng(config.train.seed)
         self._order = rng.integers(0, len(dataset.train), (self.length, config.train.batch_size), np.int32)
         _, self._arguments = next(self._inputs(self._order, 0))
@@ -242,7 +215,7 @@ class Training:
     def loop(self, dispatches: int) -> None:
         """Run the loop of a training: indices come from the host, which reads each loss one dispatch later."""
         inputs = self._inputs(np.tile(self._order, (dispatches, 1)), 0)
-        self.state, _ = loop.update(
+        self.state, _ = epochs.update(
             self.state,
             0,
             self.compiled,
@@ -260,15 +233,15 @@ class Training:
         jax.block_until_ready(losses)
 
 
-def _streamed(config, dataset, mesh, total_steps: int):
-    """As `feeds.streamed`, but without reading: the host sends decoded images."""
+def _streamed(training):
+    """As `input_pipeline.streamed`, but without reading: the host sends decoded images."""
 
     def inputs(order, first_step):
         for indices in order:
-            part = dataset.train.take(indices)
-            yield 1, parallel.shard((part.images, part.labels), mesh)
+            part = training.data.train.take(indices)
+            yield 1, parallel.shard((part.images, part.labels), training.mesh)
 
-    return training_setup.streamed_train_step(config, dataset.num_classes, mesh, total_steps), inputs
+    return training.streamed_step(), inputs
 
 
 def _evaluation(config, dataset, mesh, spec, training: Training):
@@ -282,17 +255,16 @@ def _evaluation(config, dataset, mesh, spec, training: Training):
     ids = np.arange(size, dtype=np.int32)
     radius = np.full(size, config_lib.radius(config), np.float32)
     key = randomness.key(config.eval.seed, randomness.Purpose.EVALUATION)
+    classifier = loading.classifier(config, dataset.num_classes, mesh)
     if spec is None:
-        step, share, keeps_state = evaluation_setup.judge_step(config, dataset.num_classes, mesh), 1.0, True
+        step, share, keeps_state = classifier.predict_step, 1.0, True
     else:
-        attack = evaluation_setup.attack(config, dataset.num_classes, spec)
-        lengths = attack_runner.part_lengths(attack.iterations)
-        step, _ = evaluation_setup.attack_steps(config, dataset.num_classes, mesh, spec, lengths[0])
-        share, keeps_state = lengths[0] / (attack.iterations * attack.runs), len(lengths) > 1
+        attacker = classifier.attacker(spec, config.threat.norm, config_lib.relative_step(config))
+        (step, share), keeps_state = attacker.first_part(), attacker.has_parts
 
     def arguments():
         if spec is None:
-            return training.state.weights, *parallel.shard((part.images, part.images, radius), mesh)
+            return training.state.weights, parallel.shard(part.images, mesh)
         batch = parallel.shard((part.images, part.labels, ids, radius), mesh)
         return training.state.weights, *batch, key, np.int32(0)
 
@@ -330,7 +302,7 @@ def _input_rate(config, seconds: float) -> float | None:
     )
 
 
-def roofline_seconds(device_kind: str, program: hlo.Program, count: int) -> float | None:
+def roofline_seconds(device_kind: str, program: Program, count: int) -> float | None:
     """Minimum time of a step on `count` devices, as in preflight; None if the rates of the device are unknown."""
     if device_kind not in _MACHINES:
         return None
@@ -341,7 +313,7 @@ def roofline_seconds(device_kind: str, program: hlo.Program, count: int) -> floa
     return alone + machines.collective_seconds(machine, program.collectives, count)
 
 
-def _layout_changes(cost: hlo.Cost) -> float:
+def _layout_changes(cost: Cost) -> float:
     return cost.by_kind.get("transpose", (0, 0))[0]
 
 
@@ -354,10 +326,10 @@ def _missing_bytes(dataset, description: data.Description) -> int:
 
 def _check_alone() -> None:
     job = cluster.find(None, None, None)
-    if job is not None:
+    if (job is not None and job.processes is not None) or jax.process_count() > 1:
         raise UserError(
-            f"this is process {job.process} of {job.processes}: the benchmark measures one host; start it in a job of "
-            "one process, under SLURM with --ntasks=1"
+            "this is one of several processes: the benchmark measures one host; start it in a job of one process, "
+            "under SLURM with --ntasks=1"
         )
 
 
@@ -434,7 +406,3 @@ def table(figures: dict) -> Table:
 def _number(value: float) -> str:
     """With three significant digits, or all digits of the integer part."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-if __name__ == "__main__":
-    command_line.run(main)

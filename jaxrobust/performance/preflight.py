@@ -1,38 +1,27 @@
-"""Compile a config for hardware that is not present: does it fit into memory, and what will it cost?
-
-    python -m jaxrobust preflight --config configs/cifar10.py --topology v5e:16x16 [--config.FIELD=VALUE] [--nosearch]
-        [--images NxHxWxC --classes K]
+"""A config compiled for hardware that is not present: does it fit into memory, and what will it cost?
 
 The train step, and the evaluation step of the strongest attack, are the same as in a training. They are compiled by the
-machine's own compiler for abstract arrays, so neither data nor devices are needed. Tables are shown on the terminal,
-and one line of JSON is printed on standard output. The exit code is 1 if the config does not fit into the memory.
+machine's own compiler for abstract arrays, so neither data nor devices are needed.
 
 Memory, arithmetic, traffic and collectives are counted in the compiled program. Times are lower bounds by bandwidth and
 peak rates, which no real program reaches. If a compiler aborts, its output is in jaxrobust-*.log in the folder for
 temporary files.
 """
 
-import json
 import math
 import re
 import time
 from typing import NamedTuple
 
 import jax
-from absl import flags
 
 from jaxrobust import console, files, models
 from jaxrobust.attacks import suites
-from jaxrobust.commands import command_line
-from jaxrobust.config import objects, validation
+from jaxrobust.config import validation
 from jaxrobust.data import batches
 from jaxrobust.distributed import parallel
-from jaxrobust.errors import UserError
-from jaxrobust.performance.compiled import costs, hlo, machines, preflight_tables
-
-_TOPOLOGY = flags.DEFINE_string("topology", None, "Machine: v5e:16x16, v5p:2x2x4, v6e:4x4, h200:8, a100:16, ...")
-_SEARCH = flags.DEFINE_bool("search", True, "Find the largest batch that fits; takes two or three more compilations.")
-_described = command_line.define_description()
+from jaxrobust.performance.compiled import costs, hlo, machines
+from jaxrobust.performance.compiled.program import Cost, Program
 
 _ATTEMPTS = 4  # compilations in the search, at most
 _LARGEST = 2**16  # examples per chip; the search ends here
@@ -62,24 +51,10 @@ class Memory(NamedTuple):
 class Compiled(NamedTuple):
     """A compiled program; if it did not fit, `program` and `memory` are None, and `total` is the memory it needs."""
 
-    program: hlo.Program | None
+    program: Program | None
     memory: Memory | None
     total: float
     seconds: float
-
-
-def main() -> int | None:
-    """Report on the config and topology of the flags. Returns the exit code."""
-    if _TOPOLOGY.value is None:
-        raise UserError("--topology is missing; name a machine, for example --topology v5e:4x4 or --topology h200:8")
-    config = command_line.config()
-    machines.prepare_process()
-    figures = examine(config, objects.description(config, **_described()), _TOPOLOGY.value, search=_SEARCH.value)
-    for title, table in preflight_tables.tables(figures):
-        console.say(title)
-        console.show(table)
-    print(json.dumps(figures, allow_nan=False), flush=True)
-    return None if figures["fits"] else command_line.fail(_why_not(figures), exit_code=1)
 
 
 def examine(config, description, topology: str, *, search: bool = True) -> dict:
@@ -110,7 +85,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
     resident = 0 if streamed else description.train_examples * (_image_bytes(description) + 4)
     beside = _beside_training(config, description, mesh, training, evaluation)
     figures = {
-        "model": models.title(config.model.name, config.model.depth, config.model.width),
+        "model": models.title(config.model.name, config.model),
         "dtype": config.model.dtype,
         "objective": config.objective.name,
         "attack_batch_norm": config.attack.batch_norm,
@@ -202,7 +177,7 @@ def _memory(training: Compiled, resident: int, machine) -> dict:
     }
 
 
-def _step(config, description, mesh, machine, program: hlo.Program, steps_per_epoch: int) -> dict:
+def _step(config, description, mesh, machine, program: Program, steps_per_epoch: int) -> dict:
     """The cost of an update: counted, and estimated."""
     count, batch = mesh.size, config.train.batch_size // mesh.size
     forward = costs.forward_flops(config, description, mesh)
@@ -234,7 +209,7 @@ def _step(config, description, mesh, machine, program: hlo.Program, steps_per_ep
     }
 
 
-def _kernels(cost: hlo.Cost, batch: int) -> dict:
+def _kernels(cost: Cost, batch: int) -> dict:
     """Kernels and traffic per image, of an attack step or of the rest of the step."""
     return {
         "kernels": cost.kernels,
@@ -246,7 +221,7 @@ def _kernels(cost: hlo.Cost, batch: int) -> dict:
     }
 
 
-def _estimate(machine, program: hlo.Program, count: int, images: int, steps_per_epoch: int) -> dict | None:
+def _estimate(machine, program: Program, count: int, images: int, steps_per_epoch: int) -> dict | None:
     """Times of a step of `images` by the machine's rates; weak scaling keeps the batch per chip."""
     least = machines.roofline(machine, program.kernels)
     if least is None:
@@ -355,7 +330,8 @@ def round_down(batch: int) -> int:
     return batch - batch % 8 if batch >= 8 else batch
 
 
-def _why_not(figures: dict) -> str:
+def why_not(figures: dict) -> str:
+    """Why the config does not fit, and what would."""
     memory, evaluation = figures["memory"], figures["evaluation"]
     gib = machines.GIB
     capacity = memory["capacity_bytes"] / gib
@@ -375,7 +351,3 @@ def _why_not(figures: dict) -> str:
         return f"train.batch_size = {figures['batch']}: {what}; {remedy}"
     what = f"evaluation under {evaluation['attack']} takes {needs(evaluation['total_bytes'])} of {capacity:.2f} GiB"
     return f"eval.batch_size = {evaluation['batch']}: {what} per chip; lower it"
-
-
-if __name__ == "__main__":
-    command_line.run(main)

@@ -59,7 +59,7 @@ def _train(subject: Subject, kind: str):
 def _ncm(subject: Subject) -> Changed:
     l2n = subject.fields.features == "l2n"
     sums = np.zeros((subject.dataset.num_classes, len(subject.head.kernel)))
-    for labels, features, _ in subject.look(subject.dataset.train):
+    for labels, features, _ in subject.features(subject.dataset.train):
         features = np.float64(features)
         if l2n:
             features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
@@ -93,7 +93,7 @@ def _bias_balance(subject: Subject) -> Changed:
     subject.check_validation("the biases are balanced")
     fields = subject.fields
     # A step that means the same whatever the scale of the logits.
-    top = [np.sort(logits, axis=1)[:, -2:] for _, _, logits in subject.look(subject.dataset.validation)]
+    top = [np.sort(logits, axis=1)[:, -2:] for _, _, logits in subject.features(subject.dataset.validation)]
     margin = float(np.diff(np.concatenate(top), axis=1).mean())
     trials = heads.balance_bias(
         subject.head,

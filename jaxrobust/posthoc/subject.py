@@ -1,7 +1,6 @@
 """What a remedy after training looks at: a checkpoint and its data, without the test split."""
 
 import dataclasses
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,18 +9,18 @@ from jaxrobust import classwise
 from jaxrobust import config as config_lib
 from jaxrobust import data as data_lib
 from jaxrobust.attacks import suites
-from jaxrobust.data import randomness
+from jaxrobust.config import objects
 from jaxrobust.distributed import parallel
-from jaxrobust.distributed.interruption import Interrupted, StopRequest
+from jaxrobust.distributed.interruption import StopRequest
 from jaxrobust.errors import FieldError
-from jaxrobust.evaluation import attack_runner, batching
-from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.evaluation import attack_runner, batching, loading
+from jaxrobust.evaluation.scoring import Scoring, verdicts_of
 from jaxrobust.models.weights import Weights
 from jaxrobust.posthoc.heads import Head
 
 
 class Measured(NamedTuple):
-    """Verdicts on the validation split under attack: counts [C] of images, of those that withstand, of predictions."""
+    """Of the validation split under attack: counts [C] of images, of robust images, and of predictions."""
 
     count: np.ndarray
     correct: np.ndarray
@@ -55,7 +54,8 @@ class Subject:
         empty = dataset.test.take(slice(0, 0))
         self.config, self.dataset = config, dataclasses.replace(dataset, test=empty)
         self.mesh, self.weights, self.stop = mesh, weights, stop
-        self._attackers = None
+        self._classifier = loading.classifier(config, dataset.num_classes, mesh)
+        self._check = attack_runner.stopping_hooks(stop, "nothing is written").check
 
     @property
     def fields(self):
@@ -75,14 +75,12 @@ class Subject:
         params = self.weights.params | {"head": head._asdict()}
         return parallel.replicate(Weights(params, self.weights.batch_stats), self.mesh)
 
-    def look(self, split: data_lib.Split):
+    def features(self, split: data_lib.Split):
         """(labels [n], features [n, D], logits [n, C]) of the split's images, block by block."""
-        step = evaluation_setup.features_step(self.config, self.dataset.num_classes, self.mesh)
         weights = parallel.replicate(self.weights, self.mesh)
-        size = self.config.eval.batch_size
-        for ids, _, images in batching.each(split, np.arange(len(split)), size):
-            yield split.labels[ids], *attack_runner.of_each(step, weights, (images,), self.mesh, size)
-            self._check_stop()
+        for ids, _, images in batching.each(split, np.arange(len(split)), self._classifier.batch_size):
+            yield split.labels[ids], *self._classifier.features(weights, images)
+            self._check("the features")
 
     def check_validation(self, what: str) -> None:
         """Raises FieldError unless there are validation images of every class, by which `what` is chosen."""
@@ -100,37 +98,19 @@ class Subject:
 
     def measure(self, head: Head) -> Measured:
         """Attack the validation images, and count."""
-        split, classes, size = self.dataset.validation, self.dataset.num_classes, self.config.eval.batch_size
-        if self._attackers is None:
-            self._judge = attack_runner.Judge(
-                evaluation_setup.judge_step(self.config, classes, self.mesh), self.mesh, size
-            )
-            key = randomness.key(self.config.eval.seed, randomness.Purpose.EVALUATION)
-            self._attackers = [
-                attack_runner.Attacker(
-                    evaluation_setup.attack(self.config, classes, spec),
-                    partial(evaluation_setup.attack_steps, self.config, classes, self.mesh, spec),
-                    self.mesh,
-                    size,
-                    key,
-                )
-                for spec in suites.parse(self.fields.attack, self.config.threat.norm).members
-            ]
-        weights, prediction = self.with_head(head), np.zeros(len(split), np.int64)
-        for ids, _, images in batching.each(split, np.arange(len(split)), size):
-            labels, found = split.labels[ids], self._judge(weights, images, "validation")
-            for attacker in self._attackers:
-                alive = np.flatnonzero(found == labels)
-                radius = np.full(len(alive), config_lib.radius(self.config))
-                outcome = attacker(weights, images[alive], labels[alive], ids[alive], radius, title="validation")
-                found[alive] = outcome.prediction
-                self._check_stop()
-            prediction[ids] = found
+        split, classes, config = self.dataset.validation, self.dataset.num_classes, self.config
+        scoring = Scoring(
+            self._classifier,
+            self.with_head(head),
+            split,
+            np.arange(len(split)),
+            objects.threat(config),
+            config_lib.relative_step(config),
+            title="validation",
+            hooks=attack_runner.Hooks(check=self._check),
+        )
+        found = verdicts_of(scoring, suites.parse(self.fields.attack, config.threat.norm))
         count = classwise.class_counts(split.labels, classes)
-        correct = classwise.correct_counts(split.labels, prediction == split.labels, classes)
-        # -1 is no class: the model is no number there.
-        return Measured(count, correct, np.bincount(prediction[prediction >= 0], minlength=classes))
-
-    def _check_stop(self):
-        if self.stop:
-            raise Interrupted(self.stop.signal_number, "stopped; nothing is written")
+        correct = classwise.correct_counts(split.labels, found.is_robust, classes)
+        # -1 is no class: the logits are not finite there.
+        return Measured(count, correct, np.bincount(found.predictions[found.predictions >= 0], minlength=classes))

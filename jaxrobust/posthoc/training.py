@@ -23,7 +23,7 @@ from jaxrobust.errors import FieldError
 from jaxrobust.models.weights import Weights
 from jaxrobust.posthoc.heads import Head
 from jaxrobust.remedies import knobs, long_tail
-from jaxrobust.training import class_statistics, input_pipeline, loop, optimizers
+from jaxrobust.training import class_statistics, epochs, input_pipeline, optimizers
 from jaxrobust.training import setup as training_setup
 from jaxrobust.training.state import TrainState
 
@@ -99,8 +99,8 @@ def train_head(config, dataset: data.DataSet, mesh, weights: Weights, kind: str,
             for name in params
         },
     )
-    step_of = training_setup.head_train_step(config, FrozenModel(model, deploy), optimizer, total_steps)
-    train_steps, inputs = input_pipeline.create(config, dataset, mesh, total_steps, step_of)
+    training = training_setup.head_training(config, dataset, mesh, FrozenModel(model, deploy), optimizer, total_steps)
+    train_steps, inputs = input_pipeline.create(training)
     state = TrainState(
         step=np.zeros((), np.int32),
         weights=Weights(params, weights.batch_stats),
@@ -126,7 +126,7 @@ def train_head(config, dataset: data.DataSet, mesh, weights: Weights, kind: str,
             labels, batch_size=batch_size, seed=seed, epoch=config.train.epochs + epoch, sampling=sampling
         )
         with console.progress(title, total_steps * batch_size, "images", step * batch_size) as advance:
-            state, step = loop.update(
+            state, step = epochs.update(
                 state, step, train_steps, inputs(order, step), key, check_loss, lambda n: advance(n * batch_size), stop
             )
         if stop:

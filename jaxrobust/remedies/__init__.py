@@ -1,10 +1,10 @@
 """Remedies: controllers that set the class knobs from observed class statistics.
 
     remedy = create("cfa+resample", settings, run)
-    knobs, memory = remedy.start(class_counts)
-    knobs, memory = remedy.observe(knobs, memory, statistics)    # at the end of every epoch
+    knobs, state = remedy.init(class_counts)
+    knobs, state = remedy.update(statistics, state)    # at the end of every epoch
 
-Both functions are pure and jittable. Knobs and memory (any pytree) are part of the train state and of its checkpoints.
+Both functions are pure and jittable. Knobs and state (any pytree) are part of the train state and of its checkpoints.
 
 A remedy consists of rules. The rules of long_tail.py compensate for rare classes; the counts that define rarity come
 from counts.py. The rules of difficulty.py use the accuracies or losses of the classes, those of confusion.py use the
@@ -70,18 +70,18 @@ class Remedy(NamedTuple):
     """See the module's docstring.
 
     Attributes:
-        start: class counts [C] -> (knobs, memory), before training.
-        observe: (knobs, memory, statistics of an epoch) -> (knobs, memory).
-        statistics: names of the statistics that `observe` needs in addition to statistics.ALWAYS.
+        init: class counts [C] -> (knobs, state), before training.
+        update: (statistics of an epoch, state) -> (knobs, state).
+        statistics: names of the statistics that `update` needs in addition to statistics.ALWAYS.
         by_counts: whether it depends on the class counts (true counts or their replacement, see counts.py).
-        uses_statistics: whether it depends on the statistics that `observe` receives.
+        uses_statistics: whether it depends on the statistics that `update` receives.
         in_batch: functions that compute class weights from the current batch, see in_batch.py.
-        average: None, or (memory, statistics of the validation split) -> (decay of the averaged weights for this epoch,
-            memory); this replaces the average over steps.
+        average: None, or (state, statistics of the validation split) -> (decay of the averaged weights for this epoch,
+            state); this replaces the average over steps.
     """
 
-    start: Callable
-    observe: Callable
+    init: Callable
+    update: Callable
     statistics: tuple[str, ...] = ()
     by_counts: bool = False
     uses_statistics: bool = False
@@ -92,8 +92,8 @@ class Remedy(NamedTuple):
 def none() -> Remedy:
     """Plain training: neutral knobs that never move."""
     return Remedy(
-        start=lambda class_counts: (knobs_lib.neutral(len(class_counts)), {}),
-        observe=lambda knobs, memory, statistics: (knobs, memory),
+        init=lambda class_counts: (knobs_lib.neutral(len(class_counts)), {}),
+        update=lambda statistics, state: (knobs_lib.neutral(len(statistics["count"])), state),
     )
 
 
@@ -110,51 +110,51 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
     _check_knobs(name, rules, run)
     first = run.first_epoch
 
-    def knobs_at(memory):
-        counts, epoch = memory["counts"], memory["epoch"]
-        turned = {}
+    def knobs_at(state):
+        counts, epoch = state["counts"], state["epoch"]
+        values = {}
         for part, rule in rules.items():
-            turned |= rule.turn(memory["rules"][part], counts, epoch / run.num_epochs)
-        neutral = knobs_lib.neutral(len(counts), turned)
+            values |= rule.knob_values(state["rules"][part], counts, epoch / run.num_epochs)
+        neutral = knobs_lib.neutral(len(counts), values)
         return neutral.replace(
-            **{knob: jnp.where(epoch >= first, value, getattr(neutral, knob)) for knob, value in turned.items()}
+            **{knob: jnp.where(epoch >= first, value, getattr(neutral, knob)) for knob, value in values.items()}
         )
 
-    def start(class_counts):
-        memory = {
-            "counts": counts_lib.start(class_counts),
+    def init(class_counts):
+        state = {
+            "counts": counts_lib.init(class_counts),
             "epoch": jnp.zeros((), jnp.int32),
-            "rules": {part: rule.start(class_counts) for part, rule in rules.items()},
+            "rules": {part: rule.init(class_counts) for part, rule in rules.items()},
         }
-        return knobs_at(memory), memory
+        return knobs_at(state), state
 
-    def observe(knobs, memory, statistics):
-        epoch, before = memory["epoch"] + 1, memory["rules"]
-        after = {part: rule.observe(before[part], statistics, epoch) for part, rule in rules.items()}
-        memory = {
-            "counts": counts_lib.observe(settings.counts, memory["counts"], statistics, settings.counts_decay),
+    def update(statistics, state):
+        epoch, before = state["epoch"] + 1, state["rules"]
+        after = {part: rule.update(before[part], statistics, epoch) for part, rule in rules.items()}
+        state = {
+            "counts": counts_lib.update(settings.counts, state["counts"], statistics, settings.counts_decay),
             "epoch": epoch,
-            # The memory starts only when the rules act: before, it would accumulate statistics that they cannot affect.
+            # Only from when the rules act: before, their state would collect statistics that they cannot affect.
             "rules": jax.tree.map(lambda old, new: jnp.where(epoch >= first, new, old), before, after),
         }
-        return knobs_at(memory), memory
+        return knobs_at(state), state
 
     def averaging(part):
-        def average(memory, validation):
-            before = memory["rules"][part]
+        def average(state, validation):
+            before = state["rules"][part]
             decay, after = rules[part].average(before, validation)
-            begun = memory["epoch"] >= first
+            begun = state["epoch"] >= first
             after = jax.tree.map(lambda old, new: jnp.where(begun, new, old), before, after)
-            return jnp.where(begun, decay, 0.0), memory | {"rules": memory["rules"] | {part: after}}
+            return jnp.where(begun, decay, 0.0), state | {"rules": state["rules"] | {part: after}}
 
         return average
 
     by_counts = any(rule.by_counts for rule in rules.values())
-    remembers = any(rule.observe is not Rule._field_defaults["observe"] for rule in rules.values())
+    remembers = any(rule.update is not Rule._field_defaults["update"] for rule in rules.values())
     needed = counts_lib.statistics(settings.counts) + sum((rule.statistics for rule in rules.values()), ())
     return Remedy(
-        start,
-        observe,
+        init,
+        update,
         statistics=tuple(dict.fromkeys(needed)),
         by_counts=by_counts,
         uses_statistics=remembers or (by_counts and settings.counts != "true"),

@@ -19,15 +19,15 @@ def dafa(run: Run, *, strength: float, begin: float) -> Rule:
     """
     weight, first = run.weights[0], max(first_epoch(begin, run.num_epochs), run.first_epoch)
 
-    def observe(memory, statistics, epoch):
+    def update(state, statistics, epoch):
         probability = statistics["probability"] / jnp.maximum(statistics["count"], 1)[:, None]
-        return jnp.where(epoch == first, dafa_weights(probability, strength), memory)
+        return jnp.where(epoch == first, dafa_weights(probability, strength), state)
 
     return Rule(
         (weight, "radius_scale"),
-        turn=lambda memory, counts, progress: {weight: memory, "radius_scale": memory},
-        start=lambda counts: jnp.ones(len(counts)),
-        observe=observe,
+        knob_values=lambda state, counts, progress: {weight: state, "radius_scale": state},
+        init=lambda counts: jnp.ones(len(counts)),
+        update=update,
         statistics=("probability",),
     )
 
@@ -120,18 +120,18 @@ def reat(run: Run) -> Rule:
     the size of the training set, since a validation split has fewer images.
     """
 
-    def start(counts):
+    def init(counts):
         counts = jnp.asarray(counts, jnp.float32)
         return {"predicted": counts, "images": counts}
 
-    def observe(memory, statistics, epoch):
-        predicted = statistics["confusion"].sum(0) * epoch_scale(memory["images"], statistics)
-        return memory | {"predicted": _REAT_DECAY * memory["predicted"] + (1 - _REAT_DECAY) * predicted}
+    def update(state, statistics, epoch):
+        predicted = statistics["confusion"].sum(0) * epoch_scale(state["images"], statistics)
+        return state | {"predicted": _REAT_DECAY * state["predicted"] + (1 - _REAT_DECAY) * predicted}
 
-    def turn(memory, counts, progress):
-        return run.weigh(reat_weights(memory["images"], memory["predicted"])) | {"log_prior": log_prior(counts, 1.0)}
+    def knob_values(state, counts, progress):
+        return run.weigh(reat_weights(state["images"], state["predicted"])) | {"log_prior": log_prior(counts, 1.0)}
 
-    return Rule((*run.weights, "log_prior"), turn, start, observe, statistics=("confusion",), by_counts=True)
+    return Rule((*run.weights, "log_prior"), knob_values, init, update, statistics=("confusion",), by_counts=True)
 
 
 def reat_weights(images, predicted):

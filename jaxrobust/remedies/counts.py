@@ -39,12 +39,12 @@ def statistics(kind: str) -> tuple[str, ...]:
     return _EASE[kind][0] if kind in _EASE else ()
 
 
-def start(class_counts):
+def init(class_counts):
     """The counts before the difficulty of the classes is known: the true counts, as floats [C]."""
     return jnp.asarray(class_counts, jnp.float32)
 
 
-def observe(kind: str, counts, statistics, decay: float):
+def update(kind: str, counts, statistics, decay: float):
     """The counts [C] after an epoch.
 
     Args:

@@ -51,20 +51,20 @@ def cfa(
     if not average:
         return rule
 
-    def start(counts):
+    def init(counts):
         return {"knobs": neutral(len(counts)), "averaged": jnp.zeros((), bool), "epoch": jnp.zeros((), jnp.int32)}
 
-    def decay(memory, validation):
-        come = memory["epoch"] >= first_epoch(average_begin, run.num_epochs)
+    def decay(state, validation):
+        come = state["epoch"] >= first_epoch(average_begin, run.num_epochs)
         fair = come & (accuracy(validation, unseen=1.0).min() >= average_threshold)
-        begun = memory["averaged"]
+        begun = state["averaged"]
         decay = jnp.where(fair, jnp.where(begun, average_decay, 0.0), jnp.where(begun, 1.0, 0.0))
-        return decay, memory | {"averaged": memory["averaged"] | fair}
+        return decay, state | {"averaged": state["averaged"] | fair}
 
     return rule._replace(
-        start=start,
-        observe=lambda memory, statistics, epoch: memory | {"knobs": values(statistics), "epoch": jnp.int32(epoch)},
-        turn=lambda memory, counts, progress: memory["knobs"],
+        init=init,
+        update=lambda state, statistics, epoch: state | {"knobs": values(statistics), "epoch": jnp.int32(epoch)},
+        knob_values=lambda state, counts, progress: state["knobs"],
         average=decay,
     )
 
@@ -76,20 +76,20 @@ def wat(run: Run, *, eta: float) -> Rule:
     mean over all images. The weight of the loss of an image of class c is w_c + w_{C+1}.
     """
 
-    def observe(memory, statistics, epoch):
+    def update(state, statistics, epoch):
         count, loss = statistics["count"], statistics["loss"]
         of_class = jnp.where(count > 0, loss / jnp.maximum(count, 1), 0.0)
-        return {"loss": memory["loss"] + jnp.append(of_class, loss.sum() / count.sum())}
+        return {"loss": state["loss"] + jnp.append(of_class, loss.sum() / count.sum())}
 
-    def turn(memory, counts, progress):
-        arms = hedge(memory["loss"], eta)
+    def knob_values(state, counts, progress):
+        arms = hedge(state["loss"], eta)
         return run.weigh(arms[:-1] + arms[-1])
 
     return Rule(
         run.weights,
-        start=lambda counts: {"loss": jnp.zeros(len(counts) + 1)},
-        observe=observe,
-        turn=turn,
+        init=lambda counts: {"loss": jnp.zeros(len(counts) + 1)},
+        update=update,
+        knob_values=knob_values,
     )
 
 
@@ -116,32 +116,32 @@ def frl(
     Statistics are best measured on the validation split.
     """
 
-    def start(counts):
+    def init(counts):
         zeros = jnp.zeros(len(counts))
         return {"natural": zeros, "boundary": zeros, "log_radius": zeros}
 
-    def observe(memory, statistics, epoch):
+    def update(state, statistics, epoch):
         natural, boundary = frl_violations(statistics, natural_tolerance, boundary_tolerance)
         if variant == "remargin":
-            return memory | {"log_radius": memory["log_radius"] + radius_rate * boundary}
+            return state | {"log_radius": state["log_radius"] + radius_rate * boundary}
         return {
-            "natural": frl_multipliers(memory["natural"] + weight_rate * natural, limit),
-            "boundary": frl_multipliers(memory["boundary"] + 2 * weight_rate * boundary, limit),
-            "log_radius": memory["log_radius"] + (radius_rate * boundary if variant == "both" else 0.0),
+            "natural": frl_multipliers(state["natural"] + weight_rate * natural, limit),
+            "boundary": frl_multipliers(state["boundary"] + 2 * weight_rate * boundary, limit),
+            "log_radius": state["log_radius"] + (radius_rate * boundary if variant == "both" else 0.0),
         }
 
-    def turn(memory, counts, progress):
-        natural, boundary = frl_weights(memory["natural"]), frl_weights(memory["boundary"])
+    def knob_values(state, counts, progress):
+        natural, boundary = frl_weights(state["natural"]), frl_weights(state["boundary"])
         if len(run.weights) == 2:
             values = {"weight_natural": natural, "weight_robust": boundary}
         else:
             values = run.weigh((natural + boundary) / 2)
         if variant != "reweight":
-            values["radius_scale"] = jnp.clip(jnp.exp(2 * memory["log_radius"]), *_FRL_RADII)
+            values["radius_scale"] = jnp.clip(jnp.exp(2 * state["log_radius"]), *_FRL_RADII)
         return values
 
     radius = () if variant == "reweight" else ("radius_scale",)
-    return Rule((*run.weights, *radius), turn, start, observe, statistics=("natural_correct",))
+    return Rule((*run.weights, *radius), knob_values, init, update, statistics=("natural_correct",))
 
 
 def frl_violations(statistics, natural_tolerance: float, boundary_tolerance: float):
@@ -196,20 +196,20 @@ def cfol(run: Run, *, gamma: float, eta: float) -> Rule:
     to the size of the training set, since a validation split has fewer images.
     """
 
-    def observe(memory, statistics, epoch):
+    def update(state, statistics, epoch):
         # The observed frequencies, since before the remedy begins every image is drawn equally often.
         drawn = statistics["count"] / statistics["count"].sum()
-        errors = (statistics["count"] - statistics["correct"]) * epoch_scale(memory["images"], statistics)
-        return memory | {"score": memory["score"] + eta * errors / jnp.maximum(drawn, 1e-6)}
+        errors = (statistics["count"] - statistics["correct"]) * epoch_scale(state["images"], statistics)
+        return state | {"score": state["score"] + eta * errors / jnp.maximum(drawn, 1e-6)}
 
-    def turn(memory, counts, progress):
-        return {"sampling": mean_one(cfol_probabilities(memory["score"], gamma) / memory["images"])}
+    def knob_values(state, counts, progress):
+        return {"sampling": mean_one(cfol_probabilities(state["score"], gamma) / state["images"])}
 
     return Rule(
         ("sampling",),
-        turn,
-        start=lambda counts: {"score": jnp.zeros(len(counts)), "images": jnp.asarray(counts, jnp.float32)},
-        observe=observe,
+        knob_values,
+        init=lambda counts: {"score": jnp.zeros(len(counts)), "images": jnp.asarray(counts, jnp.float32)},
+        update=update,
     )
 
 
@@ -220,4 +220,4 @@ def cfol_probabilities(scores, gamma: float):
 
 def faal(run: Run, *, divergence: float) -> Rule:
     """Weights within each batch, see `in_batch.faal`."""
-    return Rule((), turn=lambda memory, counts, progress: {}, in_batch=in_batch.faal(divergence))
+    return Rule((), knob_values=lambda state, counts, progress: {}, in_batch=in_batch.faal(divergence))

@@ -21,7 +21,7 @@ def fixed(run: Run, *, radius: Sequence[str], weight: Sequence[str]) -> Rule:
     factors = {"radius": _pairs("radius", radius), "weight": _pairs("weight", weight)}
     knobs = {"radius": ("radius_scale",) if radius else (), "weight": run.weights if weight else ()}
 
-    def turn(memory, counts, progress):
+    def knob_values(state, counts, progress):
         values = {}
         for name, of in factors.items():
             scale = jnp.ones(len(counts))
@@ -33,7 +33,7 @@ def fixed(run: Run, *, radius: Sequence[str], weight: Sequence[str]) -> Rule:
             values |= dict.fromkeys(knobs[name], scale)
         return values
 
-    return Rule(sum(knobs.values(), ()), turn)
+    return Rule(sum(knobs.values(), ()), knob_values)
 
 
 def _pairs(name: str, entries: Sequence[str]) -> dict[int, float]:

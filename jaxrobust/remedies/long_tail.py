@@ -44,7 +44,7 @@ def resample(run: Run, *, sampling: str, begin: float) -> Rule:
 
 def focal(run: Run, *, gamma: float) -> Rule:
     """The loss times (1 - p_true)^gamma (Lin et al. 2017), independent of the counts."""
-    return Rule(("focusing",), lambda memory, counts, progress: {"focusing": jnp.full(len(counts), gamma)})
+    return Rule(("focusing",), lambda state, counts, progress: {"focusing": jnp.full(len(counts), gamma)})
 
 
 def ldam(run: Run, *, largest_margin: float) -> Rule:

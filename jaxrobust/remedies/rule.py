@@ -38,20 +38,20 @@ class Rule(NamedTuple):
 
     Attributes:
         knobs: names of the knobs that it sets.
-        turn: (memory, counts [C], progress through the training in [0, 1]) -> values of these knobs, by name.
-        start: counts of training examples [C] -> memory, any pytree.
-        observe: (memory, statistics of an epoch, number of completed epochs) -> memory.
+        knob_values: (state, counts [C], progress through the training in [0, 1]) -> values of these knobs, by name.
+        init: counts of training examples [C] -> state, any pytree.
+        update: (state, statistics of an epoch, number of completed epochs) -> state.
         statistics: names of the statistics that it needs in addition to statistics.ALWAYS.
         by_counts: whether it depends on the counts.
         in_batch: function that computes class weights from the current batch, see in_batch.py; or None.
-        average: None, or (memory, statistics of the validation split) -> (decay of the averaged weights for this epoch,
-            memory); this replaces the average over steps. Decay 1 leaves the averaged weights unchanged.
+        average: None, or (state, statistics of the validation split) -> (decay of the averaged weights for this epoch,
+            state); this replaces the average over steps. Decay 1 leaves the averaged weights unchanged.
     """
 
     knobs: tuple[str, ...]
-    turn: Callable
-    start: Callable = lambda counts: {}
-    observe: Callable = lambda memory, statistics, epoch: memory
+    knob_values: Callable
+    init: Callable = lambda counts: {}
+    update: Callable = lambda state, statistics, epoch: state
     statistics: tuple[str, ...] = ()
     by_counts: bool = False
     in_batch: Callable | None = None
@@ -59,8 +59,8 @@ class Rule(NamedTuple):
 
 
 def by_counts(knobs: tuple[str, ...], values: Callable) -> Rule:
-    """A rule without memory: values(counts, progress) -> values of the knobs, by name."""
-    return Rule(knobs, turn=lambda memory, counts, progress: values(counts, progress), by_counts=True)
+    """A rule without state: values(counts, progress) -> values of the knobs, by name."""
+    return Rule(knobs, knob_values=lambda state, counts, progress: values(counts, progress), by_counts=True)
 
 
 def by_last_epoch(neutral: Callable, values: Callable, statistics: tuple[str, ...] = ()) -> Rule:
@@ -72,9 +72,9 @@ def by_last_epoch(neutral: Callable, values: Callable, statistics: tuple[str, ..
     """
     return Rule(
         knobs=tuple(neutral(1)),
-        start=lambda counts: neutral(len(counts)),
-        observe=lambda memory, statistics, epoch: values(statistics),
-        turn=lambda memory, counts, progress: memory,
+        init=lambda counts: neutral(len(counts)),
+        update=lambda state, statistics, epoch: values(statistics),
+        knob_values=lambda state, counts, progress: state,
         statistics=statistics,
     )
 

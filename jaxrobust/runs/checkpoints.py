@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `checkpoints/<step>`. Orbax renames it into place once it is complete, so a folder of that name
 is complete unless it was damaged later. To detect damage, each checkpoint holds a checksum of its arrays, which
-`restore` compares.
+`restore` compares. `restore_weights` reads and compares the weights alone, for which no optimizer need be known.
 
 Every process holds the whole state. Process 0 alone writes it, and each process reads it by itself. So no process waits
 for another one that has ended, and a run can continue with any number of processes and devices. All processes agree on
@@ -10,19 +10,22 @@ which checkpoints exist and can be read, so they must call everything except `sa
 """
 
 import dataclasses
+import json
 import pathlib
 import time
 import zlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxrobust import console
-from jaxrobust.distributed import hosts
-from jaxrobust.distributed import parallel
-from jaxrobust.errors import UserError
+from jaxrobust import console, files
+from jaxrobust.distributed import hosts, parallel
+from jaxrobust.errors import FieldError, UserError
+from jaxrobust.models.weights import Weights
+from jaxrobust.runs import results
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged_checkpoints"
@@ -60,14 +63,15 @@ class Checkpoints:
         read_only, process = self._read_only, jax.process_index()
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
+        self._alone = ocp.options.MultiprocessingOptions(
+            primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
+        )
         self._options = ocp.CheckpointManagerOptions(
             read_only=read_only,
             save_interval_steps=0 if read_only else 1,
             create=False,
             cleanup_tmp_directories=not read_only,
-            multiprocessing_options=ocp.options.MultiprocessingOptions(
-                primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
-            ),
+            multiprocessing_options=self._alone,
             preservation_policy=None if read_only else _Preserve(preserve),
         )
         self._manager = self._open()
@@ -103,7 +107,8 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), checksum=ocp.args.JsonSave({"crc32": checksum(state)})
+                state=ocp.args.StandardSave(state),
+                checksum=ocp.args.JsonSave({"crc32": checksum(state), **checksums_of_weights(state)}),
             ),
         )
 
@@ -120,15 +125,45 @@ class Checkpoints:
             UserError: process 0 can read it and another process cannot, even after the time that a network file system
                 may need to show new files.
         """
+        return self._read(step, like, self._read_state)
+
+    def restore_weights(self, step: int, like: Weights, name: str) -> Weights:
+        """The weights saved at `step`, with the shapes and devices of `like`.
+
+        Args:
+            name: "raw" or "averaged".
+
+        Raises:
+            DamagedCheckpoint, UserError: as of `restore`.
+        """
+
+        def read(step, like):
+            field = "averaged" if name == "averaged" else "weights"
+            return self._read_weights(self._folder / str(step), like, field)
+
+        return self._read(step, like, read)
+
+    def _read(self, step, like, read):
+        """What `read(step, arrays like those to be read)` gives, if all processes can read it."""
         title = f"checkpoint {self._folder / str(step)}"
+        arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         until = time.monotonic() + hosts.SHARED_SECONDS
         while True:
-            state, problem = self._read(step, like)
+            found, problem = None, None
+            try:
+                if not self._is_open():
+                    raise FileNotFoundError(f"{self._folder} is not there")
+                found = read(step, arrays)
+            except _Differs:
+                problem = "is damaged: its checksum differs"
+            except Exception as error:  # orbax and tensorstore raise many types for truncated, missing or altered files
+                reason = " ".join(str(error).split("See full TensorStore details")[0].split())[:200]
+                problem = f"cannot be read: {reason}"
             problems = hosts.gather(problem)
             if problems[0]:
                 raise DamagedCheckpoint(f"{title} {problems[0]}")
             if not any(problems):
-                return parallel.replicate_like(state, like)
+                return parallel.replicate_like(found, like)
             if hosts.decide(lambda: time.monotonic() > until):
                 process, problem = next((process, problem) for process, problem in enumerate(problems) if problem)
                 raise UserError(
@@ -137,22 +172,31 @@ class Checkpoints:
                 )
             time.sleep(1)
 
-    def _read(self, step, like):
-        """(arrays in the memory of this process, None), or (None, error message)."""
-        arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-        try:
-            if not self._is_open():
-                raise FileNotFoundError(f"{self._folder} is not there")
-            saved = self._manager.restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(arrays), checksum=ocp.args.JsonRestore()),
-            )
-            if checksum(saved.state) != saved.checksum["crc32"]:
-                return None, "is damaged: its checksum differs"
-        except Exception as error:  # orbax and tensorstore raise many types for truncated, missing or altered files
-            reason = " ".join(str(error).split("See full TensorStore details")[0].split())[:200]
-            return None, f"cannot be read: {reason}"
-        return saved.state, None
+    def _read_state(self, step, arrays):
+        saved = self._manager.restore(
+            step,
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(arrays), checksum=ocp.args.JsonRestore()),
+        )
+        if checksum(saved.state) != saved.checksum["crc32"]:
+            raise _Differs
+        return saved.state
+
+    def _read_weights(self, folder, arrays, field):
+        expected = json.loads((folder / "checksum" / "metadata").read_text())
+        # As a dict, since the class is not known to the files.
+        wanted = {field: {"params": arrays.params, "batch_stats": arrays.batch_stats}}
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=self._alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=self._alone) as reader:
+            if field in expected:
+                saved = reader.restore(folder / "state", args=ocp.args.PyTreeRestore(wanted, partial_restore=True))
+                is_same = checksum(Weights(**saved[field])) == expected[field]
+            else:  # of an earlier version, which kept the checksum of the whole state alone
+                saved = reader.restore(folder / "state")
+                is_same = checksum(_in_order_of_saving(folder / "state", saved)) == expected["crc32"]
+        if not is_same:
+            raise _Differs
+        _check_alike(saved[field], wanted[field])
+        return Weights(**saved[field])
 
     def restore_latest(self, like):
         """The newest checkpoint that can be restored; None if there is no checkpoint at all.
@@ -206,3 +250,84 @@ def checksum(state) -> int:
     for leaf in jax.tree.leaves(jax.device_get(state)):
         crc = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8), crc)
     return crc
+
+
+class _Differs(Exception):
+    """The checksum of what was read is not the one that was saved."""
+
+
+def checksums_of_weights(state) -> dict:
+    """Those of the parts of a train state that hold weights, by field."""
+    parts = {"weights": getattr(state, "weights", None), "averaged": getattr(state, "averaged", None)}
+    return {field: checksum(part) for field, part in parts.items() if part is not None}
+
+
+def _in_order_of_saving(folder: pathlib.Path, saved) -> list:
+    """The arrays of a state that was read without its classes, in the order of the state's own fields."""
+    arrays = []
+    for entry in json.loads((folder / "_METADATA").read_text())["tree_metadata"].values():
+        if entry["value_metadata"]["skip_deserialize"]:  # None, or an empty dict
+            continue
+        found = saved
+        for key in entry["key_metadata"]:
+            found = found[int(key["key"]) if isinstance(found, list) else key["key"]]
+        arrays.append(found)
+    return arrays
+
+
+def _check_alike(saved, wanted) -> None:
+    """Raises ValueError unless the trees have the same names, shapes and types."""
+    one, other = (
+        {
+            jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
+            for path, leaf in jax.tree.leaves_with_path(tree)
+        }
+        for tree in (saved, wanted)
+    )
+    if one != other:
+        name = next(name for name in sorted(one | other) if one.get(name) != other.get(name))
+        raise ValueError(f"{name} is {one.get(name)} there, and {other.get(name)} in a model of this config")
+
+
+class Chosen(NamedTuple):
+    """A checkpoint and which of its weights, "raw" or "averaged"."""
+
+    step: int
+    weights: str
+
+
+def read_best(workdir) -> dict | None:
+    """The content of best.json, see results.find_best; None where no checkpoint has been chosen."""
+    return hosts.decide(lambda: files.read_json(pathlib.Path(workdir) / results.BEST))
+
+
+def choose(
+    workdir, steps: list[int], *, averaged: bool, step: int | None = None, weights: str | None = None, prefix="--"
+) -> Chosen:
+    """The checkpoint and the weights to use: those asked for, else the best by validation score, else the last.
+
+    Args:
+        steps: of the available checkpoints, ascending.
+        averaged: whether the run has averaged weights.
+        step: the requested one; None: the best, or the last if there is no best one among `steps`.
+        weights: the requested ones, "raw" or "averaged"; None: those of the best checkpoint if it is that one, else
+            averaged where there are any.
+        prefix: of `step` and `weights` in messages.
+
+    Raises:
+        UserError: there is no checkpoint, or not the requested one, or no averaged weights.
+    """
+    if not steps:
+        raise UserError(f"workdir = {str(workdir)!r}: holds no complete checkpoint; train longer, or give another run")
+    best = read_best(workdir) or {}
+    if step is None:
+        step = best["step"] if best.get("step") in steps else steps[-1]
+    if step not in steps:
+        raise FieldError(
+            f"{prefix}step", step, "is no checkpoint of the run", f"there are {', '.join(map(str, steps))}"
+        )
+    if weights is None and best.get("step") == step:
+        weights = best["weights"]
+    if weights == "averaged" and not averaged:
+        raise FieldError(f"{prefix}weights", weights, "the run has none (train.average_decay = 0)", "give raw")
+    return Chosen(step, weights or ("averaged" if averaged else "raw"))

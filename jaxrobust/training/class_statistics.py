@@ -32,14 +32,14 @@ class Seen(NamedTuple):
         logits: [B, C] of the images trained on.
         losses: [B], before class weights.
         natural_logits: [B, C] of the unperturbed images; None if the objective does not compute them.
-        withstood: [B] iterates classified correctly; None if there is no attack.
+        correct_steps: [B] iterates classified correctly; None if there is no attack.
     """
 
     labels: jax.Array
     logits: jax.Array
     losses: jax.Array
     natural_logits: jax.Array | None = None
-    withstood: jax.Array | None = None
+    correct_steps: jax.Array | None = None
 
 
 def _of_class(seen: Seen, values):
@@ -72,7 +72,7 @@ _FUNCTIONS = {
     "confusion": lambda seen: _of_class(seen, _predicted(seen.logits)),
     "shrunk_confusion": lambda seen: _of_class(seen, _predicted(_shrunk(seen))),
     "probability": lambda seen: _of_class(seen, jax.nn.softmax(seen.logits, axis=-1)),
-    "steps_withstood": lambda seen: _of_class(seen, seen.withstood.astype(jnp.float32)),
+    "steps_withstood": lambda seen: _of_class(seen, seen.correct_steps.astype(jnp.float32)),
 }
 _MATRICES = ("confusion", "shrunk_confusion", "probability")
 NAMES = tuple(_FUNCTIONS)

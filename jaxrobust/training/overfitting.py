@@ -4,8 +4,7 @@ It happens within an epoch, while the training accuracy rises (Wong et al. 2020,
 after each epoch a few training images are attacked both by the training's single step and by PGD of some steps:
 
     check = Check(step, split, num_classes, radius=..., batch_size=..., seed=..., mesh=mesh)
-    single_step, pgd = check(state)
-    if has_happened(single_step, pgd, earlier, check.examples): ...
+    warning = judge(record, check(state), earlier, check.examples)
 
 Images and random numbers are the same after each epoch, and the training does not use these random numbers.
 """
@@ -33,7 +32,7 @@ class Check:
     """Accuracy of the weights on fixed training images under two attacks.
 
     Args:
-        step: the compiled counts, see steps.make_withstood_step, of the training's step and of PGD.
+        step: the compiled counts, see steps.make_robust_counts_step, of the training's step and of PGD.
         train: the training split.
         radius: in pixel units, before the remedy's scaling.
         batch_size: the largest over all devices, a multiple of their number.
@@ -58,6 +57,23 @@ class Check:
             counts.append(self._step(state.weights, *batch, radius, self._key))
         single_step, pgd = np.sum(jax.device_get(counts), axis=0) / self.examples
         return float(single_step), float(pgd)
+
+
+def judge(record: dict, found: tuple[float, float], earlier: list[dict], examples: int) -> str | None:
+    """Add to an epoch's record what the check has found. Returns the warning if it has happened now.
+
+    Args:
+        record: with its `epoch`.
+        found: accuracies under the training's step, and under PGD.
+        earlier: records; those of this epoch and later ones do not count.
+    """
+    before = [line for line in earlier if line["epoch"] < record["epoch"]]
+    of_pgd = [line["pgd_check_accuracy"] for line in before if "pgd_check_accuracy" in line]
+    happened = has_happened(*found, of_pgd, examples)
+    record["single_step_check_accuracy"], record["pgd_check_accuracy"] = found
+    record["catastrophic_overfitting"] = happened
+    is_new = happened and not (before and before[-1].get("catastrophic_overfitting"))
+    return message(*found, of_pgd, examples) if is_new else None
 
 
 def has_happened(single_step: float, pgd: float, earlier: list[float], examples: int) -> bool:

@@ -21,7 +21,7 @@ class TrainState:
         weights: the weights being trained, and batch statistics.
         averaged: the exponential average of the weights, None if no average is kept.
         opt_state: state of the optimizer.
-        knobs, memory: state of the remedy.
+        knobs, memory: what the remedy sets, and its state.
         class_sums: class statistics of the current epoch, see class_statistics.py.
     """
 
@@ -45,7 +45,7 @@ def create(model, optimizer, remedy, class_counts, image_shape, key, *, averaged
     images = jnp.zeros((1, *image_shape))
     variables = model.init(key, images, train=False)
     weights = Weights(variables["params"], variables.get("batch_stats", {}))
-    knobs, memory = remedy.start(class_counts)
+    knobs, memory = remedy.init(class_counts)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         weights=weights,

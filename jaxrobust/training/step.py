@@ -14,12 +14,12 @@ import optax
 from jax import lax
 
 from jaxrobust.attacks import losses, threats
-from jaxrobust.attacks.pgd import Pgd
+from jaxrobust.attacks.pgd import Attacked, Pgd
 from jaxrobust.data.augment import to_float
-from jaxrobust.distributed.parallel import AXIS
+from jaxrobust.distributed.parallel import AXIS, REPLICATED, SHARDED, SHARDED_STEPS, Step, step
 from jaxrobust.evaluation.steps import apply, prepared_logits_fn
 from jaxrobust.models.weights import Weights
-from jaxrobust.objectives import Attacked, Objective
+from jaxrobust.objectives import Objective
 from jaxrobust.remedies import in_batch as in_batch_lib
 from jaxrobust.remedies import knobs as knobs_lib
 from jaxrobust.remedies.knobs import ClassKnobs
@@ -70,8 +70,8 @@ def make_train_step(
     in_batch_from: int = 0,
     observed: Sequence[str] = (),
     weight_perturbation: WeightPerturbation | None = None,
-) -> Callable:
-    """The function that trains on one batch: one update, or `objective.replays` of them.
+) -> Step:
+    """The step that trains on one batch: one update, or `objective.replays` of them.
 
     Args:
         augment: (keys [B], images [B, H, W, C]) -> images.
@@ -82,13 +82,15 @@ def make_train_step(
         observed: names of statistics to sum in addition to those that are always summed, see class_statistics.py.
 
     Returns:
-        train_step(state, images [B, H, W, C], labels [B], key) -> (state, mean loss): the state is replicated, the
-        batch is this device's share.
+        train_step(state, images [B, H, W, C], labels [B], key) -> (state, mean loss): the state is replicated and
+        donated, the batch is this device's share.
     """
+    attack = attack._replace(pgd=objective.vary(attack.pgd))
     in_batch = [(weights, in_batch_from) for weights in in_batch]
     if objective.in_batch:
         in_batch.append((objective.in_batch, 0))
 
+    @step(REPLICATED, SHARDED, SHARDED, REPLICATED, out=REPLICATED, donate=(0,))
     def train_step(state: TrainState, images, labels, key):
         augment_keys, attack_keys = example_keys(jax.random.fold_in(key, state.step), len(labels))
         images = augment(augment_keys, to_float(images))
@@ -107,8 +109,9 @@ def make_train_step(
 
     def update_once(state, images, labels, keys, scale):
         logits_fn = prepared_logits_fn(model, state.weights, images, train=attack.batch_norm == "train")
-        perturb = make_perturb(attack, logits_fn, keys, scale, state.knobs)
-        attacked = objective.perturb(perturb, logits_fn, images, labels)
+        attacked = objective.perturb and objective.perturb(
+            attack_on(attack, logits_fn, images, labels, keys, scale, state.knobs), logits_fn, images
+        )
         params = state.weights.params
         gradient_at = jax.value_and_grad(lambda params: loss_at(params, state, images, attacked, labels), has_aux=True)
         if weight_perturbation:
@@ -117,26 +120,25 @@ def make_train_step(
             begun = state.step >= weight_perturbation.first_step
             params = jax.tree.map(lambda old, new: jnp.where(begun, new, old), params, perturbed)
         (loss, output), gradients = gradient_at(params)
-        return descend(state, gradients, output, loss, labels, attacked.withstood if attacked else None)
+        return descend(state, gradients, output, loss, labels, attacked)
 
     def replay(state, images, labels, keys, scale):
         """Several updates on one batch, see `objectives.free`; returns the mean loss and the last statistics."""
-        norm, radius = attack.pgd.norm, attack.radius * scale
-        step_size = threats.per_example(attack.step_size * scale, images)
+        norm, radius, step_size = attack.pgd.norm, attack.radius * scale, attack.step_size * scale
 
         def once(carry, _):
             state, adversarial = carry
 
             def loss_of(params, adversarial):
-                return loss_at(params, state, images, Attacked(adversarial, withstood=None), labels)
+                return loss_at(params, state, images, Attacked(adversarial, correct_steps=None), labels)
 
             gradient_at = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
-            (loss, output), (gradients, ascent) = gradient_at(state.weights.params, adversarial)
-            moved = threats.project(norm, images, adversarial + step_size * norm.direction(ascent), radius)
+            (loss, output), (gradients, gradient) = gradient_at(state.weights.params, adversarial)
+            moved = threats.ascend(norm, images, adversarial, gradient, radius, step_size)
             state, loss, sums = descend(state, gradients, output, loss, labels, None)
             return (state, moved), (loss, sums)
 
-        start = threats.random_start(norm, keys, images, radius) if attack.pgd.random_start else images
+        start = attack.pgd.start(norm, keys, images, radius)
         (state, _), (loss_by_update, sums) = lax.scan(once, (state, start), length=objective.replays)
         return state, loss_by_update.mean(), jax.tree.map(lambda sum: sum[-1], sums)
 
@@ -156,9 +158,10 @@ def make_train_step(
                 weighted *= factors[labels]
         return weighted.mean(), output
 
-    def descend(state, gradients, output, loss, labels, withstood):
+    def descend(state, gradients, output, loss, labels, attacked):
         """One update with the gradients of all devices; also returns the mean loss and the class statistics."""
-        seen = Seen(labels, output.logits, output.unweighted, output.natural_logits, withstood)
+        correct_steps = attacked.correct_steps if attacked else None
+        seen = Seen(labels, output.logits, output.unweighted, output.natural_logits, correct_steps)
         # One collective for everything that is summed over devices.
         added = ((gradients, output.batch_stats, loss), class_statistics.of_batch(observed, seen))
         means, sums = lax.psum(added, AXIS)
@@ -170,38 +173,21 @@ def make_train_step(
     return train_step
 
 
-def make_perturb(attack: TrainAttack, logits_fn, keys, scale, knobs: ClassKnobs) -> Callable:
-    """The argument `attack` of an objective's `perturb`, see objectives.py.
+def attack_on(attack: TrainAttack, logits_fn, images, labels, keys, scale, knobs: ClassKnobs) -> Callable:
+    """The attack on a batch as a function of what it maximises, loss(logits, labels) -> [B], to pgd.Attacked.
 
     Args:
         keys: [B], one per example.
         scale: [B], factor on the radius and the step size.
     """
-    radius, step_size = attack.radius * scale, attack.step_size * scale
 
-    def perturb(loss, images, labels, *, start=None, reach=1.0, watch=None):
+    def attacked(loss):
         if knobs.target_logit is not None:
             loss = targeted(loss, knobs.target_logit, draw_targets(keys, knobs.target_logit, labels))
-        watched, look = watch or ((), lambda watched, points, logits: watched)
+        radius, step_size = attack.radius * scale, attack.step_size * scale
+        return attack.pgd.attack(logits_fn, loss, images, labels, keys, radius, step_size)
 
-        def count_and_look(watched, points, logits):
-            withstood, watched = watched
-            return withstood + (logits.argmax(-1) == labels), look(watched, points, logits)
-
-        found, (withstood, watched) = attack.pgd(
-            logits_fn,
-            loss,
-            images,
-            labels,
-            keys,
-            reach * radius,
-            step_size,
-            start=start and (lambda keys: start(images, radius, keys, attack.pgd.norm)),
-            watch=((jnp.zeros(len(labels), jnp.int32), watched), count_and_look),
-        )
-        return Attacked(found, withstood, watched)
-
-    return perturb
+    return attacked
 
 
 def targeted(loss: Callable, target_logit, targets) -> Callable:
@@ -236,8 +222,8 @@ def perturb_weights(params, gradients, gamma: float):
     return jax.tree.map(moved, params, gradients)
 
 
-def make_observe_step(model, objective: Objective, attack: TrainAttack, observed: Sequence[str]) -> Callable:
-    """The function that sums class statistics of images that are not trained on, attacked as in training.
+def make_observe_step(model, objective: Objective, attack: TrainAttack, observed: Sequence[str]) -> Step:
+    """The step that sums class statistics of images that are not trained on, attacked as in training.
 
     The model runs in evaluation mode. Knobs are neutral, so that a remedy does not observe the effects of its own
     weights or radii on the attack and the loss.
@@ -250,14 +236,18 @@ def make_observe_step(model, objective: Objective, attack: TrainAttack, observed
         class_statistics.py. Examples with label -1 are not counted; `ids` give each example its own random key.
     """
 
+    attack = attack._replace(pgd=objective.vary(attack.pgd))
+
+    @step(REPLICATED, SHARDED, SHARDED, SHARDED, REPLICATED, out=REPLICATED)
     def observe(weights: Weights, images, labels, ids, key):
         images = to_float(images)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
         logits_fn = prepared_logits_fn(model, weights, images, train=False)
         num_classes = jax.eval_shape(logits_fn, images).shape[-1]
         knobs = knobs_lib.neutral(num_classes)
-        perturb = make_perturb(attack, logits_fn, keys, jnp.ones(len(labels)), knobs)
-        attacked = (objective.observe or objective.perturb)(perturb, logits_fn, images, labels)
+        attacked = objective.perturb and objective.perturb(
+            attack_on(attack, logits_fn, images, labels, keys, jnp.ones(len(labels)), knobs), logits_fn, images
+        )
         natural_logits = logits_fn(images)
         output = objective.loss(
             lambda batch_stats, images: (logits_fn(images), batch_stats),
@@ -267,22 +257,24 @@ def make_observe_step(model, objective: Objective, attack: TrainAttack, observed
             labels,
             knobs,
         )
-        withstood = attacked.withstood if attacked else None
-        seen = Seen(labels, output.logits, output.unweighted, natural_logits, withstood)
+        correct_steps = attacked.correct_steps if attacked else None
+        seen = Seen(labels, output.logits, output.unweighted, natural_logits, correct_steps)
         return lax.psum(class_statistics.of_batch(observed, seen), AXIS)
 
     return observe
 
 
-def over_resident(train_step: Callable, image_shape: tuple[int, int, int]) -> Callable:
-    """The function that makes several updates in one program, with the training set on the device.
+def over_resident(train_step: Callable, image_shape: tuple[int, int, int]) -> Step:
+    """The step that makes several updates in one program, with the training set on the device.
 
     Returns:
         train_steps(state, rows [N, H * W * C], labels [N], indices [S, B], key) -> (state, losses [S]): the training
         set is replicated and has one image per row, because a TPU would copy an array [N, H, W, C] to a padded layout
         to select images from it. The indices are this device's share of S batches.
+        The state is donated.
     """
 
+    @step(REPLICATED, REPLICATED, REPLICATED, SHARDED_STEPS, REPLICATED, out=REPLICATED, donate=(0,))
     def train_steps(state: TrainState, rows, labels, indices, key):
         def update(state, index):
             return train_step(state, rows[index].reshape(-1, *image_shape), labels[index], key)

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import io
 import os
+import pathlib
 import resource
 import struct
 import textwrap
@@ -369,10 +370,10 @@ def _labels(source, builder, split: str, tfds_name: str, progress: Callable) -> 
     return labels
 
 
-def _cached_labels(path: os.PathLike, stamps: np.ndarray) -> np.ndarray | None:
+def _cached_labels(path: pathlib.Path, stamps: np.ndarray) -> np.ndarray | None:
     """The labels in the cache; None if they are missing, damaged, or of files that have changed since."""
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
             return content["labels"] if np.array_equal(content["stamps"], stamps) else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, struct.error):
         return None

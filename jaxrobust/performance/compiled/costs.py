@@ -11,12 +11,12 @@ from functools import partial
 import jax
 import numpy as np
 
+from jaxrobust import config as config_lib
 from jaxrobust import data
 from jaxrobust.config import objects
 from jaxrobust.data import batches
 from jaxrobust.distributed import parallel
-from jaxrobust.evaluation import attack_runner
-from jaxrobust.evaluation import setup as evaluation_setup
+from jaxrobust.evaluation import loading
 from jaxrobust.performance.compiled import flops
 from jaxrobust.training import setup as training_setup
 
@@ -26,7 +26,7 @@ def dispatch_length(config, description: data.Description, mesh) -> int:
     if config.data.streaming:
         return 1
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, config.train.batch_size)
-    return min(training_setup.steps_per_dispatch(config, mesh), steps_per_epoch)
+    return min(training_setup.create(config, description, mesh, steps_per_epoch).steps_per_dispatch, steps_per_epoch)
 
 
 def lower_training(config, description: data.Description, mesh, total_steps: int) -> jax.stages.Lowered:
@@ -34,35 +34,33 @@ def lower_training(config, description: data.Description, mesh, total_steps: int
 
     `lowered.args_info` describes the arguments.
     """
-    whole, num_classes = parallel.REPLICATED, description.num_classes
-    state, key = training_setup.abstract_state(config, description, mesh, total_steps), _key(mesh)
+    whole, training = parallel.REPLICATED, training_setup.create(config, description, mesh, total_steps)
+    state, key = training.abstract_state(), _key(mesh)
     batch, examples, shape = config.train.batch_size, description.train_examples, description.image_shape
     array = partial(_array, mesh)
     if config.data.streaming:
         share = parallel.SHARDED
         inputs = array((batch, *shape), description.pixel_type, share), array((batch,), "int32", share)
-        return training_setup.streamed_train_step(config, num_classes, mesh, total_steps).lower(state, *inputs, key)
+        return training.streamed_step().lower(state, *inputs, key)
     resident = array((examples, math.prod(shape)), description.pixel_type, whole), array((examples,), "int32", whole)
     indices = array((dispatch_length(config, description, mesh), batch), "int32", parallel.SHARDED_STEPS)
-    return training_setup.train_steps(config, description, mesh, total_steps).lower(state, *resident, indices, key)
+    return training.resident_steps().lower(state, *resident, indices, key)
 
 
 def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.stages.Lowered:
     """Lower one batch of an evaluation to XLA's input, for devices that need not be present.
 
     Args:
-        spec: an attack, of which the first part is lowered (see worst_case.part_lengths); None for the clean images.
+        spec: an attack, of which the first part is lowered (see attack_runner.part_lengths); None for the clean images.
     """
-    weights = training_setup.abstract_state(config, description, mesh, 1).weights
+    weights = loading.abstract_weights(config, description, mesh)
+    classifier = loading.classifier(config, description.num_classes, mesh)
     array, batch, share = partial(_array, mesh), config.eval.batch_size, parallel.SHARDED
     images = array((batch, *description.image_shape), description.pixel_type, share)
     labels, radius = array((batch,), "int32", share), array((batch,), "float32", share)
     if spec is None:
-        return evaluation_setup.judge_step(config, description.num_classes, mesh).lower(weights, images, images, radius)
-    iterations = evaluation_setup.attack(config, description.num_classes, spec).iterations
-    begin, _ = evaluation_setup.attack_steps(
-        config, description.num_classes, mesh, spec, attack_runner.part_lengths(iterations)[0]
-    )
+        return classifier.predict_step.lower(weights, images)
+    begin, _ = classifier.attacker(spec, config.threat.norm, config_lib.relative_step(config)).first_part()
     run = array((), "int32", parallel.REPLICATED)
     return begin.lower(weights, images, labels, labels, radius, _key(mesh), run)
 

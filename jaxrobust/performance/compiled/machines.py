@@ -19,7 +19,7 @@ import jax
 from jax.experimental import topologies
 
 from jaxrobust.errors import FieldError
-from jaxrobust.performance.compiled.hlo import Collective, Kernel
+from jaxrobust.performance.compiled.program import Collective, Kernel
 
 GIB = 2**30
 # Environment variables of the share of GPU memory that jaxlib reserves; the second name is the older one.

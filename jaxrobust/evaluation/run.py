@@ -1,0 +1,200 @@
+"""A trained model with its data, as one object: `Run`, and `load_run`, which opens that of a workdir."""
+
+import pathlib
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust import config as config_lib
+from jaxrobust.attacks import suites
+from jaxrobust.attacks.threats import Threat
+from jaxrobust.config import objects
+from jaxrobust.data.augment import to_float
+from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.distributed import parallel
+from jaxrobust.errors import FieldError
+from jaxrobust.evaluation import loading
+from jaxrobust.evaluation.classifier import Classifier
+from jaxrobust.evaluation.scoring import Scoring, verdicts_of
+from jaxrobust.evaluation.verdicts import Verdicts
+from jaxrobust.models.weights import Weights
+
+SPLITS = ("train", "validation", "test")
+
+
+class Run:
+    """A model with weights, the data it was made for, and the threat it was trained for.
+
+    Args:
+        model: a Flax Linen module, `apply(variables, images, train=False)` -> logits [B, C].
+        weights: its variables, {"params": ..., "batch_stats": ...}, or Weights.
+        dataset: the data.
+        threat: the default of `attack`, for example `Linf(8 / 255)`.
+        verified: the model in float32, if `model` computes in a lower precision.
+        relative_step: step of pgdK and cwK as a share of the radius.
+        batch_size: over all devices; rounded up to a multiple of their number.
+        seed: of the random starts of attacks.
+
+    Attributes:
+        model, weights, dataset, threat: as given; the weights on all devices.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        weights: Weights | dict,
+        dataset: DataSet,
+        threat: Threat,
+        *,
+        verified: Any = None,
+        relative_step: float = 0.25,
+        batch_size: int = 512,
+        seed: int = 0,
+    ):
+        self.mesh = parallel.make_mesh()
+        if isinstance(weights, dict):
+            weights = Weights(weights["params"], weights.get("batch_stats", {}))
+        self.model, self.dataset, self.threat = model, dataset, threat
+        self.weights = parallel.replicate(jax.device_get(weights), self.mesh)
+        self._relative_step, self._verified = relative_step, verified or model
+        self.classifier = Classifier.of_model(
+            model,
+            dataset.num_classes,
+            verified=verified,
+            mesh=self.mesh,
+            batch_size=-(-batch_size // self.mesh.size) * self.mesh.size,
+            seed=seed,
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the labels."""
+        return tuple(self.dataset.class_names)
+
+    @cached_property
+    def logits_fn(self) -> Callable[[jax.Array], jax.Array]:
+        """images [B, H, W, C], floats in [0, 1] or uint8 -> logits [B, C] of the float32 model."""
+        variables = jax.tree.map(jnp.asarray, jax.device_get(self.weights.variables))
+        model = self._verified
+        compiled = jax.jit(lambda variables, images: model.apply(variables, to_float(images), train=False))
+        return lambda images: compiled(variables, jnp.asarray(images))
+
+    def attack(
+        self,
+        attack: str = "standard",
+        split: str = "test",
+        *,
+        norm: str | None = None,
+        eps: float | None = None,
+        step_size: float | None = None,
+        keep_adversarial: bool = False,
+    ) -> Verdicts:
+        """Attack the images of a split, as `jaxrobust.attack` does, and as the command `evaluate` with the same result.
+
+        Args:
+            attack: see `jaxrobust.attack`.
+            split: "test", "validation" or "train".
+            norm, eps: of another threat than that of the run.
+            step_size: of pgdK and cwK in pixel units; None: the run's own share of the radius.
+            keep_adversarial: whether to return the perturbed images.
+
+        Returns:
+            Verdicts, one row per image of the split, in its order.
+
+        Raises:
+            FieldError, UserError: name the argument.
+        """
+        images = self.split(split)
+        norm = self.threat.norm if norm is None else norm
+        if eps is None and norm != self.threat.norm:
+            raise FieldError("eps", eps, f"the run's radius is in {self.threat.norm}", "give one in the other norm")
+        threat = Threat(norm, self.threat.eps if eps is None else float(eps))
+        threat.check(self.dataset.image_shape)
+        suite = suites.parse(attack, norm, "attack")
+        scoring = Scoring(
+            self.classifier,
+            self.weights,
+            images,
+            np.arange(len(images)),
+            threat,
+            self._relative_step if step_size is None or not threat.eps else step_size / threat.eps,
+            title=split,
+            shown_images=len(images) if keep_adversarial and jax.process_count() == 1 else 0,
+        )
+        return verdicts_of(scoring, suite)
+
+    def table(self, attack: str | Verdicts = "standard", split: str = "test", **settings: Any) -> Any:
+        """The accuracy of each class under an attack with its interval, see `jaxrobust.classwise_table`.
+
+        Args:
+            attack: its name, or the Verdicts of `attack` on the same split.
+            split, settings: as of `attack`.
+        """
+        from jaxrobust.classwise.table import classwise_table
+
+        verdicts = attack if isinstance(attack, Verdicts) else self.attack(attack, split, **settings)
+        return classwise_table(self.split(split).labels, verdicts, self.class_names)
+
+    def split(self, name: str) -> Split:
+        """The split of that name, with its `images` and `labels`.
+
+        Raises:
+            FieldError: there is none, or it is empty.
+        """
+        if name not in SPLITS:
+            raise FieldError("split", name, "is no split", f"give one of {', '.join(SPLITS)}")
+        found = getattr(self.dataset, name)
+        if not len(found):
+            has = ", ".join(other for other in SPLITS if len(getattr(self.dataset, other)))
+            raise FieldError("split", name, "has no images", f"give one of {has}")
+        return found
+
+    def __repr__(self) -> str:
+        return f"Run({type(self.model).__name__}, {self.dataset.name}, {len(self.class_names)} classes, {self.threat})"
+
+
+def load_run(
+    workdir: str | pathlib.Path, step: str | int = "best", weights: str | None = None, *, data_dir: str | None = None
+) -> Run:
+    """Open a checkpoint of a run in a workdir: of a training, or of imported weights.
+
+    Args:
+        workdir: the run's folder.
+        step: "best" by validation score, or the last where none was chosen; "last"; or the number of a step.
+        weights: "raw" or "averaged"; None: those of the best checkpoint if it is that one, else averaged if there are.
+        data_dir: where the data are, if elsewhere than in the training.
+
+    Raises:
+        FieldError, UserError: there is no such run, checkpoint or weights, or the data cannot be read.
+
+    Example:
+        run = jaxrobust.load_run("runs/digits")
+        verdicts = run.attack("apgd_ce20+square100")
+        print(run.table(verdicts))
+    """
+    if weights not in (None, "raw", "averaged"):
+        raise FieldError("weights", weights, "is unknown", "give raw, averaged or None")
+    if step not in ("best", "last") and not isinstance(step, int | np.integer):
+        raise FieldError("step", step, "is no step", "give best, last or a number")
+    overrides = {} if data_dir is None else {"data.data_dir": data_dir}
+    opened = loading.open_run(pathlib.Path(workdir), overrides)
+    steps = opened.checkpoints.steps()
+    if step == "last":
+        chosen = opened.choose(None, weights, among=steps[-1:], prefix="")
+    else:
+        chosen = opened.choose(None if step == "best" else int(step), weights, among=steps, prefix="")
+    config = opened.config
+    return Run(
+        objects.model(config, opened.dataset.num_classes, opened.mesh),
+        opened.weights(chosen),
+        opened.dataset,
+        objects.threat(config),
+        verified=objects.model(config, opened.dataset.num_classes, opened.mesh, dtype="float32"),
+        relative_step=config_lib.relative_step(config),
+        batch_size=config.eval.batch_size,
+        seed=config.eval.seed,
+    )

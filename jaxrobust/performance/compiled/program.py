@@ -1,0 +1,98 @@
+"""What a compiled program executes on one device: kernels, their cost, and collectives; hlo.py reads it."""
+
+import dataclasses
+from collections.abc import Iterable
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """One operation that a device launches: a fusion, a library call, a collective.
+
+    Attributes:
+        kind: convolution | matmul | elementwise | reduction | transpose (also copies to another layout) | copy |
+            collective | other.
+        flops, bytes: of one execution.
+        dtype: of the operands of a convolution or matrix product, such as "bf16", or "f32 highest" for the highest
+            precision; empty for others.
+        executions: per step.
+        in_attack: whether it is in the attack loop.
+    """
+
+    name: str
+    kind: str
+    flops: float
+    bytes: float
+    dtype: str
+    executions: float
+    in_attack: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Sums over kernels; `by_kind` maps a kind to (count, bytes)."""
+
+    flops: float
+    bytes: float
+    kernels: float
+    by_kind: dict[str, tuple[float, float]]
+
+    @classmethod
+    def of(cls, kernels: Iterable[Kernel], times: float = 1.0) -> "Cost":
+        """The sum over all executions of the kernels, times `times`."""
+        flops, by_kind = 0.0, {}
+        for kernel in kernels:
+            n = kernel.executions * times
+            flops += n * kernel.flops
+            count, traffic = by_kind.get(kernel.kind, (0.0, 0.0))
+            by_kind[kernel.kind] = (count + n, traffic + n * kernel.bytes)
+        return cls(flops, sum(b for _, b in by_kind.values()), sum(n for n, _ in by_kind.values()), by_kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """A communication among devices.
+
+    Attributes:
+        kind: all-reduce, all-gather, ...
+        bytes: payload of one device in one execution: what an all-reduce sums, what an all-gather returns.
+        executions: per step.
+        in_attack: whether it is in the attack loop.
+        purpose: batch statistics | class counts | gradients and sums.
+    """
+
+    kind: str
+    bytes: float
+    executions: float
+    in_attack: bool
+    purpose: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled program, per device and step.
+
+    Attributes:
+        kernels: all kernels.
+        attack: the cost of one iteration of the attack loop; None if there is no such loop.
+        attack_steps: iterations per step; 0 without a loop, as compilers inline a single iteration.
+        collectives: all collectives.
+        unknown_loops: loops with an unknown number of iterations, counted as one.
+        unknown_calls: library calls that look like arithmetic and cannot be counted.
+    """
+
+    kernels: tuple[Kernel, ...]
+    attack: Cost | None
+    attack_steps: int
+    collectives: tuple[Collective, ...]
+    unknown_loops: tuple[str, ...]
+    unknown_calls: tuple[str, ...]
+
+    @property
+    def total(self) -> Cost:
+        """The cost of a step."""
+        return Cost.of(self.kernels)
+
+    @property
+    def rest(self) -> Cost:
+        """The cost of a step outside the attack loop."""
+        return Cost.of(kernel for kernel in self.kernels if not kernel.in_attack)
