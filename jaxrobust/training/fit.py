@@ -28,7 +28,7 @@ from jaxrobust.training.epochs import Diverged
 from jaxrobust.training.training import Training
 
 # The config field of each argument.
-_FIELDS = {
+FIELDS = {
     "model": "model.name",
     "threat": "threat.eps",
     "objective": "objective.name",
@@ -190,12 +190,12 @@ def _config(given: dict, threat: Threat, dataset: DataSet, model_options: dict, 
     config.update_from_flattened_dict({"threat.norm": threat.norm, "threat.eps": float(threat.eps)})
     fields = {}
     for name, value in given.items():
-        if name not in _FIELDS:
-            near = difflib.get_close_matches(name, _FIELDS, 1)
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, 1)
             raise FieldError(
                 name, value, "is no argument of fit", f"did you mean {near[0]}?" if near else "see its help"
             )
-        fields[_FIELDS[name]] = value
+        fields[FIELDS[name]] = value
     fields |= {f"model.{name}": value for name, value in model_options.items()}
     for name, value in remedy_options.items():
         fields[f"remedy.{name}" if "." in name else f"remedy.{given.get('remedy')}.{name}"] = value
@@ -214,6 +214,9 @@ def _with_own(training: Training, config, model, objective, remedy, optimizer, l
     """The training with objects of the user's own in the place of those of the config."""
     own = {} if model is None else {"model": model, "verified": model}
     if isinstance(objective, Objective):
+        if loss is not None:
+            remedy_ = "let the objective use it, or name one of the package's"
+            raise FieldError("loss", loss, "is not used beside an objective of one's own", remedy_)
         own["objective"] = objective
     elif loss is not None:
         settings = {name: config.objective[name] for name in objectives.Settings._fields}
@@ -280,7 +283,7 @@ def _arguments_named():
         yield
     except FieldError as error:
         message = str(error)
-        names = {field: name for name, field in _FIELDS.items()} | {
+        names = {field: name for name, field in FIELDS.items()} | {
             "data.validation_per_class": "validation_per_class of the dataset",
             "data.name": "dataset",
             "threat.norm": "threat",
