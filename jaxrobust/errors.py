@@ -2,7 +2,9 @@
 
 
 class UserError(Exception):
-    """Wrong input from outside. The command line prints it as one line and exits with code 2."""
+    """Wrong input from outside. The command line prints it as one line and exits with `exit_code`."""
+
+    exit_code = 2
 
 
 class FieldError(UserError):

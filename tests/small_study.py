@@ -18,7 +18,7 @@ def get_study():
 FIELDS = {"model.name": "linear", "eval.splits": ("test",), "train.average_decay": 0.0, "train.epochs": 2}
 FIELDS |= {"eval.every_epochs": 1}
 # See runs.py.
-COMMAND = "import sys; sys.modules['clu'] = None; from jaxrobust import study; study.run()"
+COMMAND = "import sys; sys.modules['clu'] = None; from jaxrobust.commands import front_end; front_end.run()"
 
 
 def declare(path, **fields):
@@ -28,7 +28,7 @@ def declare(path, **fields):
 
 
 def start(path, workdir, *arguments):
-    command = [sys.executable, "-c", COMMAND, "--study", path, "--workdir", workdir, *arguments]
+    command = [sys.executable, "-c", COMMAND, "study", "--study", path, "--workdir", workdir, *arguments]
     return subprocess.Popen(command, cwd=TESTS.parent, stderr=subprocess.PIPE, text=True)
 
 

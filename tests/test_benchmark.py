@@ -48,11 +48,11 @@ POSITIVE = (
 
 def run(*arguments, blocked=()):
     program = f"""
-import runpy, sys
+import sys
 for name in {blocked!r}:
     sys.modules[name] = None
-sys.argv[0] = "benchmark"
-runpy.run_module("jaxrobust.performance.benchmark", run_name="__main__", alter_sys=True)
+from jaxrobust.commands import front_end
+front_end.run(["benchmark", *sys.argv[1:]])
 """
     command = [sys.executable, "-c", program, *arguments]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}

@@ -1,5 +1,7 @@
 """A process knows which of how many it is."""
 
+import types
+
 import pytest
 
 from jaxrobust.distributed import cluster
@@ -20,10 +22,10 @@ SLURM = {
         ({}, None),
         (SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
         ({"SLURM_NTASKS": "2"}, None),  # in a batch script, outside of srun
-        (SLURM, cluster.Job("gpu07:61440", 2, 1)),
+        (SLURM, cluster.Job(None, 2, 1, (), "slurm")),
         (
             SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "0,1"},
-            cluster.Job("gpu07:61440", 2, 1, (1,)),
+            cluster.Job(None, 2, 1, (1,), "slurm"),
         ),
         ({"JOB_COMPLETION_INDEX": "3"}, None),  # many runs by themselves
         (
@@ -43,6 +45,13 @@ def test_flags_come_before_the_environment(monkeypatch):
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
     assert cluster.find("[::1]:7777", 3, 2) == cluster.Job("[::1]:7777", 3, 2)
+    assert cluster.find("[::1]:7777", None, None) == cluster.Job("[::1]:7777", 2, 1, (), "slurm")
+
+
+def test_on_a_tpu_jax_finds_the_other_hosts(monkeypatch):
+    monkeypatch.setattr(cluster, "jax", types.SimpleNamespace(config=types.SimpleNamespace(jax_platforms="tpu,cpu")))
+    assert cluster.find(None, None, None) == cluster.Job(cluster=None)
+    assert cluster.find(None, 1, None) is None
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """Two runs on disk compared: the right checkpoints, images and attacks, known numbers, and errors in one line."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from jaxrobust.commands import compare
+from jaxrobust.commands import front_end
+from jaxrobust.comparison.two_runs import compare_runs
 from jaxrobust.errors import UserError
 from jaxrobust.runs import results
 
@@ -61,7 +60,7 @@ def runs(tmp_path):
 
 
 def test_numbers_by_hand(runs):
-    figures = compare.compare(*runs)
+    figures = compare_runs(*runs)
     of = figures["attacks"]["pgd20"]
     assert figures["headline"] == "pgd20" and figures["examples"] == 100 and figures["notes"] == []
     cat, dog, deer = of["classes"]
@@ -88,7 +87,7 @@ def test_numbers_by_hand(runs):
 
 
 def test_swapping_the_runs_mirrors_the_figures(runs):
-    forth, back = (compare.compare(*pair)["attacks"]["pgd20"] for pair in (runs, runs[::-1]))
+    forth, back = (compare_runs(*pair)["attacks"]["pgd20"] for pair in (runs, runs[::-1]))
     for x, y in [
         (forth["average"], back["average"]),
         (forth["worst"], back["worst"]),
@@ -106,19 +105,19 @@ def test_images_are_paired_by_their_index(runs, tmp_path):
     """The order of one run is another, and it lacks images: the common ones are compared."""
     subset = np.random.default_rng(0).permutation(100)[:60]
     part = write(tmp_path / "part", SURVIVES_B, subset=subset)
-    figures = compare.compare(runs[0], part)
+    figures = compare_runs(runs[0], part)
     assert figures["examples"] == 60
     assert "Of the 100 images that A was scored on, 60 are common to both." in figures["notes"]
     only_b = (SURVIVES_B & ~SURVIVES_A)[subset].sum()
     assert figures["attacks"]["pgd20"]["average"]["only_b"] == only_b
-    same = compare.compare(write(tmp_path / "again", SURVIVES_A, subset=subset), part)
+    same = compare_runs(write(tmp_path / "again", SURVIVES_A, subset=subset), part)
     assert same["attacks"] == figures["attacks"] and same["notes"] == []
 
 
 def test_a_class_without_images_is_left_out(tmp_path):
     subset = np.arange(80)  # no deer
     pair = [write(tmp_path / name, s, subset=subset) for name, s in (("a", SURVIVES_A), ("b", SURVIVES_B))]
-    deer = compare.compare(*pair)["attacks"]["pgd20"]["classes"][2]
+    deer = compare_runs(*pair)["attacks"]["pgd20"]["classes"][2]
     assert (deer["examples"], deer["a"], deer["difference"], deer["p_holm"], deer["significant"]) == (
         0,
         *[None] * 3,
@@ -133,7 +132,7 @@ def test_checkpoints_are_the_best_or_the_last_or_given(runs):
         write(a, SURVIVES_A, step=step, weights="averaged")
 
     def chosen(**options):
-        of = compare.compare(a, b, **options)["a"]
+        of = compare_runs(a, b, **options)["a"]
         return of["step"], of["weights"], of["checkpoint"]
 
     assert chosen() == (300, "averaged", "last")
@@ -147,52 +146,52 @@ def test_checkpoints_are_the_best_or_the_last_or_given(runs):
         chosen(step_a=150)
     with pytest.raises(UserError, match=r"--weights = 'averaged'.*remedied"):
         chosen(weights="averaged")
-    assert compare.compare(a, a, step_b=300)["b"]["step"] == 300
+    assert compare_runs(a, a, step_b=300)["b"]["step"] == 300
     with pytest.raises(UserError, match="same checkpoint"):
-        compare.compare(a, a)
+        compare_runs(a, a)
 
 
 def test_raw_weights_beside_averaged_ones_are_said(runs):
     """Unless they are of a head that was changed after training."""
     a, b = runs
     write(b, SURVIVES_B, weights="averaged")
-    (note,) = compare.compare(a, b)["notes"]
+    (note,) = compare_runs(a, b)["notes"]
     assert str(a) in note and str(b) not in note and "--weights raw" in note
-    assert compare.compare(a, b, weights="raw")["notes"] == []
+    assert compare_runs(a, b, weights="raw")["notes"] == []
     (a / results.ORIGIN).write_text(json.dumps({"posthoc": "tau_norm"}))
-    assert compare.compare(a, b)["notes"] == []
+    assert compare_runs(a, b)["notes"] == []
 
 
 def test_split_is_one_that_both_have(runs):
     a, b = runs
     write(a, SURVIVES_A, split="validation")
     write(b, SURVIVES_B, split="validation")
-    assert compare.compare(a, b)["split"] == "test"
-    assert compare.compare(a, b, split="validation")["split"] == "validation"
+    assert compare_runs(a, b)["split"] == "test"
+    assert compare_runs(a, b, split="validation")["split"] == "validation"
     lines = [line for line in (a / results.RESULTS).read_text().splitlines() if '"test"' not in line]
     (a / results.RESULTS).write_text("\n".join(lines) + "\n")
-    assert compare.compare(a, b)["split"] == "validation"
+    assert compare_runs(a, b)["split"] == "validation"
     with pytest.raises(UserError, match="no results of the test split"):
-        compare.compare(a, b, split="test")
+        compare_runs(a, b, split="test")
 
 
 def test_attacks_of_one_name_and_other_settings_are_not_compared(tmp_path):
     a = write(tmp_path / "a", SURVIVES_A, cw20=SETTINGS, own=SETTINGS)
     b = write(tmp_path / "b", SURVIVES_B, cw20=SETTINGS | {"eps": 4 / 255})
-    figures = compare.compare(a, b)
+    figures = compare_runs(a, b)
     assert list(figures["attacks"]) == ["clean", "pgd20"]
     different, lacking = figures["notes"]
     assert different.startswith("cw20 is left out: another attack in either run, with eps 0.03")
     assert lacking == f"own is left out: not scored, or without verdicts, in {b}."
     with pytest.raises(UserError, match="--attack = 'cw20': another attack"):
-        compare.compare(a, b, attacks=("cw20",))
-    assert list(compare.compare(a, b, attacks=("pgd20",))["attacks"]) == ["pgd20"]
+        compare_runs(a, b, attacks=("cw20",))
+    assert list(compare_runs(a, b, attacks=("pgd20",))["attacks"]) == ["pgd20"]
 
 
 def test_a_suite_comes_before_its_last_member(tmp_path):
     members = {"standard/apgd_ce": SETTINGS, "standard": SETTINGS}
     pair = [write(tmp_path / name, s, **members) for name, s in (("a", SURVIVES_A), ("b", SURVIVES_B))]
-    assert compare.compare(*pair, attacks=("standard/apgd_ce", "standard"))["headline"] == "standard"
+    assert compare_runs(*pair, attacks=("standard/apgd_ce", "standard"))["headline"] == "standard"
 
 
 @pytest.mark.parametrize(
@@ -205,35 +204,35 @@ def test_a_suite_comes_before_its_last_member(tmp_path):
 )
 def test_other_data_sets_are_refused(runs, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        compare.compare(runs[0], write(tmp_path / "other", SURVIVES_B, **changes))
+        compare_runs(runs[0], write(tmp_path / "other", SURVIVES_B, **changes))
 
 
 def test_disjoint_subsets_and_missing_verdicts_are_refused(runs, tmp_path):
     first = write(tmp_path / "first", SURVIVES_A, subset=np.arange(50))
     second = write(tmp_path / "second", SURVIVES_B, subset=np.arange(50, 100))
     with pytest.raises(UserError, match="no image of the test split was scored in both"):
-        compare.compare(first, second)
+        compare_runs(first, second)
     for path in (runs[1] / results.EXAMPLES).iterdir():
         path.unlink()
     with pytest.raises(UserError, match="no verdicts per image"):
-        compare.compare(*runs)
+        compare_runs(*runs)
 
 
 def test_data_sets_of_other_names_are_noted(runs):
     for run, name in zip(runs, ("tfds:cifar10", "npz:photos"), strict=True):
         (run / "config.json").write_text(json.dumps({"data": {"name": name}, "train": {"epochs": 1, "seed": 0}}))
-    assert "different names, tfds:cifar10 and npz:photos" in compare.compare(*runs)["notes"][0]
+    assert "different names, tfds:cifar10 and npz:photos" in compare_runs(*runs)["notes"][0]
 
 
 def test_command(runs, capsys):
     a, b = map(str, runs)
-    assert compare.main([a, b]) == 0
+    assert front_end.main(["compare", a, b]) == 0
     shown = capsys.readouterr()
     folder = runs[1] / "compare-plain"
     assert shown.out.strip() == str(folder / "compare.html")
     assert "1 class differs significantly" in shown.err and "not the training seed" in shown.err
     stored = json.loads((folder / "compare.json").read_text())
-    assert stored == compare.compare(a, b)
+    assert stored == compare_runs(a, b)
     assert {path.name for path in folder.iterdir()} == {
         "compare.html",
         "compare.json",
@@ -243,10 +242,10 @@ def test_command(runs, capsys):
 
 def test_command_writes_where_it_is_told(runs, tmp_path, capsys):
     folder = tmp_path / "some" / "where"
-    assert compare.main([*map(str, runs), "--attack", "pgd20", "--out", str(folder)]) == 0
+    assert front_end.main(["compare", *runs, "--attack", "pgd20", "--out", str(folder)]) == 0
     assert not (folder / "differences-clean.svg").exists() and (folder / "differences-pgd20.svg").exists()
     (tmp_path / "file").write_text("")
-    assert compare.main([*map(str, runs), "--out", str(tmp_path / "file" / "x")]) == 2
+    assert front_end.main(["compare", *runs, "--out", str(tmp_path / "file" / "x")]) == 2
     assert "--out" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -254,13 +253,6 @@ def test_command_writes_where_it_is_told(runs, tmp_path, capsys):
     "arguments", [[], ["one"], ["absent", "absent"], ["a", "b", "--weights", "mean"], ["a", "b", "--at"]]
 )
 def test_errors_are_one_line(arguments, capsys):
-    assert compare.main(arguments) == 2
+    assert front_end.main(["compare", *arguments]) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and len(shown.err.splitlines()) == 1 and shown.err.startswith("error: ")
-
-
-def test_module_runs_as_a_command(tmp_path):
-    command = [sys.executable, "-m", "jaxrobust", "compare", str(tmp_path / "absent"), str(tmp_path)]
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert outcome.returncode == 2
-    assert len(outcome.stderr.splitlines()) == 1 and "no such folder" in outcome.stderr

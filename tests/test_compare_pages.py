@@ -8,7 +8,7 @@ from rich.console import Console
 from test_report import Page
 
 from jaxrobust import formatting
-from jaxrobust.commands import compare
+from jaxrobust.comparison.two_runs import compare_verdicts
 from jaxrobust.reports import compare as compare_pages
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -16,7 +16,7 @@ FACTS = {"data": "tfds:cifar10", "model": "lenet5"}
 
 
 def _figures(survives_a, survives_b, labels, names, attacks=("pgd20",), **changes):
-    of = compare._compare_verdicts(labels, survives_a, survives_b, names)
+    of = compare_verdicts(labels, survives_a, survives_b, names)
     run = {"step": 1000, "epoch": 10, "weights": "averaged", "checkpoint": "best", "facts": FACTS}
     return {
         "a": run | {"workdir": "runs/plain", "name": "plain"},

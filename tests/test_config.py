@@ -1,10 +1,13 @@
-"""The default config and its forms."""
+"""The default config, its table and its forms."""
 
 import json
 
 import pytest
 
 from jaxrobust import config as config_lib
+from jaxrobust import files
+from jaxrobust.config.fields import FIELDS, SECTIONS
+from jaxrobust.training import optimizers
 
 
 def test_radius_and_steps_in_both_units():
@@ -42,3 +45,24 @@ def test_differences_name_the_fields():
     other.train.seed, other.eval.attacks = 1, ("clean",)
     found = config_lib.differences(config_lib.to_dict(one), config_lib.to_dict(other))
     assert found.keys() == {"train.seed", "eval.attacks"} and found["train.seed"] == (0, 1)
+
+
+def test_the_table_is_the_default():
+    """Every field has a meaning and a section, and its default is allowed."""
+    values = files.flatten(config_lib.default().to_dict())
+    assert set(values) == set(FIELDS)
+    for name, field in FIELDS.items():
+        assert values[name] == field.default and field.meaning and name.split(".")[0] in SECTIONS
+        field.check(values[name])
+
+
+def test_two_defaults_share_nothing():
+    one, other = config_lib.default(), config_lib.default()
+    one.threat.eps = 0.5
+    assert other.threat.eps is None
+
+
+def test_the_names_in_the_table_are_those_of_the_optimizers():
+    """The table stands below the training, so it cannot ask."""
+    assert FIELDS["optimizer.name"].allowed.text == " | ".join(optimizers.NAMES)
+    assert FIELDS["optimizer.schedule"].allowed.text == " | ".join(optimizers.SCHEDULES)

@@ -35,7 +35,7 @@ def test_one_in_the_context_of_another_shares_what_it_is_told():
 def test_asked_again_by_hand_it_dies():
     program = """
 import os, signal, time
-from jaxrobust import interruption
+from jaxrobust.distributed import interruption
 interruption.PATIENCE_SECONDS = 0.05
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
 with interruption.StopRequest():

@@ -209,7 +209,7 @@ def test_slurm_study_trains_the_part_of_its_task_and_requeues_that_task_alone(tm
     assert done.returncode == exit_code
     assert scontrol == ("requeue 7_2\n" if requeued else "")
     called = (tmp_path / "srun.called").read_text().splitlines()
-    assert called[-8:] == ["-m", "jaxrobust", "study", *STUDY, "--shard", "2/3"]
+    assert called[-9:] == ["-m", "jaxrobust", "study", *STUDY, "--shard", "2/3"]
 
 
 def test_slurm_study_writes_the_page_in_a_job_without_gpus(tmp_path):
@@ -492,6 +492,7 @@ def test_pods_of_a_study_train_its_parts_and_a_failed_run_ends_no_other(tmp_path
 
     (page,) = manifests("study_page.yaml")
     (summary,) = page["spec"]["template"]["spec"]["containers"]
+    assert summary["command"] == ["python", "-m", "jaxrobust", "study"]
     assert summary["args"] == [*trainer["args"], "--summarise"]
     assert summary["image"] == trainer["image"] and summary["volumeMounts"] == trainer["volumeMounts"]
     assert page["spec"]["template"]["spec"]["volumes"] == pod["volumes"]

@@ -24,6 +24,7 @@ def forked():
     program = """
 import json, os, signal, sys
 from jaxrobust import main
+from jaxrobust.commands import audit, evaluate, train  # what its commands need
 for line in sys.stdin:
     arguments, *outputs = json.loads(line)
     child = os.fork()

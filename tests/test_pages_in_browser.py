@@ -13,7 +13,8 @@ import test_price_list_pages
 import test_report
 import test_study_answers
 
-from jaxrobust.commands import explain
+from jaxrobust.explanations import PROBES
+from jaxrobust.explanations.measuring import rank
 from jaxrobust.reports import compare as compare_pages
 from jaxrobust.reports import explain as explain_pages
 from jaxrobust.reports import price_list as price_list_pages
@@ -83,9 +84,7 @@ def _explain(folder):
     """Three runs in which some probes follow robustness, some do not, and one is known for a single run."""
     rng, classes = np.random.default_rng(0), 12
     robustness = np.linspace(0.1, 0.8, classes) + 0.05 * rng.random((3, classes))
-    values = {
-        name: list(robustness * (-1) ** n + 0.1 * n * rng.random((3, classes))) for n, name in enumerate(explain.PROBES)
-    }
+    values = {name: list(robustness * (-1) ** n + 0.1 * n * rng.random((3, classes))) for n, name in enumerate(PROBES)}
     values["breaking_radius"] = [robustness[0], None, None]
     run = {"step": 3, "epoch": 3, "weights": "raw", "checkpoint": "best", "facts": {"data": "digits", "model": "cnn"}}
     run |= {"training_images": 100, "test_images": 240, "test_is_scored": True, "left_out": {"head_norm": "no head"}}
@@ -98,7 +97,7 @@ def _explain(folder):
     about = {"unit": "run", "attack": "pgd20", "split": "test", "confidence": 0.95, "level": 0.05}
     about |= {"standard": None, "other": None}
     figures = about | {"classes": [f"class {c}" for c in range(classes)], "runs": runs}
-    return explain_pages.write(folder, figures | explain.rank(values, robustness))
+    return explain_pages.write(folder, figures | rank(values, robustness))
 
 
 def _compare(folder):

@@ -1,10 +1,7 @@
 """Heads changed after training: what is chosen, by which images, and that the evaluator scores it like any other."""
 
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -12,17 +9,19 @@ import pytest
 import tiny_config
 
 from jaxrobust import config as config_lib
-from jaxrobust import files, models, posthoc
-from jaxrobust.commands import weights
+from jaxrobust import files, models
+from jaxrobust.commands import front_end
 from jaxrobust.config import objects
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import evaluator as evaluator_lib
 from jaxrobust.evaluation import loading
 from jaxrobust.posthoc import remedies as posthoc_remedies
 from jaxrobust.posthoc import training as posthoc_training
+from jaxrobust.posthoc.change import change_head
+from jaxrobust.posthoc.subject import Subject
 from jaxrobust.reports import run as run_page
 from jaxrobust.runs import reading, results
-from jaxrobust.training import loop
+from jaxrobust.training import loop, torch_files
 from jaxrobust.training import setup as training_setup
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -88,7 +87,7 @@ def assert_only_the_head_differs(workdir, source):
 
 def test_tau_is_chosen_on_validation_and_scored_by_the_evaluator(trained, tmp_path):
     workdir, _ = trained
-    out = posthoc.change_head(workdir, "tau_norm", out=tmp_path / "out", weights="averaged", step=15)
+    out = change_head(workdir, "tau_norm", out=tmp_path / "out", weights="averaged", step=15)
     assert_only_the_head_differs(out, state_of(workdir)[1].averaged)
 
     origin = files.read_json(out / results.ORIGIN)
@@ -114,7 +113,7 @@ def test_tau_is_chosen_on_validation_and_scored_by_the_evaluator(trained, tmp_pa
     assert "The head was changed after training" in page and "imported" not in page
 
     # A head can be changed again, by settings of its own.
-    again = posthoc.change_head(out, "head_norm", out=tmp_path / "again")
+    again = change_head(out, "head_norm", out=tmp_path / "again")
     steps = dict(reading.facts(files.read_json(again / "config.json"), files.read_json(again / results.ORIGIN)))
     assert steps["after training"].count(" on the ") == 2 and "; then head_norm" in steps["after training"]
     assert files.read_json(again / "config.json")["posthoc"]["remedy"] == "head_norm"
@@ -122,13 +121,13 @@ def test_tau_is_chosen_on_validation_and_scored_by_the_evaluator(trained, tmp_pa
 
 def test_heads_of_imported_weights_are_changed_too(trained, tmp_path):
     """There is no validation split, so tau has to be given."""
-    weights.export_weights(tmp_path / "file.safetensors", trained[0], step=15, weights="raw")
+    torch_files.export_torch(tmp_path / "file.safetensors", trained[0], step=15, weights="raw")
     config = config_lib.from_dict(files.read_json(trained[0] / "config.json"))
     config.train.batch_size = 48
-    weights.import_weights(tmp_path / "file.safetensors", config, tmp_path / "imported")
+    torch_files.import_torch(tmp_path / "file.safetensors", config, tmp_path / "imported")
     with pytest.raises(FieldError, match=r"^data.validation_per_class = 0: .*\(or give --config.posthoc.tau\)"):
-        posthoc.change_head(tmp_path / "imported", "tau_norm")
-    out = posthoc.change_head(tmp_path / "imported", "tau_norm", {"posthoc.tau": 0.5})
+        change_head(tmp_path / "imported", "tau_norm")
+    out = change_head(tmp_path / "imported", "tau_norm", {"posthoc.tau": 0.5})
     assert out == tmp_path / "imported-tau_norm"
     before = state_of(trained[0])[1].weights.params["head"]["kernel"]
     expected = before / np.linalg.norm(before, axis=0, keepdims=True) ** 0.5
@@ -145,7 +144,7 @@ def test_the_test_split_plays_no_part(trained, tmp_path):
     for name, seed in (("one", 1), ("other", 2)):
         write_data(data, test_seed=seed)
         for remedy in ("bias_balance", "ncm"):
-            out = posthoc.change_head(workdir, remedy, out=tmp_path / f"{name}-{remedy}")
+            out = change_head(workdir, remedy, out=tmp_path / f"{name}-{remedy}")
             heads[name, remedy] = head_of(out), files.read_json(out / results.ORIGIN)["chosen"]
     write_data(data, test_seed=1)
     for remedy in ("bias_balance", "ncm"):
@@ -158,7 +157,7 @@ def test_the_test_split_plays_no_part(trained, tmp_path):
 def test_no_tau_is_no_change(trained, tmp_path):
     workdir, _ = trained
     settings = {"posthoc.tau": 0.0, "posthoc.keep_bias": True}
-    out = posthoc.change_head(workdir, "tau_norm", settings, out=tmp_path / "out", step=15, weights="raw")
+    out = change_head(workdir, "tau_norm", settings, out=tmp_path / "out", step=15, weights="raw")
     for name, array in state_of(workdir)[1].weights.params["head"].items():
         np.testing.assert_array_equal(head_of(out)[name], array)
 
@@ -195,7 +194,7 @@ def test_the_rest_of_the_model_is_frozen(deploy):
 def test_trained_heads_are_functions_of_the_seed(trained, tmp_path, remedy):
     workdir, _ = trained
     arguments = {"step": 15, "weights": "raw"}
-    outs = [posthoc.change_head(workdir, remedy, out=tmp_path / name, **arguments) for name in ("one", "other")]
+    outs = [change_head(workdir, remedy, out=tmp_path / name, **arguments) for name in ("one", "other")]
     before, (head, again) = state_of(workdir)[1].weights, map(head_of, outs)
     assert_only_the_head_differs(outs[0], before)
     for name in head:
@@ -235,12 +234,12 @@ def test_the_nearest_mean_of_features_as_computed_directly(trained, tmp_path):
         return results.read(out)[0]["accuracy"]
 
     arguments = {"step": 15, "weights": "raw"}
-    out = posthoc.change_head(workdir, "ncm", out=tmp_path / "raw", **arguments)
+    out = change_head(workdir, "ncm", out=tmp_path / "raw", **arguments)
     distance = np.linalg.norm(test_features[:, None] - means(train_features)[None], axis=2)
     assert accuracy(out) == np.mean(distance.argmin(1) == run.dataset.test.labels)
 
     l2n = {"posthoc.features": "l2n"}
-    out = posthoc.change_head(workdir, "ncm", l2n, out=tmp_path / "l2n", **arguments)
+    out = change_head(workdir, "ncm", l2n, out=tmp_path / "l2n", **arguments)
     assert files.read_json(out / "config.json")["model"]["head"] == "cosine"
     unit = means(train_features / np.linalg.norm(train_features, axis=1, keepdims=True))
     cosine = test_features @ (unit / np.linalg.norm(unit, axis=1, keepdims=True)).T
@@ -248,27 +247,27 @@ def test_the_nearest_mean_of_features_as_computed_directly(trained, tmp_path):
 
     for remedy in ("tau_norm", "head_norm", "lws"):
         with pytest.raises(FieldError, match=r"^model.head = 'cosine': .*take crt, ncm"):
-            posthoc.change_head(out, remedy, out=tmp_path / "none")
+            change_head(out, remedy, out=tmp_path / "none")
 
 
 def test_logit_adjustment_moves_the_biases_alone(trained, tmp_path):
     workdir, _ = trained
     arguments = {"step": 15, "weights": "raw"}
-    out = posthoc.change_head(workdir, "logit_adjustment", {"posthoc.tau": 2.0}, out=tmp_path / "counts", **arguments)
+    out = change_head(workdir, "logit_adjustment", {"posthoc.tau": 2.0}, out=tmp_path / "counts", **arguments)
     before, after = state_of(workdir)[1].weights.params["head"], head_of(out)
     np.testing.assert_array_equal(after["kernel"], before["kernel"])
     shift = -2 * np.log(np.array([110, 70, 50]))  # less ten of each class for validation
     np.testing.assert_allclose(after["bias"] - before["bias"], shift - shift.mean(), rtol=1e-4, atol=1e-6)
 
     measured = {"posthoc.prior": "robust_accuracy"}
-    out = posthoc.change_head(workdir, "logit_adjustment", measured, out=tmp_path / "accuracy", **arguments)
+    out = change_head(workdir, "logit_adjustment", measured, out=tmp_path / "accuracy", **arguments)
     record = next(r for r in results.read(workdir) if results.key_of(r) == (15, "raw", "validation", "pgd3"))
     prior = np.maximum(record["class_accuracy"], 0.01 * max(record["class_accuracy"]))
     chosen = files.read_json(out / results.ORIGIN)["chosen"]
     np.testing.assert_allclose(chosen["class_prior"], prior / prior.sum(), rtol=1e-6)
 
     measured = {"posthoc.prior": "predicted"}
-    out = posthoc.change_head(workdir, "logit_adjustment", measured, out=tmp_path / "predicted", **arguments)
+    out = change_head(workdir, "logit_adjustment", measured, out=tmp_path / "predicted", **arguments)
     predicted = np.sum(record["confusion"], axis=0)
     prior = np.maximum(predicted, 0.01 * predicted.max())
     chosen = files.read_json(out / results.ORIGIN)["chosen"]
@@ -281,7 +280,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(trained, tmp_path):
 
     def refused(match, remedy="tau_norm", overrides=None, source=workdir, **arguments):
         with pytest.raises(UserError, match=match) as error:
-            posthoc.change_head(source, remedy, overrides, **{"out": out} | arguments)
+            change_head(source, remedy, overrides, **{"out": out} | arguments)
         assert "\n" not in str(error.value) and not out.exists()
 
     refused(r"^--remedy = 'magic': is unknown; choose one of tau_norm, head_norm, lws, crt, ncm", "magic")
@@ -303,7 +302,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(trained, tmp_path):
         refused(r"^data.validation_per_class = 0: the run has no validation split", remedy, source=bare)
     prior = {"posthoc.prior": "predicted"}
     refused(r"^data.validation_per_class = 0: .* the prior is measured", "logit_adjustment", prior, source=bare)
-    posthoc.change_head(bare, "tau_norm", {"posthoc.tau": 1.0}, out=out)
+    change_head(bare, "tau_norm", {"posthoc.tau": 1.0}, out=out)
 
     # What it made is no training to go on with.
     made = config_lib.from_dict(files.read_json(out / "config.json"))
@@ -317,7 +316,7 @@ def test_a_prior_of_equal_counts_is_said_to_have_no_effect(trained, capsys):
     run, state = state_of(trained[0])
     of_each = [np.flatnonzero(run.dataset.train.labels == label)[:50] for label in range(CLASSES)]
     dataset = type(run.dataset)(**vars(run.dataset) | {"train": run.dataset.train.take(np.concatenate(of_each))})
-    subject = posthoc.Subject(run.config, dataset, run.mesh, state.weights, stop=False)
+    subject = Subject(run.config, dataset, run.mesh, state.weights, stop=False)
     changed = posthoc_remedies.REMEDIES["logit_adjustment"].apply(subject)
     np.testing.assert_array_equal(changed.head.bias, subject.head.bias)
     assert "every class has 50 training images" in " ".join(capsys.readouterr().err.split())
@@ -328,20 +327,18 @@ def test_a_class_without_validation_images_is_named(trained):
     run, state = state_of(workdir)
     without = run.dataset.validation.take(run.dataset.validation.labels != 1)
     dataset = type(run.dataset)(**vars(run.dataset) | {"validation": without})
-    subject = posthoc.Subject(run.config, dataset, run.mesh, state.weights, stop=False)
+    subject = Subject(run.config, dataset, run.mesh, state.weights, stop=False)
     assert not len(subject.dataset.test)
     with pytest.raises(FieldError, match=r"^data.validation_per_class = 10: class '1' has no validation image"):
         posthoc_remedies.REMEDIES["bias_balance"].apply(subject)
 
 
-def test_command(trained, tmp_path):
-    def run(*arguments):
-        command = [sys.executable, "-m", "jaxrobust", "posthoc", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=120)
-
+def test_command(trained, tmp_path, capfd):
     source = tmp_path / "run"
     shutil.copytree(trained[0], source)
-    done = run("--workdir", str(source), "--remedy", "head_norm")
-    assert done.returncode == 0 and f"--mode evaluate --workdir {source}-head_norm" in done.stderr, done.stderr
-    done = run("--workdir", str(source), "--remedy", "head_norm")
-    assert done.returncode == 2 and "holds a run already" in done.stderr and done.stderr.count("\n") == 1
+    arguments = ("posthoc", "--workdir", source, "--remedy", "head_norm")
+    assert front_end.main(arguments) == 0
+    assert f"jaxrobust evaluate --workdir {source}-head_norm" in capfd.readouterr().err
+    assert front_end.main(arguments) == 2
+    said = capfd.readouterr().err
+    assert "holds a run already" in said and said.count("\n") == 1

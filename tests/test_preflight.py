@@ -134,7 +134,7 @@ def test_a_config_that_does_not_fit(machine, monkeypatch):
     largest = figures["largest_batch_per_chip"]
     assert not figures["fits"] and figures["largest_batch_limit"] == "memory"
     assert 8 <= largest < 128 and largest % 8 == 0
-    assert f"the largest batch that fits is {largest} per chip, {8 * largest} in all" in preflight._why_not(figures)
+    assert f"the largest batch that fits is {largest} per chip, {8 * largest} in all" in preflight.why_not(figures)
 
 
 def test_the_line_over_the_batch_finds_the_largest():

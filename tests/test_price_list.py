@@ -10,9 +10,10 @@ import pytest
 from test_compare import NAMES, SETTINGS, write
 
 from jaxrobust import config as config_lib
-from jaxrobust.commands import compare
+from jaxrobust.commands import front_end
 from jaxrobust.comparison import gains, price_list
 from jaxrobust.comparison import pairs as paired_runs
+from jaxrobust.comparison.two_runs import compare_runs
 from jaxrobust.errors import UserError
 from jaxrobust.runs import results
 
@@ -145,7 +146,7 @@ def test_one_pair_is_the_comparison_of_two(study):
     """The price list of single seeds holds the figures of `compare`, and says that seeds are not covered."""
     base, other, third = study[0], study[1], study[2]
     row = _rows(price_list.price_list([base, other, third]))["reweight"]
-    of_two = compare.compare(base, other)["attacks"]
+    of_two = compare_runs(base, other)["attacks"]
     assert not row["covers_seeds"]
     for attack, of in row["attacks"].items():
         for name in ("average", "worst"):
@@ -223,7 +224,7 @@ def test_runs_that_are_alike_are_rarely_called_different(make):
 
 
 def test_command(study, tmp_path, capsys):
-    assert compare.main(study) == 0
+    assert front_end.main(["compare", *study]) == 0
     shown = capsys.readouterr()
     folder = tmp_path / "base-2" / "price-list"
     assert shown.out.strip() == str(folder / "price_list.html")
@@ -250,6 +251,6 @@ def test_command(study, tmp_path, capsys):
     "option", [("--step_a", "3"), ("--step_b", "3"), ("--attack", "nothing"), ("--split", "train")]
 )
 def test_errors_are_one_line(study, option, capsys):
-    assert compare.main([*study, *option]) == 2
+    assert front_end.main(["compare", *study, *option]) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and len(shown.err.splitlines()) == 1 and option[0] in shown.err

@@ -5,6 +5,7 @@ import pathlib
 import signal
 import time
 
+import pytest
 import small_study
 from small_study import run, start
 
@@ -41,6 +42,7 @@ def test_processes_give_the_page_of_one(tmp_path):
         assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_process_fails_its_run_and_ends_no_other(tmp_path):
     path, workdir = small_study.declare(tmp_path / "study.py"), tmp_path / "study"
     process = start(path, workdir, "--processes", "2")
@@ -52,6 +54,7 @@ def test_a_killed_process_fails_its_run_and_ends_no_other(tmp_path):
     assert states == {"fast": "done", "slow": "failed"}
 
 
+@pytest.mark.slow
 def test_processes_save_when_asked_to_stop_and_when_the_parent_is_gone(tmp_path):
     # Without end, if nobody ends them.
     fields = {"train.epochs": 10**6, "eval.every_epochs": 10**6, "checkpoint.every_epochs": 10**6}
@@ -89,11 +92,11 @@ def test_processes_compute_with_the_threads_and_gpus_of_one(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
     monkeypatch.delenv("NPROC", raising=False)
-    shares = processes._shares(2)
+    shares = processes.shares_of(2)
     assert {environment["NPROC"] for _, environment in shares} == {str(len(os.sched_getaffinity(0)))}
     assert [environment["CUDA_VISIBLE_DEVICES"] for _, environment in shares] == ["0,1", "2,3"]
     monkeypatch.setenv("NPROC", "1")
-    assert processes._shares(2)[0][1]["NPROC"] == "1"
+    assert processes.shares_of(2)[0][1]["NPROC"] == "1"
 
 
 def test_processes_on_one_gpu_share_its_memory_unless_the_user_has_said_how():
@@ -108,7 +111,7 @@ def test_processes_on_one_gpu_share_its_memory_unless_the_user_has_said_how():
 def test_the_time_left_goes_by_arithmetic_and_what_every_run_takes_beside_it(monkeypatch):
     planned = [design.Planned(name, {}, None) for name in "abcd"]
     monkeypatch.setattr(running, "flops", lambda _: {"a": 1.0, "b": 4.0, "c": 2.0, "d": 3.0})
-    clock = processes._Clock(planned, 2)
+    clock = processes.Clock(planned, 2)
     assert clock.tick(planned[0], 20.0, [15.0, 5.0]) == "; 3 left, about 1:20"  # (9 * 20 - 20) / 2
     assert clock.tick(planned[1], 50.0, [5.0, 5.0]) == "; 2 left, about 0:30"  # (30 + 40 - 10) / 2: 10 and 10 each
     assert clock.tick(planned[2], 0, [10.0]) == "; 1 left, about 0:15"

@@ -14,7 +14,7 @@ from runs import TESTS
 from small_study import plan
 
 from jaxrobust import files
-from jaxrobust.commands import study
+from jaxrobust.commands import front_end, study
 from jaxrobust.studies import running
 
 # A process for each command, forked from one that has nothing but imported what they need, which takes longest.
@@ -29,11 +29,10 @@ def declared(tmp_path):
 
 def _command(arguments, messages):
     sys.modules["clu"] = None  # see runs.py
-    sys.argv = ["study", *arguments]
     os.chdir(TESTS.parent)
     with open(messages, "w") as file:
         os.dup2(file.fileno(), 2)
-    study.run()
+    front_end.run(["study", *arguments])
 
 
 @pytest.fixture

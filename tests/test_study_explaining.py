@@ -5,7 +5,7 @@ import pytest
 from test_study_answers import plan, study
 
 from jaxrobust import files
-from jaxrobust.commands import explain
+from jaxrobust.explanations.probe import EXAMPLES
 from jaxrobust.reports import study_explain
 from jaxrobust.studies import answers, explaining, observed
 
@@ -87,4 +87,4 @@ def test_seeds_that_lack_a_probe_or_a_class():
     assert "curvature" not in found["runs"][0]["left_out"]
     del contents[lacking]
     assert explanations(runs, contents)["lacking"] == 1 and explanations(runs, {}) is None
-    assert study().probe_examples == explain.EXAMPLES
+    assert study().probe_examples == EXAMPLES

@@ -7,7 +7,7 @@ import pytest
 from runs import TESTS
 
 from jaxrobust import files
-from jaxrobust.commands import explain
+from jaxrobust.explanations.explaining import explain
 from jaxrobust.reports import study as study_pages
 from jaxrobust.studies import Study, answers, design, probing, product, running
 
@@ -54,7 +54,7 @@ def path(folder, number):
 def test_values_are_those_of_explain(workdir):
     fast, slow = (files.read_json(path(workdir, number)) for number in (0, 2))
     folders = [running.folder(workdir, run) for run in (PLANNED[0], NATURAL)]
-    found = explain.explain(folders[:1], attack="pgd3", standard=folders[1], examples=EXAMPLES)
+    found = explain(folders[:1], attack="pgd3", standard=folders[1], examples=EXAMPLES)
     assert {row["name"]: row["values"][0] for row in found["probes"]} == fast["values"]
     assert fast["of"]["standard"] == "fast-natural" and fast["of"]["examples"] == EXAMPLES
     assert slow["of"]["standard"] is None and "without attack" in slow["left_out"]["standard_overlap"]

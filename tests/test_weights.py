@@ -1,10 +1,7 @@
 """Imported weights are scored like a checkpoint, exported ones are those of the run."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -13,7 +10,7 @@ import tiny_config
 
 from jaxrobust import config as config_lib
 from jaxrobust import files
-from jaxrobust.commands import weights
+from jaxrobust.commands import front_end, weights
 from jaxrobust.config import objects
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
@@ -22,6 +19,7 @@ from jaxrobust.models import torch_weights
 from jaxrobust.reports import run as run_page
 from jaxrobust.runs import checkpoints, results
 from jaxrobust.training import setup as training_setup
+from jaxrobust.training import torch_files
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = (8, 8, 1)
@@ -54,7 +52,7 @@ def file(tmp_path):
 
 def test_imported_weights_are_scored_and_exported_as_they_were(tmp_path, config, file):
     workdir = tmp_path / "run"
-    weights.import_weights(file, config, workdir)
+    torch_files.import_torch(file, config, workdir)
     evaluator_lib.evaluate_checkpoints(workdir)
     records = {record["attack"]: record for record in results.read(workdir)}
     assert set(records) == {"clean", "fgsm"}
@@ -73,11 +71,11 @@ def test_imported_weights_are_scored_and_exported_as_they_were(tmp_path, config,
     assert "imported from published.safetensors" in run_page.write_report(workdir).read_text()
     assert files.read_json(workdir / results.ORIGIN)["file"] == "published.safetensors"
 
-    weights.export_weights(tmp_path / "again.npz", workdir)
+    torch_files.export_torch(tmp_path / "again.npz", workdir)
     for name, array in torch_weights.load(tmp_path / "again.npz").items():
         np.testing.assert_array_equal(array, state_dict()[name])
     with pytest.raises(UserError, match="holds a run already"):
-        weights.import_weights(file, config, workdir)
+        torch_files.import_torch(file, config, workdir)
 
 
 def test_the_best_checkpoint_is_exported_unless_another_is_named(tmp_path, config):
@@ -93,7 +91,7 @@ def test_the_best_checkpoint_is_exported_unless_another_is_named(tmp_path, confi
     files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
 
     def exported(**options):
-        weights.export_weights(tmp_path / "out.safetensors", workdir, **options)
+        torch_files.export_torch(tmp_path / "out.safetensors", workdir, **options)
         return float(torch_weights.load(tmp_path / "out.safetensors")["linear.bias"][0])
 
     assert exported() == 4, "the last, averaged"
@@ -107,16 +105,16 @@ def test_the_best_checkpoint_is_exported_unless_another_is_named(tmp_path, confi
     with pytest.raises(UserError, match=r"another config \(train.epochs = 9"):
         exported(overrides={"train.epochs": 9})
     with pytest.raises(UserError, match="holds no run"):
-        weights.export_weights(tmp_path / "out.npz", tmp_path)
+        torch_files.export_torch(tmp_path / "out.npz", tmp_path)
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(FieldError, match=r"^--export = .*folder.npz': cannot be written"):
-        weights.export_weights(tmp_path / "folder.npz", tmp_path / "run")
+        torch_files.export_torch(tmp_path / "folder.npz", tmp_path / "run")
 
 
 def test_what_does_not_fit_is_refused_and_leaves_no_run(tmp_path, config, file):
     def refused(match, path):
         with pytest.raises(FieldError, match=match):
-            weights.import_weights(path, config, tmp_path / "run")
+            torch_files.import_torch(path, config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def written(name, arrays, **normalisation):
@@ -140,27 +138,24 @@ def test_what_does_not_fit_is_refused_and_leaves_no_run(tmp_path, config, file):
     config.model.head = "cosine"
     refused(r"^model.head = 'cosine': is not a layer of PyTorch", shifted)
     config.model.head = "linear"
-    weights.import_weights(shifted, config, tmp_path / "run")
+    torch_files.import_torch(shifted, config, tmp_path / "run")
 
 
 def test_a_preact_resnet_needs_a_word_on_its_shortcut():
     model = config_lib.default().model
-    weights._check_shortcut(model, {})
+    weights.check_shortcut(model, {})
     model.name = "preact_resnet18"
     with pytest.raises(FieldError, match=r"^model.shortcut = .*=activation .*=input"):
-        weights._check_shortcut(model, {})
-    weights._check_shortcut(model, {"model.shortcut": "activation"})
+        weights.check_shortcut(model, {})
+    weights.check_shortcut(model, {"model.shortcut": "activation"})
 
 
-def test_commands(tmp_path, file):
-    def run(*arguments):
-        command = [sys.executable, "-m", "jaxrobust", "weights", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=120)
-
-    workdir = str(tmp_path / "run")
+def test_commands(tmp_path, file, capfd):
+    workdir = tmp_path / "run"
     model = ("--config.model.name=mlp", "--config.model.hidden=(6,)")
-    done = run("--import", str(file), "--config", "tests/tiny_config.py", *model, "--workdir", workdir)
-    assert done.returncode == 0 and f"--mode evaluate --workdir {workdir}" in done.stderr, done.stderr
-    done = run("--export", str(tmp_path / "out.txt"), "--workdir", workdir)
-    assert done.returncode == 2 and done.stderr.startswith("error: model.weights = '.txt'"), done.stderr
-    assert done.stderr.count("\n") == 1
+    given = ("--import", file, "--config", tiny_config.__file__, *model, "--workdir", workdir)
+    assert front_end.main(["weights", *given]) == 0
+    assert f"jaxrobust evaluate --workdir {workdir}" in capfd.readouterr().err
+    assert front_end.main(["weights", "--export", tmp_path / "out.txt", "--workdir", workdir]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("error: model.weights = '.txt'") and said.count("\n") == 1

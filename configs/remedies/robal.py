@@ -1,6 +1,6 @@
 """RoBal-N (Wu et al. 2021) on long-tailed CIFAR-10, ratio 0.02: cosine head, margin and prior, 5 steps, 80 epochs.
 
-Published with a Wide ResNet-34-10 and the adjustment of logits by 0.1 after training (`jaxrobust.posthoc`).
+Published with a Wide ResNet-34-10 and the adjustment of logits by 0.1 after training (`jaxrobust posthoc`).
 
     python -m jaxrobust.main --config configs/remedies/robal.py
 """

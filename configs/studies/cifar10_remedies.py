@@ -1,6 +1,6 @@
 """Which remedies help the worst class, and at what price? CIFAR-10, ResNet-18, full schedule: 84 runs for a GPU.
 
-    python -m jaxrobust study --study configs/studies/cifar10_remedies.py --workdir runs/studies/cifar10_remedies
+    jaxrobust study --study configs/studies/cifar10_remedies.py --workdir runs/studies/cifar10_remedies
 
 The remedies are those of digits_remedies.py. `--shard i/n` trains a part of the runs, see launch/. For a small study on
 a CPU, set `base="../cifar10_small.py"` below and a larger `remedy.cfol.eta`, since there are fewer images.

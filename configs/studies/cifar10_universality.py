@@ -1,6 +1,6 @@
 """Is the discrepancy between classes universal? CIFAR-10 with models of full size: 90 runs for GPUs.
 
-    python -m jaxrobust study --study configs/studies/cifar10_universality.py --workdir runs/studies/cifar10 --list
+    jaxrobust study --study configs/studies/cifar10_universality.py --workdir runs/studies/cifar10 --list
 
 Each setting differs from that of configs/cifar10.py in one choice: architecture, adversarial objective, learning rate,
 weight decay, batch size, schedule, optimiser, augmentation, or training radius. Adversarial and natural training, three

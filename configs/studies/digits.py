@@ -1,6 +1,6 @@
 """Is the discrepancy between classes universal? On scikit-learn's digits, in minutes on a laptop.
 
-    python -m jaxrobust study --study configs/studies/digits.py --workdir runs/studies/digits
+    jaxrobust study --study configs/studies/digits.py --workdir runs/studies/digits
 
 Each setting differs from a reference setting in one choice: three architectures, two learning rates, two training
 radii, with and without augmentation. All settings are trained adversarially and naturally, with three seeds each.

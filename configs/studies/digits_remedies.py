@@ -1,10 +1,10 @@
 """Which remedies help the worst class, and at what price? On scikit-learn's digits: 84 runs of about a minute.
 
-    python -m jaxrobust study --study configs/studies/digits_remedies.py --workdir runs/studies/digits_remedies
+    jaxrobust study --study configs/studies/digits_remedies.py --workdir runs/studies/digits_remedies
 
 Compares every remedy that acts in training, and every objective except the single-step ones, with plain PGD adversarial
 training, three seeds each. Long-tail methods use the robust accuracy of a class in place of its number of images, since
-all classes have the same number. To compare heads changed after training, use jaxrobust.posthoc and jaxrobust.compare.
+all classes have the same number. For heads changed after training: `jaxrobust posthoc` and `jaxrobust compare`.
 """
 
 from jaxrobust.studies import Study, levels, product

@@ -1,6 +1,6 @@
 """What makes a class weak? Probes of three architectures, and interventions on one class, on a CPU.
 
-    python -m jaxrobust study --study configs/studies/explanations.py --workdir runs/studies/explanations
+    jaxrobust study --study configs/studies/explanations.py --workdir runs/studies/explanations
 
 Cats are the weakest class of CIFAR-10. Is the reason that other animals look similar? Models are trained with the cats
 among four animals, and among four vehicles; with cats and dogs merged into one class; with half and with twice the

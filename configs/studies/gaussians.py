@@ -1,6 +1,6 @@
 """A check of the study itself: four classes whose order, and its change with the radius, are known from theory.
 
-    python -m jaxrobust study --study configs/studies/gaussians.py --workdir runs/studies/gaussians
+    jaxrobust study --study configs/studies/gaussians.py --workdir runs/studies/gaussians
 
 A linear classifier of normal distributions around points on a line. The distances between the points are unequal, so
 the classes are not equally robust. By theory, if training and evaluation use the same radius, the robust accuracies are

@@ -1,6 +1,6 @@
 """Is the discrepancy between classes universal on 1,000 classes? ImageNet, for many accelerators.
 
-    python -m jaxrobust study --study configs/studies/imagenet.py --workdir runs/studies/imagenet --list
+    jaxrobust study --study configs/studies/imagenet.py --workdir runs/studies/imagenet --list
 
 ResNet-50 and ResNet-18, two training radii, one-step and multi-step attacks, two seeds, and natural training of each.
 Every run uses all hosts of a job; `--shard i/n` distributes the runs over the jobs of an array.

@@ -1,6 +1,6 @@
 """Is the discrepancy between classes universal, and which probes predict it? CIFAR-10 and Fashion-MNIST, on a CPU.
 
-    python -m jaxrobust study --study configs/studies/small_models.py --workdir runs/studies/small_models
+    jaxrobust study --study configs/studies/small_models.py --workdir runs/studies/small_models
 
 Each setting differs from a reference setting in one choice: three architectures; learning rate, weight decay and
 augmentation; two training radii. All settings are trained adversarially and naturally, with three seeds each. Images

@@ -1,6 +1,6 @@
 """Do the remedies that seem to help the worst class do so? Candidates on small CIFAR-10: 15 runs of a few minutes.
 
-    python -m jaxrobust study --study configs/studies/small_remedies.py --workdir runs/studies/small_remedies
+    jaxrobust study --study configs/studies/small_remedies.py --workdir runs/studies/small_remedies
 
 If many remedies are tried on few images, some gain by chance. The candidates gained both on the digits and on CIFAR-10,
 with seeds 0 to 2. Here they are trained with other seeds and scored on more images. Heads changed after training are

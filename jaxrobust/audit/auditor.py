@@ -1,6 +1,6 @@
 """The audit of one checkpoint: at which radius each class breaks, and which classes it is turned into.
 
-    python -m jaxrobust.main --mode audit --workdir DIR
+    jaxrobust audit --workdir DIR
 
 It consists of parts, each a series of rounds in which every example is attacked at most once:
 

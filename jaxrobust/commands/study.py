@@ -1,10 +1,10 @@
 """Train the runs of a study, which is declared in a file, and analyse them together.
 
-    python -m jaxrobust study --study configs/studies/digits.py --workdir DIR
-    python -m jaxrobust study --study FILE --workdir DIR --list          # show the runs, their state and their cost
-    python -m jaxrobust study --study FILE --workdir DIR --shard 2/8     # train one part, for a job array
-    python -m jaxrobust study --study FILE --workdir DIR --processes 4   # 4 runs at a time on this machine
-    python -m jaxrobust study --study FILE --workdir DIR --summarise     # analyse the finished runs
+    jaxrobust study --study configs/studies/digits.py --workdir DIR
+    jaxrobust study --study FILE --workdir DIR --list          # show the runs, their state and their cost
+    jaxrobust study --study FILE --workdir DIR --shard 2/8     # train one part, for a job array
+    jaxrobust study --study FILE --workdir DIR --processes 4   # 4 runs at a time on this machine
+    jaxrobust study --study FILE --workdir DIR --summarise     # analyse the finished runs
 
 If the study asks for `probes`, each command measures them after it has trained its runs; --summarise measures those
 that are still missing.
@@ -14,17 +14,17 @@ study. When all runs are done, or with --summarise, the command writes DIR/study
 and the figures.
 """
 
+import argparse
 import contextlib
 import os
 import pathlib
 from collections import Counter
 
-from absl import flags
 from rich.table import Table
 from rich.text import Text
 
 from jaxrobust import console
-from jaxrobust.commands import command_line
+from jaxrobust.commands import front_end
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import loading
@@ -33,41 +33,27 @@ from jaxrobust.reports import study as study_pages
 from jaxrobust.studies import answers, design, probing, processes, running
 
 
-def define_flags() -> None:
-    """Define the command's flags."""
-    flags.DEFINE_string("study", None, "File that declares the study.")
-    flags.DEFINE_string("workdir", None, "Folder of the study.")
-    flags.DEFINE_bool("list", False, "Show the runs, their state and their cost.")
-    flags.DEFINE_string("shard", None, "Train only part i of n, given as i/n.")
-    flags.DEFINE_integer(
-        "processes",
-        1,
-        "Number of runs to train at a time, each on its share of the cores and GPUs; "
-        "without effect with --summarise, so that jobs may share arguments.",
-    )
-    flags.DEFINE_bool("worker", False, "Internal, used by --processes: train the runs named on standard input.")
-    flags.DEFINE_bool("summarise", False, "Analyse the runs that are done; train nothing.")
+def add_arguments(parser) -> None:
+    parser.add_argument("--study", metavar="FILE", help="file that declares the study")
+    parser.add_argument("--workdir", metavar="DIR", help="folder of the study")
+    parser.add_switch("list", "show the runs, their state and their cost")
+    parser.add_argument("--shard", metavar="i/n", help="train only part i of n")
+    text = "runs to train at a time, each on its share of the cores and GPUs; without effect with --summarise, so that "
+    parser.add_argument("--processes", metavar="N", type=int, default=1, help=text + "jobs may share arguments")
+    parser.add_argument("--worker", metavar="NAME", help=argparse.SUPPRESS)  # of --processes: trains this run
+    parser.add_switch("summarise", "analyse the runs that are done; train nothing")
+    parser.add_argument("--config", help=argparse.SUPPRESS)  # to say why there is none
 
 
-def main() -> int | None:
-    """Do what the flags say. Returns the exit code: 1 if a run failed."""
-    given = flags.FLAGS
-    for name, what in (("study", "the file that declares the study"), ("workdir", "a folder for its runs")):
-        if not given[name].value:
-            raise UserError(f"--{name} is missing; give {what}")
-    if given.list + given.summarise + (given.shard is not None) > 1 and not (given.list and given.shard):
-        raise UserError("--list, --shard and --summarise are different actions; give one")
-    if given.processes > 1 and given.list:
-        raise FieldError("--processes", given.processes, "does not go with --list", "leave one of them out")
-    if given.processes < 1:
-        raise FieldError("--processes", given.processes, "must be at least 1", "give the number of runs at a time")
-    if command_line.config_file() or command_line.overrides():
-        raise UserError("--config has no effect on a study; set `fields` in the study's file, or use another `base`")
+def run(given) -> int | None:
+    """Do what the options say. Returns the exit code: 1 if a run failed."""
+    _check(given)
     path, workdir = pathlib.Path(given.study), loading.path(given.workdir)
     study = design.load(path)
     planned = design.plan(study, path.parent)
     if given.worker:
-        return processes.work(planned, workdir, run_page.finish)
+        error = processes.work(planned, workdir, given.worker, run_page.finish)
+        return front_end.fail(error, exit_code=1) if error else None
     chosen = running.part(planned, given.shard) if given.shard is not None else planned
     if given.list:
         running.check(planned, parallel.make_mesh().size)
@@ -92,6 +78,21 @@ def main() -> int | None:
         console.say(sentence)
     console.say(f"page: {study_pages.write(workdir, figures)}")
     return 1 if failed else None
+
+
+def _check(given) -> None:
+    """Check that the options go together."""
+    for name, what in (("study", "the file that declares the study"), ("workdir", "a folder for its runs")):
+        if not getattr(given, name):
+            raise UserError(f"--{name} is missing; give {what}")
+    if given.list + given.summarise + (given.shard is not None) > 1 and not (given.list and given.shard):
+        raise UserError("--list, --shard and --summarise are different actions; give one")
+    if given.processes > 1 and given.list:
+        raise FieldError("--processes", given.processes, "does not go with --list", "leave one of them out")
+    if given.processes < 1:
+        raise FieldError("--processes", given.processes, "must be at least 1", "give the number of runs at a time")
+    if given.config:
+        raise UserError("--config has no effect on a study; set `fields` in the study's file, or use another `base`")
 
 
 def _make(workdir: pathlib.Path) -> None:
@@ -139,13 +140,3 @@ def _time(state: str, seconds: float | None) -> str:
     if seconds is None:
         return ""
     return ("" if state == "done" else "about ") + console.duration(seconds)
-
-
-def run() -> None:
-    """Entry point."""
-    define_flags()
-    command_line.run(main)
-
-
-if __name__ == "__main__":
-    run()

@@ -86,12 +86,3 @@ def checked_sizes(counts: np.ndarray, profile: str, ratio: float, class_names: S
         # 1 % more than 1 / largest, so that the advised value is still large enough after rounding to three digits.
         raise FieldError("data.imbalance_ratio", ratio, problem, f"use at least {1.01 / largest:.3g}")
     return kept
-
-
-def check_arguments(profile: str, ratio: float) -> None:
-    """Raises FieldError unless `subset` can use these arguments."""
-    if profile not in PROFILES:
-        raise FieldError("data.imbalance", profile, "is unknown", f"choose one of {', '.join(PROFILES)}")
-    if not 0 < ratio <= 1:
-        problem = "is not a ratio of the smallest class to the largest"
-        raise FieldError("data.imbalance_ratio", ratio, problem, "use a number above 0, up to 1, for example 0.02")

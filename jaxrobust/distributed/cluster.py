@@ -10,12 +10,19 @@ from jaxrobust.errors import FieldError, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """The processes that share the work, and the position of this one among them."""
+    """The processes that share the work: arguments of `jax.distributed.initialize`, which finds what is None.
 
-    coordinator: str  # host:port of process 0
-    processes: int
-    process: int
-    local_device_ids: tuple[int, ...] | None = None  # None: all devices that the process sees
+    Attributes:
+        coordinator: host:port of process 0.
+        local_device_ids: the GPUs of this process; (): all that it sees.
+        cluster: where JAX looks for what is None: "slurm", or None on a Cloud TPU, which may be of a single host.
+    """
+
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    local_device_ids: tuple[int, ...] = ()
+    cluster: str | None = "deactivate"
 
 
 def find(coordinator: str | None, processes: int | None, process: int | None) -> Job | None:
@@ -27,37 +34,28 @@ def find(coordinator: str | None, processes: int | None, process: int | None) ->
     Raises:
         UserError: one of these values is missing or wrong.
     """
-    environment = os.environ
     if processes is None:
         processes = _integer("JAX_NUM_PROCESSES")
     if processes == 1:
         return None
-    coordinator = coordinator or environment.get("JAX_COORDINATOR_ADDRESS")
+    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     if process is None:
         process = _integer("JAX_PROCESS_ID")
     if process is None and coordinator:
         process = _integer("JOB_COMPLETION_INDEX")
-    local_device_ids = None
-    if None in (coordinator, processes, process):
-        cluster = _cluster()
-        if cluster is not None:
-            processes = cluster.get_process_count() if processes is None else processes
-            if processes == 1 and not coordinator:
-                return None
-            process = cluster.get_process_id() if process is None else process
-            coordinator = coordinator or cluster.get_coordinator_address(
-                timeout_secs=60, override_coordinator_port=environment.get("JAX_COORDINATOR_PORT")
-            )
-            local_device_ids = _slurm_gpus() if cluster.name == "slurm" else None
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     missing = [name for name, value in given.items() if value is None]
-    if len(missing) == len(given):
-        return None
+    found = Job()
     if missing:
-        there = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
-        raise UserError(f"{' and '.join(missing)}: missing, given {there}; several processes need all three")
+        if (found := _cluster()) is None and len(missing) == len(given):
+            return None
+        if found is None:
+            there = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+            raise UserError(f"{' and '.join(missing)}: missing, given {there}; several processes need all three")
+        processes = found.processes if processes is None else processes
+        process = found.process if process is None else process
     _check(coordinator, processes, process)
-    return Job(coordinator, processes, process, local_device_ids)
+    return dataclasses.replace(found, coordinator=coordinator, processes=processes, process=process)
 
 
 def _integer(name: str) -> int | None:
@@ -70,36 +68,38 @@ def _integer(name: str) -> int | None:
 
 
 def _check(coordinator, processes, process):
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise FieldError("--coordinator", coordinator, "is not HOST:PORT", "for example --coordinator=node1:7777")
-    if processes < 1:
+    """Check what is known of the three."""
+    if coordinator is not None:
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise FieldError("--coordinator", coordinator, "is not HOST:PORT", "for example --coordinator=node1:7777")
+    if processes is not None and processes < 1:
         raise FieldError("--processes", processes, "must be at least 1", "give the number of all processes")
-    if not 0 <= process < processes:
+    if None not in (processes, process) and not 0 <= process < processes:
         raise FieldError(
             "--process", process, f"must be from 0 to {processes - 1}", "number the processes from 0 without gaps"
         )
 
 
-def _cluster():
-    """JAX's description of the cluster this process runs in; None if it does not run in a cluster.
+def _cluster() -> Job | None:
+    """What JAX will find in the cluster this process runs in; None if it does not run in a cluster.
 
-    `jax.distributed.initialize()` can detect the cluster, but it would start a service for a single task too, and it
-    uses the network before it knows whether this is a cluster.
+    JAX is not left to find out whether there is a cluster: it would take a single SLURM task for one, and uses the
+    network to find out.
     """
-    from jax._src import cloud_tpu_init, clusters
-
-    candidates = []
-    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        candidates.append(clusters.SlurmCluster)
-    platforms = jax.config.jax_platforms
-    if cloud_tpu_init.running_in_cloud_tpu_vm and (not platforms or "tpu" in platforms):
-        candidates += [clusters.GkeTpuCluster, clusters.GceTpuCluster]
-    return next((cluster for cluster in candidates if cluster.is_env_present()), None)
+    step = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")  # not set outside of srun
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and all(name in os.environ for name in step):
+        number, processes = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
+        return Job(None, processes, number, _slurm_gpus(), "slurm")
+    # On the machines of Cloud TPU, JAX itself sets the platforms when it is imported.
+    return Job(cluster=None) if "tpu" in (jax.config.jax_platforms or "") else None
 
 
-def _slurm_gpus() -> tuple[int, ...] | None:
-    """If several tasks on a node all see all of its GPUs: the GPU for this task, the one with its local number."""
+def _slurm_gpus() -> tuple[int, ...]:
+    """If several tasks on a node all see all of its GPUs: the GPU for this task, the one with its local number.
+
+    JAX would give each task one GPU also where a task has the node, or only its own GPU, to itself.
+    """
     tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return (int(os.environ["SLURM_LOCALID"]),) if tasks != "1" and len(visible) > 1 else None
+    return (int(os.environ["SLURM_LOCALID"]),) if tasks != "1" and len(visible) > 1 else ()

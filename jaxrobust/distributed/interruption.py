@@ -1,13 +1,17 @@
 """Orderly stop on SIGTERM or Ctrl-C, received by any of the processes: finish the step, save, report it, exit."""
 
+import itertools
 import os
 import signal
 import threading
 import time
 
-from jaxrobust.distributed import hosts
+import jax
+from jax.experimental import multihost_utils
 
 PATIENCE_SECONDS = 2  # a second Ctrl-C within this time counts as the first one
+
+_asked = itertools.count(1)  # how often this process has asked JAX whether all processes stop
 
 
 class Interrupted(Exception):
@@ -21,33 +25,40 @@ class Interrupted(Exception):
 class StopRequest:
     """Records a SIGTERM or SIGINT while used as a context, instead of letting it end the process.
 
-    It is true once a stop was requested. With several processes, a signal to one of them is enough. They agree on where
-    to stop, so all of them must test it at the same places, equally often. A nested StopRequest forwards its signal to
-    the outer one and inherits any signal already received.
+    It is true once a stop was requested. A nested StopRequest forwards its signal to the outer one and inherits any
+    signal already received.
+
+    In several processes, JAX's preemption service receives SIGTERM, on which all of them stop at the same place; so all
+    must test the truth value at the same places, equally often. A handler of our own would replace JAX's, so Ctrl-C in
+    one of them is sent on as SIGTERM.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    _all_stop = False  # as JAX has said; it says so once only
 
     def __init__(self):
-        self.signal_number: int | None = None  # on which all processes stop
-        self._received: int | None = None
+        self.signal_number: int | None = None  # on which to stop
+        self._since = 0.0
         self._before = {}
         self._outer: StopRequest | None = None  # the StopRequest this one is nested in
 
     def __bool__(self) -> bool:
-        self.signal_number = hosts.agreed_stop(self._received)
+        if jax.distributed.is_initialized():
+            if not StopRequest._all_stop:
+                StopRequest._all_stop = multihost_utils.reached_preemption_sync_point(next(_asked))
+            if StopRequest._all_stop:
+                self.signal_number = signal.SIGTERM
+            return StopRequest._all_stop
         return self.signal_number is not None
-
-    def is_near(self) -> bool:
-        """Whether a wait should end now because a stop may follow; unlike the truth value, callable at any time."""
-        return hosts.stop_is_near(self._received)
 
     def _receive(self, signal_number, frame):
         now = time.monotonic()
-        if self._received is None:
-            self._received, self._since = signal_number, now
-            hosts.request_stop(signal_number)
-            if self._outer is not None:
+        if self.signal_number is None:
+            self.signal_number, self._since = signal_number, now
+            if jax.distributed.is_initialized():
+                self.signal_number = signal.SIGTERM
+                os.kill(os.getpid(), signal.SIGTERM)
+            elif self._outer is not None:
                 self._outer._receive(signal_number, frame)
         elif signal_number == signal.SIGINT and now - self._since > PATIENCE_SECONDS:
             # A second Ctrl-C ends the process at once. A repeated SIGTERM does not: schedulers send several.
@@ -61,12 +72,12 @@ class StopRequest:
     def __enter__(self):
         # Only the main thread may set signal handlers; in other threads this does nothing.
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
-            around = getattr(self._before[signal.SIGTERM], "__self__", None)
+            numbers = (signal.SIGINT,) if jax.distributed.is_initialized() else self.SIGNALS
+            self._before = {number: signal.signal(number, self._receive) for number in numbers}
+            around = getattr(self._before[signal.SIGINT], "__self__", None)
             if isinstance(around, StopRequest):
                 self._outer = around
-                if around._received is not None:
-                    self._received, self._since = around._received, around._since
+                self.signal_number, self._since = around.signal_number, around._since
         return self
 
     def __exit__(self, *_):

@@ -1,5 +1,6 @@
 """Evaluation of checkpoints: raw and averaged weights, on validation and test, per attack and per class."""
 
+import math
 import pathlib
 import time
 
@@ -219,13 +220,10 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
     with StopRequest() as stop:
 
         def wait():
-            hosts.decide(lambda: sleep(time.monotonic() + FOLLOW_SECONDS))
-            if stop:
-                raise Interrupted(stop.signal_number, "stopped waiting for checkpoints")
-
-        def sleep(until):
-            while time.monotonic() < until and not stop.is_near():
-                time.sleep(min(0.2, FOLLOW_SECONDS))
+            for _ in range(math.ceil(FOLLOW_SECONDS / 0.2)):  # equally often on all processes
+                if stop:
+                    raise Interrupted(stop.signal_number, "stopped waiting for checkpoints")
+                time.sleep(0.2)
 
         if follow and (choice := (overrides or {}).get("eval.checkpoints", "all")) != "all":
             raise FieldError("eval.checkpoints", choice, "is known only after the training", "leave out --follow")

@@ -39,7 +39,7 @@ def _largest_rival(subject):
 
 def _breaking_radius(subject):
     if subject.audit is None:
-        raise Missing("no audit of this checkpoint; run --mode audit")
+        raise Missing("no audit of this checkpoint; run jaxrobust audit")
     radii = subject.audit["curve"]["half"]["class_radius"]
     # Beyond the largest radius tried: any larger value will do, since only ranks are used.
     beyond = 2 * max(subject.audit["curve"]["radii"])

@@ -1,10 +1,4 @@
-"""Measure the speed of training and evaluation steps on this machine, and compare it with the minimum arithmetic.
-
-    python -m jaxrobust benchmark --config configs/cifar10.py [--config.FIELD=VALUE]
-        [--seconds S | --steps N] [--profile DIR] [--images NxHxWxC --classes K]
-
-Prints a table on the terminal, and one line of JSON on standard output. All devices of one host are measured. The data
-are random pixels in the shape of the data set, which need not be available.
+"""The speed of training and evaluation steps on this machine, beside the minimum arithmetic.
 
 The floor is the minimum arithmetic. For PGD with k steps it is k forward passes with gradients with respect to the
 images (2F each), and one forward pass with gradients with respect to images and weights (3F), where F is one forward
@@ -14,19 +8,16 @@ not need the gradient of the first layer with respect to the images; the differe
 small.
 """
 
-import json
 import math
 import pathlib
 
 import jax
 import numpy as np
-from absl import flags
 from rich.table import Table
 
 from jaxrobust import config as config_lib
 from jaxrobust import console, data, files, models
 from jaxrobust.attacks import suites
-from jaxrobust.commands import command_line
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches, randomness
 from jaxrobust.distributed import cluster, parallel
@@ -36,11 +27,6 @@ from jaxrobust.performance.compiled import costs, hlo, machines, measuring
 from jaxrobust.performance.compiled.program import Cost, Program
 from jaxrobust.training import epochs, input_pipeline
 from jaxrobust.training import setup as training_setup
-
-_SECONDS = flags.DEFINE_float("seconds", 10.0, "Time to spend on measuring each quantity.", lower_bound=0.0)
-_STEPS = flags.DEFINE_integer("steps", None, "Steps in each of at least three repeats, instead of --seconds.", 1)
-_PROFILE = flags.DEFINE_string("profile", None, "Folder for a profiler's trace of a few steps.")
-_described = command_line.define_description()
 
 _PROFILED_DISPATCHES = 3
 # JAX's names of the devices with known rates. Other devices of the same family have different memory or clock rates.
@@ -56,20 +42,6 @@ _MACHINES = {
     "TPU v6 lite": "v6e",
     "TPU v6e": "v6e",
 }
-
-
-def main() -> None:
-    """Measure with the settings of the flags; print a table and a line of JSON."""
-    config = command_line.config()
-    figures = measure(
-        config,
-        objects.description(config, **_described()),
-        seconds=_SECONDS.value,
-        steps_per_repeat=_STEPS.value,
-        profile=_PROFILE.value,
-    )
-    console.show(table(figures))
-    print(json.dumps(figures, allow_nan=False), flush=True)
 
 
 def measure(config, description: data.Description, *, seconds=10.0, steps_per_repeat=None, profile=None) -> dict:
@@ -354,10 +326,10 @@ def _missing_bytes(dataset, description: data.Description) -> int:
 
 def _check_alone() -> None:
     job = cluster.find(None, None, None)
-    if job is not None:
+    if (job is not None and job.processes is not None) or jax.process_count() > 1:
         raise UserError(
-            f"this is process {job.process} of {job.processes}: the benchmark measures one host; start it in a job of "
-            "one process, under SLURM with --ntasks=1"
+            "this is one of several processes: the benchmark measures one host; start it in a job of one process, "
+            "under SLURM with --ntasks=1"
         )
 
 
@@ -434,7 +406,3 @@ def table(figures: dict) -> Table:
 def _number(value: float) -> str:
     """With three significant digits, or all digits of the integer part."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-if __name__ == "__main__":
-    command_line.run(main)

@@ -1,39 +1,27 @@
-"""Compile a config for hardware that is not present: does it fit into memory, and what will it cost?
-
-    python -m jaxrobust preflight --config configs/cifar10.py --topology v5e:16x16 [--config.FIELD=VALUE] [--nosearch]
-        [--images NxHxWxC --classes K]
+"""A config compiled for hardware that is not present: does it fit into memory, and what will it cost?
 
 The train step, and the evaluation step of the strongest attack, are the same as in a training. They are compiled by the
-machine's own compiler for abstract arrays, so neither data nor devices are needed. Tables are shown on the terminal,
-and one line of JSON is printed on standard output. The exit code is 1 if the config does not fit into the memory.
+machine's own compiler for abstract arrays, so neither data nor devices are needed.
 
 Memory, arithmetic, traffic and collectives are counted in the compiled program. Times are lower bounds by bandwidth and
 peak rates, which no real program reaches. If a compiler aborts, its output is in jaxrobust-*.log in the folder for
 temporary files.
 """
 
-import json
 import math
 import re
 import time
 from typing import NamedTuple
 
 import jax
-from absl import flags
 
 from jaxrobust import console, files, models
 from jaxrobust.attacks import suites
-from jaxrobust.commands import command_line
-from jaxrobust.config import objects, validation
+from jaxrobust.config import validation
 from jaxrobust.data import batches
 from jaxrobust.distributed import parallel
-from jaxrobust.errors import UserError
-from jaxrobust.performance.compiled import costs, hlo, machines, preflight_tables
+from jaxrobust.performance.compiled import costs, hlo, machines
 from jaxrobust.performance.compiled.program import Cost, Program
-
-_TOPOLOGY = flags.DEFINE_string("topology", None, "Machine: v5e:16x16, v5p:2x2x4, v6e:4x4, h200:8, a100:16, ...")
-_SEARCH = flags.DEFINE_bool("search", True, "Find the largest batch that fits; takes two or three more compilations.")
-_described = command_line.define_description()
 
 _ATTEMPTS = 4  # compilations in the search, at most
 _LARGEST = 2**16  # examples per chip; the search ends here
@@ -67,20 +55,6 @@ class Compiled(NamedTuple):
     memory: Memory | None
     total: float
     seconds: float
-
-
-def main() -> int | None:
-    """Report on the config and topology of the flags. Returns the exit code."""
-    if _TOPOLOGY.value is None:
-        raise UserError("--topology is missing; name a machine, for example --topology v5e:4x4 or --topology h200:8")
-    config = command_line.config()
-    machines.prepare_process()
-    figures = examine(config, objects.description(config, **_described()), _TOPOLOGY.value, search=_SEARCH.value)
-    for title, table in preflight_tables.tables(figures):
-        console.say(title)
-        console.show(table)
-    print(json.dumps(figures, allow_nan=False), flush=True)
-    return None if figures["fits"] else command_line.fail(_why_not(figures), exit_code=1)
 
 
 def examine(config, description, topology: str, *, search: bool = True) -> dict:
@@ -356,7 +330,8 @@ def round_down(batch: int) -> int:
     return batch - batch % 8 if batch >= 8 else batch
 
 
-def _why_not(figures: dict) -> str:
+def why_not(figures: dict) -> str:
+    """Why the config does not fit, and what would."""
     memory, evaluation = figures["memory"], figures["evaluation"]
     gib = machines.GIB
     capacity = memory["capacity_bytes"] / gib
@@ -376,7 +351,3 @@ def _why_not(figures: dict) -> str:
         return f"train.batch_size = {figures['batch']}: {what}; {remedy}"
     what = f"evaluation under {evaluation['attack']} takes {needs(evaluation['total_bytes'])} of {capacity:.2f} GiB"
     return f"eval.batch_size = {evaluation['batch']}: {what} per chip; lower it"
-
-
-if __name__ == "__main__":
-    command_line.run(main)

@@ -238,3 +238,13 @@ def _panels(figures: dict, rows: list[dict]):
     panels = [(row["name"], [numbers(values) for values in row["values"]]) for row in rows[:PANELS]]
     robustness = [numbers(run["robustness"]) for run in figures["runs"]]
     return figures_explain.scatters(panels, robustness, figures["classes"], figures["attack"])
+
+
+def to_csv(figures: dict) -> str:
+    """A line for each class of each run: images, robustness, and a column for each probe."""
+    header, lines = ["run", "class", "images", "robustness", *(row["name"] for row in figures["probes"])], []
+    for r, run in enumerate(figures["runs"]):
+        for c, name in enumerate(figures["classes"]):
+            probes = [row["values"][r][c] for row in figures["probes"]]
+            lines.append([run["workdir"], name, run["count"][c], run["robustness"][c], *probes])
+    return reports.to_csv(header, lines)

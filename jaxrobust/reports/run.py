@@ -1,6 +1,6 @@
 """Write the report of a run: `report.html`, one self-contained page on its robustness, class by class.
 
-    python -m jaxrobust report WORKDIR
+    jaxrobust report WORKDIR
 
 Reads the files of a workdir (see `results`). For an unfinished run the page lists what is missing. Every figure is
 computed from the counts per class. classes.json, written beside the page, holds what is known about the worst class and
@@ -9,7 +9,6 @@ about suites of attacks in machine-readable form (see `class_results.class_truth
 
 import json
 import pathlib
-import sys
 
 import numpy as np
 from rich.console import Console
@@ -17,9 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrobust import classwise, console, figures, files, formatting, reports
-from jaxrobust.commands import arguments
 from jaxrobust.distributed import parallel
-from jaxrobust.errors import UserError
 from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
 from jaxrobust.figures.matrix import confusion_matrix
 from jaxrobust.reports import audit as report_audit
@@ -336,26 +333,10 @@ def finish(workdir) -> None:
     if not parallel.is_writer():
         return
     if not results.read(workdir):
-        console.say(f"nothing is evaluated yet: python -m jaxrobust.main --mode evaluate --workdir {workdir}")
+        console.say(f"nothing is evaluated yet: jaxrobust evaluate --workdir {workdir}")
         return
     path = write_report(workdir)
     title, table = class_table(workdir, console.width())
     console.say(title)
     console.show(table)
     console.say(f"report: {path}")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command: prints the path of the report, or one line about what is wrong. Returns the exit code."""
-    parser = arguments.Parser("jaxrobust report", __doc__)
-    parser.add_argument("workdir", metavar="WORKDIR", help="workdir of a run that has been evaluated")
-    try:
-        print(write_report(parser.parse_args(argv).workdir))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -278,7 +278,10 @@ def _in_order_of_saving(folder: pathlib.Path, saved) -> list:
 def _check_alike(saved, wanted) -> None:
     """Raises ValueError unless the trees have the same names, shapes and types."""
     one, other = (
-        {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in jax.tree.leaves_with_path(tree)}
+        {
+            jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
+            for path, leaf in jax.tree.leaves_with_path(tree)
+        }
         for tree in (saved, wanted)
     )
     if one != other:
@@ -320,7 +323,9 @@ def choose(
     if step is None:
         step = best["step"] if best.get("step") in steps else steps[-1]
     if step not in steps:
-        raise FieldError(f"{prefix}step", step, "is no checkpoint of the run", f"there are {', '.join(map(str, steps))}")
+        raise FieldError(
+            f"{prefix}step", step, "is no checkpoint of the run", f"there are {', '.join(map(str, steps))}"
+        )
     if weights is None and best.get("step") == step:
         weights = best["weights"]
     if weights == "averaged" and not averaged:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrobust import classwise
-from jaxrobust.runs import reading
 from jaxrobust.attacks import suites
 from jaxrobust.errors import FieldError
+from jaxrobust.runs import reading
 
 _PGD = re.compile(r"(?:.*/)?pgd([1-9]\d*)")
 

@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust import classwise
-from jaxrobust import files
-from jaxrobust import formatting
-from jaxrobust.runs import results
+from jaxrobust import classwise, files, formatting
 from jaxrobust.errors import UserError
+from jaxrobust.runs import results
 
 CONFIDENCE = 0.95
 
@@ -103,7 +101,7 @@ class Run:
         self.best = files.read_json(self.workdir / results.BEST)
         self.origin = files.read_json(self.workdir / results.ORIGIN)
         if not records:
-            raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run --mode evaluate first")
+            raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run jaxrobust evaluate first")
         scored = {record["split"] for record in records}
         self.split = split or ("test" if "test" in scored else "validation")
         if self.split not in scored:

@@ -21,9 +21,7 @@ import zlib
 
 import numpy as np
 
-from jaxrobust import classwise
-from jaxrobust import console
-from jaxrobust import files
+from jaxrobust import classwise, console, files
 
 RESULTS = "results.jsonl"
 TRAINING = "training.jsonl"

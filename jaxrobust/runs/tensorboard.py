@@ -8,10 +8,9 @@ import pathlib
 
 import numpy as np
 
-from jaxrobust import console
-from jaxrobust import figures
-from jaxrobust.distributed import parallel
+from jaxrobust import console, figures
 from jaxrobust.data.augment import to_float
+from jaxrobust.distributed import parallel
 from jaxrobust.figures.classes import class_bars
 from jaxrobust.figures.images import adversarial_images
 from jaxrobust.figures.matrix import confusion_matrix

@@ -215,9 +215,9 @@ def _config(base: pathlib.Path, fields: Mapping, bases: dict):
         try:
             config.update_from_flattened_dict({field: value})
         except (KeyError, AttributeError) as error:
-            raise FieldError(field, value, "is not a field of a config", "see jaxrobust/config/__init__.py") from error
+            raise FieldError(field, value, "is not a field of a config", "see jaxrobust fields") from error
         except (TypeError, ValueError) as error:
-            raise FieldError(field, value, "has the wrong type", "see jaxrobust/config/__init__.py") from error
+            raise FieldError(field, value, "has the wrong type", "see jaxrobust fields") from error
     return config
 
 

@@ -1,15 +1,12 @@
 """Several runs of a study at a time on one machine, each in a process with its share of the cores and GPUs.
 
-The processes are started with the user's command line plus --worker. The parent writes the name of the next run to the
-standard input of a process, so that no process waits for another and no run is trained twice. The process answers on
-standard output with the error message of the run. If standard input ends without an empty line, the parent has died:
-the process saves and stops.
+Each run is a process of its own, started with the user's command line plus --worker=NAME, which costs each the seconds
+of the imports. If its standard input ends, the parent has died: the process saves and stops.
 
 WORKDIR/runs/NAME/log.txt     output of the run
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import queue
@@ -20,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import connection
+from concurrent import futures
 
 import jax
 from jax.extend import backend
@@ -41,39 +38,36 @@ def run_all(planned: list[Planned], workdir, processes: int) -> list[str]:
         Interrupted: by SIGTERM or Ctrl-C, after all of them have saved. The same call continues.
     """
     todo = [run for run in planned if running.status(workdir, run).state != "done"]
-    following, failed, clock = iter(enumerate(todo, start=1)), [], None
-    children = [_Child(workdir, *share) for share in _shares(min(processes, len(todo)))]
-    if children:
-        log = running.folder(workdir, todo[0]).with_name("NAME") / LOG
-        console.say(f"{len(todo)} runs, {len(children)} at a time; the log of each is {log}")
-    with StopRequest() as stop, _ended(children):
-        while True:
-            for child in children:
-                if child.run is None and not stop and (upcoming := next(following, None)):
-                    position, run = upcoming
-                    console.say(f"run {position} of {len(todo)}: {run.name}")
-                    child.train(run)
-            busy = [child for child in children if child.run]
-            if stop:
-                for child in busy:
-                    child.stop()
-            if not busy:
-                break
-            clock = clock or _Clock(todo, len(children))  # takes seconds, so only after the first runs are started
-            ready = connection.wait([child.answers for child in busy], POLL_SECONDS)
-            for child in busy:
-                if child.answers not in ready and not child.has_died():
-                    continue
-                run, seconds = child.run, child.seconds()
-                error = child.collect()
-                left = clock.tick(run, 0 if error else seconds, [other.seconds() for other in busy if other.run])
-                if not error:
-                    console.say(f"run {run.name} took {console.duration(seconds)}{left}")
-                elif not stop:
-                    console.warn(f"run {run.name} failed: {error}")
-                    failed.append(run.name)
-        if stop:
-            raise Interrupted(stop.signal_number, "the runs have stopped and saved; the same command continues")
+    if not todo:
+        return []
+    count = min(processes, len(todo))
+    log = running.folder(workdir, todo[0]).with_name("NAME") / LOG
+    console.say(f"{len(todo)} runs, {count} at a time; the log of each is {log}")
+    failed, children = [], _Children(workdir, shares_of(count))
+    with StopRequest() as stop, futures.ThreadPoolExecutor(count) as pool:
+        try:
+            left = {
+                pool.submit(children.train, run, f"run {position} of {len(todo)}: {run.name}"): run
+                for position, run in enumerate(todo, start=1)
+            }
+            clock = Clock(todo, count)
+            while left:
+                ended, _ = futures.wait(left, POLL_SECONDS, futures.FIRST_COMPLETED)
+                for future in ended:
+                    run, (error, seconds) = left.pop(future), future.result()
+                    remaining = clock.tick(run, 0 if error else seconds, children.seconds())
+                    if not error:
+                        console.say(f"run {run.name} took {console.duration(seconds)}{remaining}")
+                    elif not stop:
+                        console.warn(f"run {run.name} failed: {error}")
+                        failed.append(run.name)
+                if stop:
+                    children.stop()
+        except BaseException:  # such as a second Ctrl-C: end at once, without saving
+            children.kill()
+            raise
+    if stop:
+        raise Interrupted(stop.signal_number, "the runs have stopped and saved; the same command continues")
     return failed
 
 
@@ -89,149 +83,99 @@ def without_accelerators():
         backend.clear_backends()
 
 
-@contextlib.contextmanager
-def _ended(children):
-    """End all child processes when the context is left; runs in progress are saved first."""
-    try:
-        yield
-    except KeyboardInterrupt:  # a second Ctrl-C: end at once, without saving
-        for child in children:
-            child.kill()
-        raise
-    finally:
-        for child in children:
-            child.dismiss()
-
-
-def work(planned: list[Planned], workdir, finish: Callable[[pathlib.Path], None] | None = None) -> None:
-    """The loop of a child process: train the runs named on standard input, one after the other, and answer each.
+def work(planned: list[Planned], workdir, name: str, finish: Callable[[pathlib.Path], None] | None = None) -> str:
+    """In a child process: train one run; returns the error message, "" on success.
 
     Raises:
         Interrupted: by SIGTERM, after saving.
     """
-    named, names = {run.name: run for run in planned}, queue.SimpleQueue()
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    threading.Thread(target=_listen, args=(names,), daemon=True).start()
-    while name := names.get():
-        where = running.folder(workdir, named[name])
-        with _open_log(where) as log:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-                os.dup2(log.fileno(), stream.fileno())
-        error = running.attempt(named[name], where, finish)
-        print(json.dumps(error), file=answers, flush=True)
-        jax.clear_caches()
+
+    def end_with_the_parent():
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
+    (run,) = (run for run in planned if run.name == name)
+    return running.attempt(run, running.folder(workdir, run), finish)
 
 
-def _listen(names: queue.SimpleQueue) -> None:
-    # Unbuffered: a thread must not hold the lock of sys.stdin when Python ends.
-    with open(0, "rb", buffering=0, closefd=False) as orders:
-        while line := orders.readline():
-            names.put(line.decode().strip())
-            if not line.strip():  # an empty line: no more runs
-                return
-    os.kill(os.getpid(), signal.SIGTERM)
+class _Children:
+    """The processes of the runs in progress, each started and awaited by the thread that calls `train`."""
 
+    def __init__(self, workdir, shares: list[tuple[list[int], dict[str, str]]]):
+        self._workdir, self._free, self._started = workdir, queue.SimpleQueue(), {}
+        self._processes: dict[str, subprocess.Popen] = {}  # by the name of the run
+        self._stopping, self._lock = False, threading.Lock()
+        for share in shares:
+            self._free.put(share)
 
-def _open_log(where: pathlib.Path):
-    where.mkdir(parents=True, exist_ok=True)
-    return open(where / LOG, "ab")
-
-
-class _Child:
-    """A child process that trains one run after the other. If it dies, a new process is started for the next run.
-
-    Attributes:
-        run: the run in progress, None if there is none.
-    """
-
-    def __init__(self, workdir, cores: Sequence[int], environment: Mapping[str, str]):
-        self._workdir, self._cores, self._environment = workdir, cores, environment
-        self._process = self.run = None
-        self._told_to_stop = False
-
-    @property
-    def answers(self):
-        """The stream of answers, to wait for while a run is in progress."""
-        return self._process.stdout
-
-    def folder(self, run: Planned) -> pathlib.Path:
-        return running.folder(self._workdir, run)
-
-    def seconds(self) -> float:
-        """Seconds since the run was started."""
-        return time.monotonic() - self._since
-
-    def train(self, run: Planned) -> None:
-        self.run, self._since = run, time.monotonic()
-        if self._process is None:
-            self._start()
-        self._order(run.name)
-
-    def _start(self):
-        before = os.sched_getaffinity(0) if self._cores else None
+    def train(self, run: Planned, title: str) -> tuple[str, float]:
+        """Train a run in a new process: its error message, "" on success, and its seconds."""
+        cores, given = self._free.get()
+        log = running.folder(self._workdir, run) / LOG
+        log.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if before:  # the child inherits it, and has not started a thread yet
-                os.sched_setaffinity(0, self._cores)
-            with _open_log(self.folder(self.run)) as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, *sys.orig_argv[1:], "--worker"],
-                    env=self._environment,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    bufsize=0,
-                    start_new_session=True,  # Ctrl-C reaches only the parent, which then stops the children
-                )
+            with self._lock:
+                if self._stopping:
+                    return "not started", 0.0
+                console.say(title)
+                started = time.monotonic()
+                process = _start(run, log, cores, given)
+                self._processes[run.name], self._started[run.name] = process, started
+            with process:
+                code = process.wait()
+            return self._outcome(run, log, code), time.monotonic() - started
         finally:
-            if before:
-                os.sched_setaffinity(0, before)
+            self._processes.pop(run.name, None)
+            self._started.pop(run.name, None)
+            self._free.put((cores, given))
 
-    def _order(self, name: str):
-        with contextlib.suppress(BrokenPipeError):  # the process has died; `collect` detects that
-            self._process.stdin.write(f"{name}\n".encode())
-
-    def has_died(self) -> bool:
-        return self._process.poll() is not None
-
-    def collect(self) -> str:
-        """The error message of the run that has ended, "" on success."""
-        run, self.run = self.run, None
-        # Subprocesses of a dead process may keep its standard output open, so reading from it could block.
-        if answer := b"" if self.has_died() else self.answers.readline():
-            return json.loads(answer)
-        code = self._end()
-        if running.status(self._workdir, run).state == "done":
+    def _outcome(self, run, log, code: int) -> str:
+        status = running.status(self._workdir, run)
+        if status.state == "done":
             return ""
+        if code == 1:
+            return status.error or f"see {log}"
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        message = f"its process {how}; see {self.folder(run) / LOG}"
-        return message if self._told_to_stop else running.record_failure(self.folder(run), message)
+        message = f"its process {how}; see {log}"
+        return message if self._stopping else running.record_failure(log.parent, message)
+
+    def seconds(self) -> list[float]:
+        """Of each run in progress, the seconds since its start."""
+        return [time.monotonic() - started for started in list(self._started.values())]
 
     def stop(self) -> None:
-        """Ask the process to save and end."""
-        if not self._told_to_stop:
-            self._process.terminate()
-        self._told_to_stop = True
+        """Ask all processes, once, to save and end; start no more."""
+        with self._lock:
+            if not self._stopping:
+                self._stopping = True
+                for process in list(self._processes.values()):
+                    process.terminate()
 
     def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-
-    def dismiss(self) -> None:
-        """End the process and wait: immediately if no run is in progress, else after saving."""
-        if self._process is not None:
-            self._order("") if self.run is None else self.stop()
-            self._end()
-
-    def _end(self) -> int:
-        code = self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process = None
-        return code
+        """End all processes without saving; start no more."""
+        with self._lock:
+            self._stopping = True
+            for process in list(self._processes.values()):
+                process.kill()
 
 
-class _Clock:
+def _start(run: Planned, log: pathlib.Path, cores: Sequence[int], given: Mapping[str, str]) -> subprocess.Popen:
+    if cores:
+        os.sched_setaffinity(0, cores)  # of this thread, from which the process inherits it
+    with open(log, "ab") as out:
+        return subprocess.Popen(
+            [sys.executable, *sys.orig_argv[1:], f"--worker={run.name}"],
+            env=given,
+            stdin=subprocess.PIPE,  # nothing is written; see `work`
+            stdout=out,
+            stderr=out,
+            start_new_session=True,  # Ctrl-C reaches only the parent, which then stops the children
+        )
+
+
+class Clock:
     """Estimates the remaining time, from the arithmetic of the runs and the seconds that finished runs have taken."""
 
     def __init__(self, todo: list[Planned], processes: int):
@@ -263,7 +207,7 @@ class _Clock:
         return work * sum(self._seconds) / sum(self._work)
 
 
-def _shares(count: int) -> list[tuple[list[int], dict[str, str]]]:
+def shares_of(count: int) -> list[tuple[list[int], dict[str, str]]]:
     """For each of `count` processes: its cores (empty if the system cannot assign cores), and its environment.
 
     The results of a run must not depend on the process that trains it, nor on the number of processes: all processes

@@ -94,7 +94,6 @@ def run(training: Training, config, workdir: pathlib.Path, classifier=None) -> T
         return every > 0 and (epoch % every == 0 or epoch == training.epochs)
 
     checkpoints = checkpoints_lib.Checkpoints(workdir, preserve=_preserve(config, workdir, steps_per_epoch))
-    hosts.before_death(checkpoints.wait)
     with StopRequest() as stop, Writer(workdir) as writer, contextlib.closing(checkpoints):
         evaluator = evaluator_lib.Evaluator(
             config, workdir, dataset, training.mesh, writer, stop, classifier=classifier, like=like.weights

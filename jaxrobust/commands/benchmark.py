@@ -1,0 +1,38 @@
+"""Measure the speed of training and evaluation steps on this machine, and compare it with the minimum arithmetic.
+
+    jaxrobust benchmark --config configs/cifar10.py [--config.FIELD=VALUE]
+        [--seconds S | --steps N] [--profile DIR] [--images NxHxWxC --classes K]
+
+Prints a table on the terminal, and one line of JSON on standard output. All devices of one host are measured. The data
+are random pixels in the shape of the data set, which need not be available.
+
+The floor is the minimum arithmetic, see performance/benchmark.py.
+"""
+
+import json
+
+from jaxrobust import console
+from jaxrobust.commands import described
+from jaxrobust.commands.front_end import number
+from jaxrobust.config import objects
+from jaxrobust.performance import benchmark
+
+
+def add_arguments(parser) -> None:
+    parser.add_config()
+    text = "time to spend on measuring each quantity; default: %(default)s"
+    parser.add_argument("--seconds", metavar="S", type=number(float, 0), default=10.0, help=text)
+    text = "steps in each of at least three repeats, instead of --seconds"
+    parser.add_argument("--steps", metavar="N", type=number(int, 1), help=text)
+    parser.add_argument("--profile", metavar="DIR", help="folder for a profiler's trace of a few steps")
+    described.add_arguments(parser)
+
+
+def run(given) -> None:
+    """Measure; print a table and a line of JSON."""
+    config = given.config.required()
+    description = objects.description(config, **described.given(given))
+    chosen = {"seconds": given.seconds, "steps_per_repeat": given.steps, "profile": given.profile}
+    figures = benchmark.measure(config, description, **chosen)
+    console.show(benchmark.table(figures))
+    print(json.dumps(figures, allow_nan=False), flush=True)

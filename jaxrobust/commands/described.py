@@ -1,0 +1,23 @@
+"""Shared by benchmark and preflight: --images and --classes, which describe a data set that is not there."""
+
+import re
+
+from jaxrobust.errors import FieldError
+
+
+def add_arguments(parser) -> None:
+    text = "size of a data set nothing is known of, as 50000x32x32x3"
+    parser.add_argument("--images", metavar="NxHxWxC", help=text)
+    parser.add_argument("--classes", metavar="K", type=int, help="its number of classes")
+
+
+def given(options) -> dict:
+    """The arguments `images` and `num_classes` of `data.describe`."""
+    if options.classes is not None and options.classes < 2:
+        raise FieldError("--classes", options.classes, "is too few", "give at least 2")
+    if options.images is None:
+        return {"num_classes": options.classes}
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", options.images):
+        remedy = "write examples, height, width and channels, for example 50000x32x32x3"
+        raise FieldError("--images", options.images, "is no size of a data set", remedy)
+    return {"images": tuple(map(int, options.images.split("x"))), "num_classes": options.classes}

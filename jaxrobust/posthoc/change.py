@@ -1,0 +1,122 @@
+"""Another head for a checkpoint, in a run of its own."""
+
+import contextlib
+import pathlib
+
+import jax
+import numpy as np
+
+from jaxrobust import config as config_lib
+from jaxrobust import console, files
+from jaxrobust.distributed.interruption import StopRequest
+from jaxrobust.errors import FieldError, UserError
+from jaxrobust.evaluation import loading
+from jaxrobust.posthoc import remedies as posthoc_remedies
+from jaxrobust.posthoc.subject import Subject
+from jaxrobust.runs import checkpoints as checkpoints_lib
+from jaxrobust.runs import results
+
+OWN_FIELDS = ("data.data_dir", "eval.batch_size", *config_lib.POSTHOC_FIELDS)
+
+
+def change_head(
+    workdir,
+    remedy: str,
+    overrides: dict | None = None,
+    *,
+    out=None,
+    step: int | None = None,
+    weights: str | None = None,
+) -> pathlib.Path:
+    """Make a run with the head that a remedy gives for a checkpoint of another run.
+
+    Args:
+        workdir: of the other run, which stays as it is.
+        remedy: one of `posthoc_remedies.NAMES`.
+        overrides: fields to set otherwise, by dotted name; `OWN_FIELDS` alone may differ from the run's.
+        out: folder of the new run; None adds the remedy's name to that of the other.
+        step, weights: as of workdirs.choose.
+
+    Returns:
+        The folder of the new run.
+
+    Raises:
+        UserError: there is no such run or checkpoint, `out` holds one, a field is wrong, or the remedy needs what the
+            run does not have. Nothing is written then.
+        Interrupted: by a signal. Nothing is written.
+    """
+    if remedy not in posthoc_remedies.REMEDIES:
+        raise FieldError("--remedy", remedy, "is unknown", f"choose one of {', '.join(posthoc_remedies.NAMES)}")
+    workdir = pathlib.Path(workdir)
+    out = pathlib.Path(out) if out is not None else _beside(workdir, remedy)
+    stored = files.read_json(workdir / "config.json")
+    if stored is None:
+        raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
+    if (out / "config.json").exists() or (out / checkpoints_lib.FOLDER).exists():
+        raise FieldError("--out", str(out), "holds a run already", "give another")
+    if stored.get("posthoc", {}).get("remedy", "none") != "none":
+        # The settings there were those of another remedy.
+        stored = stored | {"posthoc": config_lib.to_dict(config_lib.default())["posthoc"]}
+    run = loading.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
+
+    # Those that an evaluation scores.
+    def is_due(step):
+        return step % run.steps_per_epoch == 0 and config_lib.checkpoint_due(run.config, step // run.steps_per_epoch)
+
+    step, weights = loading.choose(workdir, [s for s in run.checkpoints.steps() if is_due(s)], step, weights)
+    state = run.checkpoints.restore(step, run.like)
+    weights, source = loading.take(state, weights)
+    with StopRequest() as stop:
+        subject = Subject(run.config, run.dataset, run.mesh, jax.device_get(source), stop)
+        changed = posthoc_remedies.REMEDIES[remedy].apply(subject)
+    if not all(np.isfinite(array).all() for array in changed.head):
+        raise UserError(f"{remedy}: gives a head that is not finite numbers; the run's own may be none")
+
+    config = config_lib.from_dict(config_lib.to_dict(run.config))
+    config.train.average_decay = 0.0
+    config.posthoc.remedy = remedy
+    config.model.head = changed.kind
+    origin = {
+        "remedy": remedy,
+        "run": str(workdir),
+        "step": step,
+        "epoch": step // run.steps_per_epoch,
+        "weights": weights,
+        "settings": _settings(remedy, run.config.posthoc),
+        "chosen": changed.chosen,
+    }
+    if before := files.read_json(workdir / results.ORIGIN):
+        origin["origin"] = before
+    _write(out, config, step, state.replace(weights=subject.with_head(changed.head), averaged=None), origin)
+    said = [f"{name} = {value:.4g}" for name, value in changed.chosen.items() if isinstance(value, int | float)]
+    console.say(f"{remedy} on the {weights} weights of step {step}" + (f": {', '.join(said)}" if said else ""))
+    if "validation_after" in changed.chosen:
+        before, after = (_in_percent(changed.chosen[f"validation_{when}"]) for when in ("before", "after"))
+        console.say(f"on validation under {run.config.posthoc.attack}: {before} before, {after} now")
+    console.say(f"score it: jaxrobust evaluate --workdir {out}")
+    return out
+
+
+def _beside(workdir: pathlib.Path, remedy: str) -> pathlib.Path:
+    named = workdir if workdir.name not in ("", "..") else workdir.resolve()
+    return named.with_name(f"{named.name}-{remedy}")
+
+
+def _in_percent(figures: dict) -> str:
+    return f"average {100 * figures['average']:.1f} and worst class {100 * figures['worst']:.1f}"
+
+
+def _settings(remedy: str, posthoc) -> dict:
+    return {name: posthoc[name] for name in posthoc_remedies.REMEDIES[remedy].settings if posthoc[name] is not None}
+
+
+def _write(out: pathlib.Path, config, step: int, state, origin: dict) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FieldError("--out", str(out), f"cannot be made ({error.strerror})", "give another") from error
+    with contextlib.closing(checkpoints_lib.Checkpoints(out)) as checkpoints:
+        checkpoints.save(step, state)
+    files.write_atomically(out / results.ORIGIN, files.to_json(origin))
+    # Last, for where it is there is a run.
+    files.write_atomically(out / "config.json", files.to_json(config_lib.to_dict(config)))

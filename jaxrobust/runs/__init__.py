@@ -1,0 +1,1 @@
+"""The files of a run: what an evaluation, a training and an audit write, and how they are read."""

@@ -1,0 +1,211 @@
+"""One command line: its listing costs nothing, a command's options are read as before, errors are one line."""
+
+import importlib
+import pathlib
+import pkgutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import tiny_config
+from absl import flags
+
+import jaxrobust
+from jaxrobust import main as main_module
+from jaxrobust.commands import front_end
+from jaxrobust.config.fields import FIELDS
+from jaxrobust.errors import FieldError, UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = tiny_config.__file__
+
+
+def parser():
+    made = front_end.Parser("compare", "What it does.\n\nAt length.")
+    made.add_argument("--step", type=front_end.number(int, 0))
+    made.add_argument("--attack", action="append")
+    made.add_switch("follow", "wait")
+    made.add_switch("search", "do not search", default=True)
+    made.add_out("RUN/compare")
+    return made
+
+
+def with_config():
+    made = front_end.Parser("train", "What it does.")
+    made.add_argument("--workdir")
+    made.add_config()
+    return made
+
+
+def test_all_modules_can_be_imported_in_one_process():
+    """None of them defines a flag: two that define the same one could not be imported together."""
+    for module in pkgutil.walk_packages(jaxrobust.__path__, "jaxrobust."):
+        importlib.import_module(module.name)
+    assert not [name for name in flags.FLAGS.flags_by_module_dict() if name.startswith("jaxrobust")]
+
+
+def test_help_and_wrong_commands_need_neither_jax_nor_tensorflow():
+    program = """
+import sys
+for name in ("jax", "numpy", "tensorflow", "ml_collections", "absl"):
+    sys.modules[name] = None
+from jaxrobust.commands import front_end
+print([front_end.main([word]) for word in ("--help", "comprae")], front_end.main([]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    *listing, codes = done.stdout.splitlines()
+    assert codes == "[0, 2] 2"
+    assert {line.split()[0] for line in listing if line.startswith("  ")} == set(front_end.COMMANDS)
+    wrong, nothing = done.stderr.splitlines()
+    assert wrong == "error: 'comprae' is no command (did you mean compare?); jaxrobust --help lists them"
+    assert nothing.startswith("error: give a command: train, evaluate, ")
+
+
+@pytest.mark.parametrize("name", front_end.COMMANDS)
+def test_every_command_has_help(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        front_end.main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert f"jaxrobust {name}" in shown and "options:" in shown
+
+
+def test_the_help_of_training_says_how_to_see_the_fields(capsys):
+    with pytest.raises(SystemExit):
+        front_end.main(["train", "--help"])
+    shown = capsys.readouterr().out
+    assert "--workdir" in shown and "jaxrobust fields [PATTERN]" in shown and "--config.FIELD=VALUE" in shown
+
+
+def test_the_console_script_is_the_module(tmp_path):
+    script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["jaxrobust"]
+    module, _, function = script.partition(":")
+    assert getattr(importlib.import_module(module), function) is front_end.run
+    command = [sys.executable, "-m", "jaxrobust", "report", str(tmp_path / "absent")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and "no such folder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        (["--config", "c.py"], ["train", "--config", "c.py"]),
+        (["--mode", "audit", "--workdir", "x"], ["audit", "--workdir", "x"]),
+        (["--workdir=x", "-mode=evaluate", "--follow"], ["evaluate", "--workdir=x", "--follow"]),
+    ],
+)
+def test_the_mode_of_main_is_the_command(monkeypatch, given, command):
+    called = []
+    monkeypatch.setattr(sys, "argv", ["main", *given])
+    monkeypatch.setattr(front_end, "run", called.append)
+    main_module.run()
+    assert called == [command]
+
+
+@pytest.mark.parametrize("given", [["--mode", "test"], ["--mode"], ["--mode="]])
+def test_a_wrong_mode_is_named(monkeypatch, capsys, given):
+    monkeypatch.setattr(sys, "argv", ["main", *given])
+    with pytest.raises(SystemExit, match="2"):
+        main_module.run()
+    assert capsys.readouterr().err.startswith("error: --mode = ")
+
+
+def test_options_are_read_in_every_form_that_absl_took():
+    for given in (["--step", "3"], ["--step=3"], ["-step", "3"], ["-step=3"]):
+        assert parser().parse(given).step == 3
+    for given, follow in ((["--follow"], True), (["--nofollow"], False), (["--follow=false"], False), ([], False)):
+        assert parser().parse(given).follow is follow
+    assert parser().parse(["--nosearch"]).search is False and parser().parse([]).search is True
+    assert parser().parse(["--out", "a/b"]).out == pathlib.Path("a/b") and parser().parse([]).out is None
+    assert parser().parse(["--attack", "a", "--attack=b"]).attack == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--ou", "a"], "--ou: no such option (did you mean --out"),
+        (["more"], "'more' is no option; write --option=value"),
+        (["--out"], "--help shows the options"),
+        (["--step", "-1"], "'-1' is no int of 0 or more"),
+        (["--step", "x"], "'x' is no int of 0 or more"),
+        (["--follow=maybe"], "neither true nor false"),
+        (["--config", "c.py"], "--config has no effect on jaxrobust compare"),
+        (["--config.train.epochs=3"], "--config.train.epochs has no effect"),
+    ],
+)
+def test_what_is_wrong_is_one_line(given, words):
+    with pytest.raises(UserError) as raised:
+        parser().parse(given)
+    assert words in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_the_config_with_its_overrides():
+    """Among other options, before and after --config, with and without =, repeated, and booleans without a value."""
+    words = f"""
+        --config.train.epochs 9 --workdir x --config {TINY} --config.eval.attacks=clean --config.eval.attacks=fgsm
+        --config.attack.random_start=false --noconfig.train.overfitting_check --config.posthoc.tau=1
+        -config.data.pad=2
+    """
+    given = with_config().parse(words.split())
+    assert given.workdir == "x" and given.config.file == pathlib.Path(TINY)
+    assert given.config.overrides == {
+        "train.epochs": 9,
+        "eval.attacks": ("clean", "fgsm"),
+        "attack.random_start": False,
+        "train.overfitting_check": False,
+        "posthoc.tau": 1.0,
+        "data.pad": 2,
+    }
+    config = given.config.required()
+    assert (config.train.epochs, config.eval.attacks, config.data.pad) == (9, ("clean", "fgsm"), 2)
+    assert config.train.batch_size == tiny_config.get_config().train.batch_size
+    with pytest.raises(AttributeError):
+        config.train.epoch = 1
+
+
+def test_a_command_on_a_run_takes_overrides_alone():
+    made = front_end.Parser("posthoc", "What it does.")
+    made.add_overrides()
+    assert made.parse(["--config.posthoc.tau=1"]).config.overrides == {"posthoc.tau": 1.0}
+    with pytest.raises(UserError, match="--config has no effect on jaxrobust posthoc"):
+        made.parse(["--config", TINY])
+
+
+def test_without_a_config_file_the_overrides_stand_alone():
+    given = with_config().parse(["--config.train.epochs=9"])
+    assert given.config.file is None and given.config.overrides == {"train.epochs": 9}
+    assert given.config.values.train.epochs == 9
+    with pytest.raises(UserError, match="--config is missing"):
+        given.config.required()
+
+
+def test_the_folder_is_made_or_the_option_is_named(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    with front_end.writing_to(folder):
+        (folder / "file").write_text("content")
+    with pytest.raises(FieldError, match="--out"), front_end.writing_to(folder / "file" / "x"):
+        pass
+    with pytest.raises(FieldError, match="--out"), front_end.writing_to(folder):
+        (folder / "missing" / "file").write_text("content")
+
+
+def test_fields_are_listed_by_word_and_by_pattern(capsys):
+    def listed(*pattern):
+        assert front_end.main(["fields", *pattern]) == 0
+        return capsys.readouterr().out
+
+    whole = listed()
+    assert all(f"\n{name} = {field.default!r}\n    {field.meaning}" in whole for name, field in FIELDS.items())
+    assert "allowed: sgd | adamw" in whole and "allowed: 0 <= x < 1" in whole
+    shown = listed("remedy.*.begin")
+    assert [line.split(" = ")[0] for line in shown.splitlines() if " = " in line] == [
+        "remedy.reweight.begin",
+        "remedy.resample.begin",
+        "remedy.dafa.begin",
+    ]
+    assert "threat.eps_255 = 8.0" in listed("eps_255") and "1/255" in listed("eps_255")
+    assert "pixels on each side" in listed("random crop")
+    assert front_end.main(["fields", "epoch_s"]) == 2
+    assert "matches no field (did you mean" in capsys.readouterr().err
