@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxrobust.evaluation.library import attack, predict
     from jaxrobust.evaluation.run import Run, load_run
     from jaxrobust.evaluation.verdicts import Verdicts
+    from jaxrobust.training.fit import fit
     from jaxrobust.training.torch_files import export_torch, import_torch
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ _MODULES = {
     "classwise_table": "jaxrobust.classwise.table",
     "compare": "jaxrobust.comparison.compare",
     "export_torch": "jaxrobust.training.torch_files",
+    "fit": "jaxrobust.training.fit",
     "import_torch": "jaxrobust.training.torch_files",
     "load_run": "jaxrobust.evaluation.run",
     "predict": "jaxrobust.evaluation.library",
@@ -60,6 +62,7 @@ __all__ = [
     "classwise_table",
     "compare",
     "export_torch",
+    "fit",
     "import_torch",
     "load_run",
     "predict",
