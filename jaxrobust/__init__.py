@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxrobust.attacks.threats import L1, L2, Linf, Threat
-    from jaxrobust.classwise.table import classwise_table
-    from jaxrobust.comparison.compare import compare
-    from jaxrobust.data.dataset import DataSet as Dataset
+    from jaxrobust.classwise.table import ClassTable, classwise_table
+    from jaxrobust.comparison.compare import Comparison, compare
+    from jaxrobust.data.dataset import Dataset
     from jaxrobust.evaluation.library import attack, predict
     from jaxrobust.evaluation.run import Run, load_run
     from jaxrobust.evaluation.verdicts import Verdicts
@@ -28,9 +28,31 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# The module of each public name.
+_MODULES = {
+    "ClassTable": "jaxrobust.classwise.table",
+    "Comparison": "jaxrobust.comparison.compare",
+    "Dataset": "jaxrobust.data.dataset",
+    "L1": "jaxrobust.attacks.threats",
+    "L2": "jaxrobust.attacks.threats",
+    "Linf": "jaxrobust.attacks.threats",
+    "Run": "jaxrobust.evaluation.run",
+    "Threat": "jaxrobust.attacks.threats",
+    "Verdicts": "jaxrobust.evaluation.verdicts",
+    "attack": "jaxrobust.evaluation.library",
+    "classwise_table": "jaxrobust.classwise.table",
+    "compare": "jaxrobust.comparison.compare",
+    "export_torch": "jaxrobust.training.torch_files",
+    "import_torch": "jaxrobust.training.torch_files",
+    "load_run": "jaxrobust.evaluation.run",
+    "predict": "jaxrobust.evaluation.library",
+}
+
 __all__ = [
     "L1",
     "L2",
+    "ClassTable",
+    "Comparison",
     "Dataset",
     "Linf",
     "Run",
@@ -45,30 +67,11 @@ __all__ = [
     "predict",
 ]
 
-# Where each of them is.
-_PLACES = {
-    "Dataset": "jaxrobust.data.dataset:DataSet",
-    "L1": "jaxrobust.attacks.threats:L1",
-    "L2": "jaxrobust.attacks.threats:L2",
-    "Linf": "jaxrobust.attacks.threats:Linf",
-    "Run": "jaxrobust.evaluation.run:Run",
-    "Threat": "jaxrobust.attacks.threats:Threat",
-    "Verdicts": "jaxrobust.evaluation.verdicts:Verdicts",
-    "attack": "jaxrobust.evaluation.library:attack",
-    "classwise_table": "jaxrobust.classwise.table:classwise_table",
-    "compare": "jaxrobust.comparison.compare:compare",
-    "export_torch": "jaxrobust.training.torch_files:export_torch",
-    "import_torch": "jaxrobust.training.torch_files:import_torch",
-    "load_run": "jaxrobust.evaluation.run:load_run",
-    "predict": "jaxrobust.evaluation.library:predict",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'jaxrobust' has no attribute {name!r}")
-    module, attribute = _PLACES[name].split(":")
-    value = globals()[name] = getattr(importlib.import_module(module), attribute)
+    value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
     return value
 
 

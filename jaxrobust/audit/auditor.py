@@ -92,7 +92,7 @@ class Auditor:
         stop: tested between batches; once it is set, `Interrupted` is raised.
     """
 
-    def __init__(self, config, workdir, dataset: data.DataSet, mesh, checkpoint: dict, stop: StopRequest):
+    def __init__(self, config, workdir, dataset: data.Dataset, mesh, checkpoint: dict, stop: StopRequest):
         self._config, self._workdir, self._class_names = config, pathlib.Path(workdir), dataset.class_names
         self._checkpoint = checkpoint
         name, whole = ("test", dataset.test) if len(dataset.test) else ("validation", dataset.validation)

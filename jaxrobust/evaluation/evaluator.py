@@ -48,7 +48,7 @@ class Evaluator:
         stop: tested between batches; once it is set, `Interrupted` is raised.
     """
 
-    def __init__(self, config, workdir, dataset: data.DataSet, mesh, tensorboard: Writer, stop: StopRequest):
+    def __init__(self, config, workdir, dataset: data.Dataset, mesh, tensorboard: Writer, stop: StopRequest):
         self._config, self._workdir, self._tensorboard = config, pathlib.Path(workdir), tensorboard
         self._unreadable = set()  # steps of damaged checkpoints, each reported once
         self._class_names = dataset.class_names

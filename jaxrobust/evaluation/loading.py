@@ -50,7 +50,7 @@ class OpenRun:
     checkpoints: checkpoints_lib.Checkpoints
 
     @cached_property
-    def dataset(self) -> data.DataSet:
+    def dataset(self) -> data.Dataset:
         """The data, the same on all processes."""
         dataset = objects.dataset(self.config)
         hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
@@ -153,7 +153,7 @@ def abstract_weights(config, described, mesh) -> Weights:
     return parallel.abstract(Weights(variables["params"], variables.get("batch_stats", {})), mesh)
 
 
-def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
+def load_weights(workdir, config, dataset: data.Dataset, mesh) -> Weights:
     """Weights of another run to start a training from: of its best checkpoint, else the averaged ones of its last.
 
     Args:
