@@ -29,9 +29,8 @@ LABELS = RNG.integers(0, CLASSES, 40).astype(np.int32)
 
 
 def make(attack_batch_norm="train", objective="pgd_at", model="cnn", random_start=True, warmup_steps=0, **options):
-    model = models.create(
-        model, num_classes=CLASSES, width=4, hidden=(8,), batch_norm_axis=parallel.AXIS, canonical_gradients=True
-    )
+    size = {"cnn": {"width": 4}, "mlp": {"hidden": (8,)}}[model]
+    model = models.create(model, num_classes=CLASSES, batch_norm_axis=parallel.AXIS, canonical_gradients=True, **size)
     optimizer = optax.sgd(0.1, momentum=0.9)
     attack = step_lib.TrainAttack(
         Pgd(threats.NORMS["linf"], steps=3, start=threats.random_start if random_start else threats.at_image),
@@ -114,7 +113,8 @@ def test_the_attack_sees_batch_norm_in_the_mode_asked_for(batch_norm):
     _, step, state = make(batch_norm)
     rng = np.random.default_rng(0)  # running statistics far from those of the batch
     statistics = jax.tree.map(lambda v: jnp.float32(rng.uniform(0.2, 3, v.shape)), state.weights.batch_stats)
-    state = state.replace(weights=state.weights.replace(batch_stats=statistics))
+    # On the host, since the step takes over the memory of its state.
+    state = jax.device_get(state.replace(weights=state.weights.replace(batch_stats=statistics)))
     mesh = parallel.make_mesh(jax.devices()[:1])
     step = parallel.spmd(step, mesh)
     _, loss = step(*parallel.replicate((state, IMAGES[:BATCH], LABELS[:BATCH]), mesh), jax.random.key(1))
