@@ -1,13 +1,12 @@
 """The figures hold what they should, at any number of classes, and their labels keep apart."""
 
-import itertools
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from drawn_texts import LONG_NAMES, collisions, drawn_texts
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from jaxrobust import figures
 from jaxrobust.classwise import wilson_interval
@@ -17,7 +16,6 @@ from jaxrobust.figures.matrix import MATRIX_CELLS, cell_numbers, confusion_matri
 
 NUM_CLASSES = (2, 10, 100, 1000)
 SVG = "{http://www.w3.org/2000/svg}"
-LONG_NAMES = [f"an uncommonly long name of a class, number {i}" for i in range(10)]
 
 
 def _names(num_classes):
@@ -75,34 +73,14 @@ def test_every_figure_is_an_svg_and_pixels_without_colliding_text(make):
     pixels = figures.to_rgb(figure)
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
     assert (pixels[0, 0] == 255).all() and pixels.std() > 0
-    assert _collisions(figure) == []
-
-
-def _drawn_texts(figure):
-    """(text, extent in pixels) of everything that is drawn; an axis also keeps ticks outside its limits."""
-    drawn = {}
-    with pytest.MonkeyPatch.context() as patch:
-        draw = Text.draw
-        patch.setattr(Text, "draw", lambda text, renderer: (drawn.setdefault(text), draw(text, renderer)))
-        figures.to_rgb(figure)
-    shown = [text for text in drawn if text.get_visible() and text.get_text().strip()]
-    return [(text.get_text(), text.get_window_extent()) for text in shown]
-
-
-def _collisions(figure):
-    """Pairs of texts that overlap by more than a pixel in each direction."""
-    return [
-        (a, b)
-        for (a, p), (b, q) in itertools.combinations(_drawn_texts(figure), 2)
-        if min(p.x1, q.x1) - max(p.x0, q.x0) > 1 and min(p.y1, q.y1) - max(p.y0, q.y0) > 1
-    ]
+    assert collisions(figure) == []
 
 
 @pytest.mark.parametrize("make", ALL)
 def test_no_text_leaves_the_figure(make):
     figure = make()
     height, width, _ = figures.to_rgb(figure).shape
-    texts = _drawn_texts(figure)
+    texts = drawn_texts(figure)
     assert texts
     for text, box in texts:
         assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, text
@@ -178,7 +156,7 @@ def test_class_curves_of_one_checkpoint_with_an_absent_class():
 
 def test_identical_lines_have_separate_labels():
     figure = class_curves([1, 2], np.full((2, 10), 0.0), LONG_NAMES)
-    assert _collisions(figure) == []
+    assert collisions(figure) == []
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from test_figures import LONG_NAMES, _collisions, _drawn_texts
+from drawn_texts import LONG_NAMES, collisions, drawn_texts
 
 from jaxrobust import figures
 from jaxrobust.figures import compare as figures_compare
@@ -25,8 +25,8 @@ def _figure(num_classes, classes=None):
 def test_figure_is_readable(num_classes):
     figure = _figure(num_classes)
     height, width, _ = figures.to_rgb(figure).shape
-    assert _collisions(figure) == []
-    for text, box in _drawn_texts(figure):
+    assert collisions(figure) == []
+    for text, box in drawn_texts(figure):
         assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, text
     ElementTree.fromstring(figures.to_svg(figure))
 

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from test_figures import _collisions, _drawn_texts
+from drawn_texts import collisions, drawn_texts
 
 from jaxrobust import figures
 from jaxrobust.comparison.differences import pareto_front
@@ -29,10 +29,10 @@ def test_names_keep_apart_and_inside(number, seed, spread):
     points = _points(number, seed, spread)
     figure = figures_price_list.tradeoff(points, "title")
     height, width, _ = figures.to_rgb(figure).shape
-    assert _collisions(figure) == []
-    for text, box in _drawn_texts(figure):
+    assert collisions(figure) == []
+    for text, box in drawn_texts(figure):
         assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, text
-    named = {text for text, _ in _drawn_texts(figure)} & set(points.names)
+    named = {text for text, _ in drawn_texts(figure)} & set(points.names)
     assert len(named) == min(number, figures.NAMED_CLASSES) and points.names[0] in named
     ElementTree.fromstring(figures.to_svg(figure))
 

@@ -4,8 +4,8 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from drawn_texts import LONG_NAMES, collisions, drawn_texts
 from matplotlib.colors import same_color
-from test_figures import LONG_NAMES, _collisions, _drawn_texts
 
 from jaxrobust import classwise, figures
 from jaxrobust.figures import suites as figures_suites
@@ -44,8 +44,8 @@ def _losses(num_classes):
 def test_figures_are_readable(draw, num_classes):
     figure = draw(num_classes)
     height, width, _ = figures.to_rgb(figure).shape
-    assert _collisions(figure) == []
-    for text, box in _drawn_texts(figure):
+    assert collisions(figure) == []
+    for text, box in drawn_texts(figure):
         assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, text
     ElementTree.fromstring(figures.to_svg(figure))
 

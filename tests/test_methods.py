@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_compare import ROBUST_A, write
+from compared_runs import ROBUST_A, write
 
 from jaxrobust import config as config_lib
 from jaxrobust.comparison import methods

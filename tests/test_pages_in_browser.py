@@ -6,12 +6,12 @@ import re
 import shutil
 import subprocess
 
+import compared_figures
+import drawn_study
 import numpy as np
+import price_list_figures
 import pytest
-import test_compare_pages
-import test_price_list_pages
-import test_report
-import test_study_answers
+import reported_runs
 
 from jaxrobust.explanations import PROBES
 from jaxrobust.explanations.measuring import rank
@@ -73,10 +73,10 @@ document.body.append(frame);
 
 
 def _study(folder):
-    study, rng = test_study_answers.study(), np.random.default_rng(0)
-    planned = test_study_answers.plan(study)
+    study, rng = drawn_study.study(), np.random.default_rng(0)
+    planned = drawn_study.plan(study)
     for run in planned[:-1]:
-        test_study_answers.write(folder, run, rng)
+        drawn_study.write(folder, run, rng)
     return study_pages.write(folder, answers.answer(study, planned, folder))
 
 
@@ -101,16 +101,16 @@ def _explain(folder):
 
 
 def _compare(folder):
-    return compare_pages.write(folder, test_compare_pages._simulated(50, gain=(-0.3, 0.4)))
+    return compare_pages.write(folder, compared_figures.simulated(50, gain=(-0.3, 0.4)))
 
 
 def _price_list(folder):
-    by_gain = sorted(test_price_list_pages.STUDY, key=lambda row: -row["attacks"]["standard"]["worst"]["difference"])
-    return price_list_pages.write(folder, test_price_list_pages._figures(*by_gain))
+    by_gain = sorted(price_list_figures.STUDY, key=lambda row: -row["attacks"]["standard"]["worst"]["difference"])
+    return price_list_pages.write(folder, price_list_figures.figures_of(*by_gain))
 
 
 def _report(folder):
-    test_report.write_run(folder, standard=test_report.SUITE)
+    reported_runs.write_run(folder, standard=reported_runs.SUITE)
     return run_page.write_report(folder)
 
 

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from test_compare import NAMES, SETTINGS, write
+from compared_runs import NAMES, SETTINGS, write
 
 from jaxrobust import config as config_lib
 from jaxrobust.commands import front_end

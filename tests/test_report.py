@@ -1,144 +1,19 @@
 """The report of whole, partial and broken runs: complete, self-contained, and plain about what is missing."""
 
-import html.parser
 import io
 import json
 import re
 
 import numpy as np
 import pytest
+from parsed_page import Page
+from reported_runs import CLEAN, CONFIG, NAMES, PGD, SUITE, write_run
 from rich.console import Console
 
 from jaxrobust.commands import front_end
 from jaxrobust.errors import UserError
 from jaxrobust.reports import run as run_page
 from jaxrobust.runs import results
-
-NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-# Accuracies of PGD adversarial training on CIFAR-10, Xu et al., ICML 2021, figure 1b.
-CLEAN = np.array([0.880, 0.929, 0.762, 0.682, 0.800, 0.738, 0.891, 0.889, 0.933, 0.909])
-PGD = np.array([0.538, 0.649, 0.304, 0.162, 0.224, 0.333, 0.460, 0.549, 0.589, 0.562])
-PGD_SETTINGS = {"norm": "linf", "eps": 8 / 255, "step_size": 2 / 255, "steps": 20, "restarts": 1}
-CONFIG = {
-    "data": {"name": "tfds:cifar10"},
-    "model": {"name": "preact_resnet18"},
-    "threat": {"norm": "linf", "eps_255": 8.0, "eps": None},
-    "objective": {"name": "pgd_at"},
-    "train": {"epochs": 2, "seed": 7},
-}
-VOID = {"meta", "br"}
-
-
-def write_run(
-    workdir,
-    names=NAMES,
-    clean=CLEAN,
-    robust=PGD,
-    per_class=1000,
-    steps=(100, 200),
-    weights=("raw", "averaged"),
-    splits=("validation", "test"),
-    attacks=("clean", "pgd20"),
-    best=True,
-    **more,
-):
-    """A workdir as training and evaluation leave it; mistakes go to the next class.
-
-    Args:
-        more: further attacks and suites, with the accuracy of each class under them. A suite has two members, of which
-            the second breaks nothing more.
-    """
-    counts = np.broadcast_to(per_class, len(names))
-    labels = np.repeat(np.arange(len(names)), counts)
-    rank = np.concatenate([np.arange(n) for n in counts])
-    predictions = {
-        attack: np.where(rank < np.round(np.asarray(accuracy)[labels] * counts[labels]), labels, labels + 1)
-        % len(names)
-        for attack, accuracy in {"clean": clean, "pgd20": robust, **more}.items()
-    }
-    suites = {attack: ("apgd_ce", "apgd_t") for attack in more if attack in ("standard", "plus")}
-    stages = {f"{suite}/{member}": suite for suite, members in suites.items() for member in members}
-    predictions |= {stage: predictions[suite] for stage, suite in stages.items()}
-    attacks = (*attacks, *stages, *more)
-    for step in steps:
-        for kind in weights:
-            for split in splits:
-                arrays = {"labels": labels}
-                for attack in attacks:
-                    settings = dict.fromkeys(PGD_SETTINGS) if attack == "clean" else PGD_SETTINGS
-                    if attack in suites:
-                        settings = settings | {"members": list(suites[attack])}
-                    prediction = predictions[attack]
-                    record = results.make_record(
-                        step=step,
-                        epoch=step // 100,
-                        weights=kind,
-                        split=split,
-                        attack=attack,
-                        class_names=names,
-                        labels=labels,
-                        prediction=prediction,
-                        clean_prediction=predictions["clean"],
-                        passes=1.0,
-                        idle=0.0,
-                        seconds=1.0,
-                        **settings,
-                    )
-                    results.append(workdir, record)
-                    arrays |= {attack: prediction == labels, f"{attack}_prediction": prediction}
-                results.add_examples(workdir, step, kind, split, arrays)
-        results.append_training(
-            workdir, {"epoch": step // 100, "step": step, "loss": 1.0, "train_class_accuracy": [0.5] * len(names)}
-        )
-    (workdir / "config.json").write_text(json.dumps(CONFIG))
-    if best:
-        chosen = {"step": steps[0], "epoch": steps[0] // 100, "weights": weights[-1]}
-        (workdir / results.BEST).write_text(json.dumps(chosen | {"criterion": "sum", "score": 0.599}))
-    return workdir
-
-
-class Page(html.parser.HTMLParser):
-    """Parses a page, and notes unclosed tags, resources from outside, duplicate ids and the visible text."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.source = path.read_text()
-        self.open, self.misnested, self.outside, self.ids, self.rows, self.scripts = [], [], [], [], [], 0
-        self._text = []
-        self.feed(self.source)
-        self.close()
-        self.text = " ".join("".join(self._text).split())
-        self.rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
-
-    def handle_starttag(self, tag, attributes):
-        self.handle_startendtag(tag, attributes)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.scripts += tag == "script"
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th") and self.rows:
-            self.rows[-1].append("")
-        for name, value in attributes:
-            if name == "id":
-                self.ids.append(value)
-            if name in ("src", "href", "xlink:href") and not value.startswith(("#", "data:")):
-                self.outside.append(value)
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.misnested.append(tag)
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] in ("style", "script"):
-            assert "@import" not in data and "url(" not in data
-            return
-        self._text.append(data)
-        if self.rows and self.rows[-1] and {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
-
 
 SMALL = {"names": ["a", "b"], "clean": [0.9, 0.8], "robust": [0.3, 0.4], "per_class": 50, "steps": (100,)}
 
@@ -349,9 +224,6 @@ def test_command(tmp_path, capsys):
     assert front_end.main(["report", tmp_path / "absent"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "no such folder" in error
-
-
-SUITE = np.array([0.5, 0.62, 0.25, 0.10, 0.08, 0.30, 0.42, 0.52, 0.56, 0.54])  # deer is the worst, not cat
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_study_answers import plan, study
+from drawn_study import plan, study
 
 from jaxrobust import files
 from jaxrobust.explanations.probe import EXAMPLES

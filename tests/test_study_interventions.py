@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_study_answers import ORDER, plan, study, write
+from drawn_study import ORDER, plan, study, write
 
 from jaxrobust.reports import study as study_pages
 from jaxrobust.reports import study_interventions as pages

@@ -4,8 +4,8 @@ import html
 
 import numpy as np
 import pytest
-from test_compare import NAMES
-from test_compare import write as write_results
+from compared_runs import NAMES
+from compared_runs import write as write_results
 
 from jaxrobust import config as config_lib
 from jaxrobust import files
