@@ -150,18 +150,21 @@ class Attacker:
     def _attack_part(self, weights, examples, left, states, part, outcome, title, advance):
         """(success, states) of the examples `left` after a part of a run; states are None after the last part."""
         begin, go_on = self._steps(part.length)
-        run, first = np.int32(part.run), np.int32(part.first)
+        run, first = parallel.replicate((np.int32(part.run), np.int32(part.first)), self._mesh)
         passes = part.length * self._attack.step_passes + (self._attack.start_passes if states is None else 0) + 1
 
         def launched():
             for rows, size in batching.row_batches(left.size, self._sizes):
                 batch = batching.padded(tuple(array[left[rows]] for array in examples), size, self._mesh)
-                if states is None:
-                    yield rows, size, begin(weights, *batch, self._key, run)
-                else:
+                state = ()
+                if states is not None:
                     state = jax.tree.map(lambda array, rows=rows: array[rows], states)
-                    state = batching.padded(state, size, self._mesh)
-                    yield rows, size, go_on(weights, *batch, self._key, run, first, state)
+                    state = (first, batching.padded(state, size, self._mesh))
+                step = begin if states is None else go_on
+                # All inputs are on the devices, put there explicitly.
+                with jax.transfer_guard_host_to_device("disallow"):
+                    found = step(weights, *batch, self._key, run, *state)
+                yield rows, size, found
 
         success, kept = np.zeros(left.size, bool), []
         for rows, size, (state, verified) in parallel.one_behind(launched()):

@@ -110,7 +110,8 @@ def update(state, step, train_steps, inputs, key, log_loss, advance, stop):
     def dispatches():
         nonlocal state, step
         for length, arguments in inputs:
-            state, losses = train_steps(state, *arguments, key)
+            with jax.transfer_guard_host_to_device("disallow"):  # all inputs are on the devices, put there explicitly
+                state, losses = train_steps(state, *arguments, key)
             first, step = step + 1, step + length
             yield first, losses
             if stop:
