@@ -184,10 +184,20 @@ def test_damaged_newest_checkpoint_is_reported_and_replaced(tmp_path, uninterrup
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
-def test_finished_run_trains_nothing_more(uninterrupted):
+def test_finished_run_trains_nothing_more(uninterrupted, capsys):
     before = (uninterrupted / "results.jsonl").read_bytes()
-    assert "images/s" not in finish(start(uninterrupted))
+    loop.train_and_evaluate(tiny_config.get_config(), uninterrupted)
+    assert "images/s" not in capsys.readouterr().err
     assert (uninterrupted / "results.jsonl").read_bytes() == before
+
+
+def test_a_workdir_in_use_is_refused(tmp_path):
+    config = tiny_config.get_config()
+    with (
+        loop.training_in(tmp_path, config),
+        pytest.raises(loop.InUse, match="another training is running there; wait for it"),
+    ):
+        loop.train_and_evaluate(config, tmp_path)
 
 
 def test_another_config_is_refused(uninterrupted):

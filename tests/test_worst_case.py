@@ -1,6 +1,7 @@
 """Parts, batches and compaction change what is spent, never a result."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -70,6 +71,7 @@ def attacker(attack, devices, batch_size):
 PGD = PgdAttack(threats.NORMS["linf"], losses.cross_entropy, iterations=50, restarts=3, relative_step=0.02)
 
 
+@functools.cache
 def in_one_program():
     """Which examples are misclassified after some run."""
     found = np.zeros(len(LABELS), bool)
@@ -82,7 +84,10 @@ def in_one_program():
     return found
 
 
-@pytest.mark.parametrize("devices, batch_size", [(1, 64), (1, 16), (1, 7), (8, 16)])
+@pytest.mark.parametrize(
+    "devices, batch_size",
+    [pytest.param(1, 64, marks=pytest.mark.slow), pytest.param(1, 16, marks=pytest.mark.slow), (1, 7), (8, 16)],
+)
 def test_results_are_those_of_one_program_for_all(devices, batch_size):
     reference = in_one_program()
     assert 5 < reference.sum() < 56
