@@ -73,7 +73,7 @@ class Varied(Fixed):
 
 def prepare(folder):
     """Writes all of them, each split in three files."""
-    with source._quiet():
+    with source.quiet():
         for builder in (Fixed, Undeclared, Varied):
             config = tfds.download.DownloadConfig(num_shards=3)
             builder(data_dir=folder, file_format="array_record").download_and_prepare(download_config=config)

@@ -76,13 +76,13 @@ def test_a_pattern_is_two_pyramids_of_opposite_sign(side):
     halves = [pyramid(side // 2, side)] if side > 1 else []
     expected = np.concatenate([*halves, -pyramid(side - side // 2, side)])
     expected /= np.linalg.norm(expected)
-    factors = square._pattern_factors(side)
+    factors = square.pattern_factors(side)
     scale, half, whole = factors
     np.testing.assert_allclose(scale[:, None] * np.minimum(half[:, None], whole), expected, atol=1e-12)
 
     padded = jnp.asarray(np.pad(factors, ((0, 0), (0, 4))), jnp.float32)
     corner = jnp.array([2, 0]), jnp.array([1, 3])
-    placed = square._pattern(corner, jnp.array([[False], [True]]), (15, 17), side, padded)
+    placed = square.placed_pattern(corner, jnp.array([[False], [True]]), (15, 17), side, padded)
     by_hand = np.zeros((2, 15, 17, 1))
     by_hand[0, 2 : 2 + side, 1 : 1 + side, 0] = expected
     by_hand[1, 0:side, 3 : 3 + side, 0] = expected.T
@@ -148,7 +148,7 @@ def test_a_window_always_changes_something():
     _, logits_fn = two_class_linear_model(shape)
     examples = examples_of(logits_fn, images_of(200, shape, 0.2, 0.8), 0.1)
     adversarial = examples.images + 0.1
-    proposal = jax.jit(square._edge_of_the_ball)(examples.keys, examples, adversarial, 2)
+    proposal = jax.jit(square.edge_of_the_ball)(examples.keys, examples, adversarial, 2)
     assert ((proposal != adversarial).sum((1, 2, 3)) == 4).all()
     np.testing.assert_allclose(jnp.abs(proposal - examples.images), 0.1, atol=1e-6)
 
@@ -160,7 +160,7 @@ def test_the_l1_projection_is_the_nearest_point(radius):
     images = rng.uniform(size=(20, 4, 5, 1)).astype(np.float32)
     far = rng.normal(size=images.shape).astype(np.float32) * rng.uniform(0.1, 2, size=(20, 1, 1, 1)).astype(np.float32)
     examples = attacks.Examples(jnp.array(images), None, None, jnp.full(20, radius))
-    nearest = np.asarray(square._l1_into(examples, jnp.array(far)))
+    nearest = np.asarray(square.l1_into(examples, jnp.array(far)))
     for x, y, z in zip(images.reshape(20, -1), (images + far).reshape(20, -1), nearest.reshape(20, -1), strict=True):
         assert z.min() >= 0 and z.max() <= 1 and np.abs(z - x).sum() <= radius * (1 + 1e-6)
         gain = (y - z).astype(np.float64)

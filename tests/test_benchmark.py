@@ -136,7 +136,7 @@ def test_the_step_executes_no_more_arithmetic_than_the_floor(model, objective, p
 
 def test_on_eight_devices(monkeypatch, capsys):
     """Figures are of all devices together, arithmetic and memory of one. What is not there or inlined is said."""
-    monkeypatch.setattr(measuring, "_LARGEST_PRODUCT", 512)  # eight devices in turns on a few cores
+    monkeypatch.setattr(measuring, "LARGEST_PRODUCT", 512)  # eight devices in turns on a few cores
     config = tiny_config.get_config()
     config.model.name = "linear"  # compiles quickly
     config.data.augment = ()

@@ -49,7 +49,7 @@ def test_probability_is_a_function_of_counts_and_seed():
 
 def test_probability_of_a_thousand_classes_in_parts(monkeypatch):
     correct, count = np.full(1000, 20), np.full(1000, 50)
-    monkeypatch.setattr(classwise.worst, "_DRAWS_AT_ONCE", 70_000)
+    monkeypatch.setattr(classwise.worst, "DRAWS_AT_ONCE", 70_000)
     found = classwise.probability_worst(correct, count, resamples=300)
     assert found.sum() == pytest.approx(1) and found.max() < 0.05
 

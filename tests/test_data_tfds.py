@@ -46,7 +46,7 @@ def write(data_dir, name="tiny", *, shape=(4, 5, 3), images=IMAGES, splits=None,
 
 @pytest.mark.parametrize("test_split", ["test", "validation"])
 def test_round_trip_in_order(tmp_path, monkeypatch, test_split):
-    monkeypatch.setattr(source, "_READ_BATCH", 8)  # neither split is a multiple of it
+    monkeypatch.setattr(source, "READ_BATCH", 8)  # neither split is a multiple of it
     write(
         tmp_path,
         splits={"train": slice(20), test_split: slice(20, 30)},

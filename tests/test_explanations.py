@@ -76,7 +76,7 @@ def test_overlap_equals_that_of_all_pairs_and_of_any_number_of_rows_at_a_time(mo
     nearest = np.argsort(squares, 1)[:, :10]
     expected = [(labels[nearest] != labels[:, None]).mean(1)[labels == c].mean() for c in range(3)]
     np.testing.assert_allclose(neighbours.neighbour_overlap(points, labels, 3), expected)
-    monkeypatch.setattr(neighbours, "_AT_ONCE", 500)
+    monkeypatch.setattr(neighbours, "AT_ONCE", 500)
     np.testing.assert_allclose(neighbours.neighbour_overlap(points, labels, 3), expected)
 
 

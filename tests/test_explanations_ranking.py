@@ -53,8 +53,8 @@ def test_intervals_cover():
     truth = 6 / math.pi * math.asin(correlation / 2)
     x, noise = rng(7).normal(size=(2, 4000, classes))
     y = correlation * x + math.sqrt(1 - correlation**2) * noise
-    ranks = [ranking._unit_ranks(values) for values in (x, y)]
-    ends = np.array([ranking._interval(r, classes, 0.95) for r in (ranks[0] * ranks[1]).sum(1)])
+    ranks = [ranking.unit_ranks(values) for values in (x, y)]
+    ends = np.array([ranking.fisher_interval(r, classes, 0.95) for r in (ranks[0] * ranks[1]).sum(1)])
     assert ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean() == pytest.approx(0.95, abs=0.015)
 
 

@@ -75,7 +75,7 @@ def test_compilation_misses_the_cache_once_hits_it_once_and_leaves_the_users_alo
 def test_matrix_product_of_random_numbers(monkeypatch):
     """Equal operands cost a GPU less power."""
     mesh = parallel.make_mesh()
-    left, right = measuring._factors(mesh, 64, "bfloat16")
+    left, right = measuring.factors(mesh, 64, "bfloat16")
     assert left.dtype == right.dtype == jnp.bfloat16 and right.sharding.is_fully_replicated
     squares = [np.asarray(shard.data, np.float32) for shard in left.addressable_shards]
     squares.append(np.asarray(right, np.float32))
@@ -83,7 +83,7 @@ def test_matrix_product_of_random_numbers(monkeypatch):
         assert square.shape == (64, 64)
         assert np.std(square) == pytest.approx(1, abs=0.1) and np.mean(square) == pytest.approx(0, abs=0.1)
     assert len({square.tobytes() for square in squares}) == 9
-    monkeypatch.setattr(measuring, "_LARGEST_PRODUCT", 512)
+    monkeypatch.setattr(measuring, "LARGEST_PRODUCT", 512)
     started = time.monotonic()
     product = measuring.matrix_product(mesh, "float32", repeats=1)
     elapsed = time.monotonic() - started

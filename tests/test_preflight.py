@@ -10,13 +10,13 @@ import sys
 
 import jax
 import pytest
+import tiny_config
 
 from jaxrobust import console, data
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
 from jaxrobust.performance import preflight
 from jaxrobust.performance.compiled import costs, machines, preflight_tables
-from tests import tiny_config
 
 DESCRIPTION = data.Description("digits", (8, 8, 1), 10, 1047)
 ROOT = pathlib.Path(__file__).parent.parent
@@ -162,13 +162,13 @@ def test_what_a_compiler_says_of_memory():
     message = (
         "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 20.50G of"
     )
-    assert preflight._needed(message + " 15.75G hbm.") == 20.5 * 2**30
+    assert preflight.bytes_needed(message + " 15.75G hbm.") == 20.5 * 2**30
     message = (
         "RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (770.00G) exceeds available HBM (15.75G)."
     )
-    assert preflight._needed(message) == 770 * 2**30
-    assert preflight._needed("RESOURCE_EXHAUSTED: something") == math.inf
-    assert preflight._needed("INTERNAL: a defect") is None
+    assert preflight.bytes_needed(message) == 770 * 2**30
+    assert preflight.bytes_needed("RESOURCE_EXHAUSTED: something") == math.inf
+    assert preflight.bytes_needed("INTERNAL: a defect") is None
 
 
 def test_a_batch_that_does_not_divide():

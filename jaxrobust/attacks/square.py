@@ -98,7 +98,7 @@ class Square:
         sides = self.sides(*examples.images.shape[1:3])
         keys = fold_in(examples.keys, iteration + 1)
         if self.norm == "linf":
-            proposal = _edge_of_the_ball(keys, examples, state.adversarial, jnp.asarray(sides)[level])
+            proposal = edge_of_the_ball(keys, examples, state.adversarial, jnp.asarray(sides)[level])
         else:
             proposal = _mass_transfer(_BALLS[self.norm], keys, examples, state.adversarial, sides, level)
         margin = ascent.margin(logits_fn, proposal, examples.labels)
@@ -163,7 +163,7 @@ def _stripes(keys, examples):
     return jnp.clip(examples.images + signs * threats.per_example(examples.radius, signs), 0.0, 1.0)
 
 
-def _edge_of_the_ball(keys, examples, adversarial, side):
+def edge_of_the_ball(keys, examples, adversarial, side):
     """A window moved to the highest or the lowest value that ball and box allow, as drawn for each channel."""
     sizes, channels = adversarial.shape[1:3], adversarial.shape[3]
     uniforms = _uniforms(keys, 2 + channels)
@@ -216,17 +216,17 @@ def _l1_budget(radius, whole, windows, channels):
     return jnp.maximum(radius - whole, 0.0) + windows * channels  # too much: the projection makes it sparse
 
 
-def _l1_into(examples, perturbation):
+def l1_into(examples, perturbation):
     """The nearest image in both ball and box."""
     room = jnp.where(perturbation > 0, 1.0 - examples.images, examples.images)
     radius = examples.radius * (1 - 1e-6)  # leaves room for rounding, as the package does
     return examples.images + threats.l1_shrink(perturbation, radius, room)
 
 
-_BALLS = {"l2": _Ball(_l2_size, _l2_budget, _l2_into), "l1": _Ball(_l1_size, _l1_budget, _l1_into)}
+_BALLS = {"l2": _Ball(_l2_size, _l2_budget, _l2_into), "l1": _Ball(_l1_size, _l1_budget, l1_into)}
 
 
-def _pattern_factors(side: int) -> np.ndarray:
+def pattern_factors(side: int) -> np.ndarray:
     """The pattern of a window in three vectors: pattern[i, j] = scale[i] * min(half[i], whole[j]), of L2 norm 1.
 
     Two halves, one above the other and of opposite sign, each a pyramid about its centre with steps of 1/m^2: at a
@@ -253,7 +253,7 @@ def _grid_of_patterns(keys, shape):
     batch, height, width, channels = shape
     side = max(min(height, width) // 5, 1)
     rows, columns = height // side, width // side
-    scale, half, whole = _pattern_factors(side)
+    scale, half, whole = pattern_factors(side)
     pattern = (scale[:, None] * np.minimum(half[:, None], whole)).astype(np.float32)[None, None, :, None, :, None]
     uniforms = _uniforms(keys, rows * columns * (1 + channels)).reshape(batch, rows, 1, columns, 1, -1)
     tiles = jnp.where(uniforms[..., :1] < 0.5, pattern, pattern.swapaxes(2, 4)) * _signs(uniforms[..., 1:])
@@ -263,7 +263,7 @@ def _grid_of_patterns(keys, shape):
     return jnp.pad(grid, padding)
 
 
-def _pattern(corner, turned, sizes, side, factors):
+def placed_pattern(corner, turned, sizes, side, factors):
     """[B, H, W, 1]: the pattern in the window with that corner, turned by a right angle where `turned`.
 
     Args:
@@ -271,7 +271,7 @@ def _pattern(corner, turned, sizes, side, factors):
         turned: [B, 1] bool.
         sizes: H and W.
         side: of the window, int32.
-        factors: [3, n], those of `_pattern_factors` in the first `side` columns.
+        factors: [3, n], those of `pattern_factors` in the first `side` columns.
     """
 
     def along(start, size, turned):
@@ -291,14 +291,14 @@ def _mass_transfer(ball, keys, examples, adversarial, sides, level):
     sizes, channels = adversarial.shape[1:3], adversarial.shape[3]
     table = np.zeros((len(sides), 3, max(sides)), np.float32)
     for row, side in zip(table, sides, strict=True):
-        row[:, :side] = _pattern_factors(side)
+        row[:, :side] = pattern_factors(side)
     side, factors = jnp.asarray(sides)[level], jnp.asarray(table)[level]
 
     uniforms = _uniforms(keys, 5 + channels)
     corner = _corner(uniforms[:, :2], sizes, side)
     first = _window(corner, sizes, side)
     second = _window(_corner(uniforms[:, 2:4], sizes, side), sizes, side)
-    pattern = _pattern(corner, uniforms[:, 4:5] < 0.5, sizes, side, factors)
+    pattern = placed_pattern(corner, uniforms[:, 4:5] < 0.5, sizes, side, factors)
     signs = _signs(uniforms[:, 5:])[:, None, None, :]
 
     perturbation = adversarial - examples.images

@@ -12,7 +12,7 @@ import numpy as np
 from jaxrobust.classwise.counts import checked_counts
 from jaxrobust.classwise.intervals import checked_confidence
 
-_DRAWS_AT_ONCE = 2**22  # counts in memory, 32 MiB
+DRAWS_AT_ONCE = 2**22  # counts in memory, 32 MiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,7 @@ def probability_worst(correct, count, *, resamples: int = 10_000, seed: int = 0)
         return probability
     correct, count = correct[present], count[present]
     rng = np.random.default_rng(seed)
-    at_once = max(1, _DRAWS_AT_ONCE // present.size)
+    at_once = max(1, DRAWS_AT_ONCE // present.size)
     for start in range(0, resamples, at_once):
         size = (min(at_once, resamples - start), present.size)
         # Equal fractions are equal floats: division is rounded correctly.

@@ -10,7 +10,7 @@ from jaxrobust.explanations.probe import Probe, by_class
 
 NEIGHBOURS = 10
 LARGEST_SIDE = 64  # pixels; larger images are averaged over blocks first
-_AT_ONCE = 2**24  # distances in memory
+AT_ONCE = 2**24  # distances in memory
 
 
 def neighbour_overlap(points, labels, num_classes: int, neighbours: int = NEIGHBOURS) -> np.ndarray:
@@ -58,7 +58,7 @@ def _squares(points):
     # Centred, to reduce rounding errors.
     points = points - points.mean(0, keepdims=True)
     lengths = np.square(points).sum(1)
-    for rows in np.array_split(np.arange(len(points)), -(-(len(points) ** 2) // _AT_ONCE)):
+    for rows in np.array_split(np.arange(len(points)), -(-(len(points) ** 2) // AT_ONCE)):
         squares = np.maximum(lengths[rows, None] + lengths[None] - 2 * points[rows] @ points.T, 0.0)
         squares[np.arange(len(rows)), rows] = np.inf
         yield rows, squares

@@ -53,7 +53,7 @@ def associate(probe, robustness, rng: np.random.Generator, *, confidence: float 
     probe, robustness = np.atleast_2d(np.asarray(probe, float)), np.atleast_2d(np.asarray(robustness, float))
     there = np.isfinite(probe).all(0) & np.isfinite(robustness).all(0)
     classes = int(there.sum())
-    ranks = [_unit_ranks(values[:, there]) for values in (probe, robustness)]
+    ranks = [unit_ranks(values[:, there]) for values in (probe, robustness)]
     of_runs = np.where(ranks[0].any(1) & ranks[1].any(1), (ranks[0] * ranks[1]).sum(1), np.nan)
     tells = ~np.isnan(of_runs)
     if not tells.any():
@@ -64,7 +64,9 @@ def associate(probe, robustness, rng: np.random.Generator, *, confidence: float 
     orders, exhaustive = _orders(classes, rng)
     reached = np.abs(pairs[orders, np.arange(classes)[None]].sum(1)) >= abs(found) - _TOLERANCE
     p_value = reached.mean() if exhaustive else (reached.sum() + 1) / (len(orders) + 1)
-    return Association(found, *_interval(found, classes, confidence), float(p_value), tuple(of_runs.tolist()), classes)
+    return Association(
+        found, *fisher_interval(found, classes, confidence), float(p_value), tuple(of_runs.tolist()), classes
+    )
 
 
 def held_out(probe, robustness) -> np.ndarray:
@@ -141,7 +143,7 @@ def _explained(y, predicted) -> np.ndarray:
     return 1 - np.divide(np.square(y - predicted).sum(1), total, out=np.full(len(y), np.nan), where=total > 0)
 
 
-def _unit_ranks(values) -> np.ndarray:
+def unit_ranks(values) -> np.ndarray:
     """Ranks [R, C] of the classes, mean 0 and length 1; 0 if all are equal. Their inner products are correlations."""
     if values.shape[1] == 0:
         return values
@@ -157,12 +159,12 @@ def _orders(classes: int, rng) -> tuple[np.ndarray, bool]:
     return rng.permuted(np.broadcast_to(np.arange(classes), (PERMUTATIONS, classes)), axis=1), False
 
 
-def _interval(correlation: float, classes: int, confidence: float) -> tuple[float, float]:
+def fisher_interval(correlation: float, classes: int, confidence: float) -> tuple[float, float]:
     if classes < 4:
         return -1.0, 1.0
     if abs(correlation) > 1 - 1e-9:  # atanh is infinite: use the next smaller correlation that ranks can have
         correlation = math.copysign(1 - 12 / (classes * (classes**2 - 1)), correlation)
-        low, high = _interval(correlation, classes, confidence)
+        low, high = fisher_interval(correlation, classes, confidence)
         return (low, 1.0) if correlation > 0 else (-1.0, high)
     half = norm.ppf((1 + confidence) / 2) * math.sqrt((1 + correlation**2 / 2) / (classes - 3))
     centre = math.atanh(correlation)

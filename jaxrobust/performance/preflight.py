@@ -133,7 +133,7 @@ def _compile(lower, title: str, steps: int = 1) -> Compiled:
         with machines.quiet():
             compiled = lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        needed = _needed(str(error))
+        needed = bytes_needed(str(error))
         if needed is None:
             raise
         return Compiled(None, None, needed, time.monotonic() - started)
@@ -142,7 +142,7 @@ def _compile(lower, title: str, steps: int = 1) -> Compiled:
     return Compiled(hlo.read(compiled.as_text(), steps=steps), memory, memory.total, seconds)
 
 
-def _needed(message: str) -> float | None:
+def bytes_needed(message: str) -> float | None:
     """Bytes that a program would need, from the compiler's error message; None if it is another error."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None

@@ -31,7 +31,7 @@ from jaxrobust.errors import FieldError
 import tensorflow as tf  # isort: skip
 import tensorflow_datasets as tfds  # isort: skip
 
-_READ_BATCH = 1024
+READ_BATCH = 1024
 _PROBE_HOSTS = 3
 _PROBE_SECONDS = 5
 
@@ -79,7 +79,7 @@ def _raw_data_set(tfds_name: str, data_dir: str, take_split: Callable, file_form
 
     If it is not prepared, it is prepared in `file_format`; None: in TFDS's default.
     """
-    with _quiet():
+    with quiet():
         builder = _prepared_builder(tfds_name, data_dir, file_format)
         features, splits = builder.info.features, builder.info.splits
         _check_features(features, tfds_name)
@@ -104,7 +104,7 @@ def is_prepared(tfds_name: str, data_dir: str) -> bool:
     Raises:
         FieldError: there is no such set.
     """
-    with _quiet():
+    with quiet():
         return _best_builder(tfds_name, data_dir).is_prepared()
 
 
@@ -114,7 +114,7 @@ def describe(tfds_name: str, data_dir: str) -> tuple[tuple[int | None, ...], int
     Raises:
         FieldError: there is no such set, or it is not one of images with one label each.
     """
-    with _quiet():
+    with quiet():
         builder = _best_builder(tfds_name, data_dir)
         features, splits = builder.info.features, builder.info.splits
         _check_features(features, tfds_name)
@@ -132,7 +132,7 @@ def train_labels(tfds_name: str, data_dir: str, streaming: bool, progress: Calla
     Raises:
         FieldError: as for `read`.
     """
-    with _quiet():
+    with quiet():
         builder = _best_builder(tfds_name, data_dir)
         if not builder.is_prepared() or "train" not in builder.info.splits:
             return None
@@ -171,7 +171,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Silences the log messages of TFDS inside the context."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
@@ -267,7 +267,7 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, tfds_name: str) -
         return np.asarray(images), labels
     image = builder.info.features["image"]
     # Images whose sizes may vary are read one by one: they cannot be stacked to a batch.
-    batch_size = 1 if None in image.shape else _READ_BATCH
+    batch_size = 1 if None in image.shape else READ_BATCH
     examples = builder.as_dataset(
         split=split,
         batch_size=batch_size,
@@ -381,7 +381,7 @@ def _cached_labels(path: pathlib.Path, stamps: np.ndarray) -> np.ndarray | None:
 
 def _scanned_labels(source, name: str, progress: Callable) -> np.ndarray:
     def read(start: int) -> np.ndarray:
-        stop = min(start + _READ_BATCH, len(source))
+        stop = min(start + READ_BATCH, len(source))
         try:
             examples = source.__getitems__(range(start, stop))
             return tf.io.parse_example(examples, {"label": tf.io.FixedLenFeature([], tf.int64)})["label"].numpy()
@@ -393,7 +393,7 @@ def _scanned_labels(source, name: str, progress: Callable) -> np.ndarray:
         progress(f"{name}: reading its labels, once", len(source), "examples") as advance,
         concurrent.futures.ThreadPoolExecutor(encoded.cores()) as pool,
         # After an error, what has not yet been started is cancelled.
-        contextlib.closing(pool.map(read, range(0, len(source), _READ_BATCH))) as found,
+        contextlib.closing(pool.map(read, range(0, len(source), READ_BATCH))) as found,
     ):
         for part in found:
             parts.append(part)

@@ -20,7 +20,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxrobust.distributed import parallel
 
 _PRODUCT_SECONDS = 0.02  # a product that takes longer keeps the device busy, so larger ones are not tried
-_LARGEST_PRODUCT = 16_384
+LARGEST_PRODUCT = 16_384
 
 
 @dataclasses.dataclass
@@ -157,8 +157,8 @@ def matrix_product(mesh, dtype: str, repeats: int = 5) -> MatrixProduct:
     multiply = parallel.spmd(product_step, mesh)
     best = MatrixProduct(0, 0.0)
     size = 512
-    while size <= _LARGEST_PRODUCT:
-        left, right = _factors(mesh, size, dtype)
+    while size <= LARGEST_PRODUCT:
+        left, right = factors(mesh, size, dtype)
 
         def run(times, left=left, right=right):
             for _ in range(times):
@@ -179,7 +179,7 @@ def matrix_product(mesh, dtype: str, repeats: int = 5) -> MatrixProduct:
     return best
 
 
-def _factors(mesh, size: int, dtype: str):
+def factors(mesh, size: int, dtype: str):
     """Two factors made on the devices; each device holds one square of the first.
 
     They are random: with constant numbers a device needs less power, clocks higher, and is faster than in training.
