@@ -165,7 +165,9 @@ def user_cache() -> pathlib.Path:
 
 
 def nullable(value):
-    """JSON data with None for nan and infinity, which JSON does not have: undefined figures become null."""
+    """JSON data with None for nan and infinity, which JSON does not have. Arrays become lists."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, dict):
         return {name: nullable(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

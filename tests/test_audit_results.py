@@ -76,7 +76,7 @@ def test_damaged_arrays_are_made_again(tmp_path, capsys):
     assert store.part("curve", {"a": 2}, ("x",)) is None and store.part("curve", {"a": 1}, ("y",)) is None
     store.path.write_bytes(store.path.read_bytes()[:50])
     assert store.part("curve", {"a": 1}, ("x",)) is None
-    assert "starts again" in capsys.readouterr().err
+    assert "computed again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("num_classes, targets", [(2, 1), (10, 9), (40, 5), (150, 3)])
@@ -93,7 +93,7 @@ def test_pages_of_any_number_of_classes(tmp_path, num_classes, targets):
     )
     assert ("share" in content["matrix"]) == (num_classes <= audit_results.MATRIX_CLASSES)
     assert content["matrix"]["complete"] == (targets == num_classes - 1)
-    audit_results.write(tmp_path, content)
+    audit_results.AUDIT.write(tmp_path, content)
     page = report_audit.page(tmp_path)
     assert ("matrix" in page["figures"]) == (num_classes <= 30)
     assert [row["name"] for row in page["half_rows"]] != [] and len(page["half_rows"]) == num_classes

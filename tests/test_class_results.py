@@ -6,26 +6,26 @@ import numpy as np
 import pytest
 
 from jaxrobust.reports import suites as report_suites
-from jaxrobust.runs import class_summary, reading, results
+from jaxrobust.runs import class_summary, results
 
 NAMES = ("a", "b", "c", "empty")
 LABELS = np.repeat([0, 1, 2], 20)
 RANK = np.tile(np.arange(20), 3)
 # Of 20 examples each: a keeps 10, 9 under the suite; b 8 and 8, of which one is another; c 12 and 4.
-SURVIVES = {
+ROBUST = {
     "clean": RANK < 20,
     "pgd10": RANK < 15,
     "pgd20": np.array([10, 8, 12])[LABELS] > RANK,
     "standard/apgd_ce": np.array([9, 9, 6])[LABELS] > RANK,
     "standard/square": (np.array([9, 9, 4])[LABELS] > RANK) & ~((LABELS == 1) & (RANK == 0)),
 }
-SURVIVES["standard"] = SURVIVES["standard/square"]
+ROBUST["standard"] = ROBUST["standard/square"]
 COST = {"passes": 100.0, "idle": 0.1, "seconds": 2.0}
 
 
 def _scores(*left_out, **settings):
     scores, clean = {}, LABELS
-    for attack, survives in SURVIVES.items():
+    for attack, is_robust in ROBUST.items():
         if attack in left_out:
             continue
         record = results.make_record(
@@ -36,18 +36,18 @@ def _scores(*left_out, **settings):
             attack=attack,
             class_names=NAMES,
             labels=LABELS,
-            prediction=np.where(survives, LABELS, (LABELS + 1) % 3),
+            prediction=np.where(is_robust, LABELS, (LABELS + 1) % 3),
             clean_prediction=clean,
             **COST,
             norm="linf",
             **(settings | {"members": ["apgd_ce", "square"]} if attack == "standard" else settings),
         )
-        scores[attack] = reading.Score.of(record)
+        scores[attack] = results.Result.of(record)
     return scores
 
 
 def _examples(*left_out):
-    return {"labels": LABELS} | {attack: flags for attack, flags in SURVIVES.items() if attack not in left_out}
+    return {"labels": LABELS} | {attack: flags for attack, flags in ROBUST.items() if attack not in left_out}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_loss_by_hand(truth):
     assert (loss["worst_before"], loss["worst_after"], loss["worst_changed"]) == (["b"], ["c"], True)
 
 
-def test_loss_needs_pgd_and_verdicts():
+def test_loss_needs_pgd_and_results_per_image():
     no_pgd = ("pgd10", "pgd20")
     assert class_summary.loss(_scores(*no_pgd), _examples(*no_pgd), "standard") is None
     assert class_summary.loss(_scores(), {}, "standard") is None
@@ -110,7 +110,7 @@ def test_loss_needs_pgd_and_verdicts():
 def test_a_first_member_is_pgd_where_nothing_else_is():
     scores = _scores("pgd10", "pgd20")
     scores["standard"].record["members"] = ["pgd20", "square"]
-    examples = _examples("pgd10", "pgd20") | {"standard/pgd20": SURVIVES["pgd20"]}
+    examples = _examples("pgd10", "pgd20") | {"standard/pgd20": ROBUST["pgd20"]}
     assert class_summary.loss(scores, examples, "standard")["before"] == "standard/pgd20"
 
 
@@ -122,15 +122,15 @@ def test_a_first_member_is_pgd_where_nothing_else_is():
             "apgd_t",
             100,
             {"steps": 100, "targets": 9, "loss": "targeted dlr"},
-            "100 steps, targeted dlr loss, towards the 9 most likely wrong classes",
+            "100 steps, targeted dlr loss, 9 of 99 targets",
         ),
         (
             "apgd_t",
             2,
             {"steps": 100, "targets": 1, "loss": "targeted margin"},
-            "100 steps, targeted margin loss, as the DLR loss needs three classes, towards the one wrong class",
+            "100 steps, targeted margin loss, 1 of 1 targets",
         ),
-        ("fab_t", 5, {"steps": 100, "targets": 4, "restarts": 5}, "100 steps, 5 restarts, towards all 4 wrong classes"),
+        ("fab_t", 5, {"steps": 100, "targets": 4, "restarts": 5}, "100 steps, 5 restarts, 4 of 4 targets"),
         ("square", 10, {"steps": 5000, "loss": "margin"}, "5,000 queries, margin loss"),
         ("own", 10, {}, ""),
     ],
@@ -149,8 +149,6 @@ def test_page_orders_by_loss_and_leaves_out_empty_classes(truth):
 
 
 def test_classes_of_one_name_are_told_apart():
-    twice = _scores()
-    for score in twice.values():
-        score.record["classes"] = ["same"] * 4
+    twice = {name: results.Result.of(score.record | {"classes": ["same"] * 4}) for name, score in _scores().items()}
     page = report_suites.page(class_summary.class_truth(twice, _examples()))
     assert len(page["suites"]["standard"]["rows"]) == 3

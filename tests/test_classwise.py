@@ -1,6 +1,5 @@
 """Counts, discrepancy figures and intervals against published and hand-computed numbers."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -18,8 +17,8 @@ OTHER_PGD = np.array([550, 670, 300, 220, 270, 370, 550, 600, 660, 630])
 THOUSAND = np.full(10, 1000)
 
 
-def test_summary_reproduces_published_figures():
-    robust, clean = classwise.summary(XU_PGD, THOUSAND), classwise.summary(XU_CLEAN, THOUSAND)
+def test_score_reproduces_published_figures():
+    robust, clean = classwise.Score(XU_PGD, THOUSAND), classwise.Score(XU_CLEAN, THOUSAND)
     assert robust.accuracy == pytest.approx(0.437, abs=5e-4)
     assert robust.worst_class == 3 and robust.worst_class_accuracy == pytest.approx(0.162)
     assert robust.best_class == 1 and robust.best_class_accuracy == pytest.approx(0.649)
@@ -33,15 +32,15 @@ def test_summary_reproduces_published_figures():
     assert clean.std == pytest.approx(0.084, abs=5e-4)
 
 
-def test_summary_reproduces_a_second_source():
-    figures = classwise.summary(OTHER_PGD, THOUSAND)
+def test_score_reproduces_a_second_source():
+    figures = classwise.Score(OTHER_PGD, THOUSAND)
     assert figures.accuracy == pytest.approx(0.482, abs=5e-4)
     assert figures.std == pytest.approx(0.165, abs=5e-4)
     assert figures.cv == pytest.approx(0.342, abs=5e-4)
 
 
 def test_unbalanced_classes_weigh_by_examples_or_alike():
-    figures = classwise.summary(correct=[90, 1], count=[100, 10])
+    figures = classwise.Score(correct=[90, 1], count=[100, 10])
     assert figures.accuracy == pytest.approx(91 / 110)
     assert figures.balanced_accuracy == pytest.approx(0.5)
     assert figures.std == pytest.approx(0.4)
@@ -49,35 +48,35 @@ def test_unbalanced_classes_weigh_by_examples_or_alike():
 
 
 def test_absent_class_is_left_out():
-    figures = classwise.summary(correct=[0, 5, 8], count=[0, 10, 10])
-    without = classwise.summary(correct=[5, 8], count=[10, 10])
+    figures = classwise.Score(correct=[0, 5, 8], count=[0, 10, 10])
+    without = classwise.Score(correct=[5, 8], count=[10, 10])
     assert figures.class_accuracy == (None, 0.5, 0.8)
     assert (figures.worst_class, figures.best_class) == (1, 2)
-    left_out = {"class_accuracy", "worst_class", "best_class"}
-    assert {k: v for k, v in dataclasses.asdict(figures).items() if k not in left_out} == {
-        k: v for k, v in dataclasses.asdict(without).items() if k not in left_out
-    }
+    assert figures.metrics == without.metrics and figures.bottom_k == without.bottom_k
+    assert (figures.interval, figures.balanced_interval) == (without.interval, without.balanced_interval)
+    assert figures.class_interval == ((0, 1), *without.class_interval)
 
 
 @pytest.mark.parametrize("correct, count", [([0, 0], [0, 0]), ([10, 10], [10, 10]), ([0, 0], [10, 10]), ([0], [0])])
-def test_summary_is_always_json(correct, count):
-    json.dumps(dataclasses.asdict(classwise.summary(correct, count)), allow_nan=False)
+def test_score_is_always_json(correct, count):
+    score = classwise.Score(correct, count)
+    json.dumps(score.to_record() | score.worst_record(), allow_nan=False)
     json.dumps(classwise.boundary_error(correct, correct, count), allow_nan=False)
 
 
 def test_ratios_without_denominator_are_none():
-    assert classwise.summary([10, 10], [10, 10]).nsd is None
-    assert classwise.summary([0, 0], [10, 10]).cv is None
+    assert classwise.Score([10, 10], [10, 10]).nsd is None
+    assert classwise.Score([0, 0], [10, 10]).cv is None
 
 
 def test_ties_go_to_the_first_class():
-    figures = classwise.summary([3, 9, 3, 9], [10, 10, 10, 10])
+    figures = classwise.Score([3, 9, 3, 9], [10, 10, 10, 10])
     assert (figures.worst_class, figures.best_class) == (0, 1)
 
 
 @pytest.mark.parametrize("num_classes, k", [(2, 1), (10, 1), (11, 2), (100, 10), (1000, 100)])
 def test_bottom_k_is_a_tenth_rounded_up(num_classes, k):
-    figures = classwise.summary(np.arange(num_classes)[::-1], np.full(num_classes, num_classes))
+    figures = classwise.Score(np.arange(num_classes)[::-1], np.full(num_classes, num_classes))
     assert figures.bottom_k == k
     assert figures.bottom_k_mean == pytest.approx((k - 1) / 2 / num_classes)
 
@@ -125,8 +124,9 @@ def test_no_examples_count_zero():
         (lambda: classwise.correct_counts([0, 1], [0, 1], 3), "must be bool"),
         (lambda: classwise.correct_counts([0, 1], [True], 3), "one per label"),
         (lambda: classwise.confusion([0, 1], [0], 3), "same length"),
-        (lambda: classwise.summary([3], [2]), "class 0: 3 correct of 2"),
-        (lambda: classwise.summary([3, 1], [5]), "one entry per class"),
+        (lambda: classwise.Score([3], [2]), "class 0: 3 correct of 2"),
+        (lambda: classwise.Score([3, 1], [5]), "one entry per class"),
+        (lambda: classwise.Score([3, 1], [5, 5], ["a"]), "class_names has 1 names"),
         (lambda: classwise.wilson_interval([1], [2], confidence=95), "confidence"),
     ],
 )

@@ -204,19 +204,3 @@ def test_worst_difference_of_a_thousand_classes():
     rng = np.random.default_rng(0)
     found = classwise.worst_difference(_pairs(rng, np.full(1000, 0.5), np.full(1000, 0.5), 0.5, 50))
     assert found.low < 0 < found.high
-
-
-def test_attack_loss_by_hand():
-    labels = np.repeat([0, 1, 3], [4, 4, 2])
-    weak = np.array([1, 1, 0, 0, 1, 1, 1, 0, 1, 1], bool)
-    strong = np.array([1, 1, 0, 0, 0, 0, 0, 1, 1, 1], bool)
-    loss = classwise.attack_loss(labels, weak, strong, 4)
-    assert loss.lost.tolist() == [0, 3, 0, 0] and loss.gained.tolist() == [0, 1, 0, 0]
-    np.testing.assert_array_equal(loss.loss, [0, 0.5, np.nan, 0])
-    assert (loss.low[1], loss.high[1]) == tuple(float(x[0]) for x in classwise.paired_interval([1], [3], [4]))
-    assert (loss.worst_before, loss.worst_after, loss.worst_changed) == ((0,), (1,), True)
-    # A class that stays among the worst, if tied, has not been replaced.
-    tied = np.array([1, 1, 0, 0, 1, 1, 0, 0, 1, 1], bool)
-    same = classwise.attack_loss(labels, weak, tied, 4)
-    assert (same.worst_before, same.worst_after, same.worst_changed) == ((0,), (0, 1), False)
-    assert not classwise.attack_loss(labels[:0], weak[:0], weak[:0], 4).worst_changed

@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from jaxrobust.classwise import classwise_table
 from jaxrobust.commands import front_end
-from jaxrobust.comparison.two_runs import compare_runs
+from jaxrobust.comparison.compare import compare as compare_verdicts
+from jaxrobust.comparison.pairs import compare_runs
 from jaxrobust.errors import UserError
+from jaxrobust.reports.run import write_report
 from jaxrobust.runs import results
 
 NAMES = ("cat", "dog", "deer")
@@ -20,18 +23,20 @@ def _rank():
 
 
 # Of 40 cats A keeps 10 and B the same and 15 more; of 40 dogs A keeps 30 and B loses one of them and gains 3 others.
-SURVIVES_A = np.where(LABELS == 0, _rank() < 10, _rank() < 30)
-SURVIVES_B = np.where(LABELS == 0, _rank() < 25, (_rank() < 33) & (_rank() != 0))
+ROBUST_A = np.where(LABELS == 0, _rank() < 10, _rank() < 30)
+ROBUST_B = np.where(LABELS == 0, _rank() < 25, (_rank() < 33) & (_rank() != 0))
 
 
-def write(workdir, survives, *, step=100, weights="raw", split="test", subset=None, names=NAMES, labels=LABELS, **more):
+def write(
+    workdir, is_robust, *, step=100, weights="raw", split="test", subset=None, names=NAMES, labels=LABELS, **more
+):
     """Add a checkpoint's results, as an evaluation writes them; wrong predictions are the next class."""
     workdir.mkdir(exist_ok=True)
     subset = np.arange(labels.size) if subset is None else np.asarray(subset)
-    labels, survives = labels[subset], survives[subset]
+    labels, is_robust = labels[subset], is_robust[subset]
     arrays = {"labels": labels, "index": subset}
     for attack, settings in {"clean": {}, "pgd20": SETTINGS, **more}.items():
-        right = np.ones_like(survives) if attack == "clean" else survives
+        right = np.ones_like(is_robust) if attack == "clean" else is_robust
         prediction = np.where(right, labels, (labels + 1) % len(names))
         record = results.make_record(
             step=step,
@@ -56,7 +61,7 @@ def write(workdir, survives, *, step=100, weights="raw", split="test", subset=No
 
 @pytest.fixture
 def runs(tmp_path):
-    return write(tmp_path / "plain", SURVIVES_A), write(tmp_path / "remedied", SURVIVES_B)
+    return write(tmp_path / "plain", ROBUST_A), write(tmp_path / "remedied", ROBUST_B)
 
 
 def test_numbers_by_hand(runs):
@@ -104,19 +109,19 @@ def _rows(of):
 def test_images_are_paired_by_their_index(runs, tmp_path):
     """The order of one run is another, and it lacks images: the common ones are compared."""
     subset = np.random.default_rng(0).permutation(100)[:60]
-    part = write(tmp_path / "part", SURVIVES_B, subset=subset)
+    part = write(tmp_path / "part", ROBUST_B, subset=subset)
     figures = compare_runs(runs[0], part)
     assert figures["examples"] == 60
     assert "Of the 100 images that A was scored on, 60 are common to both." in figures["notes"]
-    only_b = (SURVIVES_B & ~SURVIVES_A)[subset].sum()
+    only_b = (ROBUST_B & ~ROBUST_A)[subset].sum()
     assert figures["attacks"]["pgd20"]["average"]["only_b"] == only_b
-    same = compare_runs(write(tmp_path / "again", SURVIVES_A, subset=subset), part)
+    same = compare_runs(write(tmp_path / "again", ROBUST_A, subset=subset), part)
     assert same["attacks"] == figures["attacks"] and same["notes"] == []
 
 
 def test_a_class_without_images_is_left_out(tmp_path):
     subset = np.arange(80)  # no deer
-    pair = [write(tmp_path / name, s, subset=subset) for name, s in (("a", SURVIVES_A), ("b", SURVIVES_B))]
+    pair = [write(tmp_path / name, s, subset=subset) for name, s in (("a", ROBUST_A), ("b", ROBUST_B))]
     deer = compare_runs(*pair)["attacks"]["pgd20"]["classes"][2]
     assert (deer["examples"], deer["a"], deer["difference"], deer["p_holm"], deer["significant"]) == (
         0,
@@ -128,8 +133,8 @@ def test_a_class_without_images_is_left_out(tmp_path):
 def test_checkpoints_are_the_best_or_the_last_or_given(runs):
     a, b = runs
     for step in (200, 300):
-        write(a, SURVIVES_A, step=step)
-        write(a, SURVIVES_A, step=step, weights="averaged")
+        write(a, ROBUST_A, step=step)
+        write(a, ROBUST_A, step=step, weights="averaged")
 
     def chosen(**options):
         of = compare_runs(a, b, **options)["a"]
@@ -154,7 +159,7 @@ def test_checkpoints_are_the_best_or_the_last_or_given(runs):
 def test_raw_weights_beside_averaged_ones_are_said(runs):
     """Unless they are of a head that was changed after training."""
     a, b = runs
-    write(b, SURVIVES_B, weights="averaged")
+    write(b, ROBUST_B, weights="averaged")
     (note,) = compare_runs(a, b)["notes"]
     assert str(a) in note and str(b) not in note and "--weights raw" in note
     assert compare_runs(a, b, weights="raw")["notes"] == []
@@ -164,8 +169,8 @@ def test_raw_weights_beside_averaged_ones_are_said(runs):
 
 def test_split_is_one_that_both_have(runs):
     a, b = runs
-    write(a, SURVIVES_A, split="validation")
-    write(b, SURVIVES_B, split="validation")
+    write(a, ROBUST_A, split="validation")
+    write(b, ROBUST_B, split="validation")
     assert compare_runs(a, b)["split"] == "test"
     assert compare_runs(a, b, split="validation")["split"] == "validation"
     lines = [line for line in (a / results.RESULTS).read_text().splitlines() if '"test"' not in line]
@@ -176,13 +181,13 @@ def test_split_is_one_that_both_have(runs):
 
 
 def test_attacks_of_one_name_and_other_settings_are_not_compared(tmp_path):
-    a = write(tmp_path / "a", SURVIVES_A, cw20=SETTINGS, own=SETTINGS)
-    b = write(tmp_path / "b", SURVIVES_B, cw20=SETTINGS | {"eps": 4 / 255})
+    a = write(tmp_path / "a", ROBUST_A, cw20=SETTINGS, own=SETTINGS)
+    b = write(tmp_path / "b", ROBUST_B, cw20=SETTINGS | {"eps": 4 / 255})
     figures = compare_runs(a, b)
     assert list(figures["attacks"]) == ["clean", "pgd20"]
     different, lacking = figures["notes"]
     assert different.startswith("cw20 is left out: another attack in either run, with eps 0.03")
-    assert lacking == f"own is left out: not scored, or without verdicts, in {b}."
+    assert lacking == f"own is left out: not scored, or without results per image, in {b}."
     with pytest.raises(UserError, match="--attack = 'cw20': another attack"):
         compare_runs(a, b, attacks=("cw20",))
     assert list(compare_runs(a, b, attacks=("pgd20",))["attacks"]) == ["pgd20"]
@@ -190,7 +195,7 @@ def test_attacks_of_one_name_and_other_settings_are_not_compared(tmp_path):
 
 def test_a_suite_comes_before_its_last_member(tmp_path):
     members = {"standard/apgd_ce": SETTINGS, "standard": SETTINGS}
-    pair = [write(tmp_path / name, s, **members) for name, s in (("a", SURVIVES_A), ("b", SURVIVES_B))]
+    pair = [write(tmp_path / name, s, **members) for name, s in (("a", ROBUST_A), ("b", ROBUST_B))]
     assert compare_runs(*pair, attacks=("standard/apgd_ce", "standard"))["headline"] == "standard"
 
 
@@ -204,17 +209,17 @@ def test_a_suite_comes_before_its_last_member(tmp_path):
 )
 def test_other_data_sets_are_refused(runs, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        compare_runs(runs[0], write(tmp_path / "other", SURVIVES_B, **changes))
+        compare_runs(runs[0], write(tmp_path / "other", ROBUST_B, **changes))
 
 
-def test_disjoint_subsets_and_missing_verdicts_are_refused(runs, tmp_path):
-    first = write(tmp_path / "first", SURVIVES_A, subset=np.arange(50))
-    second = write(tmp_path / "second", SURVIVES_B, subset=np.arange(50, 100))
+def test_disjoint_subsets_and_missing_results_are_refused(runs, tmp_path):
+    first = write(tmp_path / "first", ROBUST_A, subset=np.arange(50))
+    second = write(tmp_path / "second", ROBUST_B, subset=np.arange(50, 100))
     with pytest.raises(UserError, match="no image of the test split was scored in both"):
         compare_runs(first, second)
     for path in (runs[1] / results.EXAMPLES).iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="no verdicts per image"):
+    with pytest.raises(UserError, match="no results per image"):
         compare_runs(*runs)
 
 
@@ -256,3 +261,21 @@ def test_errors_are_one_line(arguments, capsys):
     assert front_end.main(["compare", *arguments]) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and len(shown.err.splitlines()) == 1 and shown.err.startswith("error: ")
+
+
+def test_the_library_gives_the_numbers_of_the_commands(runs):
+    """On the stored arrays of a run: those of results.jsonl, classes.json, and compare.json."""
+    for run in runs:
+        write_report(run)
+        arrays = results.read_examples(run, 100, "raw", "test")
+        table = classwise_table(arrays["labels"], arrays["pgd20"], NAMES)
+        (record,) = [record for record in results.read(run) if record["attack"] == "pgd20"]
+        assert json.loads(json.dumps(table.to_record())).items() <= record.items()
+        of = json.loads((run / results.CLASSES).read_text())["attacks"]["pgd20"]
+        assert (list(table.interval), table.worst_record()) == (of["interval"], of["worst"])
+        assert table.balanced_interval == tuple(of["balanced_interval"])
+    found = compare_verdicts(LABELS, ROBUST_A, ROBUST_B, NAMES)
+    stored = compare_runs(*runs)["attacks"]["pgd20"]
+    assert found.to_json() == stored
+    for row, expected in zip(found.rows(), stored["classes"], strict=True):
+        assert [row["low"], row["high"]] == expected["interval"] and row["p_holm"] == expected["p_holm"]

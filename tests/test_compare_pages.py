@@ -8,15 +8,15 @@ from rich.console import Console
 from test_report import Page
 
 from jaxrobust import formatting
-from jaxrobust.comparison.two_runs import compare_verdicts
+from jaxrobust.comparison.compare import compare
 from jaxrobust.reports import compare as compare_pages
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 FACTS = {"data": "tfds:cifar10", "model": "lenet5"}
 
 
-def _figures(survives_a, survives_b, labels, names, attacks=("pgd20",), **changes):
-    of = compare_verdicts(labels, survives_a, survives_b, names)
+def _figures(robust_a, robust_b, labels, names, attacks=("pgd20",), **changes):
+    of = compare(labels, robust_a, robust_b, names).to_json()
     run = {"step": 1000, "epoch": 10, "weights": "averaged", "checkpoint": "best", "facts": FACTS}
     return {
         "a": run | {"workdir": "runs/plain", "name": "plain"},

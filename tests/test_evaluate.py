@@ -7,7 +7,7 @@ import tiny_config
 
 from jaxrobust import config as config_lib
 from jaxrobust import files
-from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.data.dataset import Dataset, Split
 from jaxrobust.distributed import parallel
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import UserError
@@ -26,7 +26,7 @@ def dataset(test_size=37, classes=("a", "b", "c")):
         labels = rng.choice(3, size, p=(0.6, 0.3, 0.1)).astype(np.int32)
         return Split(rng.integers(0, 256, (size, 8, 8, 1), dtype=np.uint8), labels)
 
-    return DataSet("made up", classes, split(64), split(0), split(test_size))
+    return Dataset("made up", classes, split(64), split(0), split(test_size))
 
 
 def run(workdir, devices=1, data=None, stop=None, **overrides):
@@ -171,7 +171,7 @@ def test_an_interrupted_evaluation_continues(tmp_path):
 def test_an_interrupted_attack_continues_at_the_block_it_was_at(tmp_path, monkeypatch):
     """The signal comes as soon as one of several blocks is done."""
     settings = {"eval.batch_size": 2, "eval.attacks": ("pgd25+cw3",), "train.average_decay": 0.0}
-    verdicts = results.Verdicts(tmp_path / "stopped", 3, "raw", "test")
+    verdicts = results.StoredResults(tmp_path / "stopped", 3, "raw", "test")
 
     class AfterABlock(After):
         def __bool__(self):
@@ -201,7 +201,7 @@ def test_a_suite_is_the_worst_case_of_its_members(tmp_path):
     np.testing.assert_array_equal(arrays["fgsm+cw3/fgsm"], arrays["fgsm"])
     np.testing.assert_array_equal(arrays["fgsm+cw3/cw3"], arrays["fgsm"] & arrays["cw3"])
     np.testing.assert_array_equal(arrays["fgsm+cw3"], arrays["fgsm+cw3/cw3"])
-    records = results.Verdicts(tmp_path, 3, "raw", "test").records()
+    records = results.StoredResults(tmp_path, 3, "raw", "test").records()
     members = [records[f"fgsm+cw3/{name}"] for name in ("fgsm", "cw3")]
     assert records["fgsm+cw3"]["members"] == ["fgsm", "cw3"]
     assert records["fgsm+cw3"]["passes"] == pytest.approx(sum(member["passes"] for member in members))

@@ -7,7 +7,7 @@ import pytest
 from test_figures import _collisions, _drawn_texts
 
 from jaxrobust import figures
-from jaxrobust.comparison.gains import pareto_front
+from jaxrobust.comparison.differences import pareto_front
 from jaxrobust.figures import price_list as figures_price_list
 
 

@@ -107,7 +107,7 @@ def test_an_nnx_module_of_ones_own_is_trained_with_its_batch_statistics(tmp_path
 
 
 def test_a_linen_module_in_a_workdir_continues(tmp_path):
-    dataset = data.DataSet.from_arrays((IMAGES, LABELS), test=(IMAGES, LABELS))
+    dataset = data.Dataset.from_arrays((IMAGES, LABELS), test=(IMAGES, LABELS))
     arguments = FEW | {"workdir": tmp_path, "attacks": ("clean", "fgsm"), "checkpoint_every_epochs": 1}
     run = fit.fit(Linen(), dataset, Linf(0.1), **arguments)
     scored = results.read(tmp_path)

@@ -171,7 +171,7 @@ def test_a_run_has_the_numbers_of_the_command(workdir, weights):
         found = opened.attack(name)
         np.testing.assert_array_equal(found.is_robust, stored[name])
         np.testing.assert_array_equal(found.predictions, stored[f"{name}_prediction"])
-        record = results.Verdicts(workdir, 36, weights, "test").records()[name]
+        record = results.StoredResults(workdir, 36, weights, "test").records()[name]
         assert found.robust_accuracy == record["accuracy"]
         assert round(found.forward_passes, 3) == pytest.approx(record["passes"], abs=2e-3)
     np.testing.assert_array_equal(found.members["apgd_ce5"], stored["apgd_ce5+square50/apgd_ce5"])

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from test_compare import SURVIVES_A, write
+from test_compare import ROBUST_A, write
 
 from jaxrobust import config as config_lib
 from jaxrobust.comparison import methods
 from jaxrobust.errors import UserError
 from jaxrobust.runs import results
-from jaxrobust.runs.reading import Run
+from jaxrobust.runs.reading import RunFiles
 
 
 @pytest.fixture
@@ -17,14 +17,14 @@ def run(tmp_path):
     def make(name, fields=None, origin=None, **more):
         """A run with the default config but for those fields; without a config if they are None."""
         (tmp_path / name).mkdir(parents=True)
-        workdir = write(tmp_path / name, SURVIVES_A)
+        workdir = write(tmp_path / name, ROBUST_A)
         if fields is not None:
             config = config_lib.default()
             config.update_from_flattened_dict(fields | more)
             (workdir / "config.json").write_text(json.dumps(config_lib.to_dict(config)))
         if origin:
             (workdir / results.ORIGIN).write_text(json.dumps(origin))
-        return Run(workdir)
+        return RunFiles(workdir)
 
     return make
 

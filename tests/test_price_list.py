@@ -1,4 +1,4 @@
-"""The price list: its figures by hand, its statistics, and the command with its files and errors."""
+"""The trade-off table: its figures by hand, its statistics, and the command with its files and errors."""
 
 import csv
 import json
@@ -11,9 +11,9 @@ from test_compare import NAMES, SETTINGS, write
 
 from jaxrobust import config as config_lib
 from jaxrobust.commands import front_end
-from jaxrobust.comparison import gains, price_list
+from jaxrobust.comparison import differences, trade_off
 from jaxrobust.comparison import pairs as paired_runs
-from jaxrobust.comparison.two_runs import compare_runs
+from jaxrobust.comparison.pairs import compare_runs
 from jaxrobust.errors import UserError
 from jaxrobust.runs import results
 
@@ -21,7 +21,7 @@ LABELS = np.repeat([0, 1, 2], 400)
 SUITE = SETTINGS | {"steps": None}
 
 
-def survives(rates, number):
+def robust(rates, number):
     """The first images of each class but for some that the number draws: seeds that differ a little."""
     rng = np.random.default_rng(number)
     rank = np.tile(np.arange(400), 3)
@@ -32,12 +32,12 @@ def survives(rates, number):
 @pytest.fixture
 def make(tmp_path):
     def make(name, seed, pgd, suite=None, fields=(), rate=1000.0, train=(0.5, 0.6, 0.7), **options):
-        """A run whose classes survive at those rates under pgd20 and under `standard`."""
+        """A run whose classes are robust at those rates under pgd20 and under `standard`."""
         workdir = tmp_path / f"{name}-{seed}"
         shared = {"labels": LABELS, **options}
-        write(workdir, survives(pgd, seed), **shared)
+        write(workdir, robust(pgd, seed), **shared)
         if suite is not None:
-            _add(workdir, "standard", survives(pgd, seed) & survives(suite, seed), **options)
+            _add(workdir, "standard", robust(pgd, seed) & robust(suite, seed), **options)
         config = config_lib.default()
         config.update_from_flattened_dict({"train.seed": seed, **dict(fields)})
         (workdir / "config.json").write_text(json.dumps(config_lib.to_dict(config)))
@@ -85,45 +85,45 @@ def _rows(figures):
 )
 def test_rho_of_published_accuracies(worst, average, rho):
     """TRADES with FRL, CFA and DAFA under AutoAttack, ResNet-18 on CIFAR-10: Lee et al. (ICLR 2024)."""
-    assert gains.rho(21.31, worst, 49.80, average) == pytest.approx(rho, abs=0.005)
+    assert differences.rho(21.31, worst, 49.80, average) == pytest.approx(rho, abs=0.005)
 
 
 def test_rho_without_a_base_is_none_and_of_the_base_zero():
-    assert gains.rho(0.0, 0.2, 0.5, 0.5) is None
-    assert gains.rho(0.2, 0.2, 0.5, 0.5) == 0
+    assert differences.rho(0.0, 0.2, 0.5, 0.5) is None
+    assert differences.rho(0.2, 0.2, 0.5, 0.5) == 0
 
 
 def test_pareto_front_is_what_nothing_beats():
     points = [[1, 1], [2, 0], [0, 3], [1, 0.5], [1, 1], [0, 2]]
-    assert gains.pareto_front(points).tolist() == [True, True, True, False, True, False]
+    assert differences.pareto_front(points).tolist() == [True, True, True, False, True, False]
 
 
 def test_verdicts_of_a_study(study):
-    figures = price_list.price_list(study)
+    figures = trade_off.trade_off(study)
     assert (figures["base"], figures["judge"], figures["pgd"]) == ("pgd_at", "standard", "pgd20")
     assert figures["attacks"] == ["clean", "pgd20", "standard"] and figures["notes"] == []
     rows = _rows(figures)
     assert [row["name"] for row in figures["methods"][:3]] == ["pgd_at", "reweight", "resample"]
     assert {name: row["verdicts"]["judge"] for name, row in rows.items()} == {
         "pgd_at": None,
-        "reweight": gains.HELPS,
-        "resample": gains.HELPS,
-        "ldam": gains.NO_DIFFERENCE,
-        "robust_lt": gains.NO_DIFFERENCE,
+        "reweight": differences.HELPS,
+        "resample": differences.HELPS,
+        "ldam": differences.NO_DIFFERENCE,
+        "robust_lt": differences.NO_DIFFERENCE,
     }
-    assert rows["ldam"]["verdicts"]["disagreement"] == price_list.ONLY_PGD
+    assert rows["ldam"]["verdicts"]["disagreement"] == trade_off.ONLY_PGD
     assert rows["reweight"]["verdicts"]["disagreement"] is None
     for row in figures["methods"]:
         assert row["seeds"] == [0, 1, 2] and row["covers_seeds"]
     helped, costly = (rows[name]["attacks"]["standard"] for name in ("reweight", "resample"))
     assert helped["worst"]["difference"] == pytest.approx(0.2, abs=0.02)
     assert helped["worst"]["classes"] == [{"name": "cat", "seeds": 3}]
-    assert costly["average"]["verdict"] == gains.HURTS and rows["reweight"]["cost_per_point"] == 0
+    assert costly["average"]["verdict"] == differences.HURTS and rows["reweight"]["cost_per_point"] == 0
     lost, gained = costly["average"]["difference"], costly["worst"]["difference"]
     assert rows["resample"]["cost_per_point"] == pytest.approx(-lost / gained)
     base = rows["pgd_at"]["attacks"]["standard"]
     assert helped["rho"] == pytest.approx(
-        gains.rho(*(of[f]["accuracy"] for f in ("worst", "average") for of in (base, helped)))
+        differences.rho(*(of[f]["accuracy"] for f in ("worst", "average") for of in (base, helped)))
     )
     assert [rows[name]["pareto"] for name in ("pgd_at", "reweight", "resample")] == [False, True, False]
     assert rows["resample"]["speed"] == {"images_per_second": 500.0, "relative": 0.5}
@@ -137,15 +137,15 @@ def test_verdicts_of_a_study(study):
 
 
 def test_order_of_the_runs_does_not_matter(study):
-    figures = price_list.price_list(study)
-    again = price_list.price_list([study[0], *study[:0:-1]])
+    figures = trade_off.trade_off(study)
+    again = trade_off.trade_off([study[0], *study[:0:-1]])
     assert again == figures
 
 
 def test_one_pair_is_the_comparison_of_two(study):
-    """The price list of single seeds holds the figures of `compare`, and says that seeds are not covered."""
+    """The trade-off table of single seeds holds the figures of `compare`, and says that seeds are not covered."""
     base, other, third = study[0], study[1], study[2]
-    row = _rows(price_list.price_list([base, other, third]))["reweight"]
+    row = _rows(trade_off.trade_off([base, other, third]))["reweight"]
     of_two = compare_runs(base, other)["attacks"]
     assert not row["covers_seeds"]
     for attack, of in row["attacks"].items():
@@ -157,21 +157,21 @@ def test_one_pair_is_the_comparison_of_two(study):
 
 
 def test_attacks_may_be_chosen(study):
-    figures = price_list.price_list(study, attacks=("pgd20",))
+    figures = trade_off.trade_off(study, attacks=("pgd20",))
     assert (figures["attacks"], figures["judge"], figures["pgd"]) == (["pgd20"], "pgd20", None)
     assert all(row["verdicts"]["disagreement"] is None for row in figures["methods"])
-    once = re.escape(f"--attack = 'plus': not scored, or without verdicts, in {study[0]};")
+    once = re.escape(f"--attack = 'plus': not scored, or without results per image, in {study[0]};")
     with pytest.raises(UserError, match=once):
-        price_list.price_list(study, attacks=("plus",))
+        trade_off.trade_off(study, attacks=("plus",))
 
 
 def test_without_a_suite_the_strongest_attack_judges(make, tmp_path):
     workdirs = [make(f"m{i}", 0, (0.4, 0.7, 0.8), None, {"remedy.begin": 0.1 * i}.items()) for i in range(3)]
     for workdir in workdirs:
-        _add(tmp_path / pathlib.Path(workdir).name, "cw20", survives((0.3, 0.7, 0.8), 0), members=None)
-    figures = price_list.price_list(workdirs)
+        _add(tmp_path / pathlib.Path(workdir).name, "cw20", robust((0.3, 0.7, 0.8), 0), members=None)
+    figures = trade_off.trade_off(workdirs)
     assert (figures["judge"], figures["pgd"]) == ("cw20", "pgd20")
-    figures = price_list.price_list(workdirs, attacks=("clean", "pgd20"))
+    figures = trade_off.trade_off(workdirs, attacks=("clean", "pgd20"))
     assert (figures["judge"], figures["pgd"]) == ("pgd20", None)
 
 
@@ -182,27 +182,30 @@ def test_seeds_and_images_that_are_not_alike_are_noted(make):
         for seed in (0, 1, 7)
     ]
     part = make("part", 5, (0.4, 0.7, 0.8), None, {"remedy.name": "reweight"}.items(), subset=np.arange(0, 1200, 2))
-    figures = price_list.price_list([*base, *helps, part])
+    figures = trade_off.trade_off([*base, *helps, part])
     assert figures["examples"] == 600 and figures["judge"] == "pgd20" and figures["attacks"] == ["clean", "pgd20"]
     images, suite, ldam, reweight = figures["notes"]
     assert images == "Of up to 1,200 images that a run was scored on, 600 are common to all."
-    assert suite.startswith("standard is left out: not scored, or without verdicts, in") and "(and 1 more)" in suite
+    assert (
+        suite.startswith("standard is left out: not scored, or without results per image, in")
+        and "(and 1 more)" in suite
+    )
     assert ldam.startswith("ldam: 2 of its 3 seeds could be paired")
     assert reweight == "reweight: seed 5 of it paired with others of the base."
 
 
 def test_what_cannot_be_compared_is_refused(make, study, tmp_path):
     with pytest.raises(UserError, match="given twice"):
-        price_list.price_list([*study, study[3]])
+        trade_off.trade_off([*study, study[3]])
     with pytest.raises(UserError, match="all runs are seeds of one config, pgd_at"):
-        price_list.price_list(study[::5])
+        trade_off.trade_off(study[::5])
     other = make("other", 9, (0.4, 0.7, 0.8), fields={"remedy.name": "ldam"}.items(), names=("cat", "dog", "elk"))
     with pytest.raises(UserError, match="class 2 is 'deer' and 'elk'"):
-        price_list.price_list([*study[:3], other])
+        trade_off.trade_off([*study[:3], other])
     for path in (tmp_path / "helps-0" / results.EXAMPLES).iterdir():
         path.unlink()
-    with pytest.raises(UserError, match=r"helps-0.*no verdicts per image"):
-        price_list.price_list(study)
+    with pytest.raises(UserError, match=r"helps-0.*no results per image"):
+        trade_off.trade_off(study)
     assert paired_runs.open_runs(study, None)[0].split == "test"
 
 
@@ -219,8 +222,8 @@ def test_runs_that_are_alike_are_rarely_called_different(make):
         for i, (name, fields) in enumerate(methods)
         for seed in range(3)
     ]
-    figures = price_list.price_list(workdirs)
-    assert {row["verdicts"]["judge"] for row in figures["methods"][1:]} == {gains.NO_DIFFERENCE}
+    figures = trade_off.trade_off(workdirs)
+    assert {row["verdicts"]["judge"] for row in figures["methods"][1:]} == {differences.NO_DIFFERENCE}
 
 
 def test_command(study, tmp_path, capsys):
@@ -233,7 +236,7 @@ def test_command(study, tmp_path, capsys):
     assert "cost average accuracy under standard: resample (-" in " ".join(shown.err.replace("costs", "cost").split())
     assert "cover the draw of the 1,200 test images and that of the training seeds" in shown.err
     assert max(map(len, shown.err.splitlines()[:20])) <= 160
-    assert json.loads((folder / "price_list.json").read_text()) == price_list.price_list(study)
+    assert json.loads((folder / "price_list.json").read_text()) == trade_off.trade_off(study)
     assert {path.name for path in folder.iterdir()} == {
         "price_list.html",
         "price_list.json",
@@ -241,8 +244,8 @@ def test_command(study, tmp_path, capsys):
         "average-against-worst.svg",
         "average-against-worst.png",
     }
-    rows = list(csv.DictReader((folder / "price_list.csv").open()))
-    assert [row["method"] for row in rows] == list(_rows(price_list.price_list(study)))
+    rows = list(csv.DictReader((folder / "price_list.csv").read_text().splitlines()))
+    assert [row["method"] for row in rows] == list(_rows(trade_off.trade_off(study)))
     assert rows[1]["standard verdict"] == "helps" and float(rows[1]["standard worst difference"]) > 0.15
     assert rows[0]["standard worst difference"] == ""
 

@@ -5,7 +5,8 @@ import io
 from rich.console import Console
 from test_report import Page
 
-from jaxrobust.comparison import gains, price_list
+from jaxrobust.comparison import trade_off
+from jaxrobust.comparison.differences import HELPS, HURTS, NO_DIFFERENCE
 from jaxrobust.reports import price_list as price_list_pages
 
 BASE = {"worst": 0.2, "average": 0.5}
@@ -13,7 +14,7 @@ BASE = {"worst": 0.2, "average": 0.5}
 
 def _of(accuracy, difference, verdict, **more):
     around = None if difference is None else [difference - 0.03, difference + 0.03]
-    tested = {"p_value": 0.01, "p_holm": 0.02, "significant": verdict not in (None, gains.NO_DIFFERENCE)}
+    tested = {"p_value": 0.01, "p_holm": 0.02, "significant": verdict not in (None, NO_DIFFERENCE)}
     return {
         "accuracy": accuracy,
         "interval": [accuracy - 0.05, accuracy + 0.05],
@@ -27,8 +28,8 @@ def _of(accuracy, difference, verdict, **more):
 
 def _verdict(difference):
     if difference is None or abs(difference) < 0.03:
-        return None if difference is None else gains.NO_DIFFERENCE
-    return gains.HELPS if difference > 0 else gains.HURTS
+        return None if difference is None else NO_DIFFERENCE
+    return HELPS if difference > 0 else HURTS
 
 
 def _row(name, worst=None, average=None, pgd=None, training=0.0, seeds=3):
@@ -57,8 +58,8 @@ def _row(name, worst=None, average=None, pgd=None, training=0.0, seeds=3):
         "training": {"worst_class_accuracy": 0.4 + training, "worst_class": "cat", "difference": training},
         "pareto": False,
     }
-    row["verdicts"] = price_list._verdicts(attacks, "standard", "pgd20")
-    row["cost_per_point"] = price_list._cost_per_point(attacks["standard"])
+    row["verdicts"] = trade_off.verdicts_of(attacks, "standard", "pgd20")
+    row["cost_per_point"] = trade_off.cost_per_point_of(attacks["standard"])
     return row
 
 

@@ -394,7 +394,9 @@ def test_members_of_suites_are_no_columns(suite_run, suite_page):
 def test_a_suite_that_is_not_finished_is_missing(tmp_path):
     write_run(tmp_path, steps=(100,), standard=SUITE)
     path = tmp_path / results.RESULTS
-    path.write_text("".join(line for line in path.open() if '"attack": "standard",' not in line))
+    path.write_text(
+        "".join(line for line in path.read_text().splitlines(keepends=True) if '"attack": "standard",' not in line)
+    )
     page = read_page(tmp_path)
     assert "Under pgd20, the best and last checkpoint" in page.text
     assert "The suite standard is not finished: apgd_ce, apgd_t so far" in page.text

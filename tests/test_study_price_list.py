@@ -9,7 +9,7 @@ from test_compare import write as write_results
 
 from jaxrobust import config as config_lib
 from jaxrobust import files
-from jaxrobust.comparison import price_list
+from jaxrobust.comparison.trade_off import trade_off
 from jaxrobust.reports import study as study_pages
 from jaxrobust.runs import results
 from jaxrobust.studies import Study, answers, design, levels, product, running
@@ -58,7 +58,7 @@ def workdir(tmp_path_factory):
 def test_it_is_that_of_compare_where_most_remedies_are_done(workdir):
     found = answers.answer(STUDY, plan(), workdir)["price_list"]
     folders = [running.folder(workdir, run) for run in plan() if run.levels["architecture"] == "cnn"]
-    assert found == price_list.price_list(folders, split="test") | {"settings": 2, "setting": "cnn"}
+    assert found == trade_off(folders, split="test") | {"settings": 2, "setting": "cnn"}
     verdicts = {row["name"]: row["attacks"][found["judge"]]["worst"] for row in found["methods"] if not row["is_base"]}
     assert [verdict["significant"] for verdict in verdicts.values()] == [True, False]
 

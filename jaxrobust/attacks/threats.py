@@ -51,13 +51,15 @@ def random_start(norm: Norm, keys: jax.Array, images: jax.Array, radius: jax.Arr
     return jnp.clip(images + norm.random(keys, images.shape[1:], radius), 0.0, 1.0)
 
 
-def at_image(norm: Norm, keys, images, radius):
+def at_image(norm: Norm, keys: jax.Array, images: jax.Array, radius: jax.Array) -> jax.Array:
     """The image itself, in the place of a random start."""
     del norm, keys, radius
     return images
 
 
-def ascend(norm: Norm, images, points, gradient, radius, step_size):
+def ascend(
+    norm: Norm, images: jax.Array, points: jax.Array, gradient: jax.Array, radius: jax.Array, step_size: jax.Array
+) -> jax.Array:
     """One ascent step: the points moved by `step_size` [B] along the gradient's direction, then into ball and box."""
     moved = points + per_example(step_size, images) * norm.direction(gradient)
     return project(norm, images, moved, radius)

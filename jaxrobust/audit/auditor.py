@@ -56,7 +56,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
         auditor = Auditor(run.config, workdir, run.dataset, run.mesh, checkpoint, stop)
         content = auditor.run(lambda: run.weights(chosen))
     if parallel.is_writer():
-        audit_results.write(workdir, content)
+        audit_results.AUDIT.write(workdir, content)
     return content
 
 
@@ -92,7 +92,7 @@ class Auditor:
         stop: tested between batches; once it is set, `Interrupted` is raised.
     """
 
-    def __init__(self, config, workdir, dataset: data.DataSet, mesh, checkpoint: dict, stop: StopRequest):
+    def __init__(self, config, workdir, dataset: data.Dataset, mesh, checkpoint: dict, stop: StopRequest):
         self._config, self._workdir, self._class_names = config, pathlib.Path(workdir), dataset.class_names
         self._checkpoint = checkpoint
         name, whole = ("test", dataset.test) if len(dataset.test) else ("validation", dataset.validation)

@@ -2,10 +2,10 @@
 
     audit/<step>-<weights>-<split>.npz
                   labels [N], index [N] of each example in the split, prediction [N] without an attack;
-                  breaking_radius [N]: the smallest radius of the curve, in pixel units, that breaks the example; 0 if
-                  it is misclassified without an attack, infinite if no radius breaks it. curve_low, curve_high [N]:
-                  the limits of the search for it, as indices of radii;
-                  targets [N, T]: the classes towards which the example was attacked, most likely first;
+                  breaking_radius [N]: the smallest radius of the curve, in pixel units, at which the example is not
+                  robust; 0 if it is misclassified without an attack, infinite if it is robust at every radius.
+                  curve_low, curve_high [N]: the limits of the search for it, as indices of radii;
+                  targets [N, T]: the targets of the targeted attacks on the example, most likely first;
                   reached [N, T]: whether its prediction became that class, or was that class without an attack;
                   probe_<name> [N]: masking.Probes of the example; survives_<experiment> [N]: whether it is classified
                   correctly, clean and in the experiment, see masking.EXPERIMENTS;
@@ -17,24 +17,20 @@ one tried, and for an unknown rate. Intervals are [low, high], 95 %, each for on
 """
 
 import dataclasses
-import io
 import json
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
-from jaxrobust import classwise, console, files
+from jaxrobust import classwise, files
 from jaxrobust.attacks import masking
 from jaxrobust.attacks.masking import Probes
 from jaxrobust.audit import findings
-from jaxrobust.classwise import curve, focus, matrix
-from jaxrobust.classwise.intervals import wilson_interval
+from jaxrobust.classwise import CONFIDENCE, curve, focus, matrix
+from jaxrobust.runs import results
 
-AUDIT = "audit.json"
+AUDIT = results.JsonFile("audit.json")
 FOLDER = "audit"
-CONFIDENCE = 0.95
 LISTED = 10  # length of lists of class pairs
 # With more classes, the matrices would take megabytes of text; the arrays have the data for them.
 MATRIX_CLASSES = 100
@@ -54,15 +50,8 @@ class Store:
         return pathlib.Path(self.workdir) / FOLDER / f"{self.step}-{self.weights}-{self.split}.npz"
 
     def read(self) -> dict:
-        """All arrays; empty if there is no file, and with a warning if it cannot be read."""
-        try:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            console.warn(f"{self.path} cannot be read ({error}); the audit starts again from the beginning")
-            return {}
+        """All arrays; empty if there is no file."""
+        return results.read_arrays(self.path)
 
     def part(self, name: str, settings: dict, names: tuple[str, ...]) -> tuple[dict, dict] | None:
         """(state, arrays of these names) of a part with exactly these settings; None if there is none."""
@@ -74,20 +63,7 @@ class Store:
 
     def keep(self, name: str, state: dict, arrays: dict) -> None:
         """Add a part's state and arrays to the file, which is replaced atomically."""
-        self.path.parent.mkdir(exist_ok=True)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **self.read() | arrays | {f"{name}_state": np.array(json.dumps(state))})
-        files.write_atomically(self.path, buffer.getvalue())
-
-
-def read(workdir) -> dict | None:
-    """The content of audit.json; None if there is no such file."""
-    return files.read_json(pathlib.Path(workdir) / AUDIT)
-
-
-def write(workdir, content: dict) -> None:
-    """Replace audit.json."""
-    files.write_atomically(pathlib.Path(workdir) / AUDIT, files.to_json(content))
+        results.add_arrays(self.path, arrays | {f"{name}_state": np.array(json.dumps(state))})
 
 
 def figures(arrays: dict, states: dict, about: dict, validation: dict | None) -> dict:
@@ -114,13 +90,13 @@ def figures(arrays: dict, states: dict, about: dict, validation: dict | None) ->
     of_matrix = matrix_figures(counts, names)
     turned_only = arrays["reached"].any(1) & (arrays["breaking_radius"] > about["eps"])
     at_threat = of_curve["radii"].index(about["eps"])
-    withstand = np.array(of_curve["correct"][at_threat])
+    score = classwise.Score(of_curve["correct"][at_threat], count, names)
     return about | {
         "examples": len(labels),
         "count": count.tolist(),
         "curve": of_curve | work["curve"],
         "matrix": of_matrix | {"missed_by_curve": int(turned_only.sum())} | work["matrix"],
-        "focused": focused_figures(withstand, count, counts, names, validation, about["split"]),
+        "focused": focused_figures(score, counts, validation, about["split"]),
         "masking": masking_figures(arrays, names, work) if "probe_correct" in arrays else None,
     }
 
@@ -134,12 +110,12 @@ def masking_figures(arrays: dict, names, work: dict) -> dict:
         passes, seconds: the cost of all experiments.
     """
     probes = Probes(**{field: arrays[f"probe_{field}"] for field in Probes._fields})
-    survives = {e.name: arrays[f"survives_{e.name}"] for e in masking.EXPERIMENTS}
+    is_robust = {e.name: arrays[f"survives_{e.name}"] for e in masking.EXPERIMENTS}
     return {
-        "findings": [f._asdict() for f in findings.findings(arrays["labels"], names, probes, survives)],
-        "accuracy": {name: float(flags.mean()) for name, flags in survives.items()},
-        "passes": sum(work[name]["passes"] for name in survives),
-        "seconds": sum(work[name]["seconds"] for name in survives),
+        "findings": [f._asdict() for f in findings.findings(arrays["labels"], names, probes, is_robust)],
+        "accuracy": {name: float(flags.mean()) for name, flags in is_robust.items()},
+        "passes": sum(work[name]["passes"] for name in is_robust),
+        "seconds": sum(work[name]["seconds"] for name in is_robust),
     }
 
 
@@ -159,7 +135,7 @@ def curve_figures(labels, breaking, radii, names) -> dict:
     """The security curve.
 
     Returns:
-        radii [R]: 0 and those tried; correct [R][C]: number of examples that each does not break;
+        radii [R]: 0 and those tried; correct [R][C]: number of examples that are robust at each;
         accuracy [R], its interval [R], class_accuracy [R][C], class_interval [R][C];
         worst_class, worst_class_accuracy [R];
         half: the smallest radius at which the accuracy is 50 % or less (the median breaking radius), overall and per
@@ -168,20 +144,18 @@ def curve_figures(labels, breaking, radii, names) -> dict:
     radii = [0.0, *radii]
     correct = curve.correct_by_radius(labels, breaking, radii, len(names))
     count = classwise.class_counts(labels, len(names))
-    summaries = [classwise.summary(row, count) for row in correct]
-    class_intervals = [np.stack(wilson_interval(row, count, CONFIDENCE), 1).tolist() for row in correct]
-    totals = wilson_interval(correct.sum(1), np.full(len(radii), count.sum()), CONFIDENCE)
+    scores = [classwise.Score(row, count, names) for row in correct]
     half = curve.median_radius(breaking, CONFIDENCE)
     halves = [curve.median_radius(breaking[labels == c], CONFIDENCE) for c in range(len(names))]
     return {
         "radii": radii,
         "correct": correct.tolist(),
-        "accuracy": [s.accuracy for s in summaries],
-        "interval": np.stack(totals, 1).tolist(),
-        "class_accuracy": [list(s.class_accuracy) for s in summaries],
-        "class_interval": class_intervals,
-        "worst_class": [None if s.worst_class is None else names[s.worst_class] for s in summaries],
-        "worst_class_accuracy": [s.worst_class_accuracy for s in summaries],
+        "accuracy": [score.accuracy for score in scores],
+        "interval": [score.interval for score in scores],
+        "class_accuracy": [score.class_accuracy for score in scores],
+        "class_interval": [score.class_interval for score in scores],
+        "worst_class": [score.worst_name for score in scores],
+        "worst_class_accuracy": [score.worst_class_accuracy for score in scores],
         "half": {
             "radius": files.nullable(half.value),
             "interval": files.nullable([half.low, half.high]),
@@ -195,16 +169,16 @@ def matrix_figures(counts: matrix.TargetedCounts, names) -> dict:
     """The class-to-class matrix; rows are true classes, columns targets.
 
     Returns:
-        complete: whether every example was attacked towards every other class. If not, rates are lower bounds:
+        complete: whether every example was attacked with every other class as target. If not, rates are lower bounds:
             attacks that were not tried count as failed.
         tried, turned [C][C]: numbers of examples;
-        share [C][C], its interval [C][C]: null if not every example of the class was attacked towards the target;
+        share [C][C], its interval [C][C]: null if not every example of the class was attacked with the target;
         ease [C]: of each class as a target, the mean of its column; exposure, mean_exposure [C]: of each class, the
             share of it that is turned into at least one other class, and the mean of its row;
         easiest_targets, most_exposed: class names, largest value first;
         pairs: the pairs with the largest rates: source, target, share, turned, of, interval;
-        missed_by_curve: number of examples that are turned into another class although the curve's attack does not
-            break them at the threat radius; the robust accuracy there is too high by so many;
+        missed_by_curve: number of examples that are turned into another class although they are robust to the curve's
+            attack at the threat radius; the robust accuracy there is too high by so many;
         asymmetric: the pairs with the largest difference between both directions: source, target, share, back.
         With more than 100 classes the matrices are left out.
     """
@@ -213,9 +187,9 @@ def matrix_figures(counts: matrix.TargetedCounts, names) -> dict:
     lean = _descending(np.where(summary.asymmetry > 0, summary.asymmetry, np.nan))[:LISTED]
     content = {
         "complete": counts.complete,
-        "ease": _nullable(summary.ease),
-        "exposure": _nullable(summary.exposure),
-        "mean_exposure": _nullable(summary.mean_exposure),
+        "ease": files.nullable(summary.ease),
+        "exposure": files.nullable(summary.exposure),
+        "mean_exposure": files.nullable(summary.mean_exposure),
         "easiest_targets": [names[c] for (c,) in _descending(summary.ease)],
         "most_exposed": [names[c] for (c,) in _descending(summary.exposure)],
         "pairs": [_pair(counts, summary, names, i, j) for i, j in order],
@@ -233,14 +207,14 @@ def matrix_figures(counts: matrix.TargetedCounts, names) -> dict:
         content |= {
             "tried": counts.tried.tolist(),
             "turned": counts.turned.tolist(),
-            "share": _nullable(summary.share),
-            "interval": _nullable(np.stack([summary.low, summary.high], -1)),
+            "share": files.nullable(summary.share),
+            "interval": files.nullable(np.stack([summary.low, summary.high], -1)),
         }
     return content
 
 
 def _pair(counts, summary, names, i, j) -> dict:
-    low, high = _nullable([summary.low[i, j], summary.high[i, j]])
+    low, high = files.nullable([summary.low[i, j], summary.high[i, j]])
     return {
         "source": names[i],
         "target": names[j],
@@ -251,33 +225,34 @@ def _pair(counts, summary, names, i, j) -> dict:
     }
 
 
-def focused_figures(withstand, count, counts: matrix.TargetedCounts, names, validation, split) -> dict:
+def focused_figures(score: classwise.Score, counts: matrix.TargetedCounts, validation, split) -> dict:
     """An attacker who attacks only the weakest class, and one who picks a pair of classes.
 
     Args:
-        withstand, count: [C] examples not broken at the threat radius, and all examples.
+        score: at the threat radius.
         validation: as in `figures`.
         split: of the counts.
 
     Returns:
         class: the attacker of the weakest class; null without one;
             target: the class; chosen_on, chosen_by: the split and attack by which it was chosen;
-            success, average: the broken share of the class, and of all images; gain, its interval;
+            success, average: the share of the class, and of all images, that is not robust; gain, its interval;
             simultaneous: the class was chosen on the same images, so the interval holds for all classes at once.
         pair: the attacker who turns one class into another; null without one;
             source, target, share; average: over all pairs; interval: for all pairs at once, null if only a lower bound
             of the share is known.
     """
-    known = None
+    known, names = None, score.class_names
     if validation is not None:
-        # Skip classes that one of the splits does not have.
-        accuracy = classwise.class_accuracy(validation["correct"], validation["count"])
-        accuracy = np.where(count > 0, accuracy, np.nan)
-        known = None if np.isnan(accuracy).all() else int(np.nanargmin(accuracy))
-    worst = classwise.summary(withstand, count).worst_class if known is None else known
+        # Classes that one of the splits does not have are left out.
+        there = (score.count > 0) * np.array(validation["count"])
+        known = classwise.Score(np.minimum(validation["correct"], there), there).worst_class
+    worst = score.worst_class if known is None else known
     found = None
     if worst is not None:
-        found = focus.focused_attack(withstand, count, worst, chosen_here=known is None, confidence=CONFIDENCE)
+        found = focus.focused_attack(
+            score.correct, score.count, worst, chosen_here=known is None, confidence=CONFIDENCE
+        )
     one = found and {
         "target": names[found.target],
         "chosen_on": split if known is None else validation["split"],
@@ -306,8 +281,3 @@ def _descending(values) -> list[tuple[int, ...]]:
     flat = np.ravel(values)
     order = np.argsort(-flat, kind="stable")  # nan last
     return [tuple(int(i) for i in np.unravel_index(k, values.shape)) for k in order if not np.isnan(flat[k])]
-
-
-def _nullable(values):
-    """Nested lists, with None for nan."""
-    return np.where(np.isnan(values), None, np.asarray(values, object)).tolist()

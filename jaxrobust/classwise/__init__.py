@@ -1,17 +1,16 @@
-"""Class-wise figures of a set of verdicts: counts, measures of inequality between classes, and their uncertainty.
+"""Class-wise figures of a model's predictions: counts, measures of inequality between classes, and their uncertainty.
 
 All figures are computed from two integer arrays of shape [C], `correct` and `count`, or from a confusion matrix [C, C]:
 
-    count = class_counts(labels, num_classes)
-    correct = correct_counts(labels, survives, num_classes)
-    summary(correct, count).worst_class
-    wilson_interval(correct, count)
-    worst_class(correct, count)
+    score = Score.of(labels, is_correct, class_names)
+    score.accuracy, score.worst_name, score.class_interval, score.worst.low
 
-and comparisons of two sets of verdicts on the same examples from counts of the pairs:
+and comparisons of two models on the same examples from counts of the pairs:
 
-    pairs = paired_counts(labels, survives_a, survives_b, num_classes)
+    pairs = paired_counts(labels, is_correct_a, is_correct_b, num_classes)
     holm_correction(mcnemar_test(pairs.only_a, pairs.only_b))
+
+`classwise_table` is the score of labels and predictions that shows itself.
 
 Other files: targeted attacks (matrix.py), several radii (curve.py), an attacker who attacks a single class (focus.py).
 For many runs: whether they rank the classes in the same order (agreement.py), what explains the robustness of a class
@@ -20,14 +19,11 @@ For many runs: whether they rank the classes in the same order (agreement.py), w
 Rates are fractions in [0, 1]. A class without examples has no accuracy: nan in arrays, None in results.
 """
 
-from jaxrobust.classwise.counts import class_counts, confusion, correct_counts
-from jaxrobust.classwise.discrepancy import Summary, boundary_error, class_accuracy, summary
+from jaxrobust.classwise.counts import class_counts, confusion, correct_counts, unequal
 from jaxrobust.classwise.intervals import balanced_interval, wilson_interval
 from jaxrobust.classwise.paired import (
-    AttackLoss,
     PairedCounts,
     WorstDifference,
-    attack_loss,
     holm_correction,
     mcnemar_test,
     paired_counts,
@@ -35,19 +31,24 @@ from jaxrobust.classwise.paired import (
     paired_interval,
     worst_difference,
 )
+from jaxrobust.classwise.score import CONFIDENCE, METRICS, Metric, Score, boundary_error, class_accuracy
+from jaxrobust.classwise.table import ClassTable, classwise_table
 from jaxrobust.classwise.worst import WorstClass, probability_worst, worst_class
 
 __all__ = [
-    "AttackLoss",
+    "CONFIDENCE",
+    "METRICS",
+    "ClassTable",
+    "Metric",
     "PairedCounts",
-    "Summary",
+    "Score",
     "WorstClass",
     "WorstDifference",
-    "attack_loss",
     "balanced_interval",
     "boundary_error",
     "class_accuracy",
     "class_counts",
+    "classwise_table",
     "confusion",
     "correct_counts",
     "holm_correction",
@@ -56,7 +57,7 @@ __all__ = [
     "paired_difference",
     "paired_interval",
     "probability_worst",
-    "summary",
+    "unequal",
     "wilson_interval",
     "worst_class",
     "worst_difference",

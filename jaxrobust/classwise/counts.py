@@ -1,4 +1,4 @@
-"""Integer counts per class, from one label and one verdict per example."""
+"""Integer counts per class, from one label per example and whether it is classified correctly."""
 
 import numpy as np
 
@@ -16,25 +16,25 @@ def class_counts(labels, num_classes: int) -> np.ndarray:
     return np.bincount(_class_indices("labels", labels, num_classes), minlength=num_classes)
 
 
-def correct_counts(labels, correct_flags, num_classes: int) -> np.ndarray:
-    """Number of examples of each class with a true flag, int64 [C].
+def correct_counts(labels, is_correct, num_classes: int) -> np.ndarray:
+    """Number of correct examples of each class, int64 [C].
 
     Args:
         labels: true classes, integers in [0, C), shape [N].
-        correct_flags: bool [N], true where the example is classified correctly (or survives an attack).
+        is_correct: bool [N], true where the example is classified correctly (under an attack: is robust).
         num_classes: C.
 
     Raises:
-        ValueError: the shapes differ, the flags are not bool, or a label is not in [0, C).
+        ValueError: the shapes differ, is_correct is not bool, or a label is not in [0, C).
     """
     labels = _class_indices("labels", labels, num_classes)
-    correct_flags = np.asarray(correct_flags)
+    is_correct = np.asarray(is_correct)
     # Integers would index labels instead of selecting from them, and give a wrong count without complaint.
-    if correct_flags.dtype != bool or correct_flags.shape != labels.shape:
+    if is_correct.dtype != bool or is_correct.shape != labels.shape:
         raise ValueError(
-            f"correct_flags must be bool {labels.shape}, one per label; got {correct_flags.dtype} {correct_flags.shape}"
+            f"is_correct must be bool {labels.shape}, one per label; got {is_correct.dtype} {is_correct.shape}"
         )
-    return np.bincount(labels[correct_flags], minlength=num_classes)
+    return np.bincount(labels[is_correct], minlength=num_classes)
 
 
 def confusion(labels, predictions, num_classes: int) -> np.ndarray:
@@ -56,6 +56,23 @@ def confusion(labels, predictions, num_classes: int) -> np.ndarray:
         raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} must have the same length")
     pairs = labels * num_classes + predictions
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def unequal(count) -> bool:
+    """Whether classes with examples differ in their number, so that plain and balanced accuracy are two figures."""
+    return len(set(np.asarray(count).tolist()) - {0}) > 1
+
+
+def checked_counts(correct, count) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays [C], after checking 0 <= correct <= count."""
+    correct, count = np.asarray(correct), np.asarray(count)
+    if correct.ndim != 1 or correct.shape != count.shape:
+        raise ValueError(f"correct {correct.shape} and count {count.shape} must be vectors with one entry per class")
+    wrong = (correct < 0) | (correct > count)
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise ValueError(f"class {first}: {correct[first]} correct of {count[first]}; need 0 <= correct <= count")
+    return correct, count
 
 
 def _class_indices(name: str, values, num_classes: int) -> np.ndarray:

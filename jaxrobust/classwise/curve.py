@@ -3,20 +3,20 @@
     correct = correct_by_radius(labels, breaking, radii, num_classes)     # [R, C]
     half = median_radius(breaking[labels == c])
 
-`breaking` [N] is the smallest radius that breaks each example: 0 if it is misclassified without attack, infinite if no
-tried radius breaks it. The true value is rounded up to the next radius that was tried.
+`breaking` [N] is the smallest radius at which each example is not robust: 0 if it is misclassified without attack,
+infinite if it is robust at every radius tried. The true value is rounded up to the next radius that was tried.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import bdtr
 
 from jaxrobust.classwise.counts import correct_counts
+from jaxrobust.classwise.intervals import checked_confidence
 
 
 class Median(NamedTuple):
-    """The median of breaking radii: the smallest radius at which at least half of the examples are broken.
+    """The median of breaking radii: the smallest radius at which at most half of the examples are robust.
 
     Infinite if it is beyond the largest radius tried; None without examples.
 
@@ -31,7 +31,7 @@ class Median(NamedTuple):
 
 
 def correct_by_radius(labels, breaking, radii, num_classes: int) -> np.ndarray:
-    """Number of examples of each class that withstand each radius, int64 [R, C].
+    """Number of examples of each class that are robust at each radius, int64 [R, C].
 
     Args:
         labels: [N] ints in [0, C).
@@ -56,8 +56,9 @@ def median_radius(breaking, confidence: float = 0.95) -> Median:
     Raises:
         ValueError: the confidence is outside (0, 1).
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie strictly between 0 and 1; got {confidence}")
+    from scipy.special import bdtr  # not at the top: `import jaxrobust` does without SciPy
+
+    checked_confidence(confidence)
     values = np.sort(np.asarray(breaking, float))
     n = values.size
     if not n:

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxrobust.classwise.discrepancy import checked_counts
+from jaxrobust.classwise.counts import checked_counts
 from jaxrobust.classwise.intervals import wilson_interval
 
 
@@ -14,8 +14,8 @@ class Focus:
 
     Attributes:
         target: index of the class.
-        success: share of the examples of this class that the attacker breaks.
-        average: share of all examples that the attacker breaks.
+        success: share of the examples of this class that the attacker turns into errors.
+        average: share of all examples that the attacker turns into errors.
         gain: success - average.
         low, high: interval of the gain.
     """
@@ -37,7 +37,7 @@ def focused_attack(correct, count, target: int, *, chosen_here: bool, confidence
     each class is a sample of its own.
 
     Args:
-        correct, count: integers [C], examples that withstand the attack, and all examples of each class.
+        correct, count: integers [C], examples that are robust to the attack, and all examples of each class.
         chosen_here: whether the class was chosen by these counts. Then the interval is simultaneous for all classes
             (Bonferroni over those with examples), so that it is valid whichever class is chosen.
         confidence: strictly between 0 and 1.
@@ -46,13 +46,13 @@ def focused_attack(correct, count, target: int, *, chosen_here: bool, confidence
         ValueError: the counts or the confidence are not valid.
     """
     correct, count = checked_counts(correct, count)
-    broken = count - correct
+    wrong = count - correct
     total, others = int(count.sum()), int(count.sum() - count[target])
     if not count[target] or not others:
         return None
     if chosen_here:
         confidence = 1 - (1 - confidence) / np.count_nonzero(count)
-    parts = np.array([broken[target], broken.sum() - broken[target]]), np.array([count[target], others])
+    parts = np.array([wrong[target], wrong.sum() - wrong[target]]), np.array([count[target], others])
     (low, low_rest), (high, high_rest) = wilson_interval(*parts, confidence)
     rate, rest = parts[0] / parts[1]
     weight = others / total
@@ -60,7 +60,7 @@ def focused_attack(correct, count, target: int, *, chosen_here: bool, confidence
     return Focus(
         target=int(target),
         success=float(rate),
-        average=float(broken.sum() / total),
+        average=float(wrong.sum() / total),
         gain=float(weight * difference),
         low=float(weight * (difference - np.hypot(rate - low, high_rest - rest))),
         high=float(weight * (difference + np.hypot(high - rate, rest - low_rest))),

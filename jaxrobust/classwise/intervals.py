@@ -1,9 +1,8 @@
 """Confidence intervals for the accuracy of a class, and for the mean of several class accuracies."""
 
 import numpy as np
-from scipy.special import ndtri
 
-from jaxrobust.classwise.discrepancy import checked_counts
+from jaxrobust.classwise.counts import checked_counts
 
 
 def wilson_interval(correct, count, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -22,6 +21,8 @@ def wilson_interval(correct, count, confidence: float = 0.95) -> tuple[np.ndarra
     Raises:
         ValueError: the shapes differ, not 0 <= correct <= count, or a confidence outside (0, 1).
     """
+    from scipy.special import ndtri  # not at the top: `import jaxrobust` does without SciPy
+
     checked_confidence(confidence)
     correct, count = checked_counts(correct, count)
     z = ndtri((1 + confidence) / 2)

@@ -4,7 +4,7 @@
     summary = matrix_summary(counts)
     summary.share[i, j]                        # share of class i that is turned into class j
 
-If only some of the examples of class i were attacked towards class j, the share of this cell is unknown (nan), because
+If only some of the examples of class i were attacked with target j, the share of this cell is unknown (nan), because
 the outcome of the missing attacks is unknown. `at_least` is then a lower bound.
 """
 
@@ -18,11 +18,11 @@ from jaxrobust.classwise.intervals import wilson_interval
 
 @dataclasses.dataclass(frozen=True)
 class TargetedCounts:
-    """Numbers of examples that were attacked towards other classes, and of successful attacks.
+    """Numbers of examples that were attacked with other classes as targets, and of successful attacks.
 
     Attributes:
         count: examples of each class, int64 [C].
-        tried: examples of class i (row) that were attacked towards class j (column), int64 [C, C]; 0 on the diagonal.
+        tried: examples of class i (row) that were attacked with target j (column), int64 [C, C]; 0 on the diagonal.
         turned: those of them that were predicted as class j, int64 [C, C].
         exposed: examples of each class that were turned into at least one other class, int64 [C].
     """
@@ -34,7 +34,7 @@ class TargetedCounts:
 
     @property
     def complete(self) -> bool:
-        """Whether every example was attacked towards every other class, so that no share is unknown."""
+        """Whether every example was attacked with every other class as target, so that no share is unknown."""
         return bool((self.tried == _others(self.count)).all())
 
 
@@ -120,7 +120,7 @@ def matrix_summary(counts: TargetedCounts, confidence: float = 0.95) -> MatrixSu
 
 
 def _others(count) -> np.ndarray:
-    """[C, C]: number of examples of class i, all of which can be attacked towards class j; 0 on the diagonal."""
+    """[C, C]: number of examples of class i, all of which can be attacked with target j; 0 on the diagonal."""
     return np.where(np.eye(len(count), dtype=bool), 0, np.asarray(count)[:, None])
 
 

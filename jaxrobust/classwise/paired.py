@@ -1,18 +1,15 @@
-"""Compare two sets of verdicts on the same examples, class by class: of two models, or of two attacks on one model.
+"""Compare two models, or two attacks on one model, on the same examples, class by class.
 
-Examples with equal verdicts do not contribute to the difference, so all figures use the counts of discordant examples:
-right (surviving) only under A, or only under B. Differences are B minus A. Intervals and tests cover the draw of the
+Examples on which both are alike do not contribute to the difference, so all figures use the counts of discordant
+examples: correct only under A, or only under B. Differences are B minus A. Intervals and tests cover the draw of the
 test examples. They do not cover the training seed: another run of A's config also differs from A.
 """
 
 import dataclasses
 
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import binom
 
-from jaxrobust.classwise.counts import class_counts, correct_counts
-from jaxrobust.classwise.discrepancy import checked_counts
+from jaxrobust.classwise.counts import checked_counts, class_counts, correct_counts
 from jaxrobust.classwise.intervals import checked_confidence
 from jaxrobust.classwise.worst import exact_bounds
 
@@ -21,34 +18,34 @@ _BISECTIONS = 55  # halvings of an interval of length at most 2: to the last bit
 
 @dataclasses.dataclass(frozen=True)
 class PairedCounts:
-    """Verdicts of A and B on the same examples, as counts per class, int64 [C]."""
+    """How many of the same examples are correct under A, and under B, by class, int64 [C]."""
 
     count: np.ndarray
     correct_a: np.ndarray
     correct_b: np.ndarray
-    only_a: np.ndarray  # right under A and wrong under B
-    only_b: np.ndarray  # wrong under A and right under B
+    only_a: np.ndarray  # correct under A and wrong under B
+    only_b: np.ndarray  # wrong under A and correct under B
 
     def total(self) -> "PairedCounts":
         """The counts summed over all classes, as a single class [1]."""
         return PairedCounts(*(getattr(self, field.name).sum(keepdims=True) for field in dataclasses.fields(self)))
 
 
-def paired_counts(labels, correct_a, correct_b, num_classes: int) -> PairedCounts:
-    """Count the pairs of verdicts of each class.
+def paired_counts(labels, is_correct_a, is_correct_b, num_classes: int) -> PairedCounts:
+    """Count the pairs of outcomes of each class.
 
     Args:
         labels: true classes, integers in [0, C), shape [N].
-        correct_a, correct_b: bool [N], true where the example is right (or survives) under A, and under B.
+        is_correct_a, is_correct_b: bool [N], true where the example is correct (is robust) under A, and under B.
         num_classes: C.
 
     Raises:
-        ValueError: the shapes differ, the flags are not bool, or a label is not in [0, C).
+        ValueError: the shapes differ, is_correct is not bool, or a label is not in [0, C).
     """
-    right_a = correct_counts(labels, correct_a, num_classes)
-    right_b = correct_counts(labels, correct_b, num_classes)
-    both = correct_counts(labels, np.asarray(correct_a) & np.asarray(correct_b), num_classes)
-    return PairedCounts(class_counts(labels, num_classes), right_a, right_b, right_a - both, right_b - both)
+    correct_a = correct_counts(labels, is_correct_a, num_classes)
+    correct_b = correct_counts(labels, is_correct_b, num_classes)
+    both = correct_counts(labels, np.asarray(is_correct_a) & np.asarray(is_correct_b), num_classes)
+    return PairedCounts(class_counts(labels, num_classes), correct_a, correct_b, correct_a - both, correct_b - both)
 
 
 def paired_difference(pairs: PairedCounts) -> np.ndarray:
@@ -60,9 +57,11 @@ def paired_difference(pairs: PairedCounts) -> np.ndarray:
 def mcnemar_test(only_a, only_b) -> np.ndarray:
     """Exact two-sided p-value of McNemar's test, with the hypothesis that A and B are equally good, float64 [C].
 
-    Under this hypothesis each discordant example is right under A or under B with probability 1/2 (McNemar, 1947). The
-    exact binomial test never rejects more often than its level. Without discordant examples the p-value is 1.
+    Under this hypothesis each discordant example is correct under A or under B with probability 1/2 (McNemar, 1947).
+    The exact binomial test never rejects more often than its level. Without discordant examples the p-value is 1.
     """
+    from scipy.stats import binom  # not at the top: `import jaxrobust` does without SciPy
+
     only_a, only_b = np.asarray(only_a), np.asarray(only_b)
     return np.minimum(1.0, 2 * binom.cdf(np.minimum(only_a, only_b), only_a + only_b, 0.5))
 
@@ -91,7 +90,7 @@ def paired_interval(only_a, only_b, count, confidence: float = 0.95) -> tuple[np
     not reject.
 
     Args:
-        only_a, only_b: number of examples right only under A, and only under B, integers [C].
+        only_a, only_b: number of examples correct only under A, and only under B, integers [C].
         count: number of examples, integers [C]; without examples the interval is (-1, 1).
         confidence: two-sided level, strictly between 0 and 1.
 
@@ -99,6 +98,8 @@ def paired_interval(only_a, only_b, count, confidence: float = 0.95) -> tuple[np
         ValueError: the shapes differ, there are more discordant examples than examples, or the confidence is outside
             (0, 1).
     """
+    from scipy.special import ndtri  # not at the top: `import jaxrobust` does without SciPy
+
     z = ndtri((1 + checked_confidence(confidence)) / 2)
     only_a, only_b = np.asarray(only_a), np.asarray(only_b)
     discordant, count = checked_counts(only_a + only_b, count)
@@ -107,8 +108,8 @@ def paired_interval(only_a, only_b, count, confidence: float = 0.95) -> tuple[np
 
     def outside(delta):
         """Whether the score test rejects the difference `delta`."""
-        # The share of examples right only under A, estimated under the restriction to this difference: the larger root
-        # of 2 n q^2 + linear q + constant = 0.
+        # The share of examples correct only under A, estimated under the restriction to this difference: the larger
+        # root of 2 n q^2 + linear q + constant = 0.
         linear = (2 * count - gain) * delta - discordant
         constant = -only_a * delta * (1 - delta)
         root = np.sqrt(np.maximum(linear**2 - 8 * count * constant, 0))
@@ -134,6 +135,11 @@ class WorstDifference:
     difference: float | None
     low: float | None
     high: float | None
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low is not None and not self.low <= 0 <= self.high
 
 
 def worst_difference(pairs: PairedCounts, confidence: float = 0.95, paired_share=1.0) -> WorstDifference:
@@ -199,60 +205,3 @@ def _most_gained(correct_a, correct_b, count, same, tail: float) -> float:
         bounds[c] = same[c]
         most = max(most, bounds.min())
     return most
-
-
-@dataclasses.dataclass(frozen=True)
-class AttackLoss:
-    """The accuracy that each class loses under a stronger attack, compared to a weaker one. Arrays [C].
-
-    Attributes:
-        lost: number of examples that survive only the weaker attack.
-        gained: number of examples that survive only the stronger attack; 0 if it contains the weaker one.
-        loss: (lost - gained) / examples, the accuracy that is lost; nan for a class without examples.
-        low, high: paired interval of the loss, for each class separately.
-        worst_before, worst_after: indices of the classes with the lowest accuracy under either attack.
-        worst_changed: whether no class is the worst under both attacks.
-    """
-
-    lost: np.ndarray
-    gained: np.ndarray
-    loss: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    worst_before: tuple[int, ...]
-    worst_after: tuple[int, ...]
-    worst_changed: bool
-
-
-def attack_loss(labels, survives_a, survives_b, num_classes: int, confidence: float = 0.95) -> AttackLoss:
-    """The accuracy that each class loses from attack A to attack B on the same model, and whether the worst changes.
-
-    Args:
-        labels: true classes, integers in [0, C), shape [N].
-        survives_a, survives_b: bool [N], true where the example survives attack A (PGD-20, say), and B (a suite).
-        num_classes: C.
-        confidence: of the intervals.
-
-    Raises:
-        ValueError: as `paired_counts` and `paired_interval`.
-    """
-    pairs = paired_counts(labels, survives_a, survives_b, num_classes)
-    low, high = paired_interval(pairs.only_b, pairs.only_a, pairs.count, confidence)
-    before, after = _lowest(pairs.correct_a, pairs.count), _lowest(pairs.correct_b, pairs.count)
-    return AttackLoss(
-        lost=pairs.only_a,
-        gained=pairs.only_b,
-        loss=0 - paired_difference(pairs),
-        low=low,
-        high=high,
-        worst_before=before,
-        worst_after=after,
-        worst_changed=bool(before) and not set(before) & set(after),
-    )
-
-
-def _lowest(correct, count) -> tuple[int, ...]:
-    """Indices of the classes with the lowest accuracy."""
-    present = np.flatnonzero(count)
-    accuracy = correct[present] / count[present]
-    return tuple(present[accuracy == accuracy.min()].tolist()) if present.size else ()

@@ -1,6 +1,6 @@
 """Means over several training seeds of a config, also for many configs that are compared with a base.
 
-A run is one draw of the training seed, judged on one draw of test images; all seeds are judged on the same images. So
+A run is one draw of the training seed, scored on one draw of test images; all seeds are scored on the same images. So
 the mean over seeds has two errors, and averaging over seeds reduces only the first:
 
     mean = truth + (error by the draw of the seeds) + (error by the draw of the test images)
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from jaxrobust.classwise.intervals import checked_confidence
 
@@ -90,6 +89,8 @@ def seed_mean(
     Raises:
         ValueError: there is no seed, or the confidence is outside (0, 1).
     """
+    from scipy.special import stdtrit  # not at the top: `import jaxrobust` does without SciPy
+
     values, low, high = (np.asarray(v, float) for v in (values, low, high))
     checked_confidence(confidence)
     if not values.size:
@@ -111,13 +112,13 @@ def seed_mean(
 def averaged_share(labels, differences, num_classes: int) -> np.ndarray:
     """[C]: standard error of a mean over seeds by the draw of the images, over the mean standard error of the seeds.
 
-    All seeds are judged on the same images. If the difference on each image is the same for all seeds, the mean over S
+    All seeds are scored on the same images. If the difference on each image is the same for all seeds, the mean over S
     seeds is as uncertain as a single seed, and the share is 1. If the differences are independent between seeds, the
     share is the root of 1 / S.
 
     Args:
         labels: true classes, integers in [0, C), [N].
-        differences: verdict under B minus verdict under A, in {-1, 0, 1}, [S, N].
+        differences: is_correct under B minus is_correct under A, in {-1, 0, 1}, [S, N].
         num_classes: C; the share is 1 for classes whose differences are the same on all images.
     """
     share = np.ones(num_classes)

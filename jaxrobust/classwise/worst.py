@@ -8,9 +8,8 @@ True accuracies are those on unlimited test images.
 import dataclasses
 
 import numpy as np
-from scipy.special import betaincinv
 
-from jaxrobust.classwise.discrepancy import checked_counts
+from jaxrobust.classwise.counts import checked_counts
 from jaxrobust.classwise.intervals import checked_confidence
 
 _DRAWS_AT_ONCE = 2**22  # counts in memory, 32 MiB
@@ -85,6 +84,8 @@ def exact_bounds(correct, count, low_tail: float, high_tail: float) -> tuple[np.
         correct, count: integers [C].
         low_tail, high_tail: probabilities with which the bound of a class fails, at most.
     """
+    from scipy.special import betaincinv  # not at the top: `import jaxrobust` does without SciPy
+
     wrong = count - correct
     # Quantiles of beta distributions; where a parameter is 0 the bound is that end of [0, 1].
     low = np.where(correct > 0, betaincinv(np.maximum(correct, 1), wrong + 1, low_tail), 0.0)

@@ -8,18 +8,17 @@ Compares the best checkpoint of each run (the last one if none was selected), un
 under. Prints a table and conclusions, and writes compare.html, compare.json and the figures to DIR, by default
 RUN_B/compare-<name of RUN_A>. Differences are B minus A.
 
-With more than two runs the result is a price list: runs that differ only in their training seed are one method, and
-each method is compared with the method of BASE, see comparison/price_list.py. It writes price_list.html, .json and .csv
-and the figure to DIR, by default BASE/price-list.
+With more than two runs the result is a trade-off table: runs that differ only in their training seed are one method,
+and each method is compared with the method of BASE, see comparison/trade_off.py. It writes price_list.html, .json and
+.csv and the figure to DIR, by default BASE/price-list.
 """
 
 import pathlib
 
 from jaxrobust import console, files
 from jaxrobust.commands.front_end import writing_to
-from jaxrobust.comparison import price_list
-from jaxrobust.comparison.pairs import SPLITS, WEIGHTS
-from jaxrobust.comparison.two_runs import compare_runs
+from jaxrobust.comparison import trade_off
+from jaxrobust.comparison.pairs import SPLITS, WEIGHTS, compare_runs
 from jaxrobust.errors import FieldError
 from jaxrobust.reports import compare as compare_pages
 from jaxrobust.reports import price_list as price_list_pages
@@ -28,7 +27,7 @@ from jaxrobust.reports import price_list as price_list_pages
 def add_arguments(parser) -> None:
     parser.add_argument("run_a", metavar="RUN_A", help="workdir of a run")
     parser.add_argument("run_b", metavar="RUN_B", help="workdir of the other")
-    parser.add_argument("more", metavar="RUN", nargs="*", help="more workdirs: a price list of all methods against A's")
+    parser.add_argument("more", metavar="RUN", nargs="*", help="more workdirs: a trade-off table of all methods")
     parser.add_argument("--split", choices=SPLITS, help="default: test where both were scored on it")
     parser.add_argument("--attack", action="append", default=[], help="may be given again; default: all in common")
     parser.add_argument("--weights", choices=WEIGHTS, default="best", help="default: those of the best checkpoint")
@@ -47,7 +46,7 @@ def run(given) -> None:
     chosen = {"split": given.split, "attacks": tuple(dict.fromkeys(given.attack)), "weights": given.weights}
     if given.more:
         shown, name = price_list_pages, "price_list.json"
-        figures = price_list.price_list((given.run_a, given.run_b, *given.more), **chosen)
+        figures = trade_off.trade_off((given.run_a, given.run_b, *given.more), **chosen)
         folder = given.out or pathlib.Path(given.run_a) / "price-list"
     else:
         shown, name = compare_pages, "compare.json"

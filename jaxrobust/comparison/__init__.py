@@ -1,1 +1,1 @@
-"""Comparing runs: which runs form pairs, what a method gains, and the price list of many methods."""
+"""Comparing models and runs: two on the same images, runs in pairs, and the trade-off table of many methods."""

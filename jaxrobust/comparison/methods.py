@@ -9,7 +9,7 @@ import re
 from jaxrobust import config as config_lib
 from jaxrobust import files, remedies
 from jaxrobust.errors import UserError
-from jaxrobust.runs.reading import Run, field
+from jaxrobust.runs.reading import RunFiles, field
 
 # Fields that do not change the trained model: file locations, evaluation, checkpoints, logging. And the seed.
 NEUTRAL = (
@@ -38,10 +38,10 @@ class Method:
     name: str
     differs: dict
     seeds: tuple[int, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[RunFiles, ...]
 
 
-def group(runs: list[Run]) -> list[Method]:
+def group(runs: list[RunFiles]) -> list[Method]:
     """The methods among the runs, in the order in which they are given; the first is the base.
 
     Runs of imported or adjusted weights, whose config does not say what was done, are told apart by the names of
@@ -67,7 +67,7 @@ def group(runs: list[Run]) -> list[Method]:
     return [_method(names[key], differs[key], by_method[key]) for key in keys]
 
 
-def _key(run: Run) -> tuple[str, str | None]:
+def _key(run: RunFiles) -> tuple[str, str | None]:
     """What the runs of a method have in common: the config, and the folder's name where that does not tell all."""
     tells_all = run.config and run.origin is None
     return json.dumps(_settings(run.config), sort_keys=True), None if tells_all else stem_and_seed(run.workdir)[0]
@@ -99,7 +99,7 @@ def _differs(settings: dict, base: dict) -> dict:
     return {f: v for f, v in settings.items() if not base or v != base.get(f, v)}
 
 
-def _method(name: str, differs: dict, runs: list[Run]) -> Method:
+def _method(name: str, differs: dict, runs: list[RunFiles]) -> Method:
     runs = sorted(runs, key=_seed)
     seeds = [_seed(run) for run in runs]
     for i in range(1, len(runs)):
@@ -109,7 +109,7 @@ def _method(name: str, differs: dict, runs: list[Run]) -> Method:
     return Method(name, differs, tuple(seeds), tuple(runs))
 
 
-def _seed(run: Run) -> int:
+def _seed(run: RunFiles) -> int:
     """The training seed; of weights from elsewhere the number that ends the folder's name, else 0."""
     seed = field(run.config, "train.seed")
     return stem_and_seed(run.workdir)[1] if seed is None or run.origin is not None else seed
@@ -162,7 +162,7 @@ def _listed(differs: dict) -> str:
     return " ".join(f"{name}={value}" for name, value in values.items())
 
 
-def pair(base: Method, method: Method) -> list[tuple[Run, Run]]:
+def pair(base: Method, method: Method) -> list[tuple[RunFiles, RunFiles]]:
     """(run of the base, run of the method): equal seeds where both have them, the others in ascending order.
 
     A run is in one pair at most, so that the pairs' differences are independent draws of the seed.

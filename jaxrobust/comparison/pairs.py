@@ -1,13 +1,16 @@
-"""Selecting what to compare: the checkpoint of each run, the common images and the common attacks."""
+"""Comparing two runs, and selecting what to compare: checkpoint of each run, common images and common attacks."""
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
+from jaxrobust import classwise
+from jaxrobust.comparison.compare import LEVEL, compare
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.runs import results
-from jaxrobust.runs.reading import Checkpoint, Run, Score, facts
+from jaxrobust.runs.reading import Checkpoint, RunFiles, facts, field
+from jaxrobust.runs.results import Result
 
 SPLITS = ("test", "validation")
 WEIGHTS = ("best", "raw", "averaged")
@@ -19,7 +22,7 @@ _NAMED = 3  # runs that a sentence lists
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One side of a comparison: a checkpoint of a run with its verdicts.
+    """One side of a comparison: a checkpoint of a run with its results per image.
 
     Attributes:
         letter: "A" or "B" of two; "" of many.
@@ -28,13 +31,13 @@ class Side:
     """
 
     letter: str
-    run: Run
+    run: RunFiles
     checkpoint: Checkpoint
     why: str
     examples: dict
 
     @property
-    def scores(self) -> dict[str, Score]:
+    def scores(self) -> dict[str, Result]:
         return self.run.scores[self.checkpoint]
 
     @property
@@ -54,19 +57,74 @@ class Side:
         }
 
 
-def open_runs(workdirs, split: str | None) -> list[Run]:
+def compare_runs(
+    run_a, run_b, *, split: str | None = None, attacks=(), weights: str = "best", step_a=None, step_b=None
+) -> dict:
+    """Compare two runs on the images that both were scored on. Returns JSON data; accuracies are fractions.
+
+    Args:
+        run_a, run_b: their workdirs.
+        split: "test" or "validation"; by default test where both were scored on it.
+        attacks: names; by default all that both were scored under.
+        weights: "best": those that best.json names, else those of the last checkpoint, averaged ones if there are any;
+            "raw"; "averaged".
+        step_a, step_b: steps of other checkpoints.
+
+    Raises:
+        UserError: a workdir or its files cannot be read, or the two were not scored on the same images or attacks.
+    """
+    runs = open_runs((run_a, run_b), split)
+    a = open_side("A", runs[0], weights, step_a)
+    b = open_side("B", runs[1], weights, step_b)
+    if a.run.workdir.resolve() == b.run.workdir.resolve() and a.checkpoint == b.checkpoint:
+        raise UserError(f"{run_a} and {run_b} are the same checkpoint of the same run; give --step_a, --step_b or two")
+    in_a, in_b = common_examples(a, b)
+    names, notes = common_attacks(a, b, attacks)
+    labels = a.examples["labels"][in_a]
+    compared = {
+        name: compare(labels, a.examples[name][in_a], b.examples[name][in_b], a.class_names).to_json() for name in names
+    }
+    for side in (a, b):
+        if labels.size < side.examples["labels"].size:
+            total = side.examples["labels"].size
+            notes.append(
+                f"Of the {total:,} images that {side.letter} was scored on, {labels.size:,} are common to both."
+            )
+    notes += notes_on_weights((a, b))
+    data = [field(side.run.config, "data.name") for side in (a, b)]
+    if None not in data and data[0] != data[1]:
+        notes.append(f"The data sets go by different names, {data[0]} and {data[1]}; their labels and classes agree.")
+    return {
+        "a": a.description(),
+        "b": b.description(),
+        "split": a.run.split,
+        "examples": int(labels.size),
+        "confidence": classwise.CONFIDENCE,
+        "level": LEVEL,
+        "headline": _headline(compared),
+        "attacks": compared,
+        "notes": notes,
+    }
+
+
+def _headline(compared: dict) -> str:
+    """The attack with the lowest accuracy; among equals the shortest name, so a suite comes before its members."""
+    return min(compared, key=lambda name: (sum(compared[name]["average"][side] for side in "ab"), len(name)))
+
+
+def open_runs(workdirs, split: str | None) -> list[RunFiles]:
     """The runs; without a split, of the test split where all were scored on it, else of the validation split.
 
     Raises:
-        UserError: see `Run`.
+        UserError: see `RunFiles`.
     """
-    runs = [Run(workdir, split) for workdir in workdirs]
+    runs = [RunFiles(workdir, split) for workdir in workdirs]
     if len({run.split for run in runs}) > 1:
-        runs = [Run(workdir, "validation") for workdir in workdirs]
+        runs = [RunFiles(workdir, "validation") for workdir in workdirs]
     return runs
 
 
-def open_side(letter: str, run: Run, weights: str, step: int | None = None) -> Side:
+def open_side(letter: str, run: RunFiles, weights: str, step: int | None = None) -> Side:
     """The checkpoint of a run that is to be compared.
 
     Args:
@@ -75,17 +133,17 @@ def open_side(letter: str, run: Run, weights: str, step: int | None = None) -> S
         step: of another checkpoint.
 
     Raises:
-        UserError: it was not scored, or has no verdicts.
+        UserError: it was not scored, or has no results per image.
     """
     checkpoint, why = _checkpoint(letter, run, weights, step)
     examples = results.read_examples(run.workdir, checkpoint.step, checkpoint.weights, run.split)
     if "labels" not in examples:
         path = results.examples_path(run.workdir, checkpoint.step, checkpoint.weights, run.split)
-        raise UserError(f"{path}: no verdicts per image, so nothing can be paired; copy the folder with the run")
+        raise UserError(f"{path}: no results per image, so nothing can be paired; copy the folder with the run")
     return Side(letter, run, checkpoint, why, examples)
 
 
-def _checkpoint(letter: str, run: Run, weights: str, step: int | None) -> tuple[Checkpoint, str]:
+def _checkpoint(letter: str, run: RunFiles, weights: str, step: int | None) -> tuple[Checkpoint, str]:
     """The checkpoint to compare, and what it is called."""
     selected = run.selected()
     candidates = [c for c in run.scores if weights in ("best", c.weights)]
@@ -149,10 +207,10 @@ def common_examples(a: Side, b: Side) -> tuple[np.ndarray, np.ndarray]:
 
 
 def attack_problem(name: str, a: Side, b: Side) -> str:
-    """Why the verdicts under an attack cannot be compared; empty if they can."""
+    """Why the results under an attack cannot be compared; empty if they can."""
     lacking = [str(s.run.workdir) for s in (a, b) if name not in s.scores or name not in s.examples]
     if lacking:
-        return f"not scored, or without verdicts, in {' and '.join(dict.fromkeys(lacking))}"
+        return f"not scored, or without results per image, in {' and '.join(dict.fromkeys(lacking))}"
     records = [side.scores[name].record for side in (a, b)]
     settings = [[record.get(setting) for setting in SETTINGS] for record in records]
     differ = [f"{setting} {x} and {y}" for setting, x, y in zip(SETTINGS, *settings, strict=True) if x != y]

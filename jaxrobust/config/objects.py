@@ -7,7 +7,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.remedies.rule import first_epoch
 
 
-def dataset(config) -> data.DataSet:
+def dataset(config) -> data.Dataset:
     """Load the data."""
     return data.load(
         config.data.name,

@@ -1,6 +1,6 @@
 """Image classification data: `load("tfds:cifar10")` gives checked train, validation and test splits.
 
-The rest of the package sees only a `DataSet`. It holds numpy arrays, or, for sets that do not fit in memory, objects
+The rest of the package sees only a `Dataset`. It holds numpy arrays, or, for sets that do not fit in memory, objects
 that represent such arrays (`records`); `streaming` then makes the training batches. `sources` reads the data, with one
 file for each form of the name; `checks` validates it, in the same way for every source. TensorFlow is imported only by
 the `tfds:` source, and only when it reads.
@@ -13,12 +13,12 @@ the `tfds:` source, and only when it reads.
 from collections.abc import Callable, Sequence
 
 from jaxrobust.data import checks, classes, imbalance, randomness, shrinking, sources, splits
-from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.data.dataset import Dataset, Split
 from jaxrobust.data.describe import Description, describe, described, is_there, random_dataset
 from jaxrobust.data.sources import Gaussians, check_name, check_streaming
 
 __all__ = [
-    "DataSet",
+    "Dataset",
     "Description",
     "Gaussians",
     "Split",
@@ -47,7 +47,7 @@ def load(
     merge: Sequence[str] = (),
     shares: Sequence[str] = (),
     progress: Callable = sources.no_progress,
-) -> DataSet:
+) -> Dataset:
     """Reads and checks a data set, holds out a validation split, and makes the remaining training set long-tailed.
 
     Args:
@@ -90,4 +90,4 @@ def load(
         rng=randomness.generator(seed, "imbalance"),
     )
     train = classes.thinned(train, class_names, shares, randomness.generator(seed, "shares"))
-    return DataSet(name, class_names, train, validation, test)
+    return Dataset(name, class_names, train, validation, test)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxrobust.data import checks, imbalance, sources
-from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.data.dataset import Dataset, Split
 from jaxrobust.data.sources import Gaussians, check_name
 from jaxrobust.errors import FieldError
 
@@ -126,7 +126,7 @@ def describe(
     return Description(name, (height, width, channels), classes, int(left.sum()), pixel_type)
 
 
-def described(dataset: DataSet) -> Description:
+def described(dataset: Dataset) -> Description:
     """The description of a loaded data set."""
     train = dataset.train
     kind = "uint8" if train.images.dtype == np.uint8 else "float32"
@@ -145,7 +145,7 @@ def is_there(name: str, data_dir: str = "") -> bool:
     return tfds.is_prepared(argument, data_dir)
 
 
-def random_dataset(description: Description, *, largest_bytes: int = 2**28, seed: int = 0) -> DataSet:
+def random_dataset(description: Description, *, largest_bytes: int = 2**28, seed: int = 0) -> Dataset:
     """A training split of random pixels and balanced labels that fits a description, of at most `largest_bytes`."""
     per_image = int(np.prod(description.image_shape)) * np.dtype(description.pixel_type).itemsize
     examples = max(description.num_classes, min(description.train_examples, largest_bytes // per_image))
@@ -157,7 +157,7 @@ def random_dataset(description: Description, *, largest_bytes: int = 2**28, seed
         images = rng.random(shape, np.float32)
     train = Split(images, np.arange(examples, dtype=np.int32) % description.num_classes)
     names = tuple(f"class {label}" for label in range(description.num_classes))
-    return DataSet(description.name, names, train, train.take(slice(0)), train.take(slice(0)))
+    return Dataset(description.name, names, train, train.take(slice(0)), train.take(slice(0)))
 
 
 def _of_tfds(tfds_name: str, data_dir: str):

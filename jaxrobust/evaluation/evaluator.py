@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import console, data, files
+from jaxrobust import console, data
 from jaxrobust.attacks import suites
 from jaxrobust.config import objects
 from jaxrobust.data import randomness, splits
@@ -55,7 +55,7 @@ class Evaluator:
         self,
         config,
         workdir,
-        dataset: data.DataSet,
+        dataset: data.Dataset,
         mesh,
         tensorboard: Writer,
         stop: StopRequest,
@@ -182,7 +182,7 @@ class Evaluator:
             "split": split_name,
             "split_examples": split_examples,
         }
-        store = results.Verdicts(self._workdir, step, weights_name, split_name)
+        store = results.StoredResults(self._workdir, step, weights_name, split_name)
         scoring = Scoring(
             self._classifier,
             weights,
@@ -229,7 +229,7 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
             raise FieldError("eval.checkpoints", choice, "is known only after the training", "leave out --follow")
         if follow:
             console.say(f"waiting for checkpoints in {workdir} until the end of the training")
-        while follow and hosts.decide(lambda: files.read_json(workdir / "config.json")) is None:
+        while follow and hosts.decide(lambda: results.CONFIG.read(workdir)) is None:
             wait()
         run = loading.open_run(workdir, overrides, may_differ=OWN_FIELDS)
         config, steps_per_epoch = run.config, run.steps_per_epoch

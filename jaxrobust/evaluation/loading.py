@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import data, files
+from jaxrobust import data
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches
 from jaxrobust.distributed import hosts, parallel
@@ -50,7 +50,7 @@ class OpenRun:
     checkpoints: checkpoints_lib.Checkpoints
 
     @cached_property
-    def dataset(self) -> data.DataSet:
+    def dataset(self) -> data.Dataset:
         """The data, the same on all processes."""
         dataset = objects.dataset(self.config)
         hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
@@ -115,7 +115,7 @@ def open_run(
         UserError: there is no run, a field that must not differ is overridden, or a value is wrong.
     """
     workdir = pathlib.Path(workdir)
-    stored = stored or hosts.decide(lambda: files.read_json(workdir / "config.json"))
+    stored = stored or hosts.decide(lambda: results.CONFIG.read(workdir))
     if stored is None and field:
         raise FieldError(field, str(workdir), "holds no run", "give the folder of a trained or imported run")
     if stored is None:
@@ -153,7 +153,7 @@ def abstract_weights(config, described, mesh) -> Weights:
     return parallel.abstract(Weights(variables["params"], variables.get("batch_stats", {})), mesh)
 
 
-def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
+def load_weights(workdir, config, dataset: data.Dataset, mesh) -> Weights:
     """Weights of another run to start a training from: of its best checkpoint, else the averaged ones of its last.
 
     Args:
@@ -164,7 +164,7 @@ def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
             split here. For imported weights the latter cannot be checked.
     """
     field, workdir = "train.start_from", pathlib.Path(workdir)
-    stored = hosts.decide(lambda: files.read_json(workdir / "config.json"))
+    stored = hosts.decide(lambda: results.CONFIG.read(workdir))
     if stored is None:
         raise FieldError(field, str(workdir), "holds no run", "give the workdir of a trained or imported one")
     other = config_lib.from_dict(stored)

@@ -3,9 +3,10 @@
 import pathlib
 
 from jaxrobust import config as config_lib
-from jaxrobust import console, files
+from jaxrobust import console
+from jaxrobust.classwise import unequal
 from jaxrobust.evaluation.scoring import Result, Scoring
-from jaxrobust.runs import reading, results
+from jaxrobust.runs import results
 from jaxrobust.runs.tensorboard import Writer
 
 
@@ -17,7 +18,7 @@ class ResultWriter:
         store: of the same.
     """
 
-    def __init__(self, config, class_names, about: dict, store: results.Verdicts, tensorboard: Writer):
+    def __init__(self, config, class_names, about: dict, store: results.StoredResults, tensorboard: Writer):
         self._config, self._class_names, self._about = config, class_names, about
         self._store, self._tensorboard = store, tensorboard
 
@@ -77,17 +78,17 @@ class ResultWriter:
 def mark_best(workdir) -> None:
     """Write best.json, by the attack and the score of the run's own config; not without validation results."""
     workdir = pathlib.Path(workdir)
-    trained = config_lib.from_dict(files.read_json(workdir / "config.json"))
+    trained = config_lib.from_dict(results.CONFIG.read(workdir))
     attack, criterion = config_lib.best_attack(trained), trained.checkpoint.best
     best = results.find_best(results.read(workdir), attack=attack, criterion=criterion)
     if best is not None:
-        files.write_atomically(workdir / results.BEST, files.to_json(best))
+        results.BEST.write(workdir, best)
 
 
 def _one_line(title, records, attacks) -> str:
     parts = [
         f"{name} {100 * record['accuracy']:.1f} ("
-        + (f"balanced: {100 * record['balanced_accuracy']:.1f}, " if reading.unequal(record["count"]) else "")
+        + (f"balanced: {100 * record['balanced_accuracy']:.1f}, " if unequal(record["count"]) else "")
         + f"worst: {record['worst_class']} {100 * record['worst_class_accuracy']:.1f})"
         for name, record in ((name, records[name]) for name in attacks)
     ]

@@ -14,7 +14,7 @@ from jaxrobust.attacks import suites
 from jaxrobust.attacks.threats import Threat
 from jaxrobust.config import objects
 from jaxrobust.data.augment import to_float
-from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.data.dataset import Dataset, Split
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import loading
@@ -47,7 +47,7 @@ class Run:
         self,
         model: Any,
         weights: Weights | dict,
-        dataset: DataSet,
+        dataset: Dataset,
         threat: Threat,
         *,
         verified: Any = None,

@@ -41,7 +41,7 @@ class Result(NamedTuple):
 
 
 class NoStore:
-    """The results known from before, of which there are none; see results.Verdicts for those in files."""
+    """The results known from before, of which there are none; see results.StoredResults for those in files."""
 
     def finished(self, attack: str) -> list[int] | None:
         """The predictions under an attack if they are known."""

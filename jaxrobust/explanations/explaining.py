@@ -31,7 +31,7 @@ def explain(
     Args:
         workdirs: of runs on the same classes.
         attack: defines robustness; None: the strongest attack that all runs were scored under.
-        weights, split: as of comparison.two_runs.compare_runs.
+        weights, split: as of comparison.pairs.compare_runs.
         standard, other: workdirs of other models on the same images: one trained without attack, and one on which the
             adversarial images are tried.
         examples: number of images of each split to use, a stratified subset; 0 for all.

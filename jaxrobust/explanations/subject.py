@@ -25,7 +25,7 @@ from jaxrobust.explanations.probe import Missing
 from jaxrobust.posthoc.heads import Head
 from jaxrobust.runs import checkpoints as checkpoints_lib
 from jaxrobust.runs import results
-from jaxrobust.runs.reading import Checkpoint, Run
+from jaxrobust.runs.reading import Checkpoint, RunFiles
 
 OWN_FIELDS = ("data.data_dir", "eval.batch_size")
 
@@ -100,7 +100,7 @@ class Subject(Images):
         UserError: the checkpoint does not exist, or another model has other classes or another image shape.
     """
 
-    def __init__(self, run: Run, checkpoint: Checkpoint, attack: str, overrides, examples: int, others: dict):
+    def __init__(self, run: RunFiles, checkpoint: Checkpoint, attack: str, overrides, examples: int, others: dict):
         self.run, self.checkpoint, self.attack = run, checkpoint, attack
         record = run.scores[checkpoint][attack].record
         self.count = np.array(record["count"])
@@ -162,7 +162,7 @@ class Subject(Images):
     @functools.cached_property
     def audit(self) -> dict | None:
         """The content of audit.json, if it belongs to this checkpoint."""
-        found = audit_results.read(self.run.workdir)
+        found = audit_results.AUDIT.read(self.run.workdir)
         return found if found and (found["step"], found["weights"]) == tuple(self.checkpoint) else None
 
     @functools.cached_property

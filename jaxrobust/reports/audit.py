@@ -17,7 +17,7 @@ def page(workdir) -> dict | None:
     Raises:
         UserError: the file cannot be read.
     """
-    content = audit_results.read(workdir)
+    content = audit_results.AUDIT.read(workdir)
     if content is None:
         return None
     curve, matrix = content["curve"], content["matrix"]

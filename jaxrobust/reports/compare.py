@@ -16,7 +16,7 @@ NAMED = 5  # most classes that a sentence names
 
 
 def conclusion(figures: dict) -> list[str]:
-    """What follows from `compare.compare`'s figures under the strongest attack, in a few sentences."""
+    """What follows from `pairs.compare_runs`'s figures under the strongest attack, in a few sentences."""
     attack = figures["headline"]
     of, start = figures["attacks"][attack], _under(attack)
     return [

@@ -11,16 +11,17 @@ from rich.text import Text
 
 from jaxrobust import figures as figures_lib
 from jaxrobust import files, formatting, reports
-from jaxrobust.comparison import gains, price_list
+from jaxrobust.comparison import trade_off
+from jaxrobust.comparison.differences import HELPS, HURTS
 from jaxrobust.figures import price_list as figures_price_list
 
 PAGE, TABLE, FIGURE = "price_list.html", "price_list.csv", "average-against-worst"
 _NAME = 30  # characters of a method's name on the terminal
-_SIGN = {gains.HELPS: 1, gains.HURTS: -1}
+_SIGN = {HELPS: 1, HURTS: -1}
 
 
 def conclusion(figures: dict) -> list[str]:
-    """What follows from `price_list.price_list`'s figures, in a few sentences."""
+    """What follows from `trade_off.trade_off`'s figures, in a few sentences."""
     others = figures["methods"][1:]
     sentences = [_on_help(figures, others), _on_pgd(figures, others), *_on_cost(figures, others)]
     sentences += _on_training(figures, others)
@@ -43,9 +44,7 @@ def _gain(row: dict, figures: dict) -> str:
 
 def _on_help(figures: dict, others: list[dict]) -> str:
     level = f"at {100 * figures['level']:g} %, Holm's correction over {len(others)} {_methods(len(others))}"
-    helping, hurting = (
-        [row for row in others if row["verdicts"]["judge"] == verdict] for verdict in (gains.HELPS, gains.HURTS)
-    )
+    helping, hurting = ([row for row in others if row["verdicts"]["judge"] == verdict] for verdict in (HELPS, HURTS))
     under = _under(figures["judge"])
     start = f"{under[0].upper()}{under[1:]}, {len(helping) or 'none'} of {len(others)} {_methods(len(others))}"
     verb = "help" if len(helping) > 1 else "helps"
@@ -65,7 +64,7 @@ def _on_pgd(figures: dict, others: list[dict]) -> str:
     judge, pgd = figures["judge"], figures["pgd"]
     if pgd is None:
         return f"All were scored under no PGD beside {judge}, so a gain that only moves PGD cannot be told apart."
-    fooled = [row for row in others if row["verdicts"]["disagreement"] == price_list.ONLY_PGD]
+    fooled = [row for row in others if row["verdicts"]["disagreement"] == trade_off.ONLY_PGD]
     missed = [row for row in others if (row["verdicts"]["disagreement"] or "").startswith("PGD misses")]
     if not fooled and not missed:
         return f"{pgd} would have given the same verdict on the worst class of each."
@@ -92,7 +91,7 @@ def _on_cost(figures: dict, others: list[dict]) -> list[str]:
     for attack in dict.fromkeys((figures["judge"], "clean")):
         if attack not in figures["attacks"]:
             continue
-        costly = [row for row in others if row["attacks"][attack]["average"]["verdict"] == gains.HURTS]
+        costly = [row for row in others if row["attacks"][attack]["average"]["verdict"] == HURTS]
         if not costly:
             sentences.append(f"None costs average accuracy {_under(attack)} significantly.")
             continue
@@ -101,7 +100,7 @@ def _on_cost(figures: dict, others: list[dict]) -> list[str]:
         for row in costly:
             lost = row["attacks"][attack]["average"]["difference"]
             price = "without a significant gain of the worst class"
-            if row["verdicts"]["judge"] == gains.HELPS:
+            if row["verdicts"]["judge"] == HELPS:
                 per_point = -lost / _worst(row, figures)["difference"]
                 price = f"{per_point:.2f} points per point that the worst class gains {_under(figures['judge'])}"
             costs.append(f"{row['name']} ({formatting.points(lost)} points, {price})")
@@ -115,7 +114,7 @@ def _on_training(figures: dict, others: list[dict]) -> list[str]:
     learnt = [
         row
         for row in others
-        if row["verdicts"]["judge"] != gains.HELPS
+        if row["verdicts"]["judge"] != HELPS
         and (row["training"]["difference"] or 0) > max(_worst(row, figures)["difference_interval"][1], 0)
     ]
     if not learnt:

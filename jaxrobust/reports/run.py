@@ -16,13 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrobust import classwise, console, figures, files, formatting, reports
+from jaxrobust.classwise import CONFIDENCE, METRICS, unequal
 from jaxrobust.distributed import parallel
 from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
 from jaxrobust.figures.matrix import confusion_matrix
 from jaxrobust.reports import audit as report_audit
 from jaxrobust.reports import suites as report_suites
 from jaxrobust.runs import class_summary, reading, results
-from jaxrobust.runs.reading import CONFIDENCE, Checkpoint, Run, Score, facts, field, headline, strongest, unequal
+from jaxrobust.runs.reading import Checkpoint, RunFiles, facts, field, headline, strongest
+from jaxrobust.runs.results import Result
 
 REPORT = "report.html"
 MEASURED_WIDTH = 10_000  # characters: more than any table takes
@@ -35,15 +37,15 @@ def write_report(workdir) -> pathlib.Path:
     Raises:
         UserError: the folder is not a workdir, has no results, or has a file that cannot be read.
     """
-    run = Run(workdir)
+    run = RunFiles(workdir)
     truth = _class_truth(run)
-    files.write_atomically(run.workdir / results.CLASSES, files.to_json(truth))
+    results.CLASSES.write(run.workdir, truth)
     path = run.workdir / REPORT
     files.write_atomically(path, reports.render("report.html", _page(run, truth)))
     return path
 
 
-def _class_truth(run: Run) -> dict:
+def _class_truth(run: RunFiles) -> dict:
     """Content of classes.json."""
     selected = run.selected()
     checkpoint = {"step": selected.step, "epoch": run.epoch(selected), "weights": selected.weights, "split": run.split}
@@ -51,7 +53,7 @@ def _class_truth(run: Run) -> dict:
     return checkpoint | class_summary.class_truth(run.scores[selected], examples)
 
 
-def _page(run: Run, truth: dict) -> dict:
+def _page(run: RunFiles, truth: dict) -> dict:
     """The variables of the template."""
     selected = run.selected()
     scores = headline(run.scores[selected])
@@ -84,6 +86,7 @@ def _page(run: Run, truth: dict) -> dict:
         "tracked": _tracked(run, selected),
         "truth": report_suites.page(truth),
         "score": scores[attack],
+        "spreads": [metric for metric in METRICS if not metric.name.endswith("accuracy")],
         "class_rows": class_rows(scores, attack),
         "missing": missing(run, truth),
         "overfitted": [line["epoch"] for line in run.training if line.get("catastrophic_overfitting")],
@@ -107,7 +110,7 @@ def class_table(workdir, width: int = 160) -> tuple[str, Table]:
     Raises:
         UserError: as `write_report`.
     """
-    run = Run(workdir)
+    run = RunFiles(workdir)
     selected = run.selected()
     scores = headline(run.scores[selected])
     attack = strongest(scores)
@@ -117,7 +120,7 @@ def class_table(workdir, width: int = 160) -> tuple[str, Table]:
         f"accuracy by class on {scores[attack].images}; "
         f"{why} checkpoint (epoch {run.epoch(selected)}, {selected.weights} weights)"
     )
-    by_rank = sorted(scores, key=lambda a: (a != attack, a != "clean", scores[a].summary.accuracy or 0))
+    by_rank = sorted(scores, key=lambda a: (a != attack, a != "clean", scores[a].accuracy or 0))
     for size in range(len(by_rank), 0, -1):
         shown = {a: score for a, score in scores.items() if a in by_rank[:size]}
         table = _table(shown, attack, left_out=len(by_rank) - size)
@@ -126,7 +129,7 @@ def class_table(workdir, width: int = 160) -> tuple[str, Table]:
     return title, table
 
 
-def _table(scores: dict[str, Score], attack: str, left_out: int) -> Table:
+def _table(scores: dict[str, Result], attack: str, left_out: int) -> Table:
     more = f"; {left_out} more {'attack' if left_out == 1 else 'attacks'} in the report" if left_out else ""
     table = Table(caption=f"95 % Wilson intervals; lowest under {attack} first; * worst class{more}")
     table.add_column("class", no_wrap=True)
@@ -143,7 +146,7 @@ def _table(scores: dict[str, Score], attack: str, left_out: int) -> Table:
     if any(unequal(score.record["count"]) for score in scores.values()):
         rows.insert(1, ("balanced", "balanced_accuracy"))
     for label, figure in rows:
-        values = [getattr(score.summary, figure) for score in scores.values()]
+        values = [score.metrics[figure] for score in scores.values()]
         table.add_row(
             label, "", *(formatting.NOTHING if value is None else f"{100 * value:.1f}{' ' * 10}" for value in values)
         )
@@ -157,7 +160,7 @@ def _table_cell(accuracy: float | None, interval: tuple[float, float], is_worst:
     return f"{'*' if is_worst else ' '}{100 * accuracy:5.1f} [{100 * low:3.0f},{100 * high:3.0f}]"
 
 
-def class_rows(scores: dict[str, Score], attack: str) -> list[dict]:
+def class_rows(scores: dict[str, Result], attack: str) -> list[dict]:
     """The rows of the per-class table: lowest accuracy under `attack` first, classes without examples last."""
     score = scores[attack]
     clean = scores.get("clean")
@@ -165,14 +168,14 @@ def class_rows(scores: dict[str, Score], attack: str) -> list[dict]:
     boundary = [None] * len(score.class_names)
     if same_examples:
         boundary = classwise.boundary_error(clean.record["correct"], score.record["correct"], score.record["count"])
-    accuracy = score.summary.class_accuracy
+    accuracy = score.class_accuracy
     order = sorted(range(len(accuracy)), key=lambda c: (accuracy[c] is None, accuracy[c] or 0))
     return [
         {
             "name": score.class_names[c],
             "count": score.record["count"][c],
             "boundary_error": boundary[c],
-            "cells": [(s.summary.class_accuracy[c], s.class_interval[c]) for s in scores.values()],
+            "cells": [(s.class_accuracy[c], s.class_interval[c]) for s in scores.values()],
         }
         for c in order
     ]
@@ -198,7 +201,7 @@ def largest_confusions(matrix: np.ndarray, names: list[str]) -> list[dict]:
     ]
 
 
-def missing(run: Run, truth: dict) -> list[str]:
+def missing(run: RunFiles, truth: dict) -> list[str]:
     """What is missing from an unfinished or partly scored run, one sentence for each gap.
 
     Args:
@@ -270,7 +273,7 @@ def missing(run: Run, truth: dict) -> list[str]:
     return [sentence for holds, sentence in checks if holds]
 
 
-def _unfinished(scores: dict[str, Score]) -> dict[str, list[str]]:
+def _unfinished(scores: dict[str, Result]) -> dict[str, list[str]]:
     """Suites that have no result yet, with those of their members that have one."""
     suites = {}
     for attack in scores:
@@ -280,20 +283,18 @@ def _unfinished(scores: dict[str, Score]) -> dict[str, list[str]]:
     return suites
 
 
-def _figures(run: Run, selected: Checkpoint, attack: str, confusions: dict[str, np.ndarray]) -> dict[str, str]:
+def _figures(run: RunFiles, selected: Checkpoint, attack: str, confusions: dict[str, np.ndarray]) -> dict[str, str]:
     """SVG by name: bars, learning, classes_<attack>, confusion_<attack>."""
     scores = headline(run.scores[selected])
     names = scores[attack].class_names
-    bars = {
-        a: (class_summary.floats(s.summary.class_accuracy), *np.array(s.class_interval).T) for a, s in scores.items()
-    }
+    bars = {a: (class_summary.floats(s.class_accuracy), *np.array(s.class_interval).T) for a, s in scores.items()}
     drawn = {"bars": class_bars(names, bars)}
     if len({c.step for c in run.scores}) > 1:
         marked = run.epoch(selected) if run.best_checkpoint() else None
         drawn["learning"] = learning_curves(_learning_curves(run), selected_epoch=marked)
         for a in _tracked(run, selected):
             history = run.over_training(a, selected.weights)
-            accuracy = np.array([class_summary.floats(s.summary.class_accuracy) for s in history])
+            accuracy = np.array([class_summary.floats(s.class_accuracy) for s in history])
             epochs = [s.record["epoch"] for s in history]
             drawn[f"classes_{a}"] = class_curves(epochs, accuracy, names, a, marked)
     for a, matrix in confusions.items():
@@ -301,14 +302,14 @@ def _figures(run: Run, selected: Checkpoint, attack: str, confusions: dict[str, 
     return {name: reports.figure(figure) for name, figure in drawn.items()}
 
 
-def _tracked(run: Run, selected: Checkpoint) -> list[str]:
+def _tracked(run: RunFiles, selected: Checkpoint) -> list[str]:
     """Attacks shown class by class over training: the strongest one scored at several checkpoints, and clean."""
     scores = run.scores[selected]
     scores = {a: s for a, s in headline(scores).items() if len(run.over_training(a, selected.weights)) > 1}
     return list(dict.fromkeys(a for a in (strongest(scores), "clean") if a in scores)) if scores else []
 
 
-def _learning_curves(run: Run) -> dict[str, dict[str, Curve]]:
+def _learning_curves(run: RunFiles) -> dict[str, dict[str, Curve]]:
     """Curves by attack and kind of weights, and those of the training batches if they were logged."""
     curves = {}
     for attack in dict.fromkeys(attack for scores in run.scores.values() for attack in headline(scores)):
@@ -317,8 +318,8 @@ def _learning_curves(run: Run) -> dict[str, dict[str, Curve]]:
             if history:
                 curves.setdefault(attack, {})[weights] = Curve(
                     epoch=[s.record["epoch"] for s in history],
-                    average=[s.summary.accuracy for s in history],
-                    worst=[s.summary.worst_class_accuracy for s in history],
+                    average=[s.accuracy for s in history],
+                    worst=[s.worst_class_accuracy for s in history],
                 )
     logged = [(line["epoch"], class_summary.floats(line.get("train_class_accuracy") or [])) for line in run.training]
     logged = [(epoch, accuracy[~np.isnan(accuracy)]) for epoch, accuracy in logged]

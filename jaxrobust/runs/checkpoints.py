@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxrobust import console, files
+from jaxrobust import console
 from jaxrobust.distributed import hosts, parallel
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.models.weights import Weights
@@ -298,7 +298,7 @@ class Chosen(NamedTuple):
 
 def read_best(workdir) -> dict | None:
     """The content of best.json, see results.find_best; None where no checkpoint has been chosen."""
-    return hosts.decide(lambda: files.read_json(pathlib.Path(workdir) / results.BEST))
+    return hosts.decide(lambda: results.BEST.read(workdir))
 
 
 def choose(

@@ -1,17 +1,15 @@
 """Reading a run from the files of its workdir: its checkpoints, and the score of each under each attack."""
 
-import dataclasses
 import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust import classwise, files, formatting
+from jaxrobust import classwise, formatting
 from jaxrobust.errors import UserError
 from jaxrobust.runs import results
-
-CONFIDENCE = 0.95
+from jaxrobust.runs.results import Result
 
 
 class Checkpoint(NamedTuple):
@@ -21,64 +19,11 @@ class Checkpoint(NamedTuple):
     weights: str  # "raw" or "averaged"
 
 
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """One attack on one checkpoint: a line of results.jsonl, and the figures computed from its counts.
-
-    Intervals are (low, high) fractions.
-    """
-
-    record: dict
-    summary: classwise.Summary
-    interval: tuple[float, float]  # of the example-weighted accuracy
-    balanced_interval: tuple[float, float] | None
-    class_interval: tuple[tuple[float, float], ...]  # [C]
-
-    @classmethod
-    def of(cls, record: dict) -> "Score":
-        correct, count = np.array(record["correct"]), np.array(record["count"])
-        low, high = classwise.wilson_interval(correct, count, CONFIDENCE)
-        total_low, total_high = classwise.wilson_interval([correct.sum()], [count.sum()], CONFIDENCE)
-        return cls(
-            record=record,
-            summary=classwise.summary(correct, count),
-            interval=(float(total_low[0]), float(total_high[0])),
-            balanced_interval=classwise.balanced_interval(correct, count, CONFIDENCE),
-            class_interval=tuple(zip(low.tolist(), high.tolist(), strict=True)),
-        )
-
-    @property
-    def class_names(self) -> list[str]:
-        return self.record["classes"]
-
-    @property
-    def images(self) -> str:
-        """Which images were scored: "10,000 test images", with the size of the split if they are only a part of it."""
-        number, split = sum(self.record["count"]), self.record["split"]
-        whole = self.record.get("split_examples", number)
-        return f"{number:,} {split} images" + (f" (a stratified subset of {whole:,})" if number < whole else "")
-
-    @property
-    def worst_interval(self) -> tuple[float, float] | None:
-        worst = self.summary.worst_class
-        return None if worst is None else self.class_interval[worst]
-
-    @property
-    def worst_name(self) -> str | None:
-        worst = self.summary.worst_class
-        return None if worst is None else self.class_names[worst]
-
-    @property
-    def best_name(self) -> str | None:
-        best = self.summary.best_class
-        return None if best is None else self.class_names[best]
-
-
-class Run:
+class RunFiles:
     """The files of a workdir, read once.
 
     Attributes:
-        scores: {(step, weights): {attack: Score}} of `split`, in order of step.
+        scores: {(step, weights): {attack: Result}} of `split`, in order of step.
         split: the requested split; without a request, test if it was scored, else validation.
         config: content of config.json; {} if the file is missing.
         best: content of best.json; None if the file is missing.
@@ -96,10 +41,10 @@ class Run:
         if not self.workdir.is_dir():
             raise UserError(f"{workdir}: no such folder; give the workdir of a run")
         records = results.read(self.workdir)
-        self.training = files.read_records(self.workdir / results.TRAINING)
-        self.config = files.read_json(self.workdir / "config.json") or {}
-        self.best = files.read_json(self.workdir / results.BEST)
-        self.origin = files.read_json(self.workdir / results.ORIGIN)
+        self.training = results.read_training(self.workdir)
+        self.config = results.CONFIG.read(self.workdir) or {}
+        self.best = results.BEST.read(self.workdir)
+        self.origin = results.ORIGIN.read(self.workdir)
         if not records:
             raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run jaxrobust evaluate first")
         scored = {record["split"] for record in records}
@@ -148,7 +93,7 @@ class Run:
         """Epochs of training completed at a checkpoint."""
         return next(iter(self.scores[checkpoint].values())).record["epoch"]
 
-    def over_training(self, attack: str, weights: str) -> list[Score]:
+    def over_training(self, attack: str, weights: str) -> list[Result]:
         """The scores of all checkpoints with these weights under one attack, in order of step."""
         return [scores[attack] for c, scores in self.scores.items() if c.weights == weights and attack in scores]
 
@@ -164,27 +109,27 @@ class Run:
         return classwise.confusion(examples["labels"], prediction, len(record["classes"]))
 
 
-def headline(scores: dict[str, Score]) -> dict[str, Score]:
+def headline(scores: dict[str, Result]) -> dict[str, Result]:
     """The scores without the members of suites, whose results are intermediate steps of the suite's result."""
     return {attack: score for attack, score in scores.items() if not results.is_member(attack)}
 
 
-def strongest(scores: dict[str, Score]) -> str:
+def strongest(scores: dict[str, Result]) -> str:
     """The attack with the lowest accuracy, without members of suites; "clean" if there is no other.
 
     If several have the same accuracy, a suite is preferred, and otherwise the first one.
     """
     candidates = headline(scores) or scores
     attacked = [attack for attack in candidates if attack != "clean"] or list(candidates)
-    return min(attacked, key=lambda a: (scores[a].summary.accuracy or 0, "members" not in scores[a].record))
+    return min(attacked, key=lambda a: (scores[a].accuracy or 0, "members" not in scores[a].record))
 
 
-def _scores(records: Iterable[dict]) -> dict[Checkpoint, dict[str, Score]]:
+def _scores(records: Iterable[dict]) -> dict[Checkpoint, dict[str, Result]]:
     """By checkpoint in order of step, raw weights before averaged ones, then by attack in the order of the file."""
     by_checkpoint = {}
     for record in records:
         checkpoint = Checkpoint(record["step"], record["weights"])
-        by_checkpoint.setdefault(checkpoint, {})[record["attack"]] = Score.of(record)
+        by_checkpoint.setdefault(checkpoint, {})[record["attack"]] = Result.of(record)
     return {c: by_checkpoint[c] for c in sorted(by_checkpoint, key=lambda c: (c.step, c.weights != "raw"))}
 
 
@@ -192,7 +137,7 @@ def facts(config: dict, origin: dict | None) -> list[tuple[str, str]]:
     """Short facts about a run, as (name, text). Facts that the config does not contain are left out.
 
     Args:
-        origin: as of `Run`.
+        origin: as of `RunFiles`.
     """
     if not config:
         return []
@@ -258,12 +203,7 @@ def _threat(threat: dict) -> str | None:
     return f"{formatting.norm(threat.get('norm'))} ball of radius {formatting.radius(eps, threat.get('norm'))}"
 
 
-def unequal(count: Iterable[int]) -> bool:
-    """Whether classes differ in their number of examples, so that balanced and plain accuracy are different figures."""
-    return len(set(count) - {0}) > 1
-
-
-def classes_of(scores: dict[str, Score]) -> tuple[list[str], list[int]]:
+def classes_of(scores: dict[str, Result]) -> tuple[list[str], list[int]]:
     """Names of the classes, and how many examples each has."""
     record = next(iter(scores.values())).record
     return record["classes"], record["count"]

@@ -1,11 +1,12 @@
-"""The result files in a run's workdir: their content, and how they are written and read.
+"""The result files in a run's workdir: their content, and the one place where each is written and read.
 
-    results.jsonl     one line per (step, weights, split, attack), see `make_record`
+    config.json       the config of the run
+    results.jsonl     one line per (step, weights, split, attack), see `make_record` and `Result`
     training.jsonl    one line per epoch of training
     best.json         the best checkpoint so far by validation score
     weights.json      for imported weights: name and SHA-256 of the `file`; for a head changed after training: the
                       `remedy`, its `settings`, the `chosen` values, and the original `run` and checkpoint
-    classes.json      per-class findings for the selected checkpoint, see `class_results.class_truth`
+    classes.json      per-class findings for the selected checkpoint, see `class_summary.class_truth`
     examples/<step>-<weights>-<split>.npz
                       labels [N], index [N] of each example in the split, and for each attack `<attack>` bool [N],
                       whether the example is classified correctly under it, and `<attack>_prediction` [N]
@@ -13,6 +14,7 @@
 A line in results.jsonl is written after its arrays, so a line implies that its arrays exist.
 """
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -23,11 +25,27 @@ import numpy as np
 
 from jaxrobust import classwise, console, files
 
+
+class JsonFile(str):
+    """The name of a JSON file in a workdir, with its reader and its writer."""
+
+    __slots__ = ()
+
+    def read(self, workdir):
+        """The content; None if there is no file."""
+        return files.read_json(pathlib.Path(workdir) / self)
+
+    def write(self, workdir, content) -> None:
+        """Replace the file."""
+        files.write_atomically(pathlib.Path(workdir) / self, files.to_json(content))
+
+
+CONFIG = JsonFile("config.json")
+BEST = JsonFile("best.json")
+ORIGIN = JsonFile("weights.json")
+CLASSES = JsonFile("classes.json")
 RESULTS = "results.jsonl"
 TRAINING = "training.jsonl"
-BEST = "best.json"
-ORIGIN = "weights.json"
-CLASSES = "classes.json"
 EXAMPLES = "examples"
 KEY = ("step", "weights", "split", "attack")
 # With more classes, lines with a confusion matrix would take megabytes; the examples file has the data for it.
@@ -61,16 +79,15 @@ def make_record(
         split_examples: in `settings`, the number of examples in the split, of which these N may be a subset.
         prediction: [N] ints; the clean prediction where that is wrong already, as such an image is not attacked.
         passes: arithmetic per example, in forward passes.
-        idle: the share of `passes` spent on examples already broken, and on padding of batches.
+        idle: the share of `passes` spent on examples that were not robust any more, and on padding of batches.
         seconds: duration of the attack.
         settings: of the attack: norm, eps, step_size, steps, restarts, targets, loss, members.
     """
-    num_classes = len(class_names)
-    count = classwise.class_counts(labels, num_classes)
-    correct = classwise.correct_counts(labels, prediction == labels, num_classes)
-    clean_correct = classwise.correct_counts(labels, clean_prediction == labels, num_classes)
-    figures = classwise.summary(correct, count)
-    low, high = classwise.wilson_interval(correct, count)
+    score = classwise.Score.of(labels, prediction == labels, class_names)
+    boundary_error = None
+    if attack != "clean":
+        clean_correct = classwise.correct_counts(labels, clean_prediction == labels, len(class_names))
+        boundary_error = list(classwise.boundary_error(clean_correct, score.correct, score.count))
     record = {
         "step": step,
         "epoch": epoch,
@@ -79,30 +96,34 @@ def make_record(
         "attack": attack,
         **settings,
         "examples": len(labels),
-        "classes": list(class_names),
-        "count": count.tolist(),
-        "correct": correct.tolist(),
-        "accuracy": figures.accuracy,
-        "balanced_accuracy": figures.balanced_accuracy,
-        "class_accuracy": list(figures.class_accuracy),
-        "class_interval": np.stack([low, high], axis=1).tolist(),
-        "worst_class": class_names[figures.worst_class],
-        "worst_class_accuracy": figures.worst_class_accuracy,
-        "best_class": class_names[figures.best_class],
-        "best_class_accuracy": figures.best_class_accuracy,
-        "gap": figures.gap,
-        "std": figures.std,
-        "cv": figures.cv,
-        "nsd": figures.nsd,
-        "bottom_k": figures.bottom_k,
-        "bottom_k_mean": figures.bottom_k_mean,
-        "boundary_error": (
-            None if attack == "clean" else list(classwise.boundary_error(clean_correct, correct, count))
-        ),
+        **score.to_record(),
+        "boundary_error": boundary_error,
     }
-    if num_classes <= CONFUSION_CLASSES:
-        record["confusion"] = classwise.confusion(labels, prediction, num_classes).tolist()
+    if len(class_names) <= CONFUSION_CLASSES:
+        record["confusion"] = classwise.confusion(labels, prediction, len(class_names)).tolist()
     return record | {"passes": round(passes, 3), "idle": round(idle, 4), "seconds": round(seconds, 3)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result(classwise.Score):
+    """A line of results.jsonl: the score of one attack on one checkpoint, computed from its counts.
+
+    Attributes:
+        record: the line.
+    """
+
+    record: dict = dataclasses.field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, record: dict) -> "Result":
+        return cls(record["correct"], record["count"], record["classes"], record=record)
+
+    @property
+    def images(self) -> str:
+        """Which images were scored: "10,000 test images", with the size of the split if they are only a part of it."""
+        number, split = int(self.count.sum()), self.record["split"]
+        whole = self.record.get("split_examples", number)
+        return f"{number:,} {split} images" + (f" (a stratified subset of {whole:,})" if number < whole else "")
 
 
 def is_member(attack: str) -> bool:
@@ -136,9 +157,35 @@ def key_of(record: dict) -> tuple:
     return tuple(record[name] for name in KEY)
 
 
+def read_training(workdir) -> list[dict]:
+    """The lines of training.jsonl, in order."""
+    return files.read_records(pathlib.Path(workdir) / TRAINING)
+
+
 def append_training(workdir, record: dict) -> bool:
     """Append an epoch's line to training.jsonl unless one for the epoch exists. Returns whether it was appended."""
     return files.append_record(pathlib.Path(workdir) / TRAINING, record, ("epoch",))
+
+
+def read_arrays(path) -> dict:
+    """The arrays of an .npz file; empty if there is none, and with a warning if it cannot be read."""
+    try:
+        # Opened here, because NumPy leaves a damaged file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        console.warn(f"{path} cannot be read ({error}); its content is treated as missing, and computed again")
+        return {}
+
+
+def add_arrays(path, arrays: dict) -> None:
+    """Add arrays to those of an .npz file, which is replaced atomically."""
+    path.parent.mkdir(exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **read_arrays(path) | arrays)
+    files.write_atomically(path, buffer.getvalue())
 
 
 def examples_path(workdir, step: int, weights: str, split: str) -> pathlib.Path:
@@ -148,21 +195,16 @@ def examples_path(workdir, step: int, weights: str, split: str) -> pathlib.Path:
 
 def read_examples(workdir, step: int, weights: str, split: str) -> dict:
     """The arrays of an examples file; empty if there is none, and with a warning if it cannot be read."""
-    path = examples_path(workdir, step, weights, split)
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        console.warn(f"{path} cannot be read ({error}); its content is treated as missing")
-        return {}
+    return read_arrays(examples_path(workdir, step, weights, split))
 
 
 def example_names(workdir, step: int, weights: str, split: str) -> list[str]:
     """The names of the arrays of an examples file, without reading the arrays; none if it cannot be read."""
     try:
-        with np.load(examples_path(workdir, step, weights, split), allow_pickle=False) as arrays:
+        with (
+            open(examples_path(workdir, step, weights, split), "rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             return arrays.files
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return []
@@ -170,15 +212,11 @@ def example_names(workdir, step: int, weights: str, split: str) -> list[str]:
 
 def add_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> None:
     """Add arrays to those of an examples file; the file is replaced atomically."""
-    path = examples_path(workdir, step, weights, split)
-    path.parent.mkdir(exist_ok=True)
     with files.locked(pathlib.Path(workdir) / ".examples"):
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **read_examples(workdir, step, weights, split) | arrays)
-        files.write_atomically(path, buffer.getvalue())
+        add_arrays(examples_path(workdir, step, weights, split), arrays)
 
 
-class Verdicts:
+class StoredResults:
     """The results and predictions of one (step, weights, split) in the files."""
 
     def __init__(self, workdir, step: int, weights: str, split: str):

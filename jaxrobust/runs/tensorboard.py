@@ -9,14 +9,12 @@ import pathlib
 import numpy as np
 
 from jaxrobust import console, figures
+from jaxrobust.classwise import METRICS
 from jaxrobust.data.augment import to_float
 from jaxrobust.distributed import parallel
 from jaxrobust.figures.classes import class_bars
 from jaxrobust.figures.images import adversarial_images
 from jaxrobust.figures.matrix import confusion_matrix
-
-# The figures of a line of results.jsonl that become scalars, beside those of each class.
-FIGURES = ("accuracy", "balanced_accuracy", "worst_class_accuracy", "gap", "std", "cv", "nsd", "bottom_k_mean")
 
 # Of a line of training.jsonl, where there is a check for catastrophic overfitting.
 CHECKS = ("single_step_check_accuracy", "pgd_check_accuracy")
@@ -91,7 +89,7 @@ class Writer:
         """A line of results.jsonl. The clu writer has flushed when this returns; a test keeps that so."""
         if writer := self._writer(record["weights"]):
             prefix = f"{record['split']}/{record['attack']}"
-            values = {f"{prefix}/{name}": record[name] for name in FIGURES}
+            values = {f"{prefix}/{metric.name}": record[metric.name] for metric in METRICS if metric.is_scalar}
             for c, name in enumerate(record["classes"]):
                 values[f"{prefix}/class_accuracy/{c}_{name}"] = record["class_accuracy"][c]
                 if record["boundary_error"]:

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from jaxrobust import classwise, files
 from jaxrobust import config as config_lib
 from jaxrobust.classwise import agreement, components, permutation
-from jaxrobust.comparison import price_list
+from jaxrobust.comparison.trade_off import trade_off
 from jaxrobust.errors import UserError
 from jaxrobust.explanations import ranking
 from jaxrobust.studies import explaining, probing, running
@@ -151,9 +151,9 @@ def _settings(runs: list[Observed]) -> list[dict]:
 
 def _figures(correct, count) -> dict:
     """Figures of the images of all seeds pooled, so every seed has the same weight."""
-    of = classwise.summary(correct, count)
+    of = classwise.Score(correct, count)
     return {"class_accuracy": list(of.class_accuracy), "worst_class": of.worst_class} | {
-        name: getattr(of, name) for name in FIGURES
+        name: of.metrics[name] for name in FIGURES
     }
 
 
@@ -317,7 +317,7 @@ def _widened(units, figure: str, attacked: bool) -> dict:
 
 def _figure(name: str, correct, count) -> float:
     """nan where it is not defined, as cv is where nothing withstands."""
-    value = getattr(classwise.summary(correct, count), name)
+    value = classwise.Score(correct, count).metrics[name]
     return math.nan if value is None else value
 
 
@@ -424,6 +424,6 @@ def _price_list(observed: list[Observed], study: Study, workdir) -> dict | None:
     others = [axis for axis in runs[0].run.levels if len({of[0].run.levels[axis] for of in groups}) > 1]
     setting = [runs[0].run.levels[axis] for axis in others if axis not in (REMEDY, SEED)]
     try:
-        return price_list.price_list(folders, split="test") | {"settings": len(groups), "setting": ", ".join(setting)}
+        return trade_off(folders, split="test") | {"settings": len(groups), "setting": ", ".join(setting)}
     except UserError as error:
         return {"error": str(error)}

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxrobust import config as config_lib
 from jaxrobust.errors import UserError
-from jaxrobust.runs.reading import Checkpoint, Run, strongest
+from jaxrobust.runs.reading import Checkpoint, RunFiles, strongest
 from jaxrobust.studies import running
 from jaxrobust.studies.design import Planned, Study
 
@@ -53,7 +53,7 @@ def observe(study: Study, done: list[Planned], workdir) -> tuple[list[Observed],
     Raises:
         UserError: runs on one data set do not have the same classes.
     """
-    opened = [(run, Run(running.folder(workdir, run), "test")) for run in done]
+    opened = [(run, RunFiles(running.folder(workdir, run), "test")) for run in done]
     attack = _attack(study, [run.scores[run.last_checkpoint()] for _, run in opened])
     found = [_observed(planned, run, attack) for planned, run in opened]
     _check_classes(found)
@@ -88,7 +88,7 @@ def _attack(study: Study, scores: list[dict]) -> str:
     return study.attack or strongest({name: first[name] for name in first if all(name in of for of in scores)})
 
 
-def _observed(planned: Planned, run: Run, attack: str) -> Observed:
+def _observed(planned: Planned, run: RunFiles, attack: str) -> Observed:
     config = planned.config
     natural = config.objective.name == "standard"
     last_one, epochs = run.last_checkpoint(), []

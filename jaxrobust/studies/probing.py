@@ -15,7 +15,7 @@ from jaxrobust import console, files
 from jaxrobust.errors import UserError
 from jaxrobust.explanations import measuring
 from jaxrobust.explanations.subject import Subject, open_model
-from jaxrobust.runs.reading import Run
+from jaxrobust.runs.reading import RunFiles
 from jaxrobust.studies import running
 from jaxrobust.studies.design import Planned, Study
 from jaxrobust.studies.observed import OBJECTIVE, RADIUS, Observed, observe, ordinary
@@ -139,9 +139,9 @@ def _try(task: Task, workdir, known: dict) -> str:
         others = {}
         if task.standard:
             folder = running.folder(workdir, task.standard)
-            step, weights = Run(folder, "test").last_checkpoint()
+            step, weights = RunFiles(folder, "test").last_checkpoint()
             others["standard"] = open_model(folder, {}, step=step, weights=weights)
-        subject = Subject(Run(where, "test"), task.run.checkpoint, task.attack, {}, task.examples, others)
+        subject = Subject(RunFiles(where, "test"), task.run.checkpoint, task.attack, {}, task.examples, others)
         (values, left_out), images = measuring.measure(subject, known), measuring.images(subject)
     except UserError as error:
         return str(error)

@@ -60,7 +60,7 @@ def status(workdir, run: Planned) -> Status:
 
 def _status(workdir, run: Planned) -> Status:
     where = folder(workdir, run)
-    stored = files.read_json(where / "config.json")
+    stored = results.CONFIG.read(where)
     if stored is None:
         failed = files.read_json(where / FAILED)
         return Status("failed", failed["error"]) if failed else Status("waiting")
@@ -68,13 +68,13 @@ def _status(workdir, run: Planned) -> Status:
         loading.check_same_config(where, run.config, stored, loop.MAY_DIFFER)
     except UserError as error:  # from an earlier version of the study: these are results of another config
         return Status("failed", str(error))
-    training = files.read_records(where / results.TRAINING)
+    training = results.read_training(where)
     records = results.read(where)
     seconds = sum(record["seconds"] for record in records if not results.is_member(record["attack"]))
     per_epoch = [sum(line["train_class_count"]) / line["images_per_second"] for line in training]
     seconds += sum(per_epoch)
     last = training[-1]["step"] if training and training[-1]["epoch"] == run.config.train.epochs else None
-    if last is not None and _is_scored(run.config, records, last, files.read_json(where / results.BEST)):
+    if last is not None and _is_scored(run.config, records, last, results.BEST.read(where)):
         return Status("done", seconds=seconds)
     failed = files.read_json(where / FAILED)
     return Status("failed", failed["error"], seconds) if failed else Status("begun", seconds=seconds)

@@ -15,7 +15,7 @@ from jaxrobust import config as config_lib
 from jaxrobust import console, objectives, remedies
 from jaxrobust.attacks.threats import Threat
 from jaxrobust.config import objects, validation
-from jaxrobust.data import DataSet
+from jaxrobust.data import Dataset
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
 from jaxrobust.evaluation.classifier import Classifier
@@ -72,7 +72,7 @@ FIELDS = {
 
 def fit(
     model: Any,
-    dataset: DataSet | tuple,
+    dataset: Dataset | tuple,
     threat: Threat,
     *,
     objective: str | Objective = "pgd_at",
@@ -148,8 +148,8 @@ def fit(
     }  # fmt: skip
     if not isinstance(threat, Threat):
         raise FieldError("threat", threat, "is no threat", "give one, for example Linf(8/255)")
-    if not isinstance(dataset, DataSet):
-        dataset = DataSet.from_arrays(dataset)
+    if not isinstance(dataset, Dataset):
+        dataset = Dataset.from_arrays(dataset)
     threat.check(dataset.image_shape)
     own_model = None if isinstance(model, str) else user_models.adapted(model)
     for name, value in {"model": model, "objective": objective, "remedy": remedy, "optimizer": optimizer}.items():
@@ -180,7 +180,7 @@ def fit(
     )
 
 
-def _config(given: dict, threat: Threat, dataset: DataSet, model_options: dict, remedy_options: dict):
+def _config(given: dict, threat: Threat, dataset: Dataset, model_options: dict, remedy_options: dict):
     """The default config with the arguments put in.
 
     Raises:

@@ -81,7 +81,7 @@ def run(training: Training, config, workdir: pathlib.Path, classifier=None) -> T
     steps_per_epoch, total_steps, dataset = training.steps_per_epoch, training.total_steps, training.data
     like = training.abstract_state()
     if parallel.is_writer() and not (workdir / "config.json").exists():
-        files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
+        results.CONFIG.write(workdir, config_lib.to_dict(config))
     # Everything is compiled when it is first called.
     epochs = epochs_lib.prepare(training)
     if parallel.is_writer():
@@ -127,7 +127,7 @@ def run(training: Training, config, workdir: pathlib.Path, classifier=None) -> T
             raise Interrupted(stop.signal_number, f"saved step {step} of {total_steps}; the same command continues")
 
         # From the file, so that a resumed run knows what was before.
-        earlier = files.read_records(workdir / results.TRAINING) if parallel.is_writer() else []
+        earlier = results.read_training(workdir) if parallel.is_writer() else []
         left = epochs(state, log=log, stop=stop, earlier=earlier)
         for epoch, step, state, record, warning in left:
             if record is None:
@@ -166,7 +166,7 @@ def training_in(workdir, config):
         except OSError as error:
             problem = f"cannot be written ({error.strerror})"
             raise FieldError("workdir", str(workdir), problem, "give another --workdir") from error
-        stored = files.read_json(workdir / "config.json")
+        stored = results.CONFIG.read(workdir)
         if stored is not None:
             loading.check_same_config(workdir, config, stored, MAY_DIFFER)
     hosts.check_shared(workdir)
@@ -188,7 +188,7 @@ def _preserve(config, workdir, steps_per_epoch):
 
     def preserve(steps):
         due = [s for s in steps if s % steps_per_epoch == 0 and config_lib.checkpoint_due(config, s // steps_per_epoch)]
-        best = files.read_json(workdir / results.BEST)
+        best = results.BEST.read(workdir)
         newest = due[-config.checkpoint.keep :]  # all for keep = 0
         return {*newest, *([best["step"]] if best else [])}
 

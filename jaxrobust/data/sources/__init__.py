@@ -6,7 +6,7 @@
     folder:DIR        DIR/train/CLASS/*.png and DIR/test/CLASS/*.png, or .jpg, .jpeg
     gaussians         two or more Gaussian classes, for which robustness has closed forms
 
-A source returns a `RawDataSet` without checking its contents, or raises FieldError if there is none; `checks` then
+A source returns a `RawDataset` without checking its contents, or raises FieldError if there is none; `checks` then
 checks it. A new source is a module with `read` and a case below. Only `tfds` can leave images in their files.
 """
 
@@ -14,7 +14,7 @@ import contextlib
 import difflib
 from collections.abc import Callable
 
-from jaxrobust.data.checks import RawDataSet
+from jaxrobust.data.checks import RawDataset
 from jaxrobust.data.sources.gaussians import Gaussians
 from jaxrobust.errors import FieldError
 
@@ -51,7 +51,7 @@ def check_streaming(name: str, streaming: bool, image_size: int) -> None:
         raise FieldError("data.image_size", image_size, "is negative", "use 0 for the size in the files")
 
 
-def read(name: str, *, data_dir: str, seed: int, gaussians: Gaussians | None) -> RawDataSet:
+def read(name: str, *, data_dir: str, seed: int, gaussians: Gaussians | None) -> RawDataset:
     """Reads the data set called `name`; the arguments are those of `jaxrobust.data.load`."""
     # Imported here, so that a source needs only its own dependencies; TensorFlow takes seconds to import.
     match check_name(name):
@@ -84,7 +84,7 @@ def no_progress(title: str, total: int, unit: str):
     return contextlib.nullcontext(lambda amount: None)
 
 
-def stream(name: str, *, data_dir: str, image_size: int, progress: Callable) -> RawDataSet:
+def stream(name: str, *, data_dir: str, image_size: int, progress: Callable) -> RawDataset:
     """The data set called `name`, its images left in their files; the arguments are those of `jaxrobust.data.load`."""
     from jaxrobust.data.sources import tfds
 

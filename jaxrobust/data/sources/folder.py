@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from jaxrobust.data.checks import RawDataSet
+from jaxrobust.data.checks import RawDataset
 from jaxrobust.errors import FieldError
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
 _DEEP_MODES = ("I", "F")  # prefixes, also of I;16 and similar modes: conversion to 8 bits would clip them
 
 
-def read(folder_dir: str) -> RawDataSet:
+def read(folder_dir: str) -> RawDataset:
     """Reads DIR/train/CLASS/* and DIR/test/CLASS/*, files in the order of their sorted names.
 
     Classes are numbered in the order of their sorted folder names. Images keep one channel if all of them are 8-bit
@@ -45,7 +45,7 @@ def read(folder_dir: str) -> RawDataSet:
             images[index] = _pixels(files[index], mode, name).reshape(images.shape[1:])
 
         list(pool.map(decode, range(len(files))))
-    return RawDataSet(class_names, images[: len(train_files)], train_labels, images[len(train_files) :], test_labels)
+    return RawDataset(class_names, images[: len(train_files)], train_labels, images[len(train_files) :], test_labels)
 
 
 def _class_names(split_dir: pathlib.Path, name: str) -> tuple[str, ...]:

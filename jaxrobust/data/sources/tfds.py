@@ -22,7 +22,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from jaxrobust.data import records
-from jaxrobust.data.checks import RawDataSet
+from jaxrobust.data.checks import RawDataset
 from jaxrobust.errors import FieldError
 
 _READ_BATCH = 1024
@@ -30,7 +30,7 @@ _PROBE_HOSTS = 3
 _PROBE_SECONDS = 5
 
 
-def read(tfds_name: str, data_dir: str) -> RawDataSet:
+def read(tfds_name: str, data_dir: str) -> RawDataset:
     """Reads the training and test images of a TFDS set.
 
     The test split is `test`. It is `validation` if TFDS has no `test`, as for imagenet_resized, or no labels for it, as
@@ -48,7 +48,7 @@ def read(tfds_name: str, data_dir: str) -> RawDataSet:
     return _raw_data_set(tfds_name, data_dir, _read_split)
 
 
-def stream(tfds_name: str, data_dir: str, image_size: int, progress: Callable) -> RawDataSet:
+def stream(tfds_name: str, data_dir: str, image_size: int, progress: Callable) -> RawDataset:
     """A TFDS set stored as TFRecord files, whose images stay there until they are needed.
 
     Args:
@@ -66,7 +66,7 @@ def stream(tfds_name: str, data_dir: str, image_size: int, progress: Callable) -
     return _raw_data_set(tfds_name, data_dir, stream_split)
 
 
-def _raw_data_set(tfds_name: str, data_dir: str, take_split: Callable) -> RawDataSet:
+def _raw_data_set(tfds_name: str, data_dir: str, take_split: Callable) -> RawDataset:
     """The set, both splits taken by `take_split`: (builder, split, tfds_name) -> images, labels."""
     # Otherwise TensorFlow would reserve the memory of every GPU. It raises if TensorFlow is already in use: then the
     # user has configured it.
@@ -82,7 +82,7 @@ def _raw_data_set(tfds_name: str, data_dir: str, take_split: Callable) -> RawDat
         train_images, train_labels = take_split(builder, "train", tfds_name)
         test_images, test_labels = take_split(builder, test, tfds_name)
     label = features["label"]
-    return RawDataSet(
+    return RawDataset(
         class_names=tuple(label.names or map(str, range(label.num_classes))),
         train_images=train_images,
         train_labels=train_labels,

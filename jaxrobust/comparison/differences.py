@@ -1,63 +1,54 @@
-"""Gains of a method over a base under one attack, for average and worst class, with several seeds of each."""
+"""Paired differences of a method and a base under one attack, of average and worst class, over several seeds."""
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxrobust import classwise
-from jaxrobust.classwise import seeds
+from jaxrobust.classwise import CONFIDENCE, Score, seeds
 
-CONFIDENCE = 0.95
 LEVEL = 0.05  # of the tests, after Holm's correction over the methods
 HELPS, NO_DIFFERENCE, HURTS = "helps", "no difference", "hurts"
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdicts:
-    """The verdicts of one run on the images that all runs have in common.
+class Robust(NamedTuple):
+    """Which of the images that all runs have in common one run classifies correctly under one attack.
 
     Attributes:
-        survives: attack -> bool [N].
+        is_robust: bool [N].
+        score: its counts per class.
     """
 
-    survives: dict[str, np.ndarray]
-    labels: np.ndarray
-    num_classes: int
-
-    def counts(self, attack: str) -> tuple[np.ndarray, np.ndarray]:
-        """Surviving examples and all examples of each class, [C] each."""
-        correct = classwise.correct_counts(self.labels, self.survives[attack], self.num_classes)
-        return correct, classwise.class_counts(self.labels, self.num_classes)
-
-    def accuracy(self, attack: str) -> float:
-        return float(self.survives[attack].mean())
-
-    def worst_accuracy(self, attack: str) -> float:
-        return float(np.nanmin(classwise.class_accuracy(*self.counts(attack))))
+    is_robust: np.ndarray
+    score: Score
 
 
-def spreads_of(groups: list[list[Verdicts]], names: list[str]) -> dict[str, dict[str, seeds.Spread | None]]:
-    """How average and worst class vary from seed to seed, by attack."""
+def spreads_of(groups: list[list[dict[str, Robust]]], names: list[str]) -> dict[str, dict[str, seeds.Spread | None]]:
+    """How average and worst class vary from seed to seed, by attack.
+
+    Args:
+        groups: for each method its runs, by attack.
+    """
+    figures = {"average": "accuracy", "worst": "worst_class_accuracy"}
     return {
         name: {
-            "average": seeds.pooled_spread([run.accuracy(name) for run in group] for group in groups),
-            "worst": seeds.pooled_spread([run.worst_accuracy(name) for run in group] for group in groups),
+            which: seeds.pooled_spread([run[name].score.metrics[figure] for run in group] for group in groups)
+            for which, figure in figures.items()
         }
         for name in names
     }
 
 
-def under_attack(name, own: list[Verdicts], paired: list[tuple[Verdicts, Verdicts]], class_names, spread) -> dict:
+def under_attack(labels, own: list[Robust], paired: list[tuple[Robust, Robust]], spread) -> dict:
     """The figures of one method under one attack: of its runs, and of its pairs with the base.
 
     Args:
+        labels: [N].
         spread: over the seeds, of "average" and "worst".
     """
-    counts = [run.counts(name) for run in own]
-    wilson = [classwise.wilson_interval([c.sum()], [n.sum()], CONFIDENCE) for c, n in counts]
-    worst = [classwise.worst_class(*count, CONFIDENCE) for count in counts]
-    average_ends = [low[0] for low, _ in wilson], [high[0] for _, high in wilson]
-    average = _accuracy([run.accuracy(name) for run in own], *average_ends, spread["average"])
+    worst, class_names = [run.score.worst for run in own], own[0].score.class_names
+    ends = zip(*(run.score.interval for run in own), strict=True)
+    average = _accuracy([run.score.accuracy for run in own], *ends, spread["average"])
     lowest = _accuracy([w.accuracy for w in worst], [w.low for w in worst], [w.high for w in worst], spread["worst"])
     tally = [c for w in worst for c in w.classes]
     lowest["classes"] = [
@@ -68,21 +59,19 @@ def under_attack(name, own: list[Verdicts], paired: list[tuple[Verdicts, Verdict
         unknown = ("difference", "difference_interval", "p_value", "p_holm", "significant", "verdict")
         nothing = dict.fromkeys(unknown)
         return {"average": average | nothing, "worst": lowest | nothing, "rho": None}
-    labels, number = paired[0][0].labels, len(class_names)
-    pairs = [classwise.paired_counts(labels, a.survives[name], b.survives[name], number) for a, b in paired]
-    gains = [b.survives[name].astype(int) - a.survives[name] for a, b in paired]
-    share, total = (seeds.averaged_share(of, gains, n) for of, n in ((labels, number), (0 * labels, 1)))
-    of_base, of_method = (
-        {
-            "worst": np.mean([run.worst_accuracy(name) for run in side]),
-            "average": np.mean([run.accuracy(name) for run in side]),
-        }
+    number = len(class_names)
+    pairs = [classwise.paired_counts(labels, a.is_robust, b.is_robust, number) for a, b in paired]
+    differences = [b.is_robust.astype(int) - a.is_robust for a, b in paired]
+    share, total = (seeds.averaged_share(of, differences, n) for of, n in ((labels, number), (0 * labels, 1)))
+    means = [
+        float(np.mean([run.score.metrics[figure] for run in side]))
+        for figure in ("worst_class_accuracy", "accuracy")
         for side in zip(*paired, strict=True)
-    )
+    ]
     return {
         "average": average | _average_difference([pair.total() for pair in pairs], total[0], spread["average"]),
         "worst": lowest | _worst_difference(pairs, share, spread["worst"]),
-        "rho": rho(*(float(side[figure]) for figure in ("worst", "average") for side in (of_base, of_method))),
+        "rho": rho(*means),
     }
 
 

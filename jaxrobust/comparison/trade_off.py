@@ -1,7 +1,7 @@
-"""The price list: what each of many methods gains over a base on the worst class, and what it costs.
+"""The trade-off table: the worst class and the average of each of many methods, compared with those of a base.
 
 A method is the set of runs whose configs are equal except for the training seed and for settings that do not affect the
-training. compare.py is the command, pages/price_list.py shows the figures.
+training. commands/compare.py is the command, reports/price_list.py shows the table.
 """
 
 import functools
@@ -10,27 +10,29 @@ import statistics
 
 import numpy as np
 
-from jaxrobust.classwise import seeds
-from jaxrobust.comparison import gains, methods
+from jaxrobust.classwise import Score, seeds
+from jaxrobust.comparison import differences, methods
+from jaxrobust.comparison.differences import HELPS, HURTS, NO_DIFFERENCE, Robust
 from jaxrobust.comparison.pairs import Side, attack_problem, common_examples, notes_on_weights, open_runs, open_side
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.runs import reading
+from jaxrobust.runs.reading import RunFiles
 
 ONLY_PGD = "only moves PGD"
 _ITERATED = re.compile(r"(pgd|cw)(\d+)(?:x\d+)?")
 
 
-def price_list(workdirs, *, split: str | None = None, attacks=(), weights: str = "best") -> dict:
+def trade_off(workdirs, *, split: str | None = None, attacks=(), weights: str = "best") -> dict:
     """Every method among the runs against the method of the first, as JSON data; accuracies are fractions.
 
-        base, judge, pgd   names of the base, of the attack that judges, and of the PGD attack beside it (or null)
+        base, judge, pgd   names of the base, of the deciding attack, and of the PGD attack beside it (or null)
         split, examples, classes, confidence, level, min_seeds, notes
         attacks            names of the attacks shown
-        methods            the base, and then the others, the largest gain of the worst class under `judge` first:
+        methods            the base, and then the others, the largest difference of the worst class under `judge` first:
             name, is_base, differs (field -> value, where it is not the base's), seeds, pairs, runs, covers_seeds
             attacks        by name: average and worst, each with accuracy, interval, difference, difference_interval,
                            p_value, p_holm, significant, verdict; worst.classes; rho
-            verdicts       pgd, judge, and what to call it where they disagree, or null
+            verdicts       of pgd, of judge, and what to call it where they disagree, or null
             speed, training, pareto, cost_per_point
 
     Args:
@@ -48,33 +50,33 @@ def price_list(workdirs, *, split: str | None = None, attacks=(), weights: str =
     if len(found) == 1:
         where = ", ".join(str(run.workdir) for run in found[0].runs)
         raise UserError(f"{where}: all runs are seeds of one config, {found[0].name}; give runs of another config")
-    verdicts, notes = _common_verdicts(sides)
-    of_base = verdicts[sides[0].run.workdir]
+    labels, by_run, notes = _on_common_images(sides)
+    of_base = by_run[sides[0].run.workdir]
     names, left_out = _attacks(sides, of_base, attacks)
-    judge, pgd = _roles(sides[0], of_base, names)
-    spreads = gains.spreads_of([[verdicts[run.workdir] for run in method.runs] for method in found], names)
-    rows = [_method(method, found[0], verdicts, spreads, sides) for method in found]
+    decisive, pgd = _roles(sides[0], of_base, names)
+    spreads = differences.spreads_of([[by_run[run.workdir] for run in method.runs] for method in found], names)
+    rows = [_method(method, found[0], labels, by_run, spreads, sides) for method in found]
     for attack in names:
         for figure in ("average", "worst"):
-            gains.correct([row["attacks"][attack][figure] for row in rows[1:]])
+            differences.correct([row["attacks"][attack][figure] for row in rows[1:]])
     for row in rows:
-        row["verdicts"] = _verdicts(row["attacks"], judge, pgd)
-        row["cost_per_point"] = _cost_per_point(row["attacks"][judge])
-    points = [[row["attacks"][judge][figure]["accuracy"] for figure in ("average", "worst")] for row in rows]
-    for row, on_front in zip(rows, gains.pareto_front(points), strict=True):
+        row["verdicts"] = verdicts_of(row["attacks"], decisive, pgd)
+        row["cost_per_point"] = cost_per_point_of(row["attacks"][decisive])
+    points = [[row["attacks"][decisive][figure]["accuracy"] for figure in ("average", "worst")] for row in rows]
+    for row, on_front in zip(rows, differences.pareto_front(points), strict=True):
         row["pareto"] = bool(on_front)
     return {
         "base": found[0].name,
-        "judge": judge,
+        "judge": decisive,
         "pgd": pgd,
         "split": sides[0].run.split,
-        "examples": int(of_base.labels.size),
+        "examples": int(labels.size),
         "classes": len(sides[0].class_names),
-        "confidence": gains.CONFIDENCE,
-        "level": gains.LEVEL,
+        "confidence": differences.CONFIDENCE,
+        "level": differences.LEVEL,
         "min_seeds": seeds.MIN_SEEDS,
         "attacks": names,
-        "methods": [rows[0], *sorted(rows[1:], key=lambda row: -row["attacks"][judge]["worst"]["difference"])],
+        "methods": [rows[0], *sorted(rows[1:], key=lambda row: -row["attacks"][decisive]["worst"]["difference"])],
         "notes": [*notes, *left_out, *notes_on_weights(sides), *_notes_on_seeds(found, rows)],
     }
 
@@ -86,8 +88,8 @@ def _check_distinct(sides: list[Side]) -> None:
             raise UserError(f"{sides[i].run.workdir} is given twice; name each run once")
 
 
-def _common_verdicts(sides: list[Side]) -> tuple[dict, list[str]]:
-    """The verdicts of each run, by workdir, on the images that all have, in one order."""
+def _on_common_images(sides: list[Side]) -> tuple[np.ndarray, dict, list[str]]:
+    """Of the images that all runs have: labels [N], each run's `Robust` by workdir and attack, and notes."""
     base, notes = sides[0], []
     matched = [common_examples(base, side) for side in sides]
     kept = functools.reduce(np.intersect1d, (in_base for in_base, _ in matched))
@@ -99,16 +101,18 @@ def _common_verdicts(sides: list[Side]) -> tuple[dict, list[str]]:
     if kept.size < largest:
         notes.append(f"Of up to {largest:,} images that a run was scored on, {kept.size:,} are common to all.")
     labels = base.examples["labels"][kept]
-    verdicts = {}
+    by_run = {}
     for side, (in_base, in_side) in zip(sides, matched, strict=True):
         _, positions, _ = np.intersect1d(in_base, kept, return_indices=True)
         rows = in_side[positions]
-        survives = {name: side.examples[name][rows] for name in side.scores if name in side.examples}
-        verdicts[side.run.workdir] = gains.Verdicts(survives, labels, len(side.class_names))
-    return verdicts, notes
+        is_robust = {name: side.examples[name][rows] for name in side.scores if name in side.examples}
+        by_run[side.run.workdir] = {
+            name: Robust(flags, Score.of(labels, flags, side.class_names)) for name, flags in is_robust.items()
+        }
+    return labels, by_run, notes
 
 
-def _attacks(sides: list[Side], verdicts: gains.Verdicts, asked) -> tuple[list[str], list[str]]:
+def _attacks(sides: list[Side], of_base: dict[str, Robust], asked) -> tuple[list[str], list[str]]:
     """The attacks to show, and sentences about those left out."""
     base, common, left_out = sides[0], [], []
     for name in asked or reading.headline(base.scores):
@@ -124,33 +128,34 @@ def _attacks(sides: list[Side], verdicts: gains.Verdicts, asked) -> tuple[list[s
         raise UserError(f"the runs share no attack; evaluate all alike. {left_out[0]}")
     if asked:
         return common, []
-    judge, pgd = _roles(base, verdicts, common)
-    shown = [name for name in common if name in ("clean", judge, pgd)]
-    return shown, left_out
+    return [name for name in common if name in ("clean", *_roles(base, of_base, common))], left_out
 
 
-def _roles(base: Side, verdicts: gains.Verdicts, names: list[str]) -> tuple[str, str | None]:
-    """The attack that judges, the strongest suite or else attack, and the PGD attack to set beside it.
+def _roles(base: Side, of_base: dict[str, Robust], names: list[str]) -> tuple[str, str | None]:
+    """The attack that decides, the strongest suite or else attack, and the PGD attack to set beside it.
 
-    That is the one of most steps, or beside a suite else such a CW attack; None where it judges itself or is not there.
+    That is the one of most steps, or beside a suite else such a CW attack; None where it decides or is not there.
     """
     suites = [name for name in names if base.scores[name].record.get("members")]
     attacked = [name for name in names if name != "clean"]
-    judge = min(suites or attacked or names, key=verdicts.accuracy)
+    decisive = min(suites or attacked or names, key=lambda name: of_base[name].score.accuracy)
     matches = [match for name in names if (match := _ITERATED.fullmatch(name))]
     iterated = [(match[1] == "pgd", int(match[2]), match[0]) for match in matches if match[1] == "pgd" or suites]
     longest = max(iterated)[-1] if iterated else None
-    return judge, None if longest == judge else longest
+    return decisive, None if longest == decisive else longest
 
 
-def _method(method: methods.Method, base: methods.Method, verdicts, spreads, sides) -> dict:
+def _method(method: methods.Method, base: methods.Method, labels, by_run, spreads, sides) -> dict:
     """The row of one method; what depends on the other methods is filled in later."""
     is_base = method is base
     pairs = [] if is_base else methods.pair(base, method)
-    paired = [tuple(verdicts[run.workdir] for run in pair) for pair in pairs]
-    own = [verdicts[run.workdir] for run in method.runs]
-    by_run = {side.run.workdir: side for side in sides}
-    class_names = sides[0].class_names
+    side_of = {side.run.workdir: side for side in sides}
+
+    def under(attack, spread):
+        own = [by_run[run.workdir][attack] for run in method.runs]
+        paired = [tuple(by_run[run.workdir][attack] for run in pair) for pair in pairs]
+        return differences.under_attack(labels, own, paired, spread)
+
     return {
         "name": method.name,
         "is_base": is_base,
@@ -158,12 +163,10 @@ def _method(method: methods.Method, base: methods.Method, verdicts, spreads, sid
         "seeds": list(method.seeds),
         "pairs": len(pairs),
         "covers_seeds": (len(method.runs) if is_base else len(pairs)) >= seeds.MIN_SEEDS,
-        "runs": [_run(by_run[run.workdir], seed) for run, seed in zip(method.runs, method.seeds, strict=True)],
-        "attacks": {
-            name: gains.under_attack(name, own, paired, class_names, spread) for name, spread in spreads.items()
-        },
+        "runs": [_run(side_of[run.workdir], seed) for run, seed in zip(method.runs, method.seeds, strict=True)],
+        "attacks": {attack: under(attack, spread) for attack, spread in spreads.items()},
         "speed": _speed(method, base),
-        "training": _training(method, pairs, class_names),
+        "training": _training(method, pairs, sides[0].class_names),
     }
 
 
@@ -178,25 +181,25 @@ def _run(side: Side, seed: int) -> dict:
     }
 
 
-def _verdicts(attacks: dict, judge: str, pgd: str | None) -> dict:
-    """What PGD and the attack that judges say of the worst class, and a name for their disagreement."""
-    by_judge, by_pgd = attacks[judge]["worst"]["verdict"], pgd and attacks[pgd]["worst"]["verdict"]
+def verdicts_of(attacks: dict, decisive: str, pgd: str | None) -> dict:
+    """What PGD and the deciding attack say of the worst class, and a name for their disagreement."""
+    verdict, by_pgd = attacks[decisive]["worst"]["verdict"], pgd and attacks[pgd]["worst"]["verdict"]
     disagreement = None
-    if by_pgd and by_pgd != by_judge:
+    if by_pgd and by_pgd != verdict:
         disagreement = {
-            (gains.HELPS, gains.NO_DIFFERENCE): ONLY_PGD,
-            (gains.HELPS, gains.HURTS): ONLY_PGD,
-            (gains.NO_DIFFERENCE, gains.HELPS): "PGD misses the gain",
-            (gains.HURTS, gains.HELPS): "PGD misses the gain",
-            (gains.NO_DIFFERENCE, gains.HURTS): "PGD misses the loss",
-            (gains.HURTS, gains.NO_DIFFERENCE): "loses under PGD alone",
-        }[by_pgd, by_judge]
-    return {"pgd": by_pgd, "judge": by_judge, "disagreement": disagreement}
+            (HELPS, NO_DIFFERENCE): ONLY_PGD,
+            (HELPS, HURTS): ONLY_PGD,
+            (NO_DIFFERENCE, HELPS): "PGD misses the gain",
+            (HURTS, HELPS): "PGD misses the gain",
+            (NO_DIFFERENCE, HURTS): "PGD misses the loss",
+            (HURTS, NO_DIFFERENCE): "loses under PGD alone",
+        }[by_pgd, verdict]
+    return {"pgd": by_pgd, "judge": verdict, "disagreement": disagreement}
 
 
-def _cost_per_point(of: dict) -> float | None:
+def cost_per_point_of(of: dict) -> float | None:
     """Points of average lost per point of the worst class gained; None unless the gain is significant."""
-    if of["worst"]["verdict"] != gains.HELPS:
+    if of["worst"]["verdict"] != HELPS:
         return None
     return max(0.0, -of["average"]["difference"]) / of["worst"]["difference"]
 
@@ -233,7 +236,7 @@ def _training(method: methods.Method, pairs, class_names) -> dict:
     }
 
 
-def _last_epoch(run: reading.Run) -> np.ndarray | None:
+def _last_epoch(run: RunFiles) -> np.ndarray | None:
     """Accuracy of each class on the training images of the last epoch; None where it is not logged."""
     values = run.training[-1].get("train_class_accuracy") if run.training else None
     accuracy = np.array([np.nan if value is None else value for value in values or []], float)
