@@ -3,7 +3,9 @@
     import jaxrobust as jr
 
     verdicts = jr.attack(logits_fn, images, labels, "standard", norm="linf", eps=8 / 255)
-    verdicts.is_robust          # [N] bool
+    verdicts.is_robust                              # [N] bool
+    jr.classwise_table(labels, verdicts)            # the accuracy of each class, with its interval
+    jr.compare(labels, verdicts, other_verdicts)    # of two models on the same images
 
     run = jr.load_run("runs/cifar10")               # what `python -m jaxrobust.main` trained
     verdicts = run.attack("standard")

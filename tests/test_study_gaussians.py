@@ -12,6 +12,8 @@ from scipy.special import logsumexp
 
 from jaxrobust.studies import design
 
+pytestmark = pytest.mark.slow  # six trainings; test_gaussians.py holds single ones against theory
+
 PATH = pathlib.Path("configs/studies/gaussians.py")
 # Fewer runs and images than shipped.
 SHORTER = """
