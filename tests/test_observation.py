@@ -14,7 +14,7 @@ LABELS = np.arange(21, dtype=np.int32) % 3
 
 
 class Selected:
-    """An array that counts how often it is read, or some of its images, as records.RecordImages stands for one."""
+    """An array that counts how often it is read, or some of its images, as encoded.EncodedImages stands for one."""
 
     def __init__(self, images, reads):
         self.images, self.reads = images, reads

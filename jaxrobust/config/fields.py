@@ -130,7 +130,7 @@ _ROWS = (
     ("data.drop", (), "classes to leave out, by name or label; in all splits"),
     ("data.merge", (), 'groups of classes to make one, as "cat+dog"; in all splits'),
     ("data.shares", (), 'of the training images of some classes, as "cat:0.5"; "*:0.5": of all others'),
-    ("data.streaming", False, "tfds only: leave images in their files until needed, for sets beyond the memory"),
+    ("data.streaming", False, "tfds, folder: leave images in files until needed, for sets beyond the memory"),
     ("data.image_size", 0,
      "side to resize to: any if streamed, centre crop included; else a divisor; 0: as it is", NATURAL),
     ("data.augment", (), "applied in the order given; resized_crop for streamed images only, first",

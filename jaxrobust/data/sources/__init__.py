@@ -7,7 +7,7 @@
     gaussians         two or more Gaussian classes, for which robustness has closed forms
 
 A source returns a `RawDataset` without checking its contents, or raises FieldError if there is none; `checks` then
-checks it. A new source is a module with `read` and a case below. Only `tfds` can leave images in their files.
+checks it. A new source is a module with `read` and a case below. `tfds` and `folder` can leave images in their files.
 """
 
 import contextlib
@@ -44,8 +44,8 @@ def check_name(name: str) -> tuple[str, str]:
 def check_streaming(name: str, streaming: bool, image_size: int) -> None:
     """Raises FieldError unless the data set called `name` can be read this way; reads nothing."""
     form, _ = check_name(name)
-    if streaming and form != "tfds":
-        remedy = "set data.streaming to False, or prepare it as a TFDS set and use tfds:NAME"
+    if streaming and form not in ("tfds", "folder"):
+        remedy = "set data.streaming to False, or use tfds:NAME or folder:DIR"
         raise FieldError("data.streaming", True, f"{name!r} can only be read into memory", remedy)
     if image_size < 0:
         raise FieldError("data.image_size", image_size, "is negative", "use 0 for the size in the files")
@@ -86,6 +86,11 @@ def no_progress(title: str, total: int, unit: str):
 
 def stream(name: str, *, data_dir: str, image_size: int, progress: Callable) -> RawDataset:
     """The data set called `name`, its images left in their files; the arguments are those of `jaxrobust.data.load`."""
+    form, argument = check_name(name)
+    if form == "folder":
+        from jaxrobust.data.sources import folder
+
+        return folder.stream(argument, image_size)
     from jaxrobust.data.sources import tfds
 
-    return tfds.stream(check_name(name)[1], data_dir, image_size, progress)
+    return tfds.stream(argument, data_dir, image_size, progress)
