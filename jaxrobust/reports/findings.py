@@ -11,6 +11,7 @@ from rich.text import Text
 HIGHER, LOWER = "higher", "lower"  # of a significant difference
 SIGNIFICANT, NOT_SIGNIFICANT, UNTESTABLE = "significant", "not significant", "no p below 5 % possible"  # of a test
 CAUTION = "caution"
+LEVEL = 0.05  # of the tests
 
 
 class Finding(NamedTuple):
@@ -35,6 +36,17 @@ def direction(difference: float, significant: bool) -> str:
     if not significant:
         return NOT_SIGNIFICANT
     return HIGHER if difference > 0 else LOWER
+
+
+def tested(p_value: float, least_p: float = 0.0) -> str:
+    """The verdict of a test.
+
+    Args:
+        least_p: the smallest p-value that the test can give.
+    """
+    if least_p >= LEVEL:
+        return UNTESTABLE
+    return SIGNIFICANT if p_value < LEVEL else NOT_SIGNIFICANT
 
 
 def under(attack: str) -> str:
