@@ -45,8 +45,6 @@ class Made(NamedTuple):
     """What an entry of the registry makes its attack from.
 
     Attributes:
-        norm: one of threats.NAMES.
-        num_classes: of the model.
         loss: that of the entry, in its targeted form if there are targets; None if the entry has none.
         budget: iterations and restarts.
         targets: wrong classes to aim at; 0: untargeted.
@@ -133,7 +131,6 @@ class AttackSpec:
     """One attack, as specified by its name.
 
     Attributes:
-        name: as given.
         kind: the name without its numbers, a key of `ATTACKS`.
         iterations: steps of a run.
         restarts: how many times it is run, for each target.
@@ -162,13 +159,7 @@ class AttackSpec:
         return attack.runs * (attack.start_passes + attack.iterations * attack.step_passes)
 
     def build(self, norm: str, num_classes: int, relative_step: float = 0.25) -> Attack:
-        """The attack.
-
-        Args:
-            norm: one of threats.NAMES.
-            num_classes: of the model.
-            relative_step: step of PGD as a share of the radius.
-        """
+        """The attack in a norm of threats.NAMES; `relative_step` is that of PGD as a share of the radius."""
         entry, targets = ATTACKS[self.kind], min(self.targets, num_classes - 1)
         loss = entry.loss and (losses.TARGETED_LOSSES if targets else losses.LOSSES)[entry.loss]
         budget = {"iterations": self.iterations, "restarts": self.restarts}

@@ -148,6 +148,9 @@ def fit(
     }  # fmt: skip
     if not isinstance(threat, Threat):
         raise FieldError("threat", threat, "is no threat", "give one, for example Linf(8/255)")
+    if loss is not None and isinstance(objective, Objective):
+        problem = "is not used beside an objective of one's own"
+        raise FieldError("loss", loss, problem, "let the objective use it, or name one of the package's")
     if not isinstance(dataset, Dataset):
         dataset = Dataset.from_arrays(dataset)
     threat.check(dataset.image_shape)
