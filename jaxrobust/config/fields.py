@@ -117,7 +117,7 @@ SECTIONS = {
 
 # fmt: off
 _ROWS = (
-    ("data.name", "digits", "the data set", Allowed(" | ".join(sources.FORMS))),
+    ("data.name", "digits", "the data set", Allowed(" | ".join(sources.forms()))),
     ("data.data_dir", "", "tfds only: folder of prepared data sets; empty: $TFDS_DATA_DIR, else the TFDS default"),
     ("data.validation_per_class", 0, "images per class held out of the training set; 0: no validation split", NATURAL),
     ("data.seed", 0,

@@ -24,13 +24,13 @@ from jaxrobust.errors import FieldError
 
 __all__ = [
     "DESCRIBE",
-    "FORMS",
     "SOURCES",
     "Gaussians",
     "Request",
     "Size",
     "check_name",
     "check_streaming",
+    "forms",
     "no_progress",
 ]
 
@@ -136,8 +136,15 @@ SOURCES = {
     ),
     "gaussians": Source(lambda r: _module("gaussians").read(_mixture(r), r.seed), size=_mixture_size),
 }
-# The forms of a name, as a user writes them.
-FORMS = tuple(form + (source.argument and f":{source.argument}") for form, source in SOURCES.items())
+
+
+def forms(streamed: bool = False) -> list[str]:
+    """The forms of a name, as a user writes them; `streamed`: of the sources that can leave images in their files."""
+    return [
+        form + (source.argument and f":{source.argument}")
+        for form, source in SOURCES.items()
+        if source.stream or not streamed
+    ]
 
 
 def check_name(name: str) -> tuple[str, str]:
@@ -153,15 +160,14 @@ def check_name(name: str) -> tuple[str, str]:
     if not near and name.isidentifier():  # A bare name such as cifar10 is most likely one of TFDS.
         near = [f"tfds:{name}"]
     guess = f" (did you mean {near[0]}?)" if near else ""
-    raise FieldError("data.name", name, "is not the name of a data set", f"use one of {', '.join(FORMS)}{guess}")
+    raise FieldError("data.name", name, "is not the name of a data set", f"use one of {', '.join(forms())}{guess}")
 
 
 def check_streaming(name: str, streaming: bool, image_size: int) -> None:
     """Raises FieldError unless the data set called `name` can be read this way; reads nothing."""
     form, _ = check_name(name)
     if streaming and SOURCES[form].stream is None:
-        able = [known for known, source in zip(FORMS, SOURCES.values(), strict=True) if source.stream]
-        remedy = f"set data.streaming to False, or use {' or '.join(able)}"
+        remedy = f"set data.streaming to False, or use {' or '.join(forms(streamed=True))}"
         raise FieldError("data.streaming", True, f"{name!r} can only be read into memory", remedy)
     if image_size < 0:
         raise FieldError("data.image_size", image_size, "is negative", "use 0 for the size in the files")
