@@ -1,1 +1,1 @@
-"""What attacks and scores models: `library.py` for any function, `run.py` for a trained model, `evaluator.py` for runs."""
+"""Attacking and scoring: `library.py` any function, `run.py` a trained model, `evaluator.py` the checkpoints of a run."""
