@@ -7,8 +7,11 @@
     jr.classwise_table(labels, verdicts)            # the accuracy of each class, with its interval
     jr.compare(labels, verdicts, other_verdicts)    # of two models on the same images
 
+    print(jr.classwise_table(labels, verdicts, class_names))
+
+    run = jr.fit(model, dataset, jr.Linf(8 / 255), objective="trades")
     run = jr.load_run("runs/cifar10")               # what `python -m jaxrobust.main` trained
-    verdicts = run.attack("standard")
+    print(run.table("standard"))
 
 Everything is imported when it is first used.
 """

@@ -26,7 +26,7 @@ def verdict_of(difference):
     return HELPS if difference > 0 else HURTS
 
 
-def row(name, worst=None, average=None, pgd=None, training=0.0, seeds=3):
+def method_row(name, worst=None, average=None, pgd=None, training=0.0, seeds=3):
     """A method by its differences under the suite, and of the worst class under PGD."""
     classes = [{"name": "cat", "seeds": seeds}]
     attacks = {}
@@ -69,16 +69,16 @@ def figures_of(*rows, **changes):
         "level": 0.05,
         "min_seeds": 3,
         "attacks": ["pgd20", "standard"],
-        "methods": [row("pgd_at"), *rows],
+        "methods": [method_row("pgd_at"), *rows],
         "notes": [],
     } | changes
 
 
 STUDY = (
-    row("cfa", 0.08, 0.0, 0.08),
-    row("wat", 0.06, -0.03, 0.06),
-    row("fake", 0.01, 0.0, 0.12),
-    row("quiet", 0.05, 0.0, 0.01),
-    row("learnt", 0.0, 0.0, 0.0, training=0.2),
-    row("frl", -0.05, -0.04, -0.05),
+    method_row("cfa", 0.08, 0.0, 0.08),
+    method_row("wat", 0.06, -0.03, 0.06),
+    method_row("fake", 0.01, 0.0, 0.12),
+    method_row("quiet", 0.05, 0.0, 0.01),
+    method_row("learnt", 0.0, 0.0, 0.0, training=0.2),
+    method_row("frl", -0.05, -0.04, -0.05),
 )

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxrobust import data
+from jaxrobust.data import sources
 from jaxrobust.errors import FieldError
 
 RNG = np.random.default_rng(0)
@@ -44,6 +45,20 @@ def test_unknown_name(name, guess):
     with pytest.raises(FieldError, match=r"use one of digits, tfds:NAME, arrays:FILE.npz, .*gaussians") as error:
         data.load(name)
     assert guess is None or f"did you mean {guess}?" in str(error.value)
+
+
+def test_a_source_is_one_entry(monkeypatch):
+    def read(request):
+        labels = np.arange(12) % int(request.argument)
+        images = RNG.integers(0, 256, (12, 2, 3, 1), np.uint8)
+        return sources.RawDataset(("a", "b", "c"), images, labels, images, labels)
+
+    monkeypatch.setitem(sources.SOURCES, "toy", sources.Source(read, "CLASSES"))
+    loaded = data.load("toy:3", validation_per_class=1)
+    assert loaded.num_classes == 3 and len(loaded.train) == 9 and data.is_there("toy:3")
+    assert data.describe("toy:3", validation_per_class=1) == data.described(loaded)
+    with pytest.raises(FieldError, match="can only be read into memory"):
+        data.load("toy:3", streaming=True)
 
 
 def test_importing_and_reading_without_tensorflow():

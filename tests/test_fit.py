@@ -135,6 +135,14 @@ def test_a_remedy_of_ones_own():
     np.testing.assert_allclose(records[1]["knobs"]["radius_scale"], records[0]["train_class_accuracy"], rtol=1e-6)
 
 
+def test_a_remedy_that_observes_the_validation_split_of_the_data():
+    dataset, records = data.Dataset.from_arrays((IMAGES, LABELS), validation_per_class=4), []
+    fit.fit(Linen(), dataset, Linf(0.3), remedy="cfa", observe="validation", log=records.append, **FEW)
+    # The radius is half of it plus the accuracy, here a number of fourths.
+    moved = np.array(records[1]["knobs"]["radius_scale"]) - 0.5
+    np.testing.assert_allclose(4 * moved, np.round(4 * moved), atol=1e-5)
+
+
 PLAIN = FEW | {"momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
 
 

@@ -69,7 +69,7 @@ def test_canonical_gradients_equal_the_stock_gradients(sides, kernel_size, strid
 )
 def test_gradients_in_a_loop_compile_to_canonical_convolutions_only(name, side):
     """Any other convolution inside a loop runs many times slower. Should this fail with a new JAX, measure it."""
-    model = models.create(name, num_classes=3, canonical_gradients=True, **models.options_of(name, {"width": 2}))
+    model = models.create(name, num_classes=3, **models.options_of(name, {"width": 2}), canonical_gradients=True)
     images = jnp.zeros((4, side, side, 3))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
 
@@ -218,7 +218,7 @@ def test_relu_is_jaxs_with_its_gradient():
     ],
 )
 def test_prepared_weights_change_neither_logits_nor_gradients(name, train, canonical):
-    model = models.create(name, num_classes=3, canonical_gradients=canonical, **models.options_of(name, {"width": 4}))
+    model = models.create(name, num_classes=3, **models.options_of(name, {"width": 4}), canonical_gradients=canonical)
     images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3))
     variables = model.init(jax.random.key(1), images)
     rng = np.random.default_rng(0)  # not the neutral statistics of the beginning

@@ -95,7 +95,7 @@ def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(declared, r
     folder.mkdir(parents=True)
     files.write_atomically(folder / "config.json", files.to_json({"train": {"seed": 9}}))
     code, said = run(path, workdir)
-    assert code == 1 and f"run {blocked.name} failed" in said and "1 of 2 runs is missing" in said
+    assert code == 1 and f"run {blocked.name} failed" in said and "runs missing" in said and "1 of 2" in said
     assert [running.status(workdir, run).state for run in (blocked, other)] == ["failed", "done"]
     (folder / "config.json").unlink()
     code, said = run(path, workdir)

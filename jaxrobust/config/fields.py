@@ -13,7 +13,7 @@ from ml_collections import config_dict
 
 from jaxrobust import models, objectives, remedies
 from jaxrobust.attacks import threats
-from jaxrobust.data import augment, imbalance
+from jaxrobust.data import augment, imbalance, sources
 from jaxrobust.errors import FieldError
 from jaxrobust.remedies import difficulty, long_tail
 
@@ -117,7 +117,7 @@ SECTIONS = {
 
 # fmt: off
 _ROWS = (
-    ("data.name", "digits", "the data set", Allowed("digits | tfds:NAME | arrays:FILE.npz | folder:DIR | gaussians")),
+    ("data.name", "digits", "the data set", Allowed(" | ".join(sources.forms()))),
     ("data.data_dir", "", "tfds only: folder of prepared data sets; empty: $TFDS_DATA_DIR, else the TFDS default"),
     ("data.validation_per_class", 0, "images per class held out of the training set; 0: no validation split", NATURAL),
     ("data.seed", 0,

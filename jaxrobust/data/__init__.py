@@ -70,10 +70,10 @@ def load(
         FieldError: the name is unknown, or the data it names cannot be used.
     """
     check_streaming(name, streaming, image_size)
-    if streaming:
-        raw = sources.stream(name, data_dir=data_dir, image_size=image_size, progress=progress)
-    else:
-        raw = sources.read(name, data_dir=data_dir, seed=seed, gaussians=gaussians)
+    form, argument = check_name(name)
+    source = sources.SOURCES[form]
+    request = sources.Request(name, argument, data_dir, seed, gaussians, streaming, image_size, progress)
+    raw = source.stream(request) if streaming else source.read(request)
     class_names, train, test = checks.checked(raw, name)
     if not streaming:
         train, test = (shrinking.shrunk(split, image_size) for split in (train, test))

@@ -148,6 +148,9 @@ def fit(
     }  # fmt: skip
     if not isinstance(threat, Threat):
         raise FieldError("threat", threat, "is no threat", "give one, for example Linf(8/255)")
+    if loss is not None and isinstance(objective, Objective):
+        problem = "is not used beside an objective of one's own"
+        raise FieldError("loss", loss, problem, "let the objective use it, or name one of the package's")
     if not isinstance(dataset, Dataset):
         dataset = Dataset.from_arrays(dataset)
     threat.check(dataset.image_shape)
@@ -205,6 +208,8 @@ def _config(given: dict, threat: Threat, dataset: Dataset, model_options: dict, 
             config.update_from_flattened_dict({field: value})
         except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise FieldError(field, value, "does not exist or is of another type", "correct it") from error
+    if len(dataset.validation):
+        config.data.validation_per_class = int(dataset.validation.counts(dataset.num_classes).min())
     # What a workdir is evaluated on, of the splits that the data have.
     config.eval.splits = tuple(name for name in ("validation", "test") if len(getattr(dataset, name))) or ("test",)
     return config
@@ -214,9 +219,6 @@ def _with_own(training: Training, config, model, objective, remedy, optimizer, l
     """The training with objects of the user's own in the place of those of the config."""
     own = {} if model is None else {"model": model, "verified": model}
     if isinstance(objective, Objective):
-        if loss is not None:
-            remedy_ = "let the objective use it, or name one of the package's"
-            raise FieldError("loss", loss, "is not used beside an objective of one's own", remedy_)
         own["objective"] = objective
     elif loss is not None:
         settings = {name: config.objective[name] for name in objectives.Settings._fields}
