@@ -32,13 +32,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Of two processes that share the files, neither should be left with one of these at the end.
 LONGEST_FILES = (
-    "test_hosts",
     "test_train",
-    "test_main",
     "test_train_steps",
-    "test_models_layers",
-    "test_feeds",
     "test_audit",
+    "test_main",
+    "test_models_layers",
+    "test_evaluate",
+    "test_worst_case",
+    "test_feeds",
+    "test_hosts",
 )
 
 # What these check depends on how programs are compiled: costs and compiled text, or what different programs have in

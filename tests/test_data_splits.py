@@ -68,3 +68,10 @@ def test_streams_are_reproducible_and_distinct():
     assert len({draw(0, "order", 3), draw(0, "order", 4), draw(1, "order", 3), draw(0, "validation")}) == 4
     with pytest.raises(ValueError, match="seed is -1"):
         draw(-1, "order")
+
+
+def test_a_subset_rounds_the_largest_remainders_up():
+    """Shares of 2.0, 1.2 and 0.8 images."""
+    labels = np.repeat([0, 1, 2], [5, 3, 2])
+    index = splits.stratified_subset(labels, 4, 3, np.random.default_rng(0))
+    assert np.bincount(labels[index]).tolist() == [2, 1, 1] and (np.diff(index) > 0).all()
