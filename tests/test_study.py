@@ -87,18 +87,23 @@ def test_parts_an_interruption_and_a_resumption_give_the_page_of_one_run(declare
     assert code == 0 and "2 runs: 2 done" in said
 
 
-def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(declared, run, tmp_path):
+def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(declared, tmp_path, capfd):
     path, workdir = declared(**{"train.epochs": 1}), tmp_path / "study"
+
+    def run():
+        code = front_end.main(["study", "--study", path, "--workdir", workdir])
+        return code, " ".join(capfd.readouterr().err.split())
+
     blocked, other = plan(path)
     # A folder that holds a run of another config.
     folder = running.folder(workdir, blocked)
     folder.mkdir(parents=True)
     files.write_atomically(folder / "config.json", files.to_json({"train": {"seed": 9}}))
-    code, said = run(path, workdir)
+    code, said = run()
     assert code == 1 and f"run {blocked.name} failed" in said and "runs missing" in said and "1 of 2" in said
-    assert [running.status(workdir, run).state for run in (blocked, other)] == ["failed", "done"]
+    assert [running.status(workdir, planned).state for planned in (blocked, other)] == ["failed", "done"]
     (folder / "config.json").unlink()
-    code, said = run(path, workdir)
+    code, said = run()
     assert code == 0 and "run 1 of 1" in said
     assert running.status(workdir, blocked).state == "done"
 
