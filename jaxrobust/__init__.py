@@ -3,10 +3,15 @@
     import jaxrobust as jr
 
     verdicts = jr.attack(logits_fn, images, labels, "standard", norm="linf", eps=8 / 255)
-    verdicts.is_robust          # [N] bool
+    verdicts.is_robust                              # [N] bool
+    jr.classwise_table(labels, verdicts)            # the accuracy of each class, with its interval
+    jr.compare(labels, verdicts, other_verdicts)    # of two models on the same images
 
+    print(jr.classwise_table(labels, verdicts, class_names))
+
+    run = jr.fit(model, dataset, jr.Linf(8 / 255), objective="trades")
     run = jr.load_run("runs/cifar10")               # what `python -m jaxrobust.main` trained
-    verdicts = run.attack("standard")
+    print(run.table("standard"))
 
 Everything is imported when it is first used.
 """
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
     from jaxrobust.evaluation.library import attack, predict
     from jaxrobust.evaluation.run import Run, load_run
     from jaxrobust.evaluation.verdicts import Verdicts
+    from jaxrobust.training.fit import fit
     from jaxrobust.training.torch_files import export_torch, import_torch
 
 __version__ = "0.1.0"
@@ -41,6 +47,7 @@ _MODULES = {
     "classwise_table": "jaxrobust.classwise.table",
     "compare": "jaxrobust.comparison.compare",
     "export_torch": "jaxrobust.training.torch_files",
+    "fit": "jaxrobust.training.fit",
     "import_torch": "jaxrobust.training.torch_files",
     "load_run": "jaxrobust.evaluation.run",
     "predict": "jaxrobust.evaluation.library",
@@ -60,6 +67,7 @@ __all__ = [
     "classwise_table",
     "compare",
     "export_torch",
+    "fit",
     "import_torch",
     "load_run",
     "predict",

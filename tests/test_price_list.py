@@ -231,10 +231,10 @@ def test_command(study, tmp_path, capsys):
     shown = capsys.readouterr()
     folder = tmp_path / "base-2" / "price-list"
     assert shown.out.strip() == str(folder / "price_list.html")
-    assert "2 of 4 methods help the worst class beyond chance" in shown.err and "reweight (+" in shown.err
-    assert "Only moves PGD: ldam (+" in shown.err
-    assert "cost average accuracy under standard: resample (-" in " ".join(shown.err.replace("costs", "cost").split())
-    assert "cover the draw of the 1,200 test images and that of the training seeds" in shown.err
+    said = " ".join(shown.err.split())
+    assert "methods that help the worst class 2 of 4" in said and re.search(r"reweight \+\S+ \[[^]]*\] helps", said)
+    assert re.search(r"ldam \S+ \[[^]]*\] only moves PGD", said) and "resample: average under standard -" in said
+    assert "scope 1,200 images" in said
     assert max(map(len, shown.err.splitlines()[:20])) <= 160
     assert json.loads((folder / "price_list.json").read_text()) == trade_off.trade_off(study)
     assert {path.name for path in folder.iterdir()} == {

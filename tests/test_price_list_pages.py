@@ -1,4 +1,4 @@
-"""Sentences, tables and page of a price list."""
+"""Findings, tables and page of a price list."""
 
 import io
 
@@ -98,35 +98,39 @@ def _shown(figures, width=160):
     return console.file.getvalue()
 
 
-def test_sentences_follow_from_the_numbers():
-    helps, pgd, cost, training, scope = price_list_pages.conclusion(_figures(*STUDY))
-    assert helps.startswith("Under standard, 3 of 6 methods help the worst class beyond chance (at 5 %, Holm's")
-    assert "cfa (+8.0 points [5.0, 11.0]), wat (+6.0" in helps and "1 hurts it: frl (-5.0" in helps
-    assert "Only moves PGD: fake (+12.0 points under pgd20, +1.0 under standard)" in pgd
-    assert "Seen under standard and not under pgd20: quiet (helps)." in pgd
-    assert cost.startswith("2 cost average accuracy under standard: frl (-4.0 points, without a significant gain")
-    assert "wat (-3.0 points, 0.50 points per point that the worst class gains under standard)" in cost
-    assert "learnt (+20.0 points)" in training
-    assert scope == "Intervals and tests cover the draw of the 1,000 test images and that of the training seeds."
+def test_findings_follow_from_the_numbers():
+    rows = [tuple(row) for row in price_list_pages.findings(_figures(*STUDY))]
+    found = {row[0]: row[1:] for row in rows}
+    assert found["methods that help the worst class"][0] == "3 of 6"
+    assert found["cfa"] == ("+8.0", "[5.0, 11.0]", "helps", "") and found["frl"][2] == "hurts"
+    assert found["fake"] == ("+1.0", "[-2.0, 4.0]", "only moves PGD", "+12.0 under pgd20")
+    assert found["quiet"][2:] == ("helps", "PGD misses the gain: +1.0 under pgd20")
+    assert found["other verdicts by pgd20 alone"][0] == "2 of 6"
+    assert found["methods that cost average accuracy under standard"][0] == "2 of 6"
+    assert (
+        found["frl: average under standard"][0] == "-4.0"
+        and "no significant gain" in found["frl: average under standard"][3]
+    )
+    assert found["wat: average under standard"][3] == "0.50 per point of the worst class"
+    assert found["learnt: worst class in training"][0] == "+20.0"
+    assert found["scope"][0] == "1,000 images" and not found["scope"][2] and "training seeds" in found["scope"][3]
 
 
-def test_sentences_where_nothing_differs():
-    helps, pgd, cost, scope = price_list_pages.conclusion(_figures(_row("one", 0.0, 0.0, 0.0, seeds=1)))
-    assert helps.startswith("Under standard, none of 1 method helps the worst class beyond chance")
-    assert pgd == "pgd20 would have given the same verdict on the worst class of each."
-    assert cost == "None costs average accuracy under standard significantly."
-    assert "training seed is NOT covered for all methods" in scope
+def test_findings_where_nothing_differs():
+    found = price_list_pages.findings(_figures(_row("one", 0.0, 0.0, 0.0, seeds=1)))
+    assert [row.value for row in found] == ["0 of 1", "0 of 1", "0 of 1", "1,000 images"]
+    assert found[-1].verdict == "caution" and "not covered for all methods" in found[-1].note
 
 
-def test_sentence_without_pgd():
-    _, pgd, *_ = price_list_pages.conclusion(_figures(STUDY[0], pgd=None))
-    assert pgd.startswith("All were scored under no PGD beside standard")
+def test_findings_without_pgd():
+    found = {row.what: row for row in price_list_pages.findings(_figures(STUDY[0], pgd=None))}
+    assert found["verdicts by PGD"].verdict == "caution"
 
 
 def test_thirty_methods_fit_on_a_terminal():
     rows = [_row(f"logit_adjustment tau={i}", 0.01 * i - 0.15, 0.0, 0.1) for i in range(30)]
     shown = _shown(_figures(*rows)).splitlines()
-    assert len(shown) <= 2 * 30 + 25 and max(map(len, shown)) <= 160
+    assert len(shown) <= 2 * 30 + 25 + 20 and max(map(len, shown)) <= 160
     assert all(any(f"tau={i} " in line for line in shown) for i in range(30))
 
 
@@ -134,8 +138,8 @@ def test_page_is_whole_and_defines_its_columns(tmp_path):
     figures = _figures(*STUDY, notes=["plus is left out: why not."])
     page = Page(price_list_pages.write(tmp_path, figures))
     assert not (page.open or page.misnested or page.outside) and len(page.ids) == len(set(page.ids))
-    for sentence in (*price_list_pages.conclusion(figures), *figures["notes"]):
-        assert sentence in page.text
+    assert all(list(row) in page.rows for row in price_list_pages.findings(figures))
+    assert figures["notes"][0] in page.text
     verdicts = [row for row in page.rows if len(row) == 14]
     assert [row[0] for row in verdicts] == ["method", "pgd_at (base)", *(row["name"] for row in STUDY)]
     cfa, fake = verdicts[2], verdicts[4]

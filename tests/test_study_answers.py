@@ -2,6 +2,7 @@
 write them."""
 
 import csv
+import html
 import io
 import json
 
@@ -13,6 +14,7 @@ from jaxrobust import files
 from jaxrobust.errors import UserError
 from jaxrobust.figures import study as figures_study
 from jaxrobust.reports import study as study_pages
+from jaxrobust.reports import study_findings
 from jaxrobust.runs import results
 from jaxrobust.studies import Study, answers, design, levels, observed, product, running
 
@@ -149,7 +151,7 @@ def test_no_effect_gives_uniform_p_values():
     assert abs(np.mean(found) - 0.5) < 4 * np.sqrt(1 / 12 / len(found)) and min(found) < 0.2 and max(found) > 0.8
 
 
-def test_page_table_and_sentences(answer, tmp_path):
+def test_page_tables_and_findings(answer, tmp_path):
     path = study_pages.write(tmp_path, answer)
     page = path.read_text()
     assert "http" not in page.replace("http://www.w3.org", "") and "<script src" not in page
@@ -166,8 +168,12 @@ def test_page_table_and_sentences(answer, tmp_path):
     assert {row["axis"] for row in rows["axes"]} == {"architecture", "radius"}
     assert all(f"{name}.csv" in page for name in rows)
     assert json.loads((tmp_path / "study.json").read_text()) == json.loads(files.to_json(answer))
-    said = " ".join(study_pages.sentences(answer))
-    assert "grows" in said and "cat (100 %)" in said and "architecture" in said
+    found = study_findings.findings(answer)
+    page = html.unescape(page)
+    assert all(row.what in page and row.value in page and row.interval in page for row in found)
+    rows = {row.what: row for row in found}
+    assert rows["weak class: cat"].value == "100 %" and rows["weak classes change with radius"].verdict == "significant"
+    assert rows["weak classes change with architecture"].verdict == "not significant"
     for name in ("classes-robust", "classes-natural", "correlations", "variance", "gap"):
         assert (tmp_path / f"{name}.svg").stat().st_size and (tmp_path / f"{name}.png").stat().st_size
 
@@ -188,7 +194,7 @@ def test_what_is_missing_is_said(workdir, tmp_path):
     assert found["done"] == 1 and found["failed"] == [{"run": planned[1].name, "error": "disk full"}]
     assert found["data"][0]["agreement"] is None
     page = study_pages.write(tmp_path, found).read_text()
-    assert "disk full" in page and f"{len(planned) - 1} of {len(planned)} runs are missing" in page
+    assert "disk full" in page and "runs missing" in page and f"{len(planned) - 1} of {len(planned)}" in page
 
 
 @pytest.mark.parametrize("name", ["config.json", results.RESULTS, results.TRAINING, results.BEST])
@@ -278,18 +284,19 @@ def test_the_order_is_compared_with_what_others_found(workdir):
     assert rows["without cat"]["classes"] == len(NAMES) - 1
     # Of 5! orders one is that of the classes, and one its reverse.
     assert rows["same"]["p_value"] == pytest.approx(2 / 120)
-    assert "with other way (p" in " ".join(study_pages.sentences(found))
+    said = {row.what: row for row in study_findings.findings(found)}["rank correlation with other way"]
+    assert said.value == "-1.00" and said.verdict == "significant" and "single settings" in said.note
 
 
 def test_a_single_setting_or_none_is_said_to_be_no_answer(workdir):
     runs = observed.observe(study(), plan(study()), workdir)[0]
     of_kind = {
-        "No adversarially trained run": [run for run in runs if run.natural],
-        "One adversarially trained setting is done (1 seed)": [run for run in runs if not run.natural][:1],
+        "0": [run for run in runs if run.natural],
+        "1": [run for run in runs if not run.natural][:1],
     }
-    for start, some in of_kind.items():
-        said = study_pages.findings(_of(some), "pgd20")
-        assert said[0].startswith(start), said
+    for number, some in of_kind.items():
+        said = study_findings.on_data(_of(some), "pgd20")[0]
+        assert said[:2] == ("adversarially trained settings", number) and said.verdict == "caution"
 
 
 def test_what_nothing_withstands_has_no_relative_gap_and_no_order():
@@ -297,21 +304,24 @@ def test_what_nothing_withstands_has_no_relative_gap_and_no_order():
     found = _of(runs)
     assert found["agreement"]["w"] is None and found["components"] == {"missing": "nothing varies"}
     assert found["widening"]["own"]["cv"]["change"] is None and found["radius"]["figures"]["cv"] is None
-    said = " ".join(study_pages.findings(found, "pgd20"))
-    assert "have no order" in said and "coefficient of variation" not in said and "grows" not in said
+    said = {row.what: row for row in study_findings.on_data(found, "pgd20")}
+    assert "have no order" in said["Kendall's W of 4 settings under pgd20"].note
+    assert "coefficient of variation, likewise" not in said
+    assert said["gap by radius of the training, per 1/255"].verdict != "significant"
     # One class that always withstands, the others never: without that class nothing varies, and shares have no ends.
     found = _of([_drawn(run, np.array([1, 0, 0, 0, 0])) for run in plan(study())])
     assert found["components"]["explained_interval"] == [None, None]
-    assert "100 % are the same in all runs" in " ".join(study_pages.findings(found, "pgd20"))
+    said = {row.what: row for row in study_findings.on_data(found, "pgd20")}
+    assert said["differences between classes that all runs share"][1:3] == ("100 %", "")
     figures_study.shares(found["components"]["share"], found["components"]["intervals"])
 
 
 def test_two_classes_in_the_same_order_are_no_evidence():
     """Of two classes in four settings all orders are alike by chance once in eight times."""
     found = _of([_drawn(run, truth(run)[:2], NAMES[:2]) for run in plan(study())])
-    said = study_pages.findings(found, "pgd20")[0]
-    assert found["agreement"]["w"] == pytest.approx(1)
-    assert "were not found to order" in said and "no p below 0.05 being possible" in said
+    said = study_findings.on_data(found, "pgd20")[0]
+    assert found["agreement"]["w"] == pytest.approx(1) and found["agreement"]["least_p"] == 1 / 8
+    assert said.value == "1.00" and said.verdict == "no p below 5 % possible"
 
 
 def test_pairs_that_share_their_natural_runs_count_as_one(answer):
@@ -327,10 +337,9 @@ def test_slopes_are_told_by_a_unit_that_means_something():
         runs = [_drawn(run, truth(run)) for run in plan(study(fields=fields))]
         found = _of(runs)
         slope = found["radius"]["figures"]["gap"]["slope"]
-        (said,) = [
-            sentence for sentence in study_pages.findings(found, "pgd20") if "radius of the training" in sentence
-        ]
-        assert f"the gap grows: {100 * slope * length:+.1f} points per {unit} [" in said
+        (said,) = [row for row in study_findings.on_data(found, "pgd20") if "radius of the training" in row.what]
+        assert said.what.endswith(f"per {unit}") and said.value == f"{100 * slope * length:+.1f}"
+        assert said.verdict == "significant" and said.interval
         assert found["radius"]["unit"] == {"length": length, "name": unit}
 
 
@@ -349,8 +358,8 @@ def test_training_with_a_radius_of_0_cannot_widen_the_gap():
 
 def test_of_equal_classes_none_is_named():
     accuracy = np.array([0.1, *[0.5] * 4])
-    said = " ".join(study_pages.findings(_of([_drawn(run, accuracy) for run in plan(study())]), "pgd20"))
-    assert "is the worst: cat (100 %), then 4 classes of equal rank." in said
+    said = study_findings.on_data(_of([_drawn(run, accuracy) for run in plan(study())]), "pgd20")
+    assert [row[:2] for row in said[1:3]] == [("weak class: cat", "100 %"), ("classes of equal rank", "4")]
 
 
 def test_what_seeds_have_in_common_is_not_taken_for_the_classes():
@@ -359,8 +368,9 @@ def test_what_seeds_have_in_common_is_not_taken_for_the_classes():
     settings = product({"architecture": AXES["architecture"], "radius": AXES["radius"], "seed": AXES["seed"]})
     of = study(axes={name: AXES[name] for name in ("architecture", "radius", "seed")}, runs=settings)
     found = _of([_drawn(run, orders[run.config.train.seed]) for run in plan(of)])
-    said = study_pages.findings(found, "pgd20")[0]
-    assert found["agreement"]["w"] == pytest.approx(1) and said.endswith("which alone can bring that about.")
+    said = study_findings.on_data(found, "pgd20")[1]
+    assert found["agreement"]["w"] == pytest.approx(1)
+    assert (said.what, said.verdict) == ("seeds and test images", "caution")
 
 
 def test_levels_of_one_name_are_told_apart_by_their_axis():

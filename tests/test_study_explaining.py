@@ -6,7 +6,7 @@ from test_study_answers import plan, study
 
 from jaxrobust import files
 from jaxrobust.explanations.probe import EXAMPLES
-from jaxrobust.reports import study_explain
+from jaxrobust.reports import study_findings
 from jaxrobust.studies import answers, explaining, observed
 
 CLASSES = 12
@@ -29,6 +29,13 @@ def draw(rng, of=lambda run: True):
             images = {"training_images": 10, "test_images": 20, "test_is_scored": False}
             contents[run.name] = {"values": values, "classes": NAMES[::-1], "images": images, "left_out": LEFT_OUT}
     return runs, contents
+
+
+def why(found):
+    """The findings of a study that has nothing but explanations."""
+    data = {"name": "", "settings": [], "classes": NAMES, "explanations": found, "interventions": [], "published": []}
+    data |= dict.fromkeys(("agreement", "components", "widening", "radius")) | {"axes": [], "epochs": []}
+    return study_findings.findings({"data": [data], "attack": "pgd20", "price_list": None, "planned": 1, "done": 1})
 
 
 def explanations(runs, contents):
@@ -55,9 +62,10 @@ def test_what_predicts_settings_comes_first_and_reaches_the_ceiling():
     assert found["ceiling"]["seeds"] == pytest.approx(1 - chance, abs=chance / 2)
     assert found["ceiling"]["images"] < found["ceiling"]["seeds"]
     assert files.to_json(found)
-    said = " ".join(study_explain.sentences(found))
-    assert "in 4 settings" in said and "a setting held out: separation" in said and "No more than about" in said
-    assert study_explain.notes(found)[-1] == "Left out: head_cosine (a cosine head)."
+    said = {row.what: row for row in why(found)}
+    assert "in 4 settings" in said["probes that go along with class accuracy"].note
+    assert "R² on a held-out setting: separation" in said and "R² that can be reached" in said
+    assert said["probes left out"].note == "head_cosine: a cosine head"
 
 
 def test_seeds_of_one_setting_are_no_held_out_runs():
@@ -66,9 +74,8 @@ def test_seeds_of_one_setting_are_no_held_out_runs():
     found = explanations(runs, contents)
     assert len(runs) == 3 and len(found["runs"]) == 1 and found["yardstick"] is None
     assert "mean_held_out" not in found["probes"][0] and found["probes"][0]["name"] == "separation"
-    said = study_explain.sentences(found)
-    assert any("of one setting" in sentence for sentence in said) and "held out:" not in " ".join(said)
-    assert study_explain.draw(found) is not None
+    said = [row for row in why(found) if "held-out" in row.what]
+    assert len(said) == 1 and "of one setting" in said[0].note and not said[0].value
 
 
 def test_seeds_that_lack_a_probe_or_a_class():

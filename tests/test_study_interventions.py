@@ -5,7 +5,7 @@ import pytest
 from test_study_answers import ORDER, plan, study, write
 
 from jaxrobust.reports import study as study_pages
-from jaxrobust.reports import study_interventions as pages
+from jaxrobust.reports import study_findings, study_tables
 from jaxrobust.studies import answers, design, interventions, observed, product
 
 ALL = ("cat", "dog", "car", "ship")
@@ -68,9 +68,12 @@ def test_one_pair_has_the_interval_of_its_images():
 
 
 def test_the_single_class_is_said_to_be_the_matter():
-    said = pages.sentences(effects(np.random.default_rng(0)), "pgd20")
-    assert "cat" in said[-1] and "cat+dog" in said[-1] and "cat+vehicles" in said[-1]
-    table = pages.to_csv(effects(np.random.default_rng(0))).splitlines()
+    found = effects(np.random.default_rng(0))
+    (said,) = study_findings.on_intervention(found[-1], "pgd20")
+    assert said.what == "cat+dog to cat+vehicles: cat" and said.verdict == "higher"
+    count, *classes = study_findings.on_intervention(found[1], "pgd20")
+    assert count.value == f"{len(classes)} of 3" and classes[0].what == "all to cat+vehicles: cat"
+    table = study_tables.interventions_csv(effects(np.random.default_rng(0))).splitlines()
     assert table[0] == "from,to,pairs of runs,class,before,after,change,low,high" and len(table) == 1 + 2 + 3 + 1
 
 
@@ -100,4 +103,7 @@ def test_seeds_of_several_settings_do_not_make_the_settings_more():
     (found,) = interventions.effects(runs, ["all", "cat+vehicles"])
     (cat,) = (row for row in found["classes"] if row["name"] == "cat")
     assert (found["pairs"], found["settings"]) == (6, 2) and cat["change"] == pytest.approx(0.25)
-    assert cat["interval"][0] < 0 and "(6 pairs of runs in 2 settings)" in pages.sentences([found], "pgd20")[0]
+    assert (
+        cat["interval"][0] < 0
+        and "6 pairs of runs in 2 settings" in study_findings.on_intervention(found, "pgd20")[0].note
+    )

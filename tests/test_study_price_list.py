@@ -11,6 +11,7 @@ from jaxrobust import config as config_lib
 from jaxrobust import files
 from jaxrobust.comparison.trade_off import trade_off
 from jaxrobust.reports import study as study_pages
+from jaxrobust.reports import study_findings
 from jaxrobust.runs import results
 from jaxrobust.studies import Study, answers, design, levels, product, running
 
@@ -66,9 +67,9 @@ def test_it_is_that_of_compare_where_most_remedies_are_done(workdir):
 def test_the_page_says_what_helps_and_where(workdir, tmp_path):
     found = answers.answer(STUDY, plan(), workdir)
     page = html.unescape(study_pages.write(tmp_path, found).read_text())
-    said = study_pages.on_remedies(found["price_list"])
-    assert any("wat" in sentence for sentence in said) and all(sentence in page for sentence in said)
-    assert said[-1] == "That is of one of 2 settings with remedies alone: cnn."
+    said = study_findings.on_remedies(found["price_list"])
+    assert any("wat" in row.what for row in said) and all(row.what in page and row.note in page for row in said)
+    assert said[-1].value == "1 of 2" and said[-1].note == "cnn"
     assert {"price_list.html", "price_list.csv"} <= {file.name for file in (tmp_path / "price-list").iterdir()}
 
 
@@ -82,5 +83,5 @@ def test_the_page_says_what_helps_and_where(workdir, tmp_path):
 def test_what_is_missing_is_said(wanted, words, tmp_path):
     write(tmp_path, wanted)
     found = answers.answer(STUDY, plan(), tmp_path)
-    (sentence,) = study_pages.on_remedies(found["price_list"])
-    assert words in sentence and sentence in study_pages.write(tmp_path, found).read_text()
+    (row,) = study_findings.on_remedies(found["price_list"])
+    assert words in row.note and row.note in study_pages.write(tmp_path, found).read_text()

@@ -70,6 +70,7 @@ class Entry(NamedTuple):
         step: of each iteration as a share of the radius, "given" by the caller; None if it chooses its own.
         norms: in which it exists.
         fewest: iterations in a norm.
+        queries: whether it needs no gradient.
     """
 
     make: Callable[[Made], Attack]
@@ -79,6 +80,7 @@ class Entry(NamedTuple):
     step: float | str | None = None
     norms: tuple[str, ...] = threats.NAMES
     fewest: Mapping[str, int] = MappingProxyType({})
+    queries: bool = False
 
 
 def _pgd(m: Made, **options) -> Attack:
@@ -113,8 +115,8 @@ ATTACKS = {
     "apgd_t": Entry(_apgd, 100, "dlr", targeted=True, fewest=_IN_L1),
     "fab": Entry(_fab, 100),
     "fab_t": Entry(_fab, 100, targeted=True),
-    "square": Entry(_square, 5000, "margin"),
-    "spsa": Entry(lambda m: Spsa(m.norm, **m.budget), 100, "margin", norms=("linf", "l2")),
+    "square": Entry(_square, 5000, "margin", queries=True),
+    "spsa": Entry(lambda m: Spsa(m.norm, **m.budget), 100, "margin", norms=("linf", "l2"), queries=True),
 }
 _NAME = re.compile(rf"({'|'.join(sorted(ATTACKS, key=len, reverse=True))})([1-9]\d*)?(?:x([1-9]\d*))?")
 

@@ -30,6 +30,19 @@ class Cells(NamedTuple):
         between = f"... {len(self.classes) - 2 * _ENDS} classes between"
         return [*self.classes[:_ENDS], (between, *[""] * (len(self.header) - 1)), *self.classes[-_ENDS:]]
 
+    def __rich__(self):
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(caption=Text(self.caption))
+        for i, name in enumerate(self.header):
+            table.add_column(name, justify="right" if i else "left")
+        for rows in (self.shown(), self.overall):
+            for row in rows:
+                table.add_row(*map(Text, row))  # Text and not str: a class may be called [b]
+            table.add_section()
+        return table
+
 
 class Table:
     """What tables have in common. A subclass gives `rows` and `cells`."""
@@ -62,18 +75,7 @@ class Table:
     __repr__ = __str__
 
     def __rich__(self):
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        cells = self.cells()
-        table = RichTable(caption=Text(cells.caption))
-        for i, name in enumerate(cells.header):
-            table.add_column(name, justify="right" if i else "left")
-        for rows in (cells.shown(), cells.overall):
-            for row in rows:
-                table.add_row(*map(Text, row))  # Text and not str: a class may be called [b]
-            table.add_section()
-        return table
+        return self.cells().__rich__()
 
     def _repr_html_(self) -> str:
         cells = self.cells()

@@ -5,7 +5,7 @@
     jaxrobust compare BASE RUN RUN ... [--split] [--attack] [--weights] [--out]
 
 Compares the best checkpoint of each run (the last one if none was selected), under every attack that both were scored
-under. Prints a table and conclusions, and writes compare.html, compare.json and the figures to DIR, by default
+under. Prints tables and findings, and writes compare.html, compare.json and the figures to DIR, by default
 RUN_B/compare-<name of RUN_A>. Differences are B minus A.
 
 With more than two runs the result is a trade-off table: runs that differ only in their training seed are one method,
@@ -39,7 +39,7 @@ def add_arguments(parser) -> None:
 
 
 def run(given) -> None:
-    """Compare, write the page, and show tables, sentences and its path."""
+    """Compare, write the page, and show tables, findings and its path."""
     for option in ("step_a", "step_b"):
         if given.more and getattr(given, option) is not None:
             raise FieldError(f"--{option}", getattr(given, option), "works with exactly two runs", "leave it out")
@@ -60,6 +60,4 @@ def run(given) -> None:
     for title, table in shown.tables(figures):
         console.say(title)
         console.show(table)
-    for sentence in shown.conclusion(figures):
-        console.say(sentence)
     print(path)

@@ -11,7 +11,7 @@ theory predicts. With several runs on the same classes it also reports how much 
 run the probe predicts when fitted to the other runs. RUN are other models on the same images: one trained without
 attack, and one on which the adversarial images are tried.
 
-Prints tables and conclusions, and writes explain.html, explain.json, explain.csv and the figures to DIR, by default
+Prints tables and findings, and writes explain.html, explain.json, explain.csv and the figures to DIR, by default
 WORKDIR/explain. With --config it measures only the probes of the data, and writes them to data_probes.csv in DIR, by
 default in runs/<config name>/explain. A correlation does not show a cause; that takes an intervention.
 """
@@ -25,6 +25,7 @@ from jaxrobust.errors import UserError
 from jaxrobust.explanations import explaining
 from jaxrobust.explanations.probe import EXAMPLES
 from jaxrobust.reports import explain as explain_pages
+from jaxrobust.reports import findings
 
 
 def add_arguments(parser) -> None:
@@ -61,10 +62,7 @@ def run(given) -> None:
         files.write_atomically(folder / "explain.csv", explain_pages.to_csv(figures))
         path = explain_pages.write(folder, figures)
     console.show(explain_pages.table(figures))
-    for sentence in explain_pages.conclusion(figures):
-        console.say(sentence)
-    for line in explain_pages.left_out(figures):
-        console.say(line)
+    console.show(findings.table(explain_pages.findings(figures)))
     print(path)
     return None
 

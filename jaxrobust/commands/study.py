@@ -28,6 +28,7 @@ from jaxrobust.commands import front_end
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import loading
+from jaxrobust.reports import findings, study_findings
 from jaxrobust.reports import run as run_page
 from jaxrobust.reports import study as study_pages
 from jaxrobust.studies import answers, design, probing, processes, running
@@ -74,8 +75,7 @@ def run(given) -> int | None:
             return 1 if failed else None
     failed += probing.measure_all(study, planned, workdir)
     figures = answers.answer(study, planned, workdir)
-    for sentence in study_pages.sentences(figures):
-        console.say(sentence)
+    console.show(findings.table(study_findings.findings(figures)))
     console.say(f"page: {study_pages.write(workdir, figures)}")
     return 1 if failed else None
 

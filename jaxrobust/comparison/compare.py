@@ -96,20 +96,7 @@ class Comparison(Table):
         return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
     def cells(self) -> Cells:
-        rows = self.rows()
-        tested = sorted((row for row in rows if row["images"]), key=lambda row: row["difference"])
-        (average,) = self.average.rows()
-        a, b = (named(side.worst.classes, self.class_names) for side in (self.a, self.b))
-        worst = {"class": f"worst class ({a if a == b else f'A: {a}; B: {b}'})", "images": None}
-        worst |= {"a": self.a.worst.accuracy, "b": self.b.worst.accuracy, "p_value": None}
-        worst |= dataclasses.asdict(self.worst) | {"is_significant": self.worst.is_significant}
-        level = f"{100 * LEVEL:g} % (classes: after Holm's correction)"
-        return Cells(
-            ("class", "images", "A", "B", "B - A", "interval", "p", "p (Holm)", ""),
-            [_cells(row) for row in (*tested, *(row for row in rows if not row["images"]))],
-            [_cells(row | {"p_holm": None}) for row in (average, worst)],
-            f"accuracies in percent; {100 * self.confidence:g} % paired intervals; * significant at {level}",
-        )
+        return cells(self.to_json(), self.confidence)
 
     def to_json(self) -> dict:
         """The figures as JSON data, as in compare.json for one attack."""
@@ -160,18 +147,36 @@ def compare(
     return Comparison(classwise.paired_counts(labels, a, b, len(names)), names, level(confidence))
 
 
+def cells(of: dict, confidence: float) -> Cells:
+    """The table of what `Comparison.to_json` returns: classes by their difference, those without images last."""
+    tested = sorted((row for row in of["classes"] if row["examples"]), key=lambda row: row["difference"])
+    absent = [row for row in of["classes"] if not row["examples"]]
+    worst = of["worst"]
+    a, b = (named(range(len(worst[side]["classes"])), worst[side]["classes"]) for side in "ab")
+    average = {"name": "average", "examples": sum(row["examples"] for row in tested), "p_holm": None} | of["average"]
+    worst = worst | {"name": f"worst class ({a if a == b else f'A: {a}; B: {b}'})", "examples": None, "p_value": None}
+    worst |= {side: worst[side]["accuracy"] for side in "ab"} | {"p_holm": None}
+    level = f"{100 * LEVEL:g} % (classes: after Holm's correction)"
+    return Cells(
+        ("class", "images", "A", "B", "B - A", "interval", "p", "p (Holm)", ""),
+        [_cells(row) for row in (*tested, *absent)],
+        [_cells(average), _cells(worst)],
+        f"accuracies in percent; {100 * confidence:g} % paired intervals; * significant at {level}",
+    )
+
+
 def _cells(row: dict) -> tuple[str, ...]:
     known = row["difference"] is not None
     return (
-        row["class"],
-        "" if row["images"] is None else str(row["images"]),
+        row["name"],
+        "" if row["examples"] is None else str(row["examples"]),
         percent(row["a"]),
         percent(row["b"]),
         points(row["difference"]),
-        interval((row["low"], row["high"])) if known else NOTHING,
+        interval(row["interval"]) if known else NOTHING,
         p_value(row["p_value"]) if known else NOTHING,
         p_value(row["p_holm"]),
-        "*" if row["is_significant"] else "",
+        "*" if row["significant"] else "",
     )
 
 

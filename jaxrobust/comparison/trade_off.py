@@ -188,11 +188,16 @@ def verdicts_of(attacks: dict, decisive: str, pgd: str | None) -> dict:
     return {"pgd": by_pgd, "judge": verdict, "disagreement": disagreement}
 
 
-def cost_per_point_of(of: dict) -> float | None:
-    """Points of average lost per point of the worst class gained; None unless the gain is significant."""
+def cost_per_point_of(of: dict, average: dict | None = None) -> float | None:
+    """Points of average lost per point of the worst class gained; None unless the gain is significant.
+
+    Args:
+        of: a method under the attack that judges.
+        average: its average under another attack.
+    """
     if of["worst"]["verdict"] != HELPS:
         return None
-    return max(0.0, -of["average"]["difference"]) / of["worst"]["difference"]
+    return max(0.0, -(average or of["average"])["difference"]) / of["worst"]["difference"]
 
 
 def _speed(method: methods.Method, base: methods.Method) -> dict:

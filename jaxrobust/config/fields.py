@@ -13,7 +13,7 @@ from ml_collections import config_dict
 
 from jaxrobust import models, objectives, remedies
 from jaxrobust.attacks import threats
-from jaxrobust.data import augment, imbalance
+from jaxrobust.data import augment, imbalance, sources
 from jaxrobust.errors import FieldError
 from jaxrobust.remedies import difficulty, long_tail
 
@@ -117,7 +117,7 @@ SECTIONS = {
 
 # fmt: off
 _ROWS = (
-    ("data.name", "digits", "the data set", Allowed("digits | tfds:NAME | arrays:FILE.npz | folder:DIR | gaussians")),
+    ("data.name", "digits", "the data set", Allowed(" | ".join(sources.forms()))),
     ("data.data_dir", "", "tfds only: folder of prepared data sets; empty: $TFDS_DATA_DIR, else the TFDS default"),
     ("data.validation_per_class", 0, "images per class held out of the training set; 0: no validation split", NATURAL),
     ("data.seed", 0,
@@ -130,7 +130,7 @@ _ROWS = (
     ("data.drop", (), "classes to leave out, by name or label; in all splits"),
     ("data.merge", (), 'groups of classes to make one, as "cat+dog"; in all splits'),
     ("data.shares", (), 'of the training images of some classes, as "cat:0.5"; "*:0.5": of all others'),
-    ("data.streaming", False, "tfds only: leave images in their files until needed, for sets beyond the memory"),
+    ("data.streaming", False, "tfds, folder: leave images in files until needed, for sets beyond the memory"),
     ("data.image_size", 0,
      "side to resize to: any if streamed, centre crop included; else a divisor; 0: as it is", NATURAL),
     ("data.augment", (), "applied in the order given; resized_crop for streamed images only, first",

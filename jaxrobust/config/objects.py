@@ -69,9 +69,9 @@ def objective(config) -> objectives.Objective:
     )
 
 
-def remedy(config) -> remedies.Remedy:
-    """The controller of the class knobs."""
-    fields, training_objective = config.remedy, objective(config)
+def remedy(config, training_objective: objectives.Objective | None = None) -> remedies.Remedy:
+    """The controller of the class knobs, of the config's objective or the given one."""
+    fields, training_objective = config.remedy, training_objective or objective(config)
     run = remedies.Run(
         num_epochs=config.train.epochs,
         first_epoch=first_epoch(fields.begin, config.train.epochs),

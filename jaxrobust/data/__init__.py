@@ -1,9 +1,9 @@
 """Image classification data: `load("tfds:cifar10")` gives checked train, validation and test splits.
 
 The rest of the package sees only a `Dataset`. It holds numpy arrays, or, for sets that do not fit in memory, objects
-that represent such arrays (`records`); `streaming` then makes the training batches. `sources` reads the data, with one
+that represent such arrays (`encoded`); `streaming` then makes the training batches. `sources` reads the data, with one
 file for each form of the name; `checks` validates it, in the same way for every source. TensorFlow is imported only by
-the `tfds:` source, and only when it reads.
+the `tfds:` source and where streamed images are decoded, and only when they read.
 
     data = load("digits", validation_per_class=10, seed=0)
     data.train.images     # [N, 8, 8, 1] uint8
@@ -57,22 +57,23 @@ def load(
         seed: selects the validation examples, those of a long-tailed set, and, for `gaussians`, the draw. The test
             split of `digits` is fixed.
         gaussians: the mixture to draw from, for the name `gaussians`.
-        streaming: leave the images in their files until they are needed; only for `tfds:` sets.
-        image_size: height and width that images are resized to, by `records` if streamed and otherwise by `shrinking`;
+        streaming: leave the images in their files until they are needed; only for `tfds:` and `folder:`.
+        image_size: height and width that images are resized to, by `pixels` if streamed and otherwise by `shrinking`;
             0 leaves them as they are.
         imbalance_profile, imbalance_ratio: of the training set after the validation split is taken, see `imbalance`.
         drop, merge: classes to leave out or to join, see `classes.regroup`; done before the following steps.
         shares: of the training images of classes to keep, see `classes.thinned`; done last.
-        progress: (title, total, unit) -> context that gives advance(amount): shows the indexing of files to stream.
+        progress: (title, total, unit) -> context that gives advance(amount): shows the first reading of labels to
+            stream.
 
     Raises:
         FieldError: the name is unknown, or the data it names cannot be used.
     """
     check_streaming(name, streaming, image_size)
-    if streaming:
-        raw = sources.stream(name, data_dir=data_dir, image_size=image_size, progress=progress)
-    else:
-        raw = sources.read(name, data_dir=data_dir, seed=seed, gaussians=gaussians)
+    form, argument = check_name(name)
+    source = sources.SOURCES[form]
+    request = sources.Request(name, argument, data_dir, seed, gaussians, streaming, image_size, progress)
+    raw = source.stream(request) if streaming else source.read(request)
     class_names, train, test = checks.checked(raw, name)
     if not streaming:
         train, test = (shrinking.shrunk(split, image_size) for split in (train, test))

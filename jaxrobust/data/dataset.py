@@ -13,7 +13,7 @@ class Split:
     """Labelled images in a fixed order. An example's index in its split is its id.
 
     Attributes:
-        images: [N, H, W, C], uint8 in 0..255 or float32 in [0, 1]. Of a streamed set it is a `records.RecordImages`,
+        images: [N, H, W, C], uint8 in 0..255 or float32 in [0, 1]. Of a streamed set it is a `encoded.EncodedImages`,
             which has shape, dtype and length, can be indexed like an array, and is decoded by `np.asarray`.
         labels: [N] int32.
     """

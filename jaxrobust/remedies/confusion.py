@@ -141,3 +141,11 @@ def reat_weights(images, predicted):
     log_beta = jnp.log1p(-1.0 / jnp.maximum(images, 1.0 + 1e-6))
     effective = -jnp.expm1(jnp.maximum(predicted, _REAT_SMALLEST * images) * log_beta) * images
     return mean_one(1.0 / effective)
+
+
+RULES = {
+    "dafa": dafa,
+    "spectral": spectral,
+    "fair_tat": fair_tat,
+    "reat": reat,
+}

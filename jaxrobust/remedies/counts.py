@@ -48,7 +48,7 @@ def update(kind: str, counts, statistics, decay: float):
     Args:
         kind: one of `KINDS`.
         counts: [C], the counts before the epoch.
-        statistics: see class_statistics.py. A class without images in the epoch keeps its count.
+        statistics: see training/class_statistics.py. A class without images in the epoch keeps its count.
         decay: the weight of `counts` in the average, in [0, 1).
     """
     if kind == "true":

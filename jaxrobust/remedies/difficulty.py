@@ -218,3 +218,13 @@ def cfol_probabilities(scores, gamma: float):
 def faal(run: Run, *, divergence: float) -> Rule:
     """Weights within each batch, see `in_batch.faal`."""
     return Rule((), knob_values=lambda state, counts, progress: {}, in_batch=in_batch.faal(divergence))
+
+
+RULES = {
+    "frl": frl,
+    "cfa": cfa,
+    "wat": wat,
+    "faal": faal,
+    "fair_ard": fair_ard,
+    "cfol": cfol,
+}

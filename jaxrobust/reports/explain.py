@@ -1,4 +1,4 @@
-"""Output of explain: a table on the terminal, conclusions in sentences, and explain.html with its figures."""
+"""Output of explain: findings and a table on the terminal, and explain.html with its figures."""
 
 import math
 import pathlib
@@ -8,27 +8,29 @@ from rich.text import Text
 
 from jaxrobust import files, formatting, reports
 from jaxrobust.figures import explain as figures_explain
+from jaxrobust.reports.findings import CAUTION, NOT_SIGNIFICANT, SIGNIFICANT, UNTESTABLE, Finding, few, under
 
 PAGE = "explain.html"
-NAMED = 4  # most probes that a sentence names
+NAMED = 4  # most probes of a kind among the findings
 PANELS = 4  # probes drawn class by class
 FEW = 5  # classes with fewer than this, of which all orders are likely ones
 
 
-def conclusion(figures: dict) -> list[str]:
-    """What follows from the figures of `explain.explain`, or of a study's `explanations`, in a few sentences."""
+def findings(figures: dict, more=()) -> list[Finding]:
+    """What follows from the figures of `explain.explain`, or of a study's `explanations`.
+
+    Args:
+        more: findings to put before those on what was looked at.
+    """
     tested = _by_correlation(figures)
-    sentences = [_on_strength(figures, tested)]
+    found = _on_strength(figures, tested)
     if tested:
-        sentences.append(_on_signs(tested))
+        found += _on_signs(tested)
     if figures["yardstick"] and tested:
-        sentences.append(_on_held_out(figures, tested))
-    sentences.append(
-        "A probe that goes along with robustness need not be its cause: probes go along with each other, and only an "
-        "intervention can show a cause. Intervals and tests are about these classes; with few classes, orders may "
-        "agree by chance."
-    )
-    return sentences
+        found += _on_held_out(figures, tested)
+    note = "no cause is shown: probes go along with each other, and only an intervention can show one"
+    scope = Finding("scope", f"{len(figures['classes'])} classes", verdict=CAUTION, note=note)
+    return [*found, *more, *_on_images(figures), *_left_out(figures), scope]
 
 
 def _by_correlation(figures: dict) -> list[dict]:
@@ -37,86 +39,77 @@ def _by_correlation(figures: dict) -> list[dict]:
     return sorted(tested, key=lambda row: -abs(row["correlation"]))
 
 
-def _on_strength(figures: dict, tested: list[dict]) -> str:
-    attack, classes = figures["attack"], len(figures["classes"])
-    start = "Without attack" if attack == "clean" else f"Under {attack}"
-    start += "" if len(figures["runs"]) == 1 else f", in {len(figures['runs'])} {figures['unit']}s"
-    if classes < FEW:
-        return f"{start}: {classes} classes are too few for a rank correlation to be told from chance."
-    level = f"at {100 * figures['level']:g} %, permuted classes, Holm's correction over {figures['tested']} probes"
+def _on_strength(figures: dict, tested: list[dict]) -> list[Finding]:
+    what, start = "probes that go along with class accuracy", under(figures["attack"])
+    if len(figures["runs"]) > 1:
+        start += f", in {len(figures['runs'])} {figures['unit']}s"
+    if len(figures["classes"]) < FEW:
+        return [Finding(what, verdict=UNTESTABLE, note=f"{start}: {len(figures['classes'])} classes are too few")]
+    level = f"at {100 * figures['level']:g} %, permuted classes, Holm's correction"
     sure = [row for row in tested if row["significant"]]
-    if not sure:
-        best = f"; nearest to it {_named(tested[:1])}" if tested else ""
-        return (
-            f"{start}, no probe goes along significantly with the accuracies of the {classes} classes ({level}){best}."
-        )
-    verb = "goes" if len(sure) == 1 else "go"
-    return (
-        f"{start}, {len(sure)} of {figures['tested']} probes {verb} along significantly with the accuracies of the "
-        f"{classes} classes ({level}): {_named(sure)}."
-    )
+    count = Finding(what, f"{len(sure)} of {figures['tested']}", note=f"{start}; {level}")
+    return [count, *map(_probe, sure[:NAMED] or tested[:1])]
 
 
-def _named(rows: list[dict]) -> str:
-    rest = len(rows) - NAMED
-    named = [f"{row['name']} ({correlation(row['correlation'])} {interval(row['interval'])})" for row in rows[:NAMED]]
-    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
+def _probe(row: dict) -> Finding:
+    verdict = SIGNIFICANT if row["significant"] else NOT_SIGNIFICANT
+    note = f"p (Holm) = {formatting.p_value(row['p_holm'])}"
+    note += "" if row["as_expected"] is None else f"; sign {sign(row)}"
+    return Finding(row["name"], correlation(row["correlation"]), interval(row["interval"]), verdict, note)
 
 
-def _on_signs(tested: list[dict]) -> str:
+def _on_signs(tested: list[dict]) -> list[Finding]:
     signed = [row for row in tested if row["as_expected"] is not None]
     against = [row for row in signed if not row["as_expected"]]
-    right = len(signed) - len(against)
-    sentence = f"{right} of {len(signed)} probes have the sign that theory predicts"
-    sure = [row for row in against if row["significant"]]
-    if sure:
-        return f"{sentence}; significant with the opposite sign: {_named(sure)}."
-    return f"{sentence}{'; of the others none is significant' if against else ''}."
-
-
-def _on_held_out(figures: dict, tested: list[dict]) -> str:
-    unit = figures["unit"]
-    ranked = sorted((r for r in tested if r["mean_held_out"] is not None), key=lambda r: -r["mean_held_out"])
-    if not ranked:
-        return f"On held-out {unit}s no probe predicts anything, as the classes do not differ."
-    yardstick = f"the mean of each class in the other {unit}s predicts {share(figures['yardstick']['mean_held_out'])}"
-    variance = f"of the variance between the classes of a {unit} held out"
-    useful = [row for row in ranked if row["mean_held_out"] > 0][:NAMED]
-    if not useful:
-        return f"No probe predicts anything {variance}, the best {share(ranked[0]['mean_held_out'])}; {yardstick}."
-    best = ", ".join(f"{row['name']} ({share(row['mean_held_out'])})" for row in useful)
-    return f"What predicts the largest shares {variance}: {best}, on average over {unit}s; {yardstick}."
-
-
-def left_out(figures: dict) -> list[str]:
-    """Sentences about the probes that could not be measured."""
-    reasons = {}
-    for run in figures["runs"]:
-        for name, reason in run["left_out"].items():
-            of_reason = reasons.setdefault(reason, ([], []))
-            if name not in of_reason[0]:
-                of_reason[0].append(name)
-            if run["name"] not in of_reason[1]:
-                of_reason[1].append(run["name"])
-    everywhere = len(figures["runs"])
+    sure = [row["name"] for row in against if row["significant"]]
+    note = f"significant with the opposite sign: {few(sure, NAMED)}" if sure else ""
     return [
-        f"Left out{'' if len(named) == everywhere else ' of ' + ', '.join(named[:3])}: {', '.join(names)} ({reason})."
-        for reason, (names, named) in reasons.items()
+        Finding(
+            "probes with the sign that theory predicts", f"{len(signed) - len(against)} of {len(signed)}", note=note
+        )
     ]
 
 
-def notes(figures: dict) -> list[str]:
-    """Sentences about what was looked at."""
-    said = []
+def _on_held_out(figures: dict, tested: list[dict]) -> list[Finding]:
+    what = f"R² on a held-out {figures['unit']}"
+    ranked = sorted((r for r in tested if r["mean_held_out"] is not None), key=lambda r: -r["mean_held_out"])
+    if not ranked:
+        return [Finding(what, verdict=UNTESTABLE, note="the classes do not differ")]
+    best = [row for row in ranked if row["mean_held_out"] > 0][:NAMED] or ranked[:1]
+    yardstick = share(figures["yardstick"]["mean_held_out"])
+    return [
+        *(Finding(f"{what}: {row['name']}", share(row["mean_held_out"])) for row in best),
+        Finding(f"{what}: mean of each class in the others", yardstick, note="what any probe is to be measured by"),
+    ]
+
+
+def _on_images(figures: dict) -> list[Finding]:
+    """What was looked at, and whether robustness was scored on the same images."""
+    found = []
     for run in figures["runs"]:
-        scored = (
-            "some of which robustness was scored on, so that chance in the draw of images makes probes agree with it"
-            if run["test_is_scored"]
-            else "on none of which robustness was scored"
+        note = f"and {run['training_images']:,} training images; robustness was scored on "
+        note += "some of them, so chance makes probes agree with it" if run["test_is_scored"] else "none of them"
+        verdict = CAUTION if run["test_is_scored"] else ""
+        found.append(Finding(f"{figures['split']} images looked at", f"{run['test_images']:,}", "", verdict, note))
+    return list(dict.fromkeys(found))
+
+
+def _left_out(figures: dict) -> list[Finding]:
+    """The probes that could not be measured, by reason."""
+    reasons = {}
+    for run in figures["runs"]:
+        for name, reason in run["left_out"].items():
+            probes, runs = reasons.setdefault(reason, ({}, {}))
+            probes[name] = runs[run["name"]] = None
+    return [
+        Finding(
+            "probes left out",
+            str(len(probes)),
+            note=f"{', '.join(probes)}: {reason}"
+            + ("" if len(runs) == len(figures["runs"]) else f" (of {few(runs, 3)})"),
         )
-        number = f"{run['test_images']:,} {figures['split']} images"
-        said.append(f"Looked at were {run['training_images']:,} training images, and {number}, {scored}.")
-    return list(dict.fromkeys(said))
+        for reason, (probes, runs) in reasons.items()
+    ]
 
 
 def table(figures: dict) -> Table:
@@ -192,18 +185,20 @@ def sign(row: dict) -> str:
     return "as expected" if row["as_expected"] else "opposite"
 
 
+# What templates write figures with.
+WRITE = {"correlation": correlation, "interval": interval, "share": share, "number": number, "sign": sign}
+
+
 def write(folder, figures: dict) -> pathlib.Path:
     """Write explain.html and its figures, as SVG and PNG, to a folder; returns the page's path."""
     folder = pathlib.Path(folder)
     shown = _by_correlation(figures)
-    drawn = {"ranking": _ranking(shown), "classes": _panels(figures, shown)}
+    drawn = {"ranking": draw_ranking(figures, shown), "classes": _panels(figures, shown)}
     page = figures | {
         "explanation": figures,
-        "conclusion": conclusion(figures),
-        "left_out": left_out(figures),
-        "notes": notes(figures),
+        "findings": findings(figures),
         "figures": {stem: reports.write_figure(folder, stem, figure) for stem, figure in drawn.items() if figure},
-        "write": {"correlation": correlation, "interval": interval, "share": share, "number": number, "sign": sign},
+        "write": WRITE,
         "several": figures["yardstick"] is not None,
         "order": [_weakest_first(run["robustness"]) for run in figures["runs"]],
     }
@@ -216,16 +211,17 @@ def _weakest_first(robustness) -> list[int]:
     return sorted(range(len(robustness)), key=lambda c: (robustness[c] is None, robustness[c] or 0))
 
 
-def _ranking(rows: list[dict]):
+def draw_ranking(figures: dict, rows: list[dict], predicted: bool = False):
+    """The figure of the probes in the order of the rows; None without any.
+
+    Args:
+        predicted: whether to write beside each probe what it predicts of what was held out.
+    """
     if not rows:
         return None
-    return figures_explain.ranking(
-        [row["name"] for row in rows],
-        [row["correlation"] for row in rows],
-        [row["interval"] for row in rows],
-        [row["significant"] for row in rows],
-        [row["sign"] for row in rows],
-    )
+    notes = ["predicts", *(share(row["mean_held_out"]) for row in rows)] if predicted and figures["yardstick"] else []
+    columns = ([row[name] for row in rows] for name in ("name", "correlation", "interval", "significant", "sign"))
+    return figures_explain.ranking(*columns, notes=notes)
 
 
 def _panels(figures: dict, rows: list[dict]):

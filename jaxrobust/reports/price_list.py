@@ -1,7 +1,5 @@
-"""Output of compare for many methods: terminal tables, conclusions, price_list.html with its figure, price_list.csv."""
+"""Output of compare for many methods: findings and tables, price_list.html with its figure, and price_list.csv."""
 
-import csv
-import io
 import pathlib
 
 import numpy as np
@@ -10,144 +8,93 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrobust import figures as figures_lib
-from jaxrobust import files, formatting, reports
+from jaxrobust import files, reports
 from jaxrobust.comparison import trade_off
 from jaxrobust.comparison.differences import HELPS, HURTS
 from jaxrobust.figures import price_list as figures_price_list
+from jaxrobust.formatting import NOTHING, counted, interval, percent, points
+from jaxrobust.reports.findings import CAUTION, Finding, few, table, under
 
 PAGE, TABLE, FIGURE = "price_list.html", "price_list.csv", "average-against-worst"
+NAMED = 5  # most methods of a kind among the findings
 _NAME = 30  # characters of a method's name on the terminal
 _SIGN = {HELPS: 1, HURTS: -1}
 
 
-def conclusion(figures: dict) -> list[str]:
-    """What follows from `trade_off.trade_off`'s figures, in a few sentences."""
-    others = figures["methods"][1:]
-    sentences = [_on_help(figures, others), _on_pgd(figures, others), *_on_cost(figures, others)]
-    sentences += _on_training(figures, others)
-    return [*sentences, _on_scope(figures, others)]
-
-
-def _under(attack: str) -> str:
-    return "without attack" if attack == "clean" else f"under {attack}"
-
-
-def _worst(row: dict, figures: dict) -> dict:
-    return row["attacks"][figures["judge"]]["worst"]
-
-
-def _gain(row: dict, figures: dict) -> str:
-    of = _worst(row, figures)
-    gain = f"{formatting.points(of['difference'])} points {formatting.interval(of['difference_interval'])}"
-    return f"{row['name']} ({gain})"
-
-
-def _on_help(figures: dict, others: list[dict]) -> str:
-    level = f"at {100 * figures['level']:g} %, Holm's correction over {len(others)} {_methods(len(others))}"
+def findings(figures: dict) -> list[Finding]:
+    """What `trade_off.trade_off` found: the methods that help, that only seem to, that cost, and what is covered."""
+    others, judge = figures["methods"][1:], figures["judge"]
     helping, hurting = ([row for row in others if row["verdicts"]["judge"] == verdict] for verdict in (HELPS, HURTS))
-    under = _under(figures["judge"])
-    start = f"{under[0].upper()}{under[1:]}, {len(helping) or 'none'} of {len(others)} {_methods(len(others))}"
-    verb = "help" if len(helping) > 1 else "helps"
-    sentence = f"{start} {verb} the worst class beyond chance ({level})"
-    sentence += f": {', '.join(_gain(row, figures) for row in helping)}." if helping else "."
-    if hurting:
-        verb = "hurts" if len(hurting) == 1 else "hurt"
-        sentence += f" {len(hurting)} {verb} it: {', '.join(_gain(row, figures) for row in reversed(hurting))}."
-    return sentence
+    differing = [row for row in others if row["verdicts"]["disagreement"]]
+    level = f"{len(hurting)} hurt it; at {100 * figures['level']:g} %, Holm's correction"
+    found = [Finding("methods that help the worst class", f"{len(helping)} of {len(others)}", note=level)]
+    named = [*helping[:NAMED], *hurting[-NAMED:], *differing[:NAMED]]
+    found += [_on_worst(row, figures) for row in others if row in named]
+    if figures["pgd"]:
+        found.append(Finding(f"other verdicts by {figures['pgd']} alone", f"{len(differing)} of {len(others)}"))
+    else:
+        note = f"none was scored beside {judge}, so a gain that only moves PGD cannot be told apart"
+        found.append(Finding("verdicts by PGD", verdict=CAUTION, note=note))
+    for attack in dict.fromkeys((judge, "clean")):
+        if attack in figures["attacks"]:
+            found += _on_average(attack, others, judge)
+    return [*found, *_on_training(others, judge), _on_scope(figures, others)]
 
 
-def _methods(number: int) -> str:
-    return "method" if number == 1 else "methods"
+def _on_worst(row: dict, figures: dict) -> Finding:
+    of, verdicts, pgd = row["attacks"][figures["judge"]]["worst"], row["verdicts"], figures["pgd"]
+    only_pgd = verdicts["disagreement"] == trade_off.ONLY_PGD
+    note = ""
+    if verdicts["disagreement"]:
+        by_pgd = f"{points(row['attacks'][pgd]['worst']['difference'])} under {pgd}"
+        note = by_pgd if only_pgd else f"{verdicts['disagreement']}: {by_pgd}"
+    verdict = trade_off.ONLY_PGD if only_pgd else verdicts["judge"]
+    return Finding(row["name"], points(of["difference"]), interval(of["difference_interval"]), verdict, note)
 
 
-def _on_pgd(figures: dict, others: list[dict]) -> str:
-    judge, pgd = figures["judge"], figures["pgd"]
-    if pgd is None:
-        return f"All were scored under no PGD beside {judge}, so a gain that only moves PGD cannot be told apart."
-    fooled = [row for row in others if row["verdicts"]["disagreement"] == trade_off.ONLY_PGD]
-    missed = [row for row in others if (row["verdicts"]["disagreement"] or "").startswith("PGD misses")]
-    if not fooled and not missed:
-        return f"{pgd} would have given the same verdict on the worst class of each."
-    sentences = []
-    if fooled:
-        shown = [
-            f"{row['name']} ({formatting.points(row['attacks'][pgd]['worst']['difference'])} points under {pgd}, "
-            f"{formatting.points(_worst(row, figures)['difference'])} under {judge})"
-            for row in fooled
-        ]
-        verb = "moves" if len(fooled) == 1 else "move"
-        sentences.append(
-            f"Only {verb} PGD: {', '.join(shown)}; the gain of the worst class under {pgd} is significant, and that "
-            f"under {judge} is not."
-        )
-    if missed:
-        named = [f"{row['name']} ({row['verdicts']['judge']})" for row in missed]
-        sentences.append(f"Seen {_under(judge)} and not under {pgd}: {', '.join(named)}.")
-    return " ".join(sentences)
+def _on_average(attack: str, others: list[dict], judge: str) -> list[Finding]:
+    costly = [row for row in others if row["attacks"][attack]["average"]["verdict"] == HURTS]
+    costly.sort(key=lambda row: row["attacks"][attack]["average"]["difference"])
+    found = [Finding(f"methods that cost average accuracy {under(attack)}", f"{len(costly)} of {len(others)}")]
+    for row in costly[:NAMED]:
+        of = row["attacks"][attack]["average"]
+        cost = trade_off.cost_per_point_of(row["attacks"][judge], of)
+        note = "no significant gain of the worst class" if cost is None else f"{cost:.2f} per point of the worst class"
+        ends = interval(of["difference_interval"])
+        found.append(Finding(f"{row['name']}: average {under(attack)}", points(of["difference"]), ends, HURTS, note))
+    return found
 
 
-def _on_cost(figures: dict, others: list[dict]) -> list[str]:
-    sentences = []
-    for attack in dict.fromkeys((figures["judge"], "clean")):
-        if attack not in figures["attacks"]:
-            continue
-        costly = [row for row in others if row["attacks"][attack]["average"]["verdict"] == HURTS]
-        if not costly:
-            sentences.append(f"None costs average accuracy {_under(attack)} significantly.")
-            continue
-        costly.sort(key=lambda row: row["attacks"][attack]["average"]["difference"])
-        costs = []
-        for row in costly:
-            lost = row["attacks"][attack]["average"]["difference"]
-            price = "without a significant gain of the worst class"
-            if row["verdicts"]["judge"] == HELPS:
-                per_point = -lost / _worst(row, figures)["difference"]
-                price = f"{per_point:.2f} points per point that the worst class gains {_under(figures['judge'])}"
-            costs.append(f"{row['name']} ({formatting.points(lost)} points, {price})")
-        verb = "costs" if len(costly) == 1 else "cost"
-        sentences.append(f"{len(costly)} {verb} average accuracy {_under(attack)}: {', '.join(costs)}.")
-    return sentences
-
-
-def _on_training(figures: dict, others: list[dict]) -> list[str]:
+def _on_training(others: list[dict], judge: str) -> list[Finding]:
     """Methods whose worst class gains more on the training images than it can have gained on these."""
-    learnt = [
-        row
+    note = "beyond the interval: memorised, or the attack of the training is weaker"
+    return [
+        Finding(f"{row['name']}: worst class in training", points(row["training"]["difference"]), "", CAUTION, note)
         for row in others
         if row["verdicts"]["judge"] != HELPS
-        and (row["training"]["difference"] or 0) > max(_worst(row, figures)["difference_interval"][1], 0)
-    ]
-    if not learnt:
-        return []
-    shown = [f"{row['name']} ({formatting.points(row['training']['difference'])} points)" for row in learnt]
-    return [
-        "Gains on the worst class of the training images, under the attack of the training, beyond what the "
-        f"{figures['split']} images allow: {', '.join(shown)}. Either these were memorised, or the training attack "
-        "was weaker."
+        and (row["training"]["difference"] or 0) > max(row["attacks"][judge]["worst"]["difference_interval"][1], 0)
     ]
 
 
-def _on_scope(figures: dict, others: list[dict]) -> str:
-    images = f"the draw of the {figures['examples']:,} {figures['split']} images"
-    few = [row["name"] for row in others if not row["covers_seeds"]]
-    if not few:
-        return f"Intervals and tests cover {images} and that of the training seeds."
-    which = "all methods" if len(few) == len(others) else ", ".join(few)
-    return (
-        f"Intervals and tests cover {images}; the chance of the training seed is NOT covered for {which}, with fewer "
-        f"than {figures['min_seeds']} seeds paired with the base: two runs of one config differ too."
-    )
+def _on_scope(figures: dict, others: list[dict]) -> Finding:
+    images = f"{figures['examples']:,} images"
+    lacking = [row["name"] for row in others if not row["covers_seeds"]]
+    if not lacking:
+        return Finding("scope", images, note="intervals and tests cover the draw of the images and the training seeds")
+    which = "all methods" if len(lacking) == len(others) else few(lacking)
+    note = f"the training seed is not covered for {which}: fewer than {figures['min_seeds']} seeds paired with the base"
+    return Finding("scope", images, verdict=CAUTION, note=note)
 
 
 def tables(figures: dict) -> list[tuple[str, Table]]:
     """(title, table) for the terminal: the verdicts, and the accuracies under every attack."""
     base, others = figures["methods"][0], len(figures["methods"]) - 1
-    title = (
-        f"{others} {_methods(others)} against {base['name']}; {figures['examples']:,} {figures['split']} images; "
-        f"worst class {_under(figures['judge'])}"
-    )
-    shown = [(title, _verdict_table(figures))]
-    return [*shown, ("under every attack, differences to the base", _attack_table(figures))]
+    title = f"{counted(others, 'method')} against {base['name']}; {figures['examples']:,} {figures['split']} images"
+    return [
+        (f"{title}; worst class {under(figures['judge'])}", _verdict_table(figures)),
+        ("under every attack, differences to the base", _attack_table(figures)),
+        ("findings, differences to the base in points", table(findings(figures))),
+    ]
 
 
 def _name(row: dict) -> Text:
@@ -161,66 +108,66 @@ def _mark(of: dict) -> str:
 
 def _verdict_table(figures: dict) -> Table:
     judge, pgd = figures["judge"], figures["pgd"]
-    table = Table(
+    shown = Table(
         caption=f"differences to the base in points, {100 * figures['confidence']:g} % intervals; * significant at "
         f"{100 * figures['level']:g} % after Holm's correction; + on the Pareto front; ! fewer than "
         f"{figures['min_seeds']} pairs of seeds: the seed's chance is not covered",
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("method")
+    shown.add_column("method")
     heads = ("seeds", "avg", "diff", "worst", "diff", "interval", "rho", "verdict", f"by {pgd or 'PGD'}", "")
     for name in (*heads, "worst class", "training", "speed"):
-        table.add_column(name, justify="left" if name in ("verdict", f"by {pgd or 'PGD'}", "worst class") else "right")
+        shown.add_column(name, justify="left" if name in ("verdict", f"by {pgd or 'PGD'}", "worst class") else "right")
     for row in figures["methods"]:
         of = row["attacks"][judge]
         average, worst, verdicts = of["average"], of["worst"], row["verdicts"]
-        table.add_row(
+        shown.add_row(
             _name(row),
             f"{len(row['seeds'])}{' ' if row['covers_seeds'] else '!'}",
-            formatting.percent(average["accuracy"]),
-            formatting.points(average["difference"]) + _mark(average),
-            formatting.percent(worst["accuracy"]) + ("+" if row["pareto"] else " "),
-            formatting.points(worst["difference"]) + _mark(worst),
-            formatting.interval(worst["difference_interval"]),
+            percent(average["accuracy"]),
+            points(average["difference"]) + _mark(average),
+            percent(worst["accuracy"]) + ("+" if row["pareto"] else " "),
+            points(worst["difference"]) + _mark(worst),
+            interval(worst["difference_interval"]),
             _rho(of["rho"]),
             verdicts["judge"] or "",
             verdicts["pgd"] or "",
             "<>" if verdicts["disagreement"] else "",
             Text(_classes(worst, 16)),
-            formatting.percent(row["training"]["worst_class_accuracy"]),
+            percent(row["training"]["worst_class_accuracy"]),
             _times(row["speed"]["relative"]),
         )
         if row["is_base"]:
-            table.add_section()
-    return table
+            shown.add_section()
+    return shown
 
 
 def _attack_table(figures: dict) -> Table:
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("method")
+    shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    shown.add_column("method")
     for attack in figures["attacks"]:
         for name in (f"{figures_lib.shorten(attack, 12)} avg", "diff", "worst", "diff", "rho"):
-            table.add_column(name, justify="right")
+            shown.add_column(name, justify="right")
     for row in figures["methods"]:
         cells = []
         for of in row["attacks"].values():
             for figure in (of["average"], of["worst"]):
-                cells.append(formatting.percent(figure["accuracy"]))
-                cells.append(formatting.points(figure["difference"]) + _mark(figure))
+                cells.append(percent(figure["accuracy"]))
+                cells.append(points(figure["difference"]) + _mark(figure))
             cells.append(_rho(of["rho"]))
-        table.add_row(_name(row), *cells)
+        shown.add_row(_name(row), *cells)
         if row["is_base"]:
-            table.add_section()
-    return table
+            shown.add_section()
+    return shown
 
 
 def _rho(value: float | None) -> str:
-    return formatting.NOTHING if value is None else f"{value:+.2f}"
+    return NOTHING if value is None else f"{value:+.2f}"
 
 
 def _times(value: float | None) -> str:
-    return formatting.NOTHING if value is None else f"{value:.2f}x"
+    return NOTHING if value is None else f"{value:.2f}x"
 
 
 def _classes(worst: dict, length: int = figures_lib.NAME_LENGTH) -> str:
@@ -235,7 +182,7 @@ def write(folder, figures: dict) -> pathlib.Path:
     folder = pathlib.Path(folder)
     files.write_atomically(folder / TABLE, to_csv(figures))
     page = figures | {
-        "conclusion": conclusion(figures),
+        "findings": findings(figures),
         "figure_svg": reports.write_figure(folder, FIGURE, draw(figures)),
         "show": {"rho": _rho, "times": _times, "classes": _classes},
     }
@@ -248,14 +195,14 @@ def draw(figures: dict):
     """The figure of average against worst class under the attack that judges."""
     rows, judge = figures["methods"], figures["judge"]
     of = {name: [row["attacks"][judge][name] for row in rows] for name in ("average", "worst")}
-    points = figures_price_list.Points(
+    plotted = figures_price_list.Points(
         [row["name"] for row in rows],
         *([entry["accuracy"] for entry in entries] for entries in of.values()),
         *([_whisker(entry) for entry in entries] for entries in of.values()),
         [_SIGN.get(row["verdicts"]["judge"], 0) for row in rows],
         [row["pareto"] for row in rows],
     )
-    return figures_price_list.tradeoff(points, f"average and worst class {_under(judge)}, {figures['split']} images")
+    return figures_price_list.tradeoff(plotted, f"average and worst class {under(judge)}, {figures['split']} images")
 
 
 def _whisker(entry: dict) -> tuple[float, float]:
@@ -298,11 +245,7 @@ def to_csv(figures: dict) -> str:
             "training worst difference": row["training"]["difference"],
         }
         lines.append(line)
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return buffer.getvalue()
+    return reports.to_csv(lines[0], [line.values() for line in lines])
 
 
 def _roles(figures: dict) -> dict[str, str]:

@@ -181,6 +181,8 @@ def _agreement(robust: list[Observed]) -> dict | None:
         "interval": [concordance.low, concordance.high],
         "ceiling": concordance.ceiling,
         "p_value": concordance.p_value,
+        # Of orders that have nothing in common, so many are the same.
+        "least_p": math.factorial(min(means.shape[1], 20)) ** (1 - len(settings)),
         "correlations": correlations.tolist(),
         "median_correlation": float(np.median(known)) if known.size else None,
         "least_correlation": float(known.min()) if known.size else None,

@@ -1,0 +1,71 @@
+"""Findings: what a page and the terminal show first, a row for each."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+# Verdicts.
+HIGHER, LOWER = "higher", "lower"  # of a significant difference
+SIGNIFICANT, NOT_SIGNIFICANT, UNTESTABLE = "significant", "not significant", "no p below 5 % possible"  # of a test
+CAUTION = "caution"
+LEVEL = 0.05  # of the tests
+
+
+class Finding(NamedTuple):
+    """One result of a page, as text.
+
+    Attributes:
+        what: what was measured.
+        value, interval: with unit where it is not percent or points; empty where there is none.
+        verdict: one of the words above, or of `comparison.differences`; empty where nothing was tested.
+        note: further numbers, in a few words.
+    """
+
+    what: str
+    value: str = ""
+    interval: str = ""
+    verdict: str = ""
+    note: str = ""
+
+
+def direction(difference: float, significant: bool) -> str:
+    """The verdict on a difference."""
+    if not significant:
+        return NOT_SIGNIFICANT
+    return HIGHER if difference > 0 else LOWER
+
+
+def tested(p_value: float, least_p: float = 0.0) -> str:
+    """The verdict of a test.
+
+    Args:
+        least_p: the smallest p-value that the test can give.
+    """
+    if least_p >= LEVEL:
+        return UNTESTABLE
+    return SIGNIFICANT if p_value < LEVEL else NOT_SIGNIFICANT
+
+
+def under(attack: str) -> str:
+    """As in "accuracy under pgd20"."""
+    return "without attack" if attack == "clean" else f"under {attack}"
+
+
+def few(names, number: int = 5) -> str:
+    """The names, or the first few and how many more."""
+    names = list(names)
+    return ", ".join(names[:number]) + (f" and {len(names) - number} more" if len(names) > number else "")
+
+
+def table(findings: Iterable[Finding]) -> Table:
+    """Findings for the terminal."""
+    shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for name, justify in (("finding", "left"), ("value", "right"), ("interval", "left"), ("verdict", "left")):
+        shown.add_column(name, justify=justify)
+    shown.add_column("note", overflow="fold")
+    for finding in findings:
+        shown.add_row(*map(Text, finding))  # Text and not str: a class may be called [b]
+    return shown
