@@ -157,7 +157,7 @@ def test_report_of_a_whole_run(tmp_path):
     assert "The best checkpoint (epoch 1, averaged weights) on the 10,000 test images" in page.text
     assert ["average under pgd20", "43.7 %", "[42.7, 44.7]", "", ""] in page.rows
     assert ["worst class: cat", "16.2 %", "[14.0, 18.6]", "", ""] in page.rows
-    assert ["classes that may be the worst", "1 of 10", "", "", "with probability: cat 1.00"] in page.rows
+    assert ["classes that may be the worst", "1 of 10", "", "", "with probability: cat (1.00)"] in page.rows
     assert "Missing from this run" not in page.text
     for fact in ("tfds:cifar10", "preact_resnet18", "L∞ ball of radius 8/255", "pgd_at", "seed 7"):
         assert fact in page.text

@@ -120,7 +120,7 @@ def findings(score: Result, truth: dict) -> list[Finding]:
         ends = formatting.interval(score.worst_interval)
         found.append(Finding(f"worst class: {score.worst_name}", _percent(score.worst_class_accuracy), ends))
         found.append(Finding(f"best class: {score.best_name}", _percent(score.best_class_accuracy)))
-        likely = few(f"{c['name']} {formatting.probability(c['probability'])}" for c in candidates)
+        likely = few(f"{c['name']} ({formatting.probability(c['probability'])})" for c in candidates)
         number = f"{len(candidates)} of {np.count_nonzero(truth['count'])}"
         verdict = CAUTION if len(candidates) > 1 else ""
         found.append(Finding("classes that may be the worst", number, "", verdict, f"with probability: {likely}"))
