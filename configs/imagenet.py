@@ -3,8 +3,8 @@
 
     python -m jaxrobust.main --config configs/imagenet.py --config.data.data_dir=DIR
 
-DIR contains `imagenet2012`, prepared by `tfds build imagenet2012` from the two archives of image-net.org. The first
-start indexes these files and for that reads all 150 GB once.
+DIR contains `imagenet2012`, prepared as ArrayRecord files from the two archives of image-net.org, see Large sets in
+configs/README.md. The first start reads all 150 GB once, for the labels.
 
 The batch of 256 is for 8 chips. With k times as many chips, use k times the batch size and learning rate: 16 chips
 `--config.train.batch_size=512 --config.optimizer.learning_rate=0.2`; from 64 chips on, add

@@ -22,6 +22,11 @@ def speak(allowed: bool) -> None:
     _speaks = allowed
 
 
+def speaks() -> bool:
+    """Whether this process prints."""
+    return _speaks
+
+
 def say(message: str) -> None:
     """Print one message."""
     if _speaks:

@@ -15,7 +15,7 @@ from scipy import optimize, stats
 
 from jaxrobust import config as config_lib
 from jaxrobust.config import objects
-from jaxrobust.data import DataSet, batches
+from jaxrobust.data import Dataset, batches
 from jaxrobust.distributed import parallel
 from jaxrobust.training import setup as training_setup
 
@@ -91,7 +91,7 @@ class Trained(NamedTuple):
     """A trained model, f(x) = w.x + b in the units of the mixture, with its config and data."""
 
     config: ConfigDict
-    dataset: DataSet
+    dataset: Dataset
     w: np.ndarray
     b: float
 

@@ -1,4 +1,4 @@
-"""Small TFDS sets in TFRecord files: of one size, of a size not declared, of different sizes.
+"""Small TFDS sets in ArrayRecord files: of one size, of a size not declared, of different sizes.
 
 The fixture `folder` of conftest.py is a folder that holds them.
 """
@@ -76,7 +76,7 @@ def prepare(folder):
     with source._quiet():
         for builder in (Fixed, Undeclared, Varied):
             config = tfds.download.DownloadConfig(num_shards=3)
-            builder(data_dir=folder).download_and_prepare(download_config=config)
+            builder(data_dir=folder, file_format="array_record").download_and_prepare(download_config=config)
 
 
 def load(folder, name="fixed", **options):
@@ -84,4 +84,9 @@ def load(folder, name="fixed", **options):
 
 
 def shards(folder, split="train", name="fixed"):
-    return sorted((folder / name / "1.0.0").glob(f"*-{split}.tfrecord*"))
+    return sorted((folder / name / "1.0.0").glob(f"*-{split}.array_record*"))
+
+
+def blank(file):
+    """Zeros in place of what the file holds."""
+    file.write_bytes(bytes(file.stat().st_size))

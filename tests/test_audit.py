@@ -14,7 +14,7 @@ from jaxrobust.attacks import masking
 from jaxrobust.audit import auditor as auditing
 from jaxrobust.audit import results as audit_results
 from jaxrobust.config import validation
-from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.data.dataset import Dataset, Split
 from jaxrobust.distributed import parallel
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import FieldError, UserError
@@ -44,7 +44,7 @@ def dataset(low=0, high=256, classes=3):
         images = rng.integers(low, high, (size, 4, 4, 1), dtype=np.uint8)
         return Split(images, rng.choice(3, size, p=(0.6, 0.3, 0.1)).astype(np.int32) % classes)
 
-    return DataSet("made up", NAMES[:classes], split(64), split(0), split(37))
+    return Dataset("made up", NAMES[:classes], split(64), split(0), split(37))
 
 
 def config_of(**overrides):
@@ -231,7 +231,8 @@ def test_wrong_fields_are_named(field, value):
         config_of(**{field: value})
 
 
-def test_command_from_end_to_end(tmp_path):
+def test_command_from_end_to_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(masking, "EXPERIMENTS", EXPERIMENTS)
     config = tiny_config.get_config()
     config.model.name = "linear"
     config.train.epochs = 1

@@ -182,7 +182,7 @@ def test_data_that_cannot_be_streamed_cost_no_measurement(folder, capsys):
     config.data.name, config.data.data_dir, config.data.streaming = "tfds:fixed", str(folder), True
     config.data.validation_per_class = 0
     config.train.batch_size = 8
-    for shard in folder.rglob("*.tfrecord*"):
+    for shard in folder.rglob("*.array_record*"):
         shard.write_bytes(bytes(shard.stat().st_size))
     with pytest.raises(UserError, match=r"^data.name = 'tfds:fixed'"):
         benchmark.measure(config, objects.description(config))

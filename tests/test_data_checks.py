@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from jaxrobust.data.checks import RawDataSet, checked
+from jaxrobust.data.checks import RawDataset, checked
 from jaxrobust.errors import FieldError
 
 
-def raw(**changes) -> RawDataSet:
+def raw(**changes) -> RawDataset:
     """A sound set of three classes, 6 training and 3 test images [4, 5, 3], with `changes`."""
     sound = {
         "class_names": ("cat", "dog", "emu"),
@@ -16,7 +16,7 @@ def raw(**changes) -> RawDataSet:
         "test_images": np.zeros((3, 4, 5, 3), np.uint8),
         "test_labels": np.array([2, 1, 0], np.uint8),
     }
-    return RawDataSet(**(sound | changes))
+    return RawDataset(**(sound | changes))
 
 
 def floats(*values, dtype=np.float32) -> np.ndarray:

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxrobust.data import DataSet
+from jaxrobust.data import Dataset
 from jaxrobust.data.dataset import Split
 
 RNG = np.random.default_rng(0)
 SPLIT = Split(RNG.integers(0, 256, (20, 4, 4, 1), np.uint8), RNG.integers(0, 3, 20).astype(np.int32))
-DATA = DataSet("set", ("a", "b", "c"), SPLIT, SPLIT.take(slice(0, 0)), SPLIT)
+DATA = Dataset("set", ("a", "b", "c"), SPLIT, SPLIT.take(slice(0, 0)), SPLIT)
 
 
 @pytest.mark.parametrize(

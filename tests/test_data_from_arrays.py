@@ -18,7 +18,7 @@ def test_examples_of_the_docstrings():
 
 
 def test_arrays_come_out_as_they_were():
-    made = data.DataSet.from_arrays((IMAGES, LABELS), (IMAGES[:7], LABELS[:7]), class_names=("a", "b", "c"))
+    made = data.Dataset.from_arrays((IMAGES, LABELS), (IMAGES[:7], LABELS[:7]), class_names=("a", "b", "c"))
     np.testing.assert_array_equal(made.train.images, IMAGES)
     np.testing.assert_array_equal(made.test.labels, LABELS[:7])
     assert made.class_names == ("a", "b", "c") and len(made.validation) == 0
@@ -27,7 +27,7 @@ def test_arrays_come_out_as_they_were():
 def test_validation_is_held_out_as_by_the_commands(tmp_path):
     np.savez(tmp_path / "set.npz", train_images=IMAGES, train_labels=LABELS, test_images=IMAGES, test_labels=LABELS)
     read = data.load(f"arrays:{tmp_path / 'set.npz'}", validation_per_class=2, seed=5)
-    made = data.DataSet.from_arrays((IMAGES, LABELS), (IMAGES, LABELS), validation_per_class=2, seed=5)
+    made = data.Dataset.from_arrays((IMAGES, LABELS), (IMAGES, LABELS), validation_per_class=2, seed=5)
     for name in ("train", "validation", "test"):
         np.testing.assert_array_equal(getattr(made, name).images, getattr(read, name).images)
         np.testing.assert_array_equal(getattr(made, name).labels, getattr(read, name).labels)
@@ -50,5 +50,5 @@ def test_validation_is_held_out_as_by_the_commands(tmp_path):
 )
 def test_what_is_wrong_is_named(arguments, field, problem):
     with pytest.raises(FieldError) as raised:
-        data.DataSet.from_arrays(**arguments)
+        data.Dataset.from_arrays(**arguments)
     assert str(raised.value).startswith(f"{field} = ") and problem in str(raised.value)

@@ -1,4 +1,4 @@
-"""Decoding, resizing and random crops. What resizing for evaluation equals is tested in test_data_records.py."""
+"""Decoding, resizing and random crops. What resizing for evaluation equals is tested in test_data_encoded.py."""
 
 import numpy as np
 import pytest

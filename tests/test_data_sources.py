@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxrobust import data
+from jaxrobust.data import sources
 from jaxrobust.errors import FieldError
 
 RNG = np.random.default_rng(0)
@@ -46,13 +47,27 @@ def test_unknown_name(name, guess):
     assert guess is None or f"did you mean {guess}?" in str(error.value)
 
 
+def test_a_source_is_one_entry(monkeypatch):
+    def read(request):
+        labels = np.arange(12) % int(request.argument)
+        images = RNG.integers(0, 256, (12, 2, 3, 1), np.uint8)
+        return sources.RawDataset(("a", "b", "c"), images, labels, images, labels)
+
+    monkeypatch.setitem(sources.SOURCES, "toy", sources.Source(read, "CLASSES"))
+    loaded = data.load("toy:3", validation_per_class=1)
+    assert loaded.num_classes == 3 and len(loaded.train) == 9 and data.is_there("toy:3")
+    assert data.describe("toy:3", validation_per_class=1) == data.described(loaded)
+    with pytest.raises(FieldError, match="can only be read into memory"):
+        data.load("toy:3", streaming=True)
+
+
 def test_importing_and_reading_without_tensorflow():
     code = """if True:
         import sys
         from jaxrobust import data
-        assert not {"tensorflow", "tensorflow_datasets", "sklearn", "PIL"} & set(sys.modules)
+        assert not {"tensorflow", "tensorflow_datasets", "grain", "sklearn", "PIL"} & set(sys.modules)
         data.load("digits")
-        assert "tensorflow" not in sys.modules
+        assert not {"tensorflow", "grain", "array_record"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -172,6 +187,30 @@ class TestFolder:
             file.write_bytes(content)
             with pytest.raises(FieldError, match=r"train/dog/a.png' cannot be read as an image; repair or remove it"):
                 data.load(f"folder:{tmp_path}")
+
+    @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3)])
+    def test_streamed_is_resident(self, tmp_path, shape, capsys):
+        self.write(tmp_path, self.images(*shape))
+        resident, streamed = (data.load(f"folder:{tmp_path}", streaming=streaming) for streaming in (False, True))
+        assert streamed.streamed and streamed.class_names == resident.class_names
+        assert "found 3 training and 2 test images of 2 classes" in capsys.readouterr().err
+        for split in ("train", "test"):
+            ours, theirs = getattr(streamed, split), getattr(resident, split)
+            np.testing.assert_array_equal(ours.images, theirs.images)
+            np.testing.assert_array_equal(ours.labels, theirs.labels)
+
+    def test_streamed_images_of_any_size(self, tmp_path):
+        self.write(tmp_path, self.images(40, 60, 3) | {"test/cat/1.png": np.full((90, 50), 9, np.uint8)})
+        name = f"folder:{tmp_path}"
+        loaded = data.load(name, streaming=True, image_size=16)
+        assert loaded.image_shape == (16, 16, 3)
+        np.testing.assert_array_equal(np.asarray(loaded.test.images)[0], 9)
+        with pytest.raises(FieldError, match=r"set data\.image_size"):
+            data.load(name, streaming=True)
+        (tmp_path / "train/dog/a.png").write_bytes(b"not an image")
+        with pytest.raises(FieldError, match=r"train/dog/a.png' cannot be read .*; restore it") as error:
+            np.asarray(loaded.train.images)
+        assert "\n" not in str(error.value)
 
     def test_missing_folders_and_files(self, tmp_path):
         self.write(tmp_path, {"train/cat/1.png": np.zeros((4, 6), np.uint8)})

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+import streamed_sets
 
 from jaxrobust import data
 from jaxrobust.data.sources import tfds as source
@@ -94,7 +95,7 @@ def test_truncated_file(tmp_path):
     write(tmp_path)
     file = next(tmp_path.glob("tiny/1.0.0/*train*"))
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(FieldError, match=r"cannot be read .*; prepare it again"):
+    with pytest.raises(FieldError, match=r"cannot be read .*; restore it or prepare it again"):
         data.load("tfds:tiny", data_dir=str(tmp_path))
 
 
@@ -121,3 +122,20 @@ def test_without_a_network_the_error_comes_at_once(tmp_path, monkeypatch):
         data.load("tfds:cifar10", data_dir=str(tmp_path))
     assert time.monotonic() - start < 10
     assert not any(tmp_path.iterdir())
+
+
+def test_a_set_is_prepared_as_it_will_be_read(tmp_path, monkeypatch):
+    """As ArrayRecord, TFDS's other format, to be streamed; then it can also be read into memory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "sets"
+    streamed_sets.Fixed(data_dir=folder)  # registers the name
+    with monkeypatch.context() as patch:
+        patch.setattr(tfds, "builder", lambda name, data_dir: streamed_sets.Fixed(data_dir=data_dir))
+        streamed = streamed_sets.load(folder)
+        assert len(list(folder.rglob("*.array_record*"))) == 2
+        np.testing.assert_array_equal(streamed.test.images, streamed_sets.IMAGES[50:])
+        other = data.load("tfds:fixed", data_dir=str(tmp_path / "other"))
+        assert len(list((tmp_path / "other").rglob("*.tfrecord*"))) == 2
+    for loaded in (other, data.load("tfds:fixed", data_dir=str(folder))):
+        np.testing.assert_array_equal(loaded.train.images, streamed.train.images)
+        np.testing.assert_array_equal(loaded.train.labels, streamed.train.labels)

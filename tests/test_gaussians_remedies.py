@@ -207,7 +207,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+# One case of each way in which knobs act: on weights, sampling, weights within a batch, radii and logits.
+FAST = ("wat", "cfol, at its floor", "faal, rare class, bounded", "frl, boundary errors by radii", "balanced softmax")
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_remedies_come_to_rest_where_theory_says(case):
     """The intercept c, against that of the equilibrium.
 

@@ -110,13 +110,13 @@ def test_a_slice_of_a_large_array_moves_the_slice():
 def test_collectives_say_what_they_carry():
     mesh = parallel.make_mesh(jax.devices()[:4])
 
+    @parallel.step(parallel.SHARDED, parallel.REPLICATED, out=parallel.REPLICATED)
     def step(x, kernel):
         x = ascend(x, kernel, 5)
         gradient = jax.grad(lambda k: jnp.square(conv2d(x, k, 1, 1)).sum())(kernel)
         return jax.lax.pmean(gradient, parallel.AXIS), jax.lax.psum((x > 0).sum(dtype=jnp.int32), parallel.AXIS)
 
-    whole, share = parallel.REPLICATED, parallel.SHARDED
-    function = parallel.spmd(step, mesh, in_specs=(share, whole), out_specs=(whole, whole))
+    function = parallel.spmd(step, mesh)
     x = jax.ShapeDtypeStruct((8, 16, 16, 8), jnp.float32)
     program = hlo.read(function.lower(x, KERNEL).compile().as_text())
     found = {(c.kind, c.bytes, c.executions, c.in_attack, c.purpose) for c in program.collectives}
@@ -130,6 +130,7 @@ def test_collectives_say_what_they_carry():
 def test_a_collective_in_the_attack_loop_is_counted_there():
     mesh = parallel.make_mesh(jax.devices()[:2])
 
+    @parallel.step(parallel.SHARDED, parallel.REPLICATED, out=parallel.SHARDED)
     def step(x, kernel):
         def body(x, _):
             y = conv2d(x, kernel, 1, 1)
@@ -138,7 +139,7 @@ def test_a_collective_in_the_attack_loop_is_counted_there():
         with jax.named_scope(LOOP):
             return jax.lax.scan(body, x, length=5)[0]
 
-    function = parallel.spmd(step, mesh, in_specs=(parallel.SHARDED, parallel.REPLICATED), out_specs=parallel.SHARDED)
+    function = parallel.spmd(step, mesh)
     (collective,) = hlo.read(function.lower(X, KERNEL).compile().as_text()).collectives
     assert collective.in_attack and collective.executions == 5 and collective.bytes == 4 * 8
     assert collective.purpose == "batch statistics"

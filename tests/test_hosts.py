@@ -164,6 +164,7 @@ def one_process(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_all_of_their_devices(one_process, two_processes):
     # Sums over processes are rounded otherwise. In later epochs some ReLU comes to lie on the other side of zero, and
     # the runs part: as far as two runs of one process do, if the initial weights of one are changed by 1e-7.
@@ -257,6 +258,7 @@ def test_who_cannot_join_says_so_in_one_line(tmp_path):
         assert text.startswith("error: ") and text.count("\n") == 1 and part in text
 
 
+@pytest.mark.slow
 def test_processes_of_different_commands_are_refused(tmp_path):
     port = free_port()
     job = (f"--coordinator=localhost:{port}", "--processes=2")

@@ -186,6 +186,9 @@ def test_the_logits_of_a_run_are_a_function_like_any_other(workdir):
     np.testing.assert_array_equal(jr.predict(opened.logits_fn, images), clean)
     found = jr.attack(opened.logits_fn, images[:40], opened.dataset.test.labels[:40], "pgd3", eps=opened.threat.eps)
     assert 0 < found.is_robust.sum() < 40
+    verdicts = opened.attack("pgd3")
+    table = opened.table(verdicts)
+    assert table.correct.sum() == verdicts.is_robust.sum() and "worst class" in str(table)
     assert opened.class_names == opened.dataset.class_names and opened.threat == jr.Linf(25.5 / 255)
 
 

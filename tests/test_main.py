@@ -140,6 +140,7 @@ main.run()
     assert (tmp_path / "report.html").exists() and not (tmp_path / "tensorboard").exists()
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_kept_in_the_users_cache(tmp_path):
     cache = tmp_path / "cache"
     arguments = tiny("--workdir", str(tmp_path / "run"), "--config.train.epochs=1", "--config.eval.every_epochs=0")

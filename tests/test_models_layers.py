@@ -63,11 +63,13 @@ def test_canonical_gradients_equal_the_stock_gradients(sides, kernel_size, strid
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a trait of XLA:CPU")
-@pytest.mark.parametrize("side", [8, 20])  # maps down to a single pixel; maps of odd sides
-@pytest.mark.parametrize("name", ["cnn", "lenet5", "resnet18"])
+@pytest.mark.parametrize(  # maps down to a single pixel; maps of odd sides
+    "name, side",
+    [("cnn", 8), ("cnn", 20), ("lenet5", 20), pytest.param("resnet18", 8, marks=pytest.mark.slow), ("resnet18", 20)],
+)
 def test_gradients_in_a_loop_compile_to_canonical_convolutions_only(name, side):
     """Any other convolution inside a loop runs many times slower. Should this fail with a new JAX, measure it."""
-    model = models.create(name, num_classes=3, width=2, canonical_gradients=True)
+    model = models.create(name, num_classes=3, **models.options_of(name, {"width": 2}), canonical_gradients=True)
     images = jnp.zeros((4, side, side, 3))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
 
@@ -202,11 +204,21 @@ def test_relu_is_jaxs_with_its_gradient():
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["cnn", "lenet5", "mlp", "preact_resnet18", "resnet18"])
-@pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("canonical", [False, True])
+@pytest.mark.parametrize(
+    "name, train, canonical",
+    [
+        ("cnn", False, False),
+        ("cnn", True, True),
+        ("lenet5", False, True),
+        ("mlp", True, False),
+        ("preact_resnet18", False, True),
+        pytest.param("preact_resnet18", True, False, marks=pytest.mark.slow),
+        ("resnet18", True, True),
+        pytest.param("resnet18", False, False, marks=pytest.mark.slow),
+    ],
+)
 def test_prepared_weights_change_neither_logits_nor_gradients(name, train, canonical):
-    model = models.create(name, num_classes=3, width=4, canonical_gradients=canonical)
+    model = models.create(name, num_classes=3, **models.options_of(name, {"width": 4}), canonical_gradients=canonical)
     images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3))
     variables = model.init(jax.random.key(1), images)
     rng = np.random.default_rng(0)  # not the neutral statistics of the beginning

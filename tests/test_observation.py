@@ -14,7 +14,7 @@ LABELS = np.arange(21, dtype=np.int32) % 3
 
 
 class Selected:
-    """An array that counts how often it is read, or some of its images, as records.RecordImages stands for one."""
+    """An array that counts how often it is read, or some of its images, as encoded.EncodedImages stands for one."""
 
     def __init__(self, images, reads):
         self.images, self.reads = images, reads
@@ -28,6 +28,7 @@ class Selected:
         return self.images
 
 
+@parallel.step(*(parallel.REPLICATED, *3 * (parallel.SHARDED,), parallel.REPLICATED), out=parallel.REPLICATED)
 def step(weights, images, labels, ids, key):
     """Sums by class of the images, times the weights."""
     member = (labels[:, None] == jnp.arange(3)[None]).astype(jnp.float32)
@@ -38,8 +39,7 @@ def step(weights, images, labels, ids, key):
 @pytest.mark.parametrize("streamed", [False, True])
 def test_images_in_memory_stay_on_the_devices_and_streamed_ones_are_read_again(streamed):
     mesh, reads = parallel.make_mesh(jax.devices()[:2]), []
-    whole, share = parallel.REPLICATED, parallel.SHARDED
-    compiled = parallel.spmd(step, mesh, in_specs=(whole, share, share, share, whole), out_specs=whole)
+    compiled = parallel.spmd(step, mesh)
     split = Split(Selected(IMAGES, reads) if streamed else IMAGES.copy(), LABELS)
     observer = observation.Observer(compiled, split, 3, batch_size=8, seed=0, mesh=mesh)
     if not streamed:

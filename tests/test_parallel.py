@@ -18,12 +18,11 @@ def test_mean_of_per_device_gradients_is_the_gradient_of_the_mean(devices):
     """The trap that check_vma=False avoids: gradients that count every device."""
     mesh = parallel.make_mesh(jax.devices()[:devices])
 
+    @parallel.step(parallel.REPLICATED, parallel.SHARDED, out=parallel.REPLICATED)
     def gradient(w, x):
         return jax.lax.pmean(jax.grad(lambda w: (w * x).mean())(w), parallel.AXIS)
 
-    spmd = parallel.spmd(
-        gradient, mesh, in_specs=(parallel.REPLICATED, parallel.SHARDED), out_specs=parallel.REPLICATED
-    )
+    spmd = parallel.spmd(gradient, mesh)
     x = np.arange(16, dtype=np.float32)
     assert float(spmd(parallel.replicate(jnp.ones(()), mesh), parallel.shard(x, mesh))) == x.mean()
 

@@ -342,7 +342,13 @@ def test_none_is_missing_from_those_that_are_resumed():
     assert {part for name in TOGETHER for part in remedies.parse(name)} == set(RULES)
 
 
-@pytest.mark.parametrize("name", TOGETHER)
+# One that averages weights, and one that observes the validation split.
+FAST = ("cfa+wat+cdt+focal+faal", "frl+cfol+vs")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in TOGETHER]
+)
 def test_a_training_with_remedies_resumes_where_it_was(name, tmp_path, monkeypatch):
     """Interrupted in the middle of the second epoch, it ends with the same bits; and the knobs have moved by then."""
 

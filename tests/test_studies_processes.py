@@ -33,6 +33,7 @@ def until_at_work(workdir, process):
     return found
 
 
+@pytest.mark.slow
 def test_processes_give_the_page_of_one(tmp_path):
     path = small_study.declare(tmp_path / "study.py")
     code, said = run(path, tmp_path / "two", "--processes", "2")

@@ -60,6 +60,7 @@ def run(start):
     return run
 
 
+@pytest.mark.slow
 def test_parts_an_interruption_and_a_resumption_give_the_page_of_one_run(declared, start, run, tmp_path):
     path, whole, parts = declared(), tmp_path / "whole", tmp_path / "parts"
     code, said = run(path, whole)

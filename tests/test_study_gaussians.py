@@ -12,6 +12,8 @@ from scipy.special import logsumexp
 
 from jaxrobust.studies import design
 
+pytestmark = pytest.mark.slow  # six trainings; test_gaussians.py holds single ones against theory
+
 PATH = pathlib.Path("configs/studies/gaussians.py")
 # Fewer runs and images than shipped.
 SHORTER = """
@@ -24,7 +26,7 @@ def get_study():
     fields = {{"train.epochs": 10, "eval.every_epochs": 10, "checkpoint.every_epochs": 10}}
     return dataclasses.replace(study, base={base!r}, runs=runs, fields=fields)
 """
-COMMAND = "import sys; sys.modules['clu'] = None; from jaxrobust import study; study.run()"
+COMMAND = "import sys; sys.modules['clu'] = None; from jaxrobust.commands import front_end; front_end.run()"
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
 
@@ -70,7 +72,7 @@ def answer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gaussians")
     study = folder / "study.py"
     study.write_text(SHORTER.format(path=str(PATH.resolve()), base=str(pathlib.Path("configs/gaussians.py").resolve())))
-    command = [sys.executable, "-c", COMMAND, "--study", study, "--workdir", folder / "out"]
+    command = [sys.executable, "-c", COMMAND, "study", "--study", study, "--workdir", folder / "out"]
     subprocess.run(command, check=True, capture_output=True)
     return json.loads((folder / "out" / "study.json").read_text())["data"][0]
 

@@ -121,6 +121,7 @@ def wait_for_step(process, workdir, step):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_continues(tmp_path, uninterrupted):
     process = start(tmp_path)
     wait_for_step(process, tmp_path, STEPS_PER_EPOCH)
@@ -131,6 +132,7 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path, uninterrupted):
     assert_same_run(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 def test_kill_at_random_moments_changes_nothing(tmp_path, uninterrupted):
     moments = random.Random(0)
     for _ in range(4):
@@ -144,6 +146,7 @@ def test_kill_at_random_moments_changes_nothing(tmp_path, uninterrupted):
     assert_same_run(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 def test_two_trainings_in_one_workdir(tmp_path):
     """The second is told so and leaves the first alone."""
     first = start(tmp_path)
@@ -154,6 +157,7 @@ def test_two_trainings_in_one_workdir(tmp_path):
     finish(first)
 
 
+@pytest.mark.slow
 def test_a_stop_between_checkpoints_leaves_none_of_its_own(tmp_path):
     """A checkpoint made only because of a signal is neither kept nor scored once the next one that is due is there."""
     arguments = ("--config.checkpoint.every_epochs=2",)
@@ -167,6 +171,7 @@ def test_a_stop_between_checkpoints_leaves_none_of_its_own(tmp_path):
     assert {record["step"] for record in results.read(tmp_path)} == set(kept)
 
 
+@pytest.mark.slow
 def test_damaged_newest_checkpoint_is_reported_and_replaced(tmp_path, uninterrupted):
     """Without its last results, as if the damage had come before they were written."""
     shutil.copytree(uninterrupted, tmp_path / "run")
@@ -199,7 +204,7 @@ def test_a_field_younger_than_the_run_has_its_default_there(uninterrupted, tmp_p
     del stored["eval"]["examples"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
     loading.check_same_config(tmp_path, tiny_config.get_config(), stored, ())
-    evaluator_lib.evaluate_checkpoints(tmp_path / "run")
+    evaluator_lib.evaluate_checkpoints(tmp_path / "run", {"eval.checkpoints": "last"})
 
 
 def test_evaluate_mode_adds_only_what_is_missing(uninterrupted, tmp_path):
@@ -232,6 +237,7 @@ def test_eight_devices_give_the_results_of_one(uninterrupted, tmp_path):
         assert np.abs(np.subtract(eight[key], correct)).sum() <= 1, key
 
 
+@pytest.mark.slow
 def test_follow_waits_for_the_last_checkpoint(tmp_path, uninterrupted, monkeypatch):
     """Another process trains without evaluating; this one scores what appears, to the last."""
     monkeypatch.setattr(evaluator_lib, "FOLLOW_SECONDS", 0.2)

@@ -75,15 +75,12 @@ class State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Apgd(ascent.Runs):
-    """An attack as attack.py defines it.
+    """An attack as attack.py defines it; see ascent.Runs.
 
     Attributes:
         norm: linf or l2 of threats.NORMS.
         loss: one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES.
         iterations: steps of a run.
-        restarts: random starts, for each target.
-        targets: 0 for an untargeted attack; k: attack towards each of the k most likely wrong classes of the clean
-            image, at most the number of classes less one. Run r aims at the class of rank r modulo k.
     """
 
     norm: threats.Norm

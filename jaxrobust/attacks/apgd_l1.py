@@ -83,14 +83,11 @@ class State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ApgdL1(ascent.Runs):
-    """An attack as attack.py defines it.
+    """An attack as attack.py defines it; see ascent.Runs.
 
     Attributes:
         loss: one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES.
         steps: steps of a run, at least 5. `iterations` is two more, for the changes of the ball.
-        restarts: random starts, for each target.
-        targets: 0 for an untargeted attack; k: attack towards each of the k most likely wrong classes of the clean
-            image, at most the number of classes less one. Run r aims at the class of rank r modulo k.
     """
 
     loss: Callable

@@ -23,7 +23,13 @@ class Point(NamedTuple):
 
 
 class Runs:
-    """What gradient attacks with `restarts` and `targets` share: number of runs, cost, and targets."""
+    """What gradient attacks with `restarts` and `targets` share: number of runs, cost, and targets.
+
+    Attributes:
+        restarts: starts, for each target.
+        targets: 0 for an untargeted attack; k: attack towards each of the k most likely wrong classes of the clean
+            image, at most the number of classes less one. Run r aims at the class of rank r modulo k.
+    """
 
     restarts: int
     targets: int

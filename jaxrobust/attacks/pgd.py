@@ -176,15 +176,12 @@ class PgdState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PgdAttack(ascent.Runs):
-    """PGD as an attack of an evaluation, see attack.Attack; its result is the iterate with the largest margin loss.
+    """PGD as an attack of an evaluation, see ascent.Runs; its result is the iterate with the largest margin loss.
 
     Attributes:
         norm: the ball and the direction of a step.
         loss: one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES.
         iterations: steps per start.
-        restarts: number of starts, for each target.
-        targets: 0 for an untargeted attack; k: attack towards each of the k most likely wrong classes of the clean
-            image, at most the number of classes less one. Run r aims at the class of rank r modulo k.
         random_start: start at a random point of the ball instead of the image itself.
         relative_step: size of a step, as a share of the radius.
     """

@@ -45,8 +45,6 @@ class Made(NamedTuple):
     """What an entry of the registry makes its attack from.
 
     Attributes:
-        norm: one of threats.NAMES.
-        num_classes: of the model.
         loss: that of the entry, in its targeted form if there are targets; None if the entry has none.
         budget: iterations and restarts.
         targets: wrong classes to aim at; 0: untargeted.
@@ -72,6 +70,7 @@ class Entry(NamedTuple):
         step: of each iteration as a share of the radius, "given" by the caller; None if it chooses its own.
         norms: in which it exists.
         fewest: iterations in a norm.
+        queries: whether it needs no gradient.
     """
 
     make: Callable[[Made], Attack]
@@ -81,6 +80,7 @@ class Entry(NamedTuple):
     step: float | str | None = None
     norms: tuple[str, ...] = threats.NAMES
     fewest: Mapping[str, int] = MappingProxyType({})
+    queries: bool = False
 
 
 def _pgd(m: Made, **options) -> Attack:
@@ -115,8 +115,8 @@ ATTACKS = {
     "apgd_t": Entry(_apgd, 100, "dlr", targeted=True, fewest=_IN_L1),
     "fab": Entry(_fab, 100),
     "fab_t": Entry(_fab, 100, targeted=True),
-    "square": Entry(_square, 5000, "margin"),
-    "spsa": Entry(lambda m: Spsa(m.norm, **m.budget), 100, "margin", norms=("linf", "l2")),
+    "square": Entry(_square, 5000, "margin", queries=True),
+    "spsa": Entry(lambda m: Spsa(m.norm, **m.budget), 100, "margin", norms=("linf", "l2"), queries=True),
 }
 _NAME = re.compile(rf"({'|'.join(sorted(ATTACKS, key=len, reverse=True))})([1-9]\d*)?(?:x([1-9]\d*))?")
 
@@ -133,7 +133,6 @@ class AttackSpec:
     """One attack, as specified by its name.
 
     Attributes:
-        name: as given.
         kind: the name without its numbers, a key of `ATTACKS`.
         iterations: steps of a run.
         restarts: how many times it is run, for each target.
@@ -162,13 +161,7 @@ class AttackSpec:
         return attack.runs * (attack.start_passes + attack.iterations * attack.step_passes)
 
     def build(self, norm: str, num_classes: int, relative_step: float = 0.25) -> Attack:
-        """The attack.
-
-        Args:
-            norm: one of threats.NAMES.
-            num_classes: of the model.
-            relative_step: step of PGD as a share of the radius.
-        """
+        """The attack in a norm of threats.NAMES; `relative_step` is that of PGD as a share of the radius."""
         entry, targets = ATTACKS[self.kind], min(self.targets, num_classes - 1)
         loss = entry.loss and (losses.TARGETED_LOSSES if targets else losses.LOSSES)[entry.loss]
         budget = {"iterations": self.iterations, "restarts": self.restarts}

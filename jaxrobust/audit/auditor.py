@@ -92,7 +92,7 @@ class Auditor:
         stop: tested between batches; once it is set, `Interrupted` is raised.
     """
 
-    def __init__(self, config, workdir, dataset: data.DataSet, mesh, checkpoint: dict, stop: StopRequest):
+    def __init__(self, config, workdir, dataset: data.Dataset, mesh, checkpoint: dict, stop: StopRequest):
         self._config, self._workdir, self._class_names = config, pathlib.Path(workdir), dataset.class_names
         self._checkpoint = checkpoint
         name, whole = ("test", dataset.test) if len(dataset.test) else ("validation", dataset.validation)
@@ -165,22 +165,28 @@ class Auditor:
     def _clean(self, weights) -> dict:
         """labels, index and prediction [N] of the clean images, and targets [N, T], most likely first."""
         names, settings = ("labels", "index", "prediction", "targets"), self._settings(targets=self._targets)
-        known = hosts.decide(lambda: self._listed(self._store.part("clean", settings, names)))
+
+        def compute():
+            count, title = self._targets + 1, f"{self._title}, clean"
+            labels, ranking = self._split.labels, np.zeros((len(self._split), count), np.int64)
+            for mine, images in self._images(title):
+                batching.merge(ranking, mine, self._classifier.rank(weights(), images, count, title))
+            # Remove the label from the ranking, or else the least likely class.
+            is_label = ranking == labels[:, None]
+            is_label[~is_label.any(1), -1] = True
+            targets = ranking[~is_label].reshape(len(labels), self._targets)
+            return {"labels": labels, "index": self._index, "prediction": ranking[:, 0], "targets": targets}
+
+        return self._kept("clean", settings, names, compute)
+
+    def _kept(self, name: str, settings: dict, names, compute: Callable[[], dict]) -> dict:
+        """The arrays of a part that is one pass over the images: stored ones, or else computed and stored."""
+        known = hosts.decide(lambda: self._listed(self._store.part(name, settings, names)))
         if known is not None:
             return {name: np.array(known[1][name]) for name in names}
-        count = self._targets + 1
-        labels, ranking = self._split.labels, np.zeros((len(self._split), count), np.int64)
-        title, started = f"{self._title}, clean", time.monotonic()
-        for mine, images in self._images(title):
-            batching.merge(ranking, mine, self._classifier.rank(weights(), images, count, title))
-        # Remove the label from the ranking, or else the least likely class.
-        is_label = ranking == labels[:, None]
-        is_label[~is_label.any(1), -1] = True
-        targets = ranking[~is_label].reshape(len(labels), self._targets)
-        arrays = {"labels": labels, "index": self._index, "prediction": ranking[:, 0], "targets": targets}
+        started, arrays = time.monotonic(), compute()
         if parallel.is_writer():
-            state = {"settings": settings, "seconds": time.monotonic() - started}
-            self._store.keep("clean", state, arrays)
+            self._store.keep(name, {"settings": settings, "seconds": time.monotonic() - started}, arrays)
         return arrays
 
     def _curve(self, clean) -> _Part:
@@ -233,20 +239,17 @@ class Auditor:
         """The results of masking.probe for each image, arrays [N]."""
         settings = self._settings(version=masking.VERSION)
         names = tuple(f"probe_{field}" for field in masking.Probes._fields)
-        known = hosts.decide(lambda: self._listed(self._store.part("probes", settings, names)))
-        if known is not None:
-            return {name: np.array(known[1][name]) for name in names}
-        labels, model = self._split.labels, self._classifier
-        step = parallel.spmd(steps.make_probe_step(model.prepared), model.mesh)
-        arrays, started = {}, time.monotonic()
-        for mine, images in self._images(f"{self._title}, gradients"):
-            found = model.of_each(step, weights(), (images, labels[mine]))
-            for name, values in zip(names, found, strict=True):
-                whole = arrays.setdefault(name, np.zeros(len(labels), values.dtype))
-                batching.merge(whole, mine, values)
-        if parallel.is_writer():
-            self._store.keep("probes", {"settings": settings, "seconds": time.monotonic() - started}, arrays)
-        return arrays
+
+        def compute():
+            labels, model, arrays = self._split.labels, self._classifier, {}
+            step = parallel.spmd(steps.make_probe_step(model.prepared), model.mesh)
+            for mine, images in self._images(f"{self._title}, gradients"):
+                found = model.of_each(step, weights(), (images, labels[mine]))
+                for name, values in zip(names, found, strict=True):
+                    batching.merge(arrays.setdefault(name, np.zeros(len(labels), values.dtype)), mine, values)
+            return arrays
+
+        return self._kept("probes", settings, names, compute)
 
     def _images(self, title: str):
         """(ids, images) of this process, block by block."""

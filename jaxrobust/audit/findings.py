@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxrobust.attacks.masking import Probes
+from jaxrobust.attacks.suites import ATTACKS
 from jaxrobust.classwise import paired_interval, wilson_interval
 
 # Thresholds of the warnings in AutoAttack's code (Croce & Hein 2020).
@@ -38,7 +39,9 @@ HUGE_RADIUS_ACCURACY = 0.01  # should be 0 (Carlini et al. 2019)
 CONFIDENCE = 0.95  # an interval at this level must exceed the threshold; for classes, simultaneously over all of them
 FEWEST_EXAMPLES = 20  # of a class, for findings about it
 # Prefixes of the names of attacks without gradients, and with gradients.
-BLACK_BOX, WHITE_BOX = ("square", "spsa"), ("fgsm", "pgd", "cw", "apgd", "fab")
+BLACK_BOX, WHITE_BOX = (
+    tuple(kind for kind in ATTACKS if ATTACKS[kind].queries is queries) for queries in (True, False)
+)
 ALL = "all images"
 CHECKS = (
     "zero_gradient",

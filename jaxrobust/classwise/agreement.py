@@ -3,15 +3,12 @@
     rank_correlation(accuracy_a, accuracy_b)
     concordance(correct, count, settings, rng=rng).w
 
-A setting is the whole configuration of a run except its seed. Counts [S, C] are those of its S seeds; the mean accuracy
-over the seeds is ranked.
+A setting is the whole configuration of a run except its seed; the mean accuracy over its seeds is ranked.
 
-Accuracies measured on few images are ranked partly by chance. This biases all figures here towards 0 ("no agreement"):
-even settings with the same true order stay below 1. The ceiling of a figure is the value that is expected for the same
-true order; always compare a figure with its ceiling. If both settings are scored on the same images there is an
-opposite bias: chance in the draw of these images looks like agreement. All seeds are assumed to fail on the same
-images, which is nearly true, so more seeds do not count as more images. If they fail on different images, intervals are
-too wide and ceilings too low.
+Accuracies measured on few images are ranked partly by chance, which biases all figures here towards 0 ("no agreement"):
+always compare a figure with its ceiling, the value expected for the same true order. Scoring on the same images has the
+opposite bias. All seeds are assumed to fail on the same images, which is nearly true; if they do not, intervals are too
+wide and ceilings too low.
 """
 
 import dataclasses
@@ -20,6 +17,7 @@ import math
 import numpy as np
 from scipy.stats import rankdata
 
+from jaxrobust.classwise.counts import ratio
 from jaxrobust.classwise.intervals import checked_confidence
 from jaxrobust.classwise.permutation import label_indices
 
@@ -80,17 +78,14 @@ def concordance(
     W is the variance of the mean ranks over the mean variance of the ranks (Kendall & Babington Smith, 1939). With mean
     ranks for ties, the denominator equals the one after the usual correction for ties.
 
-    Interval: bootstrap over settings, over the seeds of each setting, and over images, binomially from the mean over
-    the seeds. A setting that is drawn twice agrees with itself trivially, so only pairs of different settings are used,
-    and W is computed from their mean; resamples with a single setting are drawn again. Resamples contain the noise of
-    the images twice, so they agree less; their percentiles are shifted so that their mean is the observed W, and the
-    interval is for the W expected with this number of images. In simulations, 95 % intervals contained the truth in 94
-    to 95 % of cases with four and six settings, and in 90 % with three. The settings of a study are not a random
-    sample: the interval shows how much W depends on the choice of the settings.
+    Interval: bootstrap over settings, the seeds of each, and images. A setting drawn twice agrees with itself
+    trivially, so only pairs of different settings are used. Resamples contain the noise of the images twice, so their
+    percentiles are shifted to have the observed W as their mean: the interval is for the W expected with this number of
+    images. In simulations, 95 % intervals contained the truth in 94 to 95 % of cases with four and six settings, in 90
+    % with three.
 
-    p-value: classes are permuted independently in each setting, (b + 1) / (draws + 1). Runs that differ only in their
-    seed count as one setting. Similar settings are not independent either, so the hypothesis that all settings are
-    independent is easily rejected.
+    p-value: classes are permuted independently in each setting, (b + 1) / (draws + 1). Similar settings are not
+    independent, so this hypothesis is easily rejected.
 
     Args:
         correct, count: integers [R, C]; classes without examples in any run are left out.
@@ -174,7 +169,7 @@ def centred_ranks(values) -> np.ndarray:
 def _correlations(ranks_a, ranks_b) -> np.ndarray:
     """Correlation of centred ranks over the last axis; nan where one of them is constant."""
     norms = np.sqrt((ranks_a**2).sum(-1) * (ranks_b**2).sum(-1))
-    return np.divide((ranks_a * ranks_b).sum(-1), norms, out=np.full(norms.shape, np.nan), where=norms > 0)
+    return ratio((ranks_a * ranks_b).sum(-1), norms)
 
 
 def _concordance_of(ranks_RxC) -> float:
@@ -200,10 +195,8 @@ def _redrawn(accuracy_SxC, images, rng, draws: int, shrunk: float = 1.0) -> np.n
 def reliability(accuracy_SxC, images, rng: np.random.Generator, draws: int) -> float:
     """Expected rank correlation of two measurements of a setting with other seeds and images; nan if constant.
 
-    The true accuracies are unknown, and noise makes the measured ones more spread out than the true ones. The measured
-    accuracies are therefore first shrunk to their mean, until their variance is the measured variance minus the
-    variance of the noise. From these, pairs of measurements are drawn and correlated. Without the shrinking, the pairs
-    would agree too well.
+    Noise spreads the measured accuracies, so they are first shrunk to their mean until their variance is the measured
+    one minus that of the noise. From these, pairs of measurements are drawn and correlated.
 
     Args:
         accuracy_SxC: of S seeds; with one seed only the images are drawn.

@@ -25,6 +25,7 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 from scipy.special import stdtrit
 
+from jaxrobust.classwise.counts import ratio
 from jaxrobust.classwise.intervals import checked_confidence
 from jaxrobust.classwise.permutation import label_indices
 
@@ -62,35 +63,30 @@ class VarianceComponents:
 def variance_components(accuracy, count, factors: Mapping[str, object], confidence: float = 0.95) -> VarianceComponents:
     """Components of variance by the method of moments, for any choice of runs.
 
-    The accuracies of a run are split into their average over classes and a class profile, the accuracies minus this
-    average. The covariance of the profiles of two runs is the variance class, plus class x f for each factor f of which
-    both runs have the same level. Differences between runs therefore do not contain class. Non-negative least squares
-    over all pairs of runs gives class x f and residual (MINQUE with the identity as the prior and class as fixed: Rao,
-    1971; similar to Henderson's method 3, 1953). The variance between class means that they do not explain is class.
-    Pairs of averages give f and run in the same way. With all combinations of levels, these are the estimators of the
-    analysis of variance, if those are not negative. They are unbiased for any choice of runs, except for the bias from
-    cutting off negative values.
+    The covariance of the class profiles of two runs is the variance class, plus class x f for each factor f whose level
+    both share. Non-negative least squares over all pairs of runs gives class x f and residual from the differences
+    between runs (MINQUE with the identity as the prior and class as fixed: Rao, 1971; similar to Henderson's method 3,
+    1953). What they do not explain between class means is class. Pairs of averages give f and run in the same way. With
+    all combinations of levels these are the estimators of the analysis of variance; except for cutting off negative
+    values they are unbiased for any choice of runs.
 
     The sampling variance, p (1 - p) / (n - 1) for each class and run, is subtracted from residual and class, as if each
-    run had its own images. Runs judged on the same images share a part of their errors. This part is contained in
-    class, but it is subtracted from residual: residual may be too small, and class too large, by at most sampling.
-    Without counts residual is too large instead, so the true value lies between the two results.
+    run had its own images. Runs judged on the same images share a part of it, so residual may be too small, and class
+    too large, by at most sampling. Without counts residual is too large instead: the truth lies between the two
+    results.
 
-    The jackknife leaves out one class at a time; intervals are Student's with C - 1 degrees of freedom. They show how
-    the figures depend on the choice of classes, for the given runs. They do *not* cover the draw of the runs: for a
-    factor with three levels, f and class x f are known poorly, however narrow the interval.
+    Intervals are Student's with C - 1 degrees of freedom by the jackknife over classes. They do *not* cover the draw of
+    the runs: for a factor with three levels, f and class x f are known poorly, however narrow the interval.
 
     Args:
         accuracy: fractions [R, C]; classes that are nan in any run are left out.
         count: test images [R, C]; or None, to leave the sampling variance in residual and report sampling as 0.
-        factors: for each factor its level in each run, [R], of any type. Runs with equal levels of all factors are
-            repetitions.
+        factors: for each factor its level in each run, [R], of any type. Runs of equal levels are repetitions.
         confidence: strictly between 0 and 1.
 
     Raises:
-        ValueError: shapes do not match, there are fewer than three classes, a factor has a single level, a factor has
-            the name of another component, the effects of factors cannot be separated in these runs (from each other or
-            from the run itself), there are too few images, or the confidence is outside (0, 1).
+        ValueError: shapes do not match, there are fewer than three classes or too few images, a factor has a single
+            level or the name of another component, or the runs cannot separate the effects.
     """
     checked_confidence(confidence)
     accuracy, sampling = _checked_accuracy(accuracy, count)
@@ -108,10 +104,10 @@ def variance_components(accuracy, count, factors: Mapping[str, object], confiden
     t = stdtrit(classes - 1, (1 + confidence) / 2)
 
     def shares(variances):
-        return _ratio(variances, variances.sum(-1, keepdims=True))
+        return ratio(variances, variances.sum(-1, keepdims=True))
 
     def explained(variances):
-        return _ratio(variances[..., 0], variances[..., between].sum(-1))
+        return ratio(variances[..., 0], variances[..., between].sum(-1))
 
     def interval(figure):
         value, half_width = figure(found), t * _jackknife_error(figure(left_out))
@@ -222,8 +218,3 @@ def _jackknife_error(left_out) -> np.ndarray:
     """Standard errors from figures computed with one class left out; the first axis is the class."""
     number = len(left_out)
     return np.sqrt((number - 1) * left_out.var(0))
-
-
-def _ratio(part, whole) -> np.ndarray:
-    whole = np.broadcast_to(whole, np.shape(part))
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)

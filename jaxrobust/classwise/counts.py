@@ -63,6 +63,12 @@ def unequal(count) -> bool:
     return len(set(np.asarray(count).tolist()) - {0}) > 1
 
 
+def ratio(part, whole) -> np.ndarray:
+    """part / whole, broadcast; nan where whole is not above 0."""
+    part, whole = np.broadcast_arrays(part, whole)
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
 def checked_counts(correct, count) -> tuple[np.ndarray, np.ndarray]:
     """Both as arrays [C], after checking 0 <= correct <= count."""
     correct, count = np.asarray(correct), np.asarray(count)

@@ -31,10 +31,9 @@ class Focus:
 def focused_attack(correct, count, target: int, *, chosen_here: bool, confidence: float = 0.95) -> Focus | None:
     """The gain of attacking only class `target`; None if this class, or all other classes together, have no examples.
 
-    Let w be the share of the class among the examples. The gain is (1 - w) times the difference of the success rates on
-    two independent samples, the class and all other classes. The interval of the difference is that of Newcombe (1998,
-    method 10: from two Wilson intervals). All other classes are treated as one sample, which is conservative, because
-    each class is a sample of its own.
+    The gain is the share of the other classes among the examples, times the difference of the success rates on the
+    class and on all others. The interval of the difference is that of Newcombe (1998, method 10: from two Wilson
+    intervals); treating the others as one sample is conservative.
 
     Args:
         correct, count: integers [C], examples that are robust to the attack, and all examples of each class.

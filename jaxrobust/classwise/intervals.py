@@ -8,14 +8,12 @@ from jaxrobust.classwise.counts import checked_counts
 def wilson_interval(correct, count, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Wilson score interval of each class accuracy: (low, high), float64 [C] each.
 
-    Solves |p - correct/count| = z sqrt(p (1 - p) / count) for p (Wilson, 1927). Unlike the interval p +- z s.e. it
-    stays inside [0, 1] and keeps its coverage near 0 and 1, where the worst classes under attack are.
-    It covers the sampling of test examples. It covers neither the selection of the worst class from the results, nor
-    the training seed.
+    Unlike p +- z s.e. it stays inside [0, 1] and keeps its coverage near 0 and 1 (Wilson, 1927), where the worst
+    classes under attack are. It covers neither the selection of the worst class from the results, nor the training
+    seed.
 
     Args:
-        correct: number of correct examples of each class, integers [C].
-        count: number of examples of each class, integers [C]; without examples the interval is (0, 1).
+        correct, count: integers [C]; without examples the interval is (0, 1).
         confidence: two-sided level, strictly between 0 and 1.
 
     Raises:

@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxrobust.classwise.counts import class_counts
+from jaxrobust.classwise.counts import class_counts, ratio
 from jaxrobust.classwise.intervals import wilson_interval
 
 
@@ -103,7 +103,7 @@ def matrix_summary(counts: TargetedCounts, confidence: float = 0.95) -> MatrixSu
         confidence: of the interval of each cell, without correction for the number of cells.
     """
     possible = _others(counts.count)
-    at_least = _ratio(counts.turned, possible)
+    at_least = ratio(counts.turned, possible)
     known = (counts.tried == possible) & (possible > 0)
     low, high = wilson_interval(counts.turned.ravel(), np.where(known, possible, counts.turned).ravel(), confidence)
     share = np.where(known, at_least, np.nan)
@@ -113,7 +113,7 @@ def matrix_summary(counts: TargetedCounts, confidence: float = 0.95) -> MatrixSu
         high=np.where(known, high.reshape(share.shape), np.nan),
         at_least=at_least,
         ease=_mean(at_least, axis=0),
-        exposure=_ratio(counts.exposed, counts.count),
+        exposure=ratio(counts.exposed, counts.count),
         mean_exposure=_mean(at_least, axis=1),
         asymmetry=share - share.T,
     )
@@ -124,11 +124,7 @@ def _others(count) -> np.ndarray:
     return np.where(np.eye(len(count), dtype=bool), 0, np.asarray(count)[:, None])
 
 
-def _ratio(part, whole) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
-
-
 def _mean(values, axis) -> np.ndarray:
     """Mean of the values that are not nan; nan if there are none."""
     there = ~np.isnan(values)
-    return _ratio(np.where(there, values, 0).sum(axis), there.sum(axis))
+    return ratio(np.where(there, values, 0).sum(axis), there.sum(axis))

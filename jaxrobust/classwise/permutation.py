@@ -4,13 +4,11 @@
     paired_change(gap_natural, gap_adversarial, rng=rng)              # does adversarial training widen the gap?
     trend(gap, radius, blocks, rng=rng)                               # does the gap grow with the radius?
 
-A block contains runs that differ only in the axis and the seed. If the axis has no effect at all, every assignment of
-its levels to the runs of a block is as likely as the observed one. The share of assignments whose statistic is at least
-as large as the observed one is then a p-value, for any distribution (Good, Permutation, Parametric and Bootstrap Tests
-of Hypotheses, 2005). If there are at most `permutations` assignments, all are tried. Else this number is drawn, and
-p = (b + 1) / (permutations + 1), where b of them reach the statistic; this is exact too. A p-value is never below one
-over the number of assignments, so few runs cannot give a small one. The rejected hypothesis is that the axis has no
-effect of any kind; an effect only on the variation between runs counts too.
+A block contains runs that differ only in the axis and the seed. Without any effect, every assignment of the levels to
+the runs of a block is equally likely, so the share of assignments whose statistic is at least the observed one is a
+p-value for any distribution (Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 2005). Up to
+`permutations` assignments are all tried; of more this number is drawn, with p = (b + 1) / (permutations + 1), which is
+exact too. A p-value is never below one over the number of assignments. An effect on the variation alone counts too.
 """
 
 import dataclasses
@@ -164,19 +162,15 @@ def trend(
 ) -> Trend:
     """The slope of a figure on x within blocks, with an interval and a test of slope 0.
 
-    Interval: the units are blocks, and each may have its own slope, so the interval covers different slopes and errors
-    that the runs of a block share. It is Student's with (number of blocks - 1) degrees of freedom and the
-    cluster-robust standard error (Liang & Zeger, 1986). With the same x in all blocks it is the t interval of the mean
-    of their slopes. For a single block it is the interval of the regression line, with errors assumed independent, and
-    (-inf, inf) for two runs.
+    The interval is Student's with (number of blocks - 1) degrees of freedom and the cluster-robust standard error
+    (Liang & Zeger, 1986), since blocks may have slopes of their own and runs of a block share errors. For a single
+    block it is that of the regression line with independent errors, and (-inf, inf) for two runs.
 
     Args:
         values: [R], in any unit.
         x: [R], for example a radius.
         blocks: [R], labels; runs of a block differ only in x and seed.
-        rng: generator of the permutations.
-        permutations: maximal number of permutations to try.
-        confidence: of the interval, strictly between 0 and 1.
+        rng, permutations, confidence: as of `paired_change`.
 
     Raises:
         ValueError: shapes do not match, numbers are not finite, x does not vary within any block, `permutations` is

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxrobust import formatting
-from jaxrobust.classwise.counts import checked_counts, class_counts, correct_counts
+from jaxrobust.classwise.counts import checked_counts, class_counts, correct_counts, ratio
 from jaxrobust.classwise.intervals import balanced_interval, wilson_interval
 from jaxrobust.classwise.worst import WorstClass, probability_worst, worst_class
 
@@ -264,8 +264,7 @@ def class_accuracy(correct, count) -> np.ndarray:
     Raises:
         ValueError: the shapes differ or not 0 <= correct <= count.
     """
-    correct, count = checked_counts(correct, count)
-    return np.divide(correct, count, out=np.full(count.shape, np.nan), where=count > 0)
+    return ratio(*checked_counts(correct, count))
 
 
 def boundary_error(clean_correct, robust_correct, count) -> tuple[float | None, ...]:

@@ -44,8 +44,7 @@ class SeedMean:
 def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread | None:
     """The spread over seeds, pooled over several methods; None if no method has two seeds.
 
-    Three seeds of a single method give a poor estimate of their variation: a test of 25 methods would need differences
-    of 13 standard errors. All methods together give a good estimate, as in the analysis of variance and in Dunnett's
+    Three seeds of a single method estimate their variation poorly, all methods together well, as in Dunnett's
     comparison of many treatments with a control (1955).
 
     Args:
@@ -69,15 +68,11 @@ def seed_mean(
 ) -> SeedMean:
     """The mean over seeds, with an interval for the draw of the images and, with at least `MIN_SEEDS`, of the seeds.
 
-    Images: the mean over seeds of the given interval ends. Seeds: Student's t interval with the larger of two standard
-    errors, from `spread` and from the values. It is valid if all methods vary equally, and a method that varies more
-    than the others gets a wider interval. The two distances from the mean are combined as the root of the sum of their
-    squares. For normal errors the coverage is at least `confidence`: the interval is wider than Cochran's solution of
-    the Behrens-Fisher problem, which has this coverage (Mickey & Brown 1966), and the part of the images' error that
-    differs between seeds counts twice.
-
-    The error of a mean is never larger than the mean of the errors, whatever their dependence, so the intervals of
-    single seeds can be passed without change. `averaged_share` gives narrower ones.
+    Images: the mean over seeds of the given interval ends (the error of a mean is never larger than the mean of the
+    errors; `averaged_share` gives narrower ones). Seeds: Student's t interval with the larger of two standard errors,
+    from `spread` and from the values. The two distances from the mean are combined as the root of the sum of their
+    squares. For normal errors the coverage is at least `confidence`: it is wider than Cochran's solution of the
+    Behrens-Fisher problem, which has this coverage (Mickey & Brown 1966).
 
     Args:
         values: one figure per seed, [S].
@@ -112,9 +107,7 @@ def seed_mean(
 def averaged_share(labels, differences, num_classes: int) -> np.ndarray:
     """[C]: standard error of a mean over seeds by the draw of the images, over the mean standard error of the seeds.
 
-    All seeds are scored on the same images. If the difference on each image is the same for all seeds, the mean over S
-    seeds is as uncertain as a single seed, and the share is 1. If the differences are independent between seeds, the
-    share is the root of 1 / S.
+    It is 1 if the difference on each image is the same for all S seeds, and the root of 1 / S if these are independent.
 
     Args:
         labels: true classes, integers in [0, C), [N].

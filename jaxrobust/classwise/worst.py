@@ -37,23 +37,17 @@ class WorstClass:
 def worst_class(correct, count, confidence: float = 0.95) -> WorstClass:
     """The worst class, with an interval and a set of candidates that account for its selection by the same results.
 
-    With probability at least `confidence`, for any true accuracies, both hold: the interval covers the lowest true
-    accuracy, and the candidates include the class that has it. (If several classes are truly tied, this probability
-    holds for each of them separately.)
+    With probability at least `confidence`, for any true accuracies, the interval covers the lowest true accuracy, and
+    the candidates include the class that has it (each of them separately if several are tied).
 
     Let alpha = 1 - confidence. L_c is an exact (Clopper & Pearson, 1934) lower bound of class c that fails with
-    probability at most alpha / 2. U_c are exact upper bounds that hold for all classes together except with probability
-    alpha / 2: each fails with 1 - (1 - alpha / 2) ** (1 / C) (Sidak, 1967; exact for independent samples). The interval
-    is [min L_c, min U_c], and the candidates are the classes with L_c <= min U_c. The lower bounds need no correction,
-    because only the bound of the true worst class, one fixed class, has to hold; a failing bound of another class does
-    no harm.
-
-    The percentile bootstrap of the minimum guarantees neither: resampling repeats the selection, which shifts the
-    minimum further below the truth, and classes with none or all correct do not vary in it.
+    probability at most alpha / 2. U_c are exact upper bounds that each fail with 1 - (1 - alpha / 2) ** (1 / C), so all
+    hold together (Sidak, 1967; exact for independent samples). The interval is [min L_c, min U_c], the candidates are
+    the classes with L_c <= min U_c. Lower bounds need no correction, as only that of the true worst class has to hold.
+    The percentile bootstrap of the minimum guarantees neither, because resampling repeats the selection.
 
     Args:
-        correct: number of correct examples of each class, integers [C].
-        count: number of examples of each class, integers [C]; classes without examples are left out.
+        correct, count: integers [C]; classes without examples are left out.
         confidence: strictly between 0 and 1.
 
     Raises:
@@ -96,14 +90,12 @@ def exact_bounds(correct, count, low_tail: float, high_tail: float) -> tuple[np.
 def probability_worst(correct, count, *, resamples: int = 10_000, seed: int = 0) -> np.ndarray:
     """How often each class is the worst if the examples of each class are resampled, as fractions, float64 [C].
 
-    This is the bootstrap over examples within classes: the examples of each class are resampled with replacement, which
-    gives a binomial count. A resample in which m classes are tied for the lowest accuracy counts 1 / m for each. The
-    sum is 1, or 0 if no class has an example. A class with none or all correct does not vary, so with few examples the
-    figures overstate the certainty; the candidates of `worst_class` are the safer statement.
+    A resample in which m classes are tied for the lowest accuracy counts 1 / m for each. The sum is 1, or 0 if no class
+    has an example. A class with none or all correct does not vary, so with few examples the figures overstate the
+    certainty; the candidates of `worst_class` are the safer statement.
 
     Args:
-        correct: number of correct examples of each class, integers [C].
-        count: number of examples of each class, integers [C].
+        correct, count: integers [C].
         resamples: the standard error of a figure is at most 0.5 / sqrt(resamples).
         seed: the same seed gives the same figures.
 

@@ -1,6 +1,7 @@
 """Comparing two runs, and selecting what to compare: checkpoint of each run, common images and common attacks."""
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,7 +80,7 @@ def compare_runs(
     if a.run.workdir.resolve() == b.run.workdir.resolve() and a.checkpoint == b.checkpoint:
         raise UserError(f"{run_a} and {run_b} are the same checkpoint of the same run; give --step_a, --step_b or two")
     in_a, in_b = common_examples(a, b)
-    names, notes = common_attacks(a, b, attacks)
+    names, notes = common_attacks(a, [b], attacks or a.scores | b.scores, bool(attacks))
     labels = a.examples["labels"][in_a]
     compared = {
         name: compare(labels, a.examples[name][in_a], b.examples[name][in_b], a.class_names).to_json() for name in names
@@ -122,6 +123,13 @@ def open_runs(workdirs, split: str | None) -> list[RunFiles]:
     if len({run.split for run in runs}) > 1:
         runs = [RunFiles(workdir, "validation") for workdir in workdirs]
     return runs
+
+
+def check_distinct(workdirs) -> None:
+    """Raises UserError if a workdir is given twice."""
+    folders = [pathlib.Path(workdir).resolve() for workdir in workdirs]
+    if twice := [str(w) for w, folder in zip(workdirs, folders, strict=True) if folders.count(folder) > 1]:
+        raise UserError(f"{twice[0]} is given twice; give each run once")
 
 
 def open_side(letter: str, run: RunFiles, weights: str, step: int | None = None) -> Side:
@@ -217,21 +225,23 @@ def attack_problem(name: str, a: Side, b: Side) -> str:
     return f"another attack in either run, with {', '.join(differ)}" if differ else ""
 
 
-def common_attacks(a: Side, b: Side, asked=()) -> tuple[list[str], list[str]]:
-    """The attacks to compare, and sentences about those left out. What was asked for must be there.
+def common_attacks(a: Side, others: Sequence[Side], names, asked: bool) -> tuple[list[str], list[str]]:
+    """Those of the attacks `names` under which A can be compared with all others, and sentences about those left out.
 
     Raises:
-        UserError: none is left, or one that was asked for is not there.
+        UserError: none is left, or one is left out that was asked for.
     """
     common, left_out = [], []
-    for name in asked or a.scores | b.scores:
-        problem = attack_problem(name, a, b)
-        if problem and asked:
-            raise FieldError("--attack", name, problem, "evaluate both runs alike, or name another")
-        if problem:
-            left_out.append(f"{name} is left out: {problem}.")
+    for name in names:
+        problems = [problem for other in others if (problem := attack_problem(name, a, other))]
+        if problems and asked:
+            raise FieldError("--attack", name, problems[0], "evaluate all runs alike, or name another")
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            left_out.append(f"{name} is left out: {problems[0]}{more}.")
         else:
             common.append(name)
     if not common:
-        raise UserError(f"{a.run.workdir} and {b.run.workdir} share no attack; evaluate both alike. {left_out[0]}")
+        who = f"{a.run.workdir} and {others[0].run.workdir}" if len(others) == 1 else "the runs"
+        raise UserError(f"{who} share no attack; evaluate all alike. {left_out[0]}")
     return common, left_out

@@ -13,8 +13,16 @@ import numpy as np
 from jaxrobust.classwise import Score, seeds
 from jaxrobust.comparison import differences, methods
 from jaxrobust.comparison.differences import HELPS, HURTS, NO_DIFFERENCE, Robust
-from jaxrobust.comparison.pairs import Side, attack_problem, common_examples, notes_on_weights, open_runs, open_side
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.comparison.pairs import (
+    Side,
+    check_distinct,
+    common_attacks,
+    common_examples,
+    notes_on_weights,
+    open_runs,
+    open_side,
+)
+from jaxrobust.errors import UserError
 from jaxrobust.runs import reading
 from jaxrobust.runs.reading import RunFiles
 
@@ -44,8 +52,8 @@ def trade_off(workdirs, *, split: str | None = None, attacks=(), weights: str = 
     Raises:
         UserError: a workdir or its files cannot be read, or the runs were not scored on the same images or attacks.
     """
+    check_distinct(workdirs)
     sides = [open_side("", run, weights) for run in open_runs(workdirs, split)]
-    _check_distinct(sides)
     found = methods.group([side.run for side in sides])
     if len(found) == 1:
         where = ", ".join(str(run.workdir) for run in found[0].runs)
@@ -81,13 +89,6 @@ def trade_off(workdirs, *, split: str | None = None, attacks=(), weights: str = 
     }
 
 
-def _check_distinct(sides: list[Side]) -> None:
-    where = [side.run.workdir.resolve() for side in sides]
-    for i, folder in enumerate(where):
-        if folder in where[:i]:
-            raise UserError(f"{sides[i].run.workdir} is given twice; name each run once")
-
-
 def _on_common_images(sides: list[Side]) -> tuple[np.ndarray, dict, list[str]]:
     """Of the images that all runs have: labels [N], each run's `Robust` by workdir and attack, and notes."""
     base, notes = sides[0], []
@@ -114,18 +115,8 @@ def _on_common_images(sides: list[Side]) -> tuple[np.ndarray, dict, list[str]]:
 
 def _attacks(sides: list[Side], of_base: dict[str, Robust], asked) -> tuple[list[str], list[str]]:
     """The attacks to show, and sentences about those left out."""
-    base, common, left_out = sides[0], [], []
-    for name in asked or reading.headline(base.scores):
-        problems = [problem for side in sides if (problem := attack_problem(name, base, side))]
-        if problems and asked:
-            raise FieldError("--attack", name, problems[0], "evaluate all runs alike, or name another")
-        if problems:
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            left_out.append(f"{name} is left out: {problems[0]}{more}.")
-        else:
-            common.append(name)
-    if not common:
-        raise UserError(f"the runs share no attack; evaluate all alike. {left_out[0]}")
+    base = sides[0]
+    common, left_out = common_attacks(base, sides, asked or reading.headline(base.scores), bool(asked))
     if asked:
         return common, []
     return [name for name in common if name in ("clean", *_roles(base, of_base, common))], left_out

@@ -13,7 +13,7 @@ from ml_collections import config_dict
 
 from jaxrobust import models, objectives, remedies
 from jaxrobust.attacks import threats
-from jaxrobust.data import augment, imbalance
+from jaxrobust.data import augment, imbalance, sources
 from jaxrobust.errors import FieldError
 from jaxrobust.remedies import difficulty, long_tail
 
@@ -117,7 +117,7 @@ SECTIONS = {
 
 # fmt: off
 _ROWS = (
-    ("data.name", "digits", "the data set", Allowed("digits | tfds:NAME | arrays:FILE.npz | folder:DIR | gaussians")),
+    ("data.name", "digits", "the data set", Allowed(" | ".join(sources.forms()))),
     ("data.data_dir", "", "tfds only: folder of prepared data sets; empty: $TFDS_DATA_DIR, else the TFDS default"),
     ("data.validation_per_class", 0, "images per class held out of the training set; 0: no validation split", NATURAL),
     ("data.seed", 0,
@@ -130,7 +130,7 @@ _ROWS = (
     ("data.drop", (), "classes to leave out, by name or label; in all splits"),
     ("data.merge", (), 'groups of classes to make one, as "cat+dog"; in all splits'),
     ("data.shares", (), 'of the training images of some classes, as "cat:0.5"; "*:0.5": of all others'),
-    ("data.streaming", False, "tfds only: leave images in their files until needed, for sets beyond the memory"),
+    ("data.streaming", False, "tfds, folder: leave images in files until needed, for sets beyond the memory"),
     ("data.image_size", 0,
      "side to resize to: any if streamed, centre crop included; else a divisor; 0: as it is", NATURAL),
     ("data.augment", (), "applied in the order given; resized_crop for streamed images only, first",
@@ -149,7 +149,7 @@ _ROWS = (
      "pixel = 0.5 + pixels_per_unit * x; a radius e is e * pixels_per_unit"),
 
     ("model.name", "cnn", "the architecture", one_of(*models.NAMES)),
-    ("model.dtype", "float32", "of convolutions and matrix products", one_of("float32", "bfloat16")),
+    ("model.dtype", "float32", "of convolutions and matrix products", one_of(*models.DTYPES)),
     ("model.batch_norm", "local", "statistics of each device's share, or of the whole batch",
      one_of("local", "synchronised")),
     ("model.mean", (0.0,), "the model normalises pixels itself: (x - mean) / std", FINITE),
@@ -157,7 +157,7 @@ _ROWS = (
     ("model.depth", 28, "wide_resnet: 6n + 4 layers"),
     ("model.stem", "small",
      "resnet18, 34, 50. small: 3x3; imagenet: 7x7 and pooling, a quarter of the resolution",
-     one_of("small", "imagenet")),
+     one_of(*models.STEMS)),
     ("model.width", 0,
      "wide_resnet: widening factor; cnn: channels of the first stage; 0: the model's own default", NATURAL),
     ("model.hidden", (256, 256), "mlp: units of each hidden layer",
@@ -165,9 +165,9 @@ _ROWS = (
     ("model.final_batch_norm", True, "preact_resnet18: batch norm before the pooling, as Rice et al. 2020"),
     ("model.shortcut", "activation",
      "preact_resnet18: what 1x1 shortcuts read: activation (Rice et al. 2020) or input (Wong et al. 2020)",
-     one_of("activation", "input")),
+     one_of(*models.SHORTCUTS)),
     ("model.head", "linear", "cosine: logits are head_scale times the cosine of features and class weights",
-     one_of("linear", "cosine")),
+     one_of(*models.HEADS)),
     ("model.head_scale", 10.0, "cosine: 10 in RoBal, 30 in LDAM",
      Allowed("a positive number", lambda x: 0 < x < math.inf, "is not a scale", "write a positive number, such as 10")),
 

@@ -7,23 +7,26 @@ from jaxrobust.distributed import parallel
 from jaxrobust.remedies.rule import first_epoch
 
 
-def dataset(config) -> data.DataSet:
+def _data(config) -> dict:
+    """The settings of a data set and of its description."""
+    fields = config.data
+    return {
+        "data_dir": fields.data_dir,
+        "validation_per_class": fields.validation_per_class,
+        "seed": fields.seed,
+        "gaussians": data.Gaussians(**fields.gaussians.to_dict()) if fields.name == "gaussians" else None,
+        "streaming": fields.streaming,
+        "image_size": fields.image_size,
+        "imbalance_profile": fields.imbalance,
+        "imbalance_ratio": fields.imbalance_ratio,
+        "progress": console.progress,
+    }
+
+
+def dataset(config) -> data.Dataset:
     """Load the data."""
-    return data.load(
-        config.data.name,
-        data_dir=config.data.data_dir,
-        validation_per_class=config.data.validation_per_class,
-        seed=config.data.seed,
-        gaussians=_gaussians(config),
-        streaming=config.data.streaming,
-        image_size=config.data.image_size,
-        imbalance_profile=config.data.imbalance,
-        imbalance_ratio=config.data.imbalance_ratio,
-        drop=config.data.drop,
-        merge=config.data.merge,
-        shares=config.data.shares,
-        progress=console.progress,
-    )
+    fields = config.data
+    return data.load(fields.name, drop=fields.drop, merge=fields.merge, shares=fields.shares, **_data(config))
 
 
 def description(config, images=None, num_classes: int | None = None) -> data.Description:
@@ -33,24 +36,7 @@ def description(config, images=None, num_classes: int | None = None) -> data.Des
     """
     if (config.data.drop or config.data.merge or config.data.shares) and images is None and num_classes is None:
         return data.described(dataset(config))
-    return data.describe(
-        config.data.name,
-        data_dir=config.data.data_dir,
-        validation_per_class=config.data.validation_per_class,
-        seed=config.data.seed,
-        gaussians=_gaussians(config),
-        streaming=config.data.streaming,
-        image_size=config.data.image_size,
-        imbalance_profile=config.data.imbalance,
-        imbalance_ratio=config.data.imbalance_ratio,
-        progress=console.progress,
-        images=images,
-        num_classes=num_classes,
-    )
-
-
-def _gaussians(config) -> data.Gaussians | None:
-    return data.Gaussians(**config.data.gaussians.to_dict()) if config.data.name == "gaussians" else None
+    return data.describe(config.data.name, images=images, num_classes=num_classes, **_data(config))
 
 
 def model(config, num_classes: int, mesh, dtype: str | None = None):
@@ -83,9 +69,9 @@ def objective(config) -> objectives.Objective:
     )
 
 
-def remedy(config) -> remedies.Remedy:
-    """The controller of the class knobs."""
-    fields, training_objective = config.remedy, objective(config)
+def remedy(config, training_objective: objectives.Objective | None = None) -> remedies.Remedy:
+    """The controller of the class knobs, of the config's objective or the given one."""
+    fields, training_objective = config.remedy, training_objective or objective(config)
     run = remedies.Run(
         num_epochs=config.train.epochs,
         first_epoch=first_epoch(fields.begin, config.train.epochs),

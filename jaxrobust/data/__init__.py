@@ -1,9 +1,9 @@
 """Image classification data: `load("tfds:cifar10")` gives checked train, validation and test splits.
 
-The rest of the package sees only a `DataSet`. It holds numpy arrays, or, for sets that do not fit in memory, objects
-that represent such arrays (`records`); `streaming` then makes the training batches. `sources` reads the data, with one
+The rest of the package sees only a `Dataset`. It holds numpy arrays, or, for sets that do not fit in memory, objects
+that represent such arrays (`encoded`); `streaming` then makes the training batches. `sources` reads the data, with one
 file for each form of the name; `checks` validates it, in the same way for every source. TensorFlow is imported only by
-the `tfds:` source, and only when it reads.
+the `tfds:` source and where streamed images are decoded, and only when they read.
 
     data = load("digits", validation_per_class=10, seed=0)
     data.train.images     # [N, 8, 8, 1] uint8
@@ -13,12 +13,12 @@ the `tfds:` source, and only when it reads.
 from collections.abc import Callable, Sequence
 
 from jaxrobust.data import checks, classes, imbalance, randomness, shrinking, sources, splits
-from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.data.dataset import Dataset, Split
 from jaxrobust.data.describe import Description, describe, described, is_there, random_dataset
 from jaxrobust.data.sources import Gaussians, check_name, check_streaming
 
 __all__ = [
-    "DataSet",
+    "Dataset",
     "Description",
     "Gaussians",
     "Split",
@@ -47,7 +47,7 @@ def load(
     merge: Sequence[str] = (),
     shares: Sequence[str] = (),
     progress: Callable = sources.no_progress,
-) -> DataSet:
+) -> Dataset:
     """Reads and checks a data set, holds out a validation split, and makes the remaining training set long-tailed.
 
     Args:
@@ -57,22 +57,23 @@ def load(
         seed: selects the validation examples, those of a long-tailed set, and, for `gaussians`, the draw. The test
             split of `digits` is fixed.
         gaussians: the mixture to draw from, for the name `gaussians`.
-        streaming: leave the images in their files until they are needed; only for `tfds:` sets.
-        image_size: height and width that images are resized to, by `records` if streamed and otherwise by `shrinking`;
+        streaming: leave the images in their files until they are needed; only for `tfds:` and `folder:`.
+        image_size: height and width that images are resized to, by `pixels` if streamed and otherwise by `shrinking`;
             0 leaves them as they are.
         imbalance_profile, imbalance_ratio: of the training set after the validation split is taken, see `imbalance`.
         drop, merge: classes to leave out or to join, see `classes.regroup`; done before the following steps.
         shares: of the training images of classes to keep, see `classes.thinned`; done last.
-        progress: (title, total, unit) -> context that gives advance(amount): shows the indexing of files to stream.
+        progress: (title, total, unit) -> context that gives advance(amount): shows the first reading of labels to
+            stream.
 
     Raises:
         FieldError: the name is unknown, or the data it names cannot be used.
     """
     check_streaming(name, streaming, image_size)
-    if streaming:
-        raw = sources.stream(name, data_dir=data_dir, image_size=image_size, progress=progress)
-    else:
-        raw = sources.read(name, data_dir=data_dir, seed=seed, gaussians=gaussians)
+    form, argument = check_name(name)
+    source = sources.SOURCES[form]
+    request = sources.Request(name, argument, data_dir, seed, gaussians, streaming, image_size, progress)
+    raw = source.stream(request) if streaming else source.read(request)
     class_names, train, test = checks.checked(raw, name)
     if not streaming:
         train, test = (shrinking.shrunk(split, image_size) for split in (train, test))
@@ -90,4 +91,4 @@ def load(
         rng=randomness.generator(seed, "imbalance"),
     )
     train = classes.thinned(train, class_names, shares, randomness.generator(seed, "shares"))
-    return DataSet(name, class_names, train, validation, test)
+    return Dataset(name, class_names, train, validation, test)

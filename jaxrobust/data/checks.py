@@ -9,7 +9,7 @@ from jaxrobust.errors import FieldError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RawDataSet:
+class RawDataset:
     """What a source returns: arrays as they were read, without any check.
 
     The images of a streamed set are objects that represent such arrays; see `Split`.
@@ -29,7 +29,7 @@ class RawDataSet:
     test_labels: np.ndarray
 
 
-def checked(raw: RawDataSet, name: str) -> tuple[tuple[str, ...], Split, Split]:
+def checked(raw: RawDataset, name: str) -> tuple[tuple[str, ...], Split, Split]:
     """Checks a data set and converts it to the package's types.
 
     Args:

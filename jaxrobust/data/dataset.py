@@ -13,7 +13,7 @@ class Split:
     """Labelled images in a fixed order. An example's index in its split is its id.
 
     Attributes:
-        images: [N, H, W, C], uint8 in 0..255 or float32 in [0, 1]. Of a streamed set it is a `records.RecordImages`,
+        images: [N, H, W, C], uint8 in 0..255 or float32 in [0, 1]. Of a streamed set it is a `encoded.EncodedImages`,
             which has shape, dtype and length, can be indexed like an array, and is decoded by `np.asarray`.
         labels: [N] int32.
     """
@@ -39,7 +39,7 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class DataSet:
+class Dataset:
     """A data set that has passed `checks`. Class c is called `class_names[c]`; each class has training examples.
 
     Attributes:
@@ -73,7 +73,7 @@ class DataSet:
     @classmethod
     def from_arrays(
         cls, train, test=None, validation=None, *, validation_per_class: int = 0, class_names=None, seed: int = 0
-    ) -> "DataSet":
+    ) -> "Dataset":
         """A data set of arrays.
 
         Args:
@@ -89,7 +89,7 @@ class DataSet:
         Example:
             >>> import numpy as np
             >>> images, labels = np.zeros((6, 4, 4, 1)), np.array([0, 1, 2, 0, 1, 2])
-            >>> data = DataSet.from_arrays((images, labels), class_names=("cat", "dog", "car"))
+            >>> data = Dataset.from_arrays((images, labels), class_names=("cat", "dog", "car"))
             >>> data.num_classes, data.image_shape, data.train.counts(3).tolist(), len(data.test)
             (3, (4, 4, 1), [2, 2, 2], 0)
         """
@@ -120,20 +120,20 @@ class DataSet:
         return cls("arrays", class_names, train, **others)
 
     @classmethod
-    def from_folder(cls, folder, **options) -> "DataSet":
+    def from_folder(cls, folder, **options) -> "Dataset":
         """The images in FOLDER/train/CLASS and FOLDER/test/CLASS; `options` as of `load`.
 
-        Example: `DataSet.from_folder("photographs", validation_per_class=50, image_size=64)`
+        Example: `Dataset.from_folder("photographs", validation_per_class=50, image_size=64)`
         """
         from jaxrobust.data import load
 
         return load(f"folder:{folder}", **options)
 
     @classmethod
-    def from_tfds(cls, name: str, **options) -> "DataSet":
+    def from_tfds(cls, name: str, **options) -> "Dataset":
         """A set of TensorFlow Datasets, downloaded where it is not prepared; `options` as of `load`.
 
-        Example: `DataSet.from_tfds("cifar10", validation_per_class=100)`
+        Example: `Dataset.from_tfds("cifar10", validation_per_class=100)`
         """
         from jaxrobust.data import load
 

@@ -5,15 +5,23 @@ size and the centre is cut out, as torchvision does (bilinear, antialiased); or 
 `random_crop` is for training: a random part of the image, resized.
 """
 
+import contextlib
+import os
+
+# TensorFlow reads these once, at import. Here it only decodes: its C++ part should log only errors, and no notice about
+# matrix products.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
 import tensorflow as tf
+
+# Otherwise TensorFlow would reserve the memory of every GPU. It raises if TensorFlow is already in use: then the user
+# has configured it.
+with contextlib.suppress(RuntimeError):
+    tf.config.set_visible_devices([], "GPU")
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a random crop: its width over its height
 _MARGIN = 256 / 224  # shorter side before the centre is cut out / after
-
-
-def encoded(payload):
-    """The image's bytes in a serialised tf.Example."""
-    return tf.io.parse_single_example(payload, {"image": tf.io.FixedLenFeature([], tf.string)})["image"]
 
 
 def decode(contents, image_shape: tuple[int, int, int], resized: bool):

@@ -33,7 +33,7 @@ def train_batches(
     """This host's share of each batch of `order`.
 
     Args:
-        split: streamed, see `records.RecordImages`.
+        split: streamed, see `encoded.EncodedImages`.
         order: [steps, batch] int, indices into the split: an epoch from `batches.epoch_order`, or the rest of one.
         first_step: number of the training step that `order[0]` belongs to.
         seed: the run's seed.
@@ -46,62 +46,25 @@ def train_batches(
         labels: [positions in share] int32.
 
     Raises:
-        FieldError: a file has changed or is damaged.
+        FieldError: a file is missing or damaged.
     """
-    # Imported here because it takes seconds, and resident data do not need it.
-    import tensorflow as tf
+    import grain  # here: it takes seconds, and resident data do not need it
 
-    from jaxrobust.data import pixels, records
-
-    source = split.images
-    indices = order[:, share]
     positions = np.arange(order.shape[1])[share]
-    flat = indices.reshape(-1)
-    failures = []
 
-    def read(chunk):
-        """Payloads [n] and seeds [n, 2] of the next examples of `flat`."""
-        at = np.arange(chunk * records.CHUNK, min((chunk + 1) * records.CHUNK, flat.size))
-        steps = first_step + at // len(positions)
-        try:
-            payloads = source[flat[at]].payloads()
-        except Exception as error:  # TensorFlow would report it only as a traceback in a message
-            failures.append(error)
-            raise
-        step_seeds = {step: randomness.generator(seed, "resized_crop", step).integers(2**62) for step in set(steps)}
-        seeds = np.stack([[step_seeds[step] for step in steps], positions[at % len(positions)]], axis=1)
-        return np.array(payloads, object), seeds
+    def batch(at: int) -> np.ndarray:
+        images = split.images[order[at, share]]
+        if "resized_crop" not in operations:
+            return np.asarray(images)
+        step_seed = randomness.generator(seed, "resized_crop", first_step + at).integers(2**62)
+        seeds = np.stack([np.full_like(positions, step_seed), positions], axis=1)
+        return images.random_crops(seeds, crop_scale)
 
-    def read_chunk(chunk):
-        payloads, seeds = tf.numpy_function(read, [chunk], (tf.string, tf.int64), stateful=False)
-        return tf.ensure_shape(payloads, [None]), tf.ensure_shape(seeds, [None, 2])
-
-    def decode(payload, seed):
-        contents = pixels.encoded(payload)
-        if "resized_crop" in operations:
-            return pixels.random_crop(contents, seed, source.image_shape, crop_scale)
-        return pixels.decode(contents, source.image_shape, source.resized)
-
-    # One processor is left for the thread that feeds the device.
-    threads = max(1, records.cores() - 1)
-    options = tf.data.Options()
-    options.deterministic = True
-    options.threading.private_threadpool_size = threads + records.READERS  # readers wait most of the time
-    options.threading.max_intra_op_parallelism = 1
-    dataset = (
-        tf.data.Dataset.range(-(-flat.size // records.CHUNK))
-        .map(read_chunk, num_parallel_calls=records.READERS)
-        .unbatch()
-        .map(decode, num_parallel_calls=threads)
-        .batch(len(positions), drop_remainder=True)
-        .prefetch(_BATCHES_AHEAD)
-        .with_options(options)
-    )
-    try:
-        for row, images in zip(indices, dataset.as_numpy_iterator(), strict=True):
-            yield images, split.labels[row]
-    except records.ERRORS as error:
-        raise (failures[0] if failures else records.unreadable(source.name, error)) from error
+    # One element is one batch, whose images are decoded in parallel: two threads, so that one reads while one decodes.
+    options = grain.ReadOptions(num_threads=_BATCHES_AHEAD, prefetch_buffer_size=_BATCHES_AHEAD)
+    batches = grain.MapDataset.range(len(order)).map(batch).to_iter_dataset(options)
+    for row, images in zip(order[:, share], batches, strict=True):
+        yield images, split.labels[row]
 
 
 def images_per_second(

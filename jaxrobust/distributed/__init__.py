@@ -1,0 +1,1 @@
+"""Devices and processes: steps mapped over a mesh, agreement between processes, and stop requests."""

@@ -49,15 +49,12 @@ def step(*in_specs, out, donate=()) -> Callable[[Callable], Step]:
     return lambda function: Step(function, in_specs, out, tuple(donate))
 
 
-def spmd(function, mesh: Mesh, *, in_specs=None, out_specs=None, donate=()):
-    """One jitted program that runs a `Step`, or a function with the given specs, on every device of the mesh."""
-    if isinstance(function, Step):
-        in_specs, out_specs, donate = function.in_specs, function.out_specs, function.donate
-        function = function.function
+def spmd(step: Step, mesh: Mesh):
+    """One jitted program that runs the step on every device of the mesh."""
     # check_vma=False: with it, the gradient of a per-device loss with respect to replicated weights comes out already
     # summed over devices, and the steps' own sum over devices would count each of them many times over.
-    mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-    return jax.jit(mapped, donate_argnums=donate)
+    mapped = jax.shard_map(step.function, mesh=mesh, in_specs=step.in_specs, out_specs=step.out_specs, check_vma=False)
+    return jax.jit(mapped, donate_argnums=step.donate)
 
 
 def connect_devices(mesh: Mesh) -> None:

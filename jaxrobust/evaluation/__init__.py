@@ -1,0 +1,1 @@
+"""Attacking and scoring: `library.py` any function, `run.py` a trained model, `evaluator.py` checkpoints of runs."""

@@ -32,13 +32,7 @@ LARGEST_VIOLATION = 1e-5
 
 
 class Work(NamedTuple):
-    """The cost of an attack.
-
-    Attributes:
-        forward_passes: arithmetic, in forward passes of one image.
-        wasted_passes: the part of them spent on examples already misclassified, and on padding of batches.
-        seconds: duration.
-    """
+    """The cost of an attack: forward passes of one image, and those of them spent on wrong examples and on padding."""
 
     forward_passes: float = 0.0
     wasted_passes: float = 0.0
@@ -59,13 +53,12 @@ class Work(NamedTuple):
 
 @dataclasses.dataclass
 class Outcome:
-    """The outcome of an attack on `n` examples.
+    """The outcome of an attack on `n` examples; the passes are as in `Work`.
 
     Attributes:
         prediction: [n] int64 classes. Where the attack succeeded: not the label, or the target class of a targeted
             attack. -1: the logits are NaN, or a targeted attack was not made.
         adversarial: [k, H, W, C] the perturbed images of the first `k` examples, to which the predictions belong.
-        forward_passes, wasted_passes: as in `Work`.
     """
 
     prediction: np.ndarray
@@ -208,13 +201,7 @@ class Task(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where a suite stands after a block.
-
-    Attributes:
-        member: number of the attack.
-        todo: indices of the examples that it has still to attack.
-        work: of the block, of all processes.
-    """
+    """Where a suite stands after a block: number of the attack, indices still to attack, work of all processes."""
 
     member: int
     todo: np.ndarray
@@ -222,12 +209,7 @@ class Progress(NamedTuple):
 
 
 class Hooks(NamedTuple):
-    """What a caller wants to know or to do meanwhile.
-
-    Attributes:
-        progress: (title, total, unit, done) -> context that gives advance(amount).
-        check: called with the title between batches; may raise an exception to stop.
-    """
+    """What a caller does meanwhile: show progress (as console.progress), and `check` each batch, which may raise."""
 
     progress: Callable = lambda title, total, unit, done=0: _NoProgress()
     check: Callable = lambda title: None
@@ -316,21 +298,13 @@ def attack_suite(
 
 
 def check_finite(predicted: dict, title: str) -> None:
-    """Check that the logits of clean images are finite.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Raises UserError unless the logits of clean images are finite."""
     if not predicted["finite"]:
         raise UserError(f"{title}: the model's logits are not finite numbers, so nothing can be scored")
 
 
 def check_allowed(verified: dict, title: str) -> None:
-    """Check that the perturbations are allowed.
-
-    Raises:
-        AssertionError: they are not, which is a defect of the attack.
-    """
+    """Raises AssertionError if the perturbations are not allowed, which is a defect of the attack."""
     violation = float(verified["constraint_violation"])
     if not violation <= LARGEST_VIOLATION:  # not `>`, so that NaN fails too
         raise AssertionError(f"{title} left the allowed perturbations by {violation}: this is a bug, please report it")

@@ -16,7 +16,9 @@ from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import loading, result_writer
 from jaxrobust.evaluation.attack_runner import stopping_hooks
+from jaxrobust.evaluation.classifier import Classifier
 from jaxrobust.evaluation.scoring import Scoring
+from jaxrobust.models.weights import Weights
 from jaxrobust.runs import checkpoints as checkpoints_lib
 from jaxrobust.runs import results
 from jaxrobust.runs.tensorboard import Writer
@@ -46,9 +48,21 @@ class Evaluator:
         dataset: with the splits to score.
         tensorboard: the writer for it.
         stop: tested between batches; once it is set, `Interrupted` is raised.
+        classifier, like: the model and its abstract weights, if they are not those of the config.
     """
 
-    def __init__(self, config, workdir, dataset: data.DataSet, mesh, tensorboard: Writer, stop: StopRequest):
+    def __init__(
+        self,
+        config,
+        workdir,
+        dataset: data.Dataset,
+        mesh,
+        tensorboard: Writer,
+        stop: StopRequest,
+        *,
+        classifier: Classifier | None = None,
+        like: Weights | None = None,
+    ):
         self._config, self._workdir, self._tensorboard = config, pathlib.Path(workdir), tensorboard
         self._unreadable = set()  # steps of damaged checkpoints, each reported once
         self._class_names = dataset.class_names
@@ -67,8 +81,8 @@ class Evaluator:
         self._suites = [
             suites.parse(name, config.threat.norm) for name in dict.fromkeys(("clean", *config.eval.attacks))
         ]
-        self._classifier = loading.classifier(config, dataset.num_classes, mesh)
-        self._like = loading.abstract_weights(config, dataset, mesh)
+        self._classifier = classifier or loading.classifier(config, dataset.num_classes, mesh)
+        self._like = like or loading.abstract_weights(config, dataset, mesh)
         self._hooks = stopping_hooks(stop, "finished attacks are kept; run again to continue")
 
     def wanted(self, step: int, last_step: int) -> list[str]:

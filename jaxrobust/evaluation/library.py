@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -91,13 +92,13 @@ def attack(
     if step_size is not None and not 0 < step_size < math.inf:
         raise FieldError("step_size", step_size, "is no step", "give a number above 0, for example 2/255")
     suite = suites.parse(attack, norm, "attack")
-    classifier = _classifier(logits_fn, verify_fn, images, batch_size, seed)
+    classifier, constants = _classifier(logits_fn, verify_fn, images, batch_size, seed)
     if labels.max() >= classifier.num_classes:
         problem = f"logits_fn has {classifier.num_classes} logits"
         raise FieldError("labels", int(labels.max()), problem, "give labels from 0 to the number of logits minus 1")
     scoring = Scoring(
         classifier,
-        (),
+        constants,
         Split(images, labels),
         np.arange(len(labels)),
         threat,
@@ -127,10 +128,10 @@ def predict(logits_fn: LogitsFn, images: ArrayLike, *, batch_size: int = 512) ->
         [1, 1, 0, 0]
     """
     images = _checked_images(images)
-    classifier = _classifier(logits_fn, None, images, batch_size, 0)
+    classifier, constants = _classifier(logits_fn, None, images, batch_size, 0)
     prediction = np.zeros(len(images), np.int64)
     for _, mine, block in batching.each(Split(images, prediction), np.arange(len(images)), classifier.batch_size):
-        batching.merge(prediction, mine, classifier.predict((), block, "logits_fn"))
+        batching.merge(prediction, mine, classifier.predict(constants, block, "logits_fn"))
     return prediction
 
 
@@ -164,34 +165,38 @@ def _checked_labels(labels: ArrayLike, images: np.ndarray) -> np.ndarray:
 
 
 class _Known:
-    """A classifier of functions, and the arrays that they closed over when it was made."""
+    """A classifier of functions, and what its programs depend on beside the arrays that are passed to them."""
 
     def __init__(self, key: tuple, functions: tuple, traced: list, classifier: Classifier):
         self.key, self.functions, self.classifier = key, functions, classifier
-        self._texts = [str(jaxpr) for jaxpr in traced]
-        self._constants = [_own(constant) for jaxpr in traced for constant in _constants(jaxpr)]
+        self._texts, self._compiled_in = _program(traced)
 
     def is_for(self, key: tuple, functions: tuple, traced: list) -> bool:
-        """Whether its programs are those of the functions as they are now: a module may have been trained meanwhile."""
+        """Whether its programs are those of the functions as they are now."""
         if key != self.key or any(one is not other for one, other in zip(functions, self.functions, strict=True)):
             return False
-        constants = [constant for jaxpr in traced for constant in _constants(jaxpr)]
-        return (
-            [str(jaxpr) for jaxpr in traced] == self._texts
-            and len(constants) == len(self._constants)
-            and all(_is_same(one, other) for one, other in zip(constants, self._constants, strict=True))
-        )
+        texts, compiled_in = _program(traced)
+        return texts == self._texts and all(map(np.array_equal, compiled_in, self._compiled_in))
 
 
-def _own(constant: Any) -> Any:
-    # Arrays of JAX cannot change; others may.
-    return constant if isinstance(constant, jax.Array) else np.array(constant)
+def _program(traced: list) -> tuple[list[str], list]:
+    """The text of traced functions, and the arrays within it that are not passed to the compiled program."""
+    inner = [constant for jaxpr in traced for constant in _constants(jaxpr)[len(jaxpr.consts) :]]
+    return [str(jaxpr) for jaxpr in traced], [np.array(constant) for constant in inner]
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    if isinstance(one, jax.Array) or isinstance(other, jax.Array):
-        return one is other
-    return np.array_equal(one, other)
+def _with_constants(function: LogitsFn) -> Callable:
+    """(arrays that the function closes over, images) -> logits.
+
+    In the compiled program they are arguments: as constants, weights would make its compilation long, and weights that
+    have been trained on would need another program.
+    """
+
+    def forward(constants: list, images: jax.Array) -> jax.Array:
+        traced = jax.make_jaxpr(function)(images)
+        return core.jaxpr_as_fun(core.ClosedJaxpr(traced.jaxpr, constants))(images)[0]
+
+    return forward
 
 
 def _constants(jaxpr: Any) -> list:
@@ -211,8 +216,8 @@ def _is_jaxpr(value: Any) -> bool:
 
 def _classifier(
     logits_fn: LogitsFn, verify_fn: LogitsFn | None, images: np.ndarray, batch_size: int, seed: int
-) -> Classifier:
-    """The compiled programs of a function, from an earlier call if they are still right."""
+) -> tuple[Classifier, list]:
+    """The compiled programs of a function, from an earlier call if they are still right, and what to call them with."""
     if batch_size < 1:
         raise FieldError("batch_size", batch_size, "holds no image", "give a number of at least 1")
     mesh = parallel.make_mesh()
@@ -225,12 +230,14 @@ def _classifier(
         raise FieldError("verify_fn", f"{classes[-1]} logits", f"logits_fn has {classes[0]}", "give the same model")
     functions = (logits_fn, verify_fn or logits_fn)
     key = images.shape[1:], images.dtype, size, seed
+    constants = [parallel.replicate(jaxpr.consts, mesh) for jaxpr in traced]
     for known in _known:
         if known.is_for(key, functions, traced):
-            return known.classifier
+            return known.classifier, constants
+    attacked, verified = map(_with_constants, functions)
     classifier = Classifier(
-        lambda weights, images: functions[1](images),
-        lambda weights, images: logits_fn,
+        lambda constants, images: verified(constants[-1], images),
+        lambda constants, images: partial(attacked, constants[0]),
         classes[0],
         mesh=mesh,
         batch_size=size,
@@ -238,7 +245,7 @@ def _classifier(
     )
     _known.append(_Known(key, functions, traced, classifier))
     del _known[:-_REMEMBERED]
-    return classifier
+    return classifier, constants
 
 
 def _traced(name: str, function: LogitsFn, images: np.ndarray) -> Any:

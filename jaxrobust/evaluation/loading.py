@@ -50,7 +50,7 @@ class OpenRun:
     checkpoints: checkpoints_lib.Checkpoints
 
     @cached_property
-    def dataset(self) -> data.DataSet:
+    def dataset(self) -> data.Dataset:
         """The data, the same on all processes."""
         dataset = objects.dataset(self.config)
         hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
@@ -115,11 +115,7 @@ def open_run(
         UserError: there is no run, a field that must not differ is overridden, or a value is wrong.
     """
     workdir = pathlib.Path(workdir)
-    stored = stored or hosts.decide(lambda: results.CONFIG.read(workdir))
-    if stored is None and field:
-        raise FieldError(field, str(workdir), "holds no run", "give the folder of a trained or imported run")
-    if stored is None:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
+    stored = stored or _stored_config(workdir, field or "workdir")
     hosts.check_shared(workdir)
     config = config_lib.from_dict(stored)
     config.update_from_flattened_dict(overrides or {})
@@ -127,6 +123,12 @@ def open_run(
     mesh = parallel.make_mesh()
     validation.validate(config, mesh.size, training=False)
     return OpenRun(workdir, config, mesh, checkpoints_lib.Checkpoints(workdir, read_only=True))
+
+
+def _stored_config(workdir: pathlib.Path, field: str) -> dict:
+    if (stored := hosts.decide(lambda: results.CONFIG.read(workdir))) is None:
+        raise FieldError(field, str(workdir), "holds no run", "give the folder of a trained or imported one")
+    return stored
 
 
 def classifier(config, num_classes: int, mesh) -> Classifier:
@@ -153,7 +155,7 @@ def abstract_weights(config, described, mesh) -> Weights:
     return parallel.abstract(Weights(variables["params"], variables.get("batch_stats", {})), mesh)
 
 
-def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
+def load_weights(workdir, config, dataset: data.Dataset, mesh) -> Weights:
     """Weights of another run to start a training from: of its best checkpoint, else the averaged ones of its last.
 
     Args:
@@ -164,10 +166,7 @@ def load_weights(workdir, config, dataset: data.DataSet, mesh) -> Weights:
             split here. For imported weights the latter cannot be checked.
     """
     field, workdir = "train.start_from", pathlib.Path(workdir)
-    stored = hosts.decide(lambda: results.CONFIG.read(workdir))
-    if stored is None:
-        raise FieldError(field, str(workdir), "holds no run", "give the workdir of a trained or imported one")
-    other = config_lib.from_dict(stored)
+    other = config_lib.from_dict(_stored_config(workdir, field))
     # Except for fields on which the weights do not depend.
     differ = [
         name

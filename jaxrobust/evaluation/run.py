@@ -12,9 +12,10 @@ import numpy as np
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
 from jaxrobust.attacks.threats import Threat
+from jaxrobust.classwise.table import ClassTable, classwise_table
 from jaxrobust.config import objects
 from jaxrobust.data.augment import to_float
-from jaxrobust.data.dataset import DataSet, Split
+from jaxrobust.data.dataset import Dataset, Split
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import loading
@@ -47,7 +48,7 @@ class Run:
         self,
         model: Any,
         weights: Weights | dict,
-        dataset: DataSet,
+        dataset: Dataset,
         threat: Threat,
         *,
         verified: Any = None,
@@ -127,15 +128,13 @@ class Run:
         )
         return verdicts_of(scoring, suite)
 
-    def table(self, attack: str | Verdicts = "standard", split: str = "test", **settings: Any) -> Any:
+    def table(self, attack: str | Verdicts = "standard", split: str = "test", **settings: Any) -> ClassTable:
         """The accuracy of each class under an attack with its interval, see `jaxrobust.classwise_table`.
 
         Args:
             attack: its name, or the Verdicts of `attack` on the same split.
             split, settings: as of `attack`.
         """
-        from jaxrobust.classwise.table import classwise_table
-
         verdicts = attack if isinstance(attack, Verdicts) else self.attack(attack, split, **settings)
         return classwise_table(self.split(split).labels, verdicts, self.class_names)
 

@@ -43,16 +43,11 @@ def features_of(model) -> Callable:
 
 
 def make_predict_step(forward: Callable) -> Step:
-    """The step that classifies images.
+    """The step (weights, images [B, H, W, C]) -> dict of prediction [B], -1 if a logit is not finite, and finite [].
 
     Args:
-        forward: (weights, images [B, H, W, C]) -> logits [B, C] of the float32 model. Its prediction, at the highest
-            matmul precision, is the one that is reported.
-
-    Returns:
-        predict_step(weights, images [B, H, W, C]) -> dict of
-            prediction [B]: -1, which is no class, if a logit is not finite;
-            finite []: whether all logits are finite numbers.
+        forward: (weights, images) -> logits [B, C] of the float32 model. Its prediction, at the highest matmul
+            precision, is the one that is reported.
     """
 
     @step(REPLICATED, SHARDED, out=_PREDICTION)
@@ -75,10 +70,9 @@ def make_verify_step(forward: Callable, norm: threats.Norm) -> Step:
         forward: as of `make_predict_step`.
 
     Returns:
-        verify_step(weights, images [B, H, W, C], adversarial [B, H, W, C], radius [B]) -> that of `make_predict_step`
-        on the adversarial images, and
-            constraint_violation []: the most by which a perturbation is outside of the ball or the box, 0 up to
-                rounding; for the ball divided by the radius where that is above 1.
+        verify_step(weights, images, adversarial [B, H, W, C], radius [B]) -> that of `make_predict_step` on the
+            adversarial images, and constraint_violation []: the most by which a perturbation is outside of the ball or
+            the box, 0 up to rounding; for the ball divided by the radius where that is above 1.
     """
     predict_step = make_predict_step(forward)
 
@@ -94,9 +88,7 @@ def make_verify_step(forward: Callable, norm: threats.Norm) -> Step:
 
 
 def make_ranking_step(forward: Callable, count: int) -> Step:
-    """The step that ranks classes: (weights, images [B, H, W, C]) -> dict of
-        ranking [B, count]: the classes of the largest logits, largest first;
-        finite []: whether all logits are finite numbers.
+    """The step (weights, images [B, H, W, C]) -> dict of ranking [B, count], largest logits first, and finite [].
 
     Args:
         forward: as of `make_predict_step`, whose prediction comes first.
@@ -115,11 +107,7 @@ def make_ranking_step(forward: Callable, count: int) -> Step:
 
 
 def make_features_step(features: Callable) -> Step:
-    """The step (weights, images [B, H, W, C]) -> (features [B, D], logits [B, C]), float32.
-
-    Args:
-        features: see `features_of`, of the float32 model.
-    """
+    """The step (weights, images) -> (features [B, D], logits [B, C]) of `features_of` the float32 model."""
 
     @step(REPLICATED, SHARDED, out=SHARDED)
     def features_step(weights, images):
@@ -130,11 +118,7 @@ def make_features_step(features: Callable) -> Step:
 
 
 def make_probe_step(prepared: Callable) -> Step:
-    """The step that measures signs of gradient masking: (weights, images [B, H, W, C], labels [B]) -> Probes.
-
-    Args:
-        prepared: see `prepared_of`, of the model that attacks see.
-    """
+    """The step (weights, images, labels [B]) -> masking.Probes of the model that attacks see, `prepared_of`."""
 
     @step(REPLICATED, SHARDED, SHARDED, out=SHARDED)
     def probe_step(weights, images, labels):
@@ -145,12 +129,7 @@ def make_probe_step(prepared: Callable) -> Step:
 
 
 def make_landscape_step(prepared: Callable, norm: str, radius: float) -> Step:
-    """The step that measures around images: (weights, images [B, H, W, C], labels [B], ids [B]) -> Landscape.
-
-    Args:
-        prepared: see `prepared_of`, of the float32 model.
-        norm, radius: of the threat, see landscape.landscape.
-    """
+    """The step (weights, images [B, H, W, C], labels [B], ids [B]) -> Landscape of `prepared_of` the float32 model."""
 
     @step(REPLICATED, SHARDED, SHARDED, SHARDED, out=SHARDED)
     def landscape_step(weights, images, labels, ids):

@@ -1,9 +1,7 @@
 """The probes of whole runs, and of a data set before training, with their correlations with class robustness."""
 
-import pathlib
-
 from jaxrobust import console, files
-from jaxrobust.comparison.pairs import Side, open_runs, open_side
+from jaxrobust.comparison.pairs import Side, check_distinct, open_runs, open_side
 from jaxrobust.config import objects, validation
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
@@ -42,9 +40,7 @@ def explain(
     """
     overrides = overrides or {}
     _check_examples(examples)
-    folders = [pathlib.Path(workdir).resolve() for workdir in workdirs]
-    if twice := [str(w) for w, folder in zip(workdirs, folders, strict=True) if folders.count(folder) > 1]:
-        raise UserError(f"{twice[0]} is given twice; give each run once")
+    check_distinct(workdirs)
     sides = [open_side("", run, weights) for run in open_runs(workdirs, split)]
     for side in sides[1:]:
         if side.class_names != sides[0].class_names:

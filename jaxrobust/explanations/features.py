@@ -5,7 +5,10 @@ Features [n, D] are the outputs of the penultimate layer. The kernel of a head i
 
 import numpy as np
 
-from jaxrobust.explanations.probe import Missing, Probe
+from jaxrobust.classwise.counts import ratio
+from jaxrobust.explanations.probe import Missing, of_family
+
+_probe = of_family("features and head", "model")
 
 
 def class_means(features, labels, num_classes: int) -> np.ndarray:
@@ -13,7 +16,7 @@ def class_means(features, labels, num_classes: int) -> np.ndarray:
     sums = np.zeros((num_classes, features.shape[1]))
     np.add.at(sums, labels, features)
     count = np.bincount(labels, minlength=num_classes)[:, None]
-    return np.divide(sums, count, out=np.full_like(sums, np.nan), where=count > 0)
+    return ratio(sums, count)
 
 
 def mean_distance(features, labels, num_classes: int) -> np.ndarray:
@@ -25,9 +28,8 @@ def scatter(features, labels, num_classes: int) -> np.ndarray:
     """Root mean square distance of the images of each class to its mean, [C]."""
     means = class_means(features, labels, num_classes)
     squares = np.square(features - means[labels]).sum(1)
-    count = np.bincount(labels, minlength=num_classes)
-    total = np.bincount(labels, squares, minlength=num_classes)
-    return np.sqrt(np.divide(total, count, out=np.full(num_classes, np.nan), where=count > 0))
+    total, count = (np.bincount(labels, weights, num_classes) for weights in (squares, None))
+    return np.sqrt(ratio(total, count))
 
 
 def separation(features, labels, num_classes: int) -> np.ndarray:
@@ -81,10 +83,6 @@ def _of_linear_head(function):
         return function(subject.head)
 
     return measure
-
-
-def _probe(name, meaning, sign, measure):
-    return Probe(name, meaning, "features and head", "model", sign, measure)
 
 
 PROBES = (

@@ -5,7 +5,9 @@ Frequencies are in cycles per pixel; the highest frequency of an image, the Nyqu
 
 import numpy as np
 
-from jaxrobust.explanations.probe import Probe, by_class
+from jaxrobust.explanations.probe import by_class, of_family
+
+_probe = of_family("spatial frequency", "model")
 
 CUTOFF = 0.25  # half of the Nyquist frequency
 
@@ -39,19 +41,15 @@ def _lost(kind):
 
 FILTERS = {"low_pass": low_pass, "high_pass": high_pass}
 PROBES = (
-    Probe(
+    _probe(
         "low_pass_loss",
         "Accuracy on natural images that is lost without the frequencies above half the Nyquist frequency.",
-        "spatial frequency",
-        "model",
         -1,
         _lost("low_pass"),
     ),
-    Probe(
+    _probe(
         "high_pass_loss",
         "Accuracy on natural images that is lost without the frequencies below half the Nyquist frequency.",
-        "spatial frequency",
-        "model",
         0,
         _lost("high_pass"),
     ),

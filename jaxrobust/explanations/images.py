@@ -22,7 +22,7 @@ class Images:
         examples: number of images of a split to use, stratified by class; 0 for all.
     """
 
-    def __init__(self, config, dataset: data.DataSet, examples: int, title: str):
+    def __init__(self, config, dataset: data.Dataset, examples: int, title: str):
         self.config, self.dataset = config, dataset
         self.class_names = tuple(dataset.class_names)
         self._examples, self._title = examples, title

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from jaxrobust.explanations.probe import Missing, Probe, by_class
+from jaxrobust.explanations.probe import Missing, by_class, of_family
+
+_probe = of_family("landscape", "model")
 
 
 def radius_estimate(margin, gradient) -> np.ndarray:
@@ -38,10 +40,6 @@ def _median_radius(subject):
     finite = values[np.isfinite(values)]
     # A value larger than all others: only ranks are used.
     return np.where(np.isinf(values), 2 * finite.max(initial=0.5), values)
-
-
-def _probe(name, meaning, sign, measure):
-    return Probe(name, meaning, "landscape", "model", sign, measure)
 
 
 PROBES = (

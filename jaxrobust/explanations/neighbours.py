@@ -6,7 +6,9 @@ Points are [n, D]: pixels, or features of a model trained without attack.
 import numpy as np
 
 from jaxrobust.explanations import features as geometry
-from jaxrobust.explanations.probe import Probe, by_class
+from jaxrobust.explanations.probe import by_class, of_family
+
+_probe = of_family("data", "data")
 
 NEIGHBOURS = 10
 LARGEST_SIDE = 64  # pixels; larger images are averaged over blocks first
@@ -68,10 +70,6 @@ def _of_pixels(function):
     return lambda subject: function(*subject.train_pixels, len(subject.class_names))
 
 
-def _probe(name, meaning, sign, measure, looks_at="data"):
-    return Probe(name, meaning, "data", looks_at, sign, measure)
-
-
 PROBES = (
     _probe(
         "training_images",
@@ -102,6 +100,6 @@ PROBES = (
         f"Share of the {NEIGHBOURS} nearest training images, in features of a standard model, of another class.",
         -1,
         lambda subject: neighbour_overlap(*subject.standard_features, len(subject.class_names)),
-        "model",
+        looks_at="model",
     ),
 )

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 EXAMPLES = 5000  # images of a split that probes use, by default
-LOOKS_AT = ("data", "model", "results")
 
 
 class Missing(Exception):
@@ -34,6 +33,15 @@ class Probe(NamedTuple):
     sign: int
     measure: Callable
     built_in: bool = False
+
+
+def of_family(family: str, looks_at: str) -> Callable[..., Probe]:
+    """Makes the probes of a family from (name, meaning, sign, measure)."""
+
+    def make(name, meaning, sign, measure, looks_at=looks_at, built_in=False):
+        return Probe(name, meaning, family, looks_at, sign, measure, built_in)
+
+    return make
 
 
 def by_class(values, labels, num_classes: int, reduce: Callable = np.mean) -> np.ndarray:

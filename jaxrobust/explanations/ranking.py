@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import norm
 
 from jaxrobust.classwise.agreement import centred_ranks
+from jaxrobust.classwise.counts import ratio
 
 PERMUTATIONS = 10_000
 _TOLERANCE = 1e-9  # statistics that differ from the observed one by less count as equal to it
@@ -86,7 +87,7 @@ def held_out(probe, robustness) -> np.ndarray:
     x = np.divide(x, deviation, out=np.zeros_like(x), where=deviation > _TOLERANCE * np.abs(x).max(initial=0))
     products, squares = (x * y).sum(1), np.square(x).sum(1)
     others = squares.sum() - squares
-    slope = np.divide(products.sum() - products, others, out=np.full(len(x), np.nan), where=others > 0)
+    slope = ratio(products.sum() - products, others)
     return _explained(y, slope[:, None] * x)
 
 
@@ -138,7 +139,7 @@ def _centred(*values):
 
 def _explained(y, predicted) -> np.ndarray:
     total = np.square(y).sum(1)
-    return 1 - np.divide(np.square(y - predicted).sum(1), total, out=np.full(len(y), np.nan), where=total > 0)
+    return 1 - ratio(np.square(y - predicted).sum(1), total)
 
 
 def _unit_ranks(values) -> np.ndarray:

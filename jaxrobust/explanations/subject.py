@@ -9,8 +9,8 @@ import pathlib
 import jax
 import numpy as np
 
+from jaxrobust import classwise, data
 from jaxrobust import config as config_lib
-from jaxrobust import data
 from jaxrobust.attacks import suites
 from jaxrobust.attacks.landscape import Landscape
 from jaxrobust.audit import results as audit_results
@@ -103,10 +103,8 @@ class Subject(Images):
     def __init__(self, run: RunFiles, checkpoint: Checkpoint, attack: str, overrides, examples: int, others: dict):
         self.run, self.checkpoint, self.attack = run, checkpoint, attack
         record = run.scores[checkpoint][attack].record
-        self.count = np.array(record["count"])
-        correct = np.array(record["correct"])
-        self.correct = correct
-        self.robustness = np.divide(correct, self.count, out=np.full(len(correct), np.nan), where=self.count > 0)
+        self.count, self.correct = np.array(record["count"]), np.array(record["correct"])
+        self.robustness = classwise.class_accuracy(self.correct, self.count)
         self._others = others
         self.model = open_model(run.workdir, overrides, step=checkpoint.step, weights=checkpoint.weights)
         super().__init__(self.model.config, self.model.dataset, examples, self.model.workdir)

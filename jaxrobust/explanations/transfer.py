@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from jaxrobust.explanations.probe import Probe, by_class
+from jaxrobust.explanations.probe import by_class, of_family
+
+_probe = of_family("transfer", "model")
 
 ATTACK = "pgd20"
 
@@ -25,19 +27,15 @@ def _measure(direction):
 
 
 PROBES = (
-    Probe(
+    _probe(
         "transfer_out",
         f"Share of the class's adversarial images made on this model ({ATTACK}) that fool the other model.",
-        "transfer",
-        "model",
         -1,
         _measure("out"),
     ),
-    Probe(
+    _probe(
         "transfer_in",
         f"Share of the class's adversarial images made on the other model ({ATTACK}) that fool this model.",
-        "transfer",
-        "model",
         -1,
         _measure("in"),
     ),

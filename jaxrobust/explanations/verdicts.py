@@ -5,30 +5,29 @@ Rows of a confusion matrix [C, C] are true classes, columns are predictions unde
 
 import numpy as np
 
-from jaxrobust.explanations.probe import Missing, Probe
+from jaxrobust.classwise.counts import ratio
+from jaxrobust.explanations.probe import Missing, of_family
+
+_probe = of_family("results", "results")
 
 
 def flow_in(confusion) -> np.ndarray:
     """Share of the images of other classes that are predicted as each class, [C]."""
     confusion = np.asarray(confusion, np.float64)
     others = confusion.sum() - confusion.sum(1)
-    return _ratio(confusion.sum(0) - np.diag(confusion), others)
+    return ratio(confusion.sum(0) - np.diag(confusion), others)
 
 
 def flow_out(confusion) -> np.ndarray:
     """Share of the images of each class that are predicted as another one, [C]."""
     confusion = np.asarray(confusion, np.float64)
-    return _ratio(confusion.sum(1) - np.diag(confusion), confusion.sum(1))
+    return ratio(confusion.sum(1) - np.diag(confusion), confusion.sum(1))
 
 
 def largest_rival(confusion) -> np.ndarray:
     """Share of the errors of each class that are its most frequent wrong prediction, [C]; nan without errors."""
     errors = np.asarray(confusion, np.float64) * (1 - np.eye(len(confusion)))
-    return _ratio(errors.max(1), errors.sum(1))
-
-
-def _ratio(part, whole) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    return ratio(errors.max(1), errors.sum(1))
 
 
 def _largest_rival(subject):
@@ -48,53 +47,41 @@ def _breaking_radius(subject):
 
 
 PROBES = (
-    Probe(
+    _probe(
         "train_robustness",
         "Accuracy of the class on the attacked training images, in the last epoch of training.",
-        "results",
-        "results",
         1,
         lambda subject: subject.training_accuracy,
     ),
-    Probe(
+    _probe(
         "flow_in",
         "Share of the images of all other classes that the attack turns into this class.",
-        "results",
-        "results",
         0,
         lambda subject: flow_in(subject.confusion),
     ),
-    Probe(
+    _probe(
         "largest_rival",
         "Share of the class's errors under attack that are its most frequent wrong prediction.",
-        "results",
-        "results",
         -1,
         _largest_rival,
     ),
-    Probe(
+    _probe(
         "flow_out",
         "Share of the class's images that the attack turns into another class: one minus its robustness.",
-        "results",
-        "results",
         -1,
         lambda subject: flow_out(subject.confusion),
         built_in=True,
     ),
-    Probe(
+    _probe(
         "train_test_gap",
         "Accuracy on the attacked training images in the last epoch, minus the accuracy under attack on scored images.",
-        "results",
-        "results",
         -1,
         lambda subject: subject.training_accuracy - subject.robustness,
         built_in=True,
     ),
-    Probe(
+    _probe(
         "breaking_radius",
         "Median over the class of the smallest radius that breaks an image, from the audit's security curve.",
-        "results",
-        "results",
         1,
         _breaking_radius,
         built_in=True,

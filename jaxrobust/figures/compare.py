@@ -118,10 +118,7 @@ def _draw_accuracies(axes, rows: Differences, position):
     axes.hlines(position, rows.accuracy_a, rows.accuracy_b, color=GRID, linewidth=2)
     axes.plot(rows.accuracy_a, position, "o", color=CLEAN, markerfacecolor=PAPER, markersize=5)
     axes.plot(rows.accuracy_b, position, "o", color=INK, markersize=4)
-    axes.set(xlim=(-0.02, 1.02), xlabel="accuracy")
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.grid(axis="x")
+    accuracy_axis(axes)
 
 
 def _draw_differences(axes, rows: Differences, position):
@@ -171,6 +168,14 @@ def _colour(difference: float, significant: bool) -> str:
     if not significant:
         return MUTED
     return BETTER if difference > 0 else WORSE
+
+
+def accuracy_axis(axes):
+    """Shows accuracies from left to right, as percentages."""
+    axes.set(xlim=(-0.02, 1.02), xlabel="accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.grid(axis="x")
 
 
 def points_axis(axis):

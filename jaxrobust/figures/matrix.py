@@ -7,6 +7,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from jaxrobust.classwise.counts import ratio
 from jaxrobust.figures import NAMED_CLASSES, shorten, styled
 
 NUMBERED_CELLS = 14  # most classes for which the cells of a confusion matrix hold numbers
@@ -26,8 +27,7 @@ def confusion_matrix(matrix, class_names: Sequence[str], title: str = "") -> Fig
         title: one line.
     """
     matrix = np.asarray(matrix, float)
-    total = matrix.sum(1, keepdims=True)
-    rate = np.divide(matrix, total, out=np.full_like(matrix, np.nan), where=total > 0)
+    rate = ratio(matrix, matrix.sum(1, keepdims=True))
     num_classes = len(rate)
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.subplots()

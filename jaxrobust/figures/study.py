@@ -52,7 +52,7 @@ def class_table(accuracy, settings: Sequence[str], class_names: Sequence[str], t
 
 
 @styled
-def shares(of_variance: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], title: str = "") -> Figure:
+def shares(of_variance: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> Figure:
     """What explains the accuracy of a class: a bar per component of variance, the largest first.
 
     Args:
@@ -71,13 +71,13 @@ def shares(of_variance: Mapping[str, float], intervals: Mapping[str, tuple[float
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set(xlabel="share of the variance of class accuracy", title=title, xlim=(0, None))
+    axes.set(xlabel="share of the variance of class accuracy", xlim=(0, None))
     axes.grid(axis="x")
     return figure
 
 
 @styled
-def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], radii, title: str = "") -> Figure:
+def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], radii) -> Figure:
     """How the gap between the best and the worst class moves over training, and with the radius of the training.
 
     Args:
@@ -105,7 +105,6 @@ def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], r
         panel.grid(axis="y")
         panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         panel.set_ylim(bottom=0)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from jaxrobust import formatting
 from jaxrobust.figures import (
@@ -28,7 +28,7 @@ from jaxrobust.figures import (
     shorten,
     styled,
 )
-from jaxrobust.figures.compare import name_rows, points_axis
+from jaxrobust.figures.compare import accuracy_axis, name_rows, points_axis
 
 
 @styled
@@ -57,7 +57,7 @@ def worst_class(
     left.axvspan(*interval, color=WORST, alpha=0.18, linewidth=0)
     left.hlines(position, low[shown], high[shown], color=colours, linewidth=1.4)
     left.scatter(accuracy[shown], position, s=22, color=colours, zorder=3)
-    _accuracy_axis(left)
+    accuracy_axis(left)
     right.barh(position, probability[shown], 0.7, color=colours)
     for y, share in zip(position, probability[shown], strict=True):
         if share >= 0.0005:
@@ -92,7 +92,7 @@ class Losses(NamedTuple):
 
 
 @styled
-def attack_losses(class_names: Sequence[str], losses: Losses, weaker: str, stronger: str, title: str = "") -> Figure:
+def attack_losses(class_names: Sequence[str], losses: Losses, weaker: str, stronger: str) -> Figure:
     """Accuracy of each class under two attacks, lowest under the stronger on top, and the loss with its interval.
 
     The worst class under either is in colour. Up to `NAMED_CLASSES` classes are all named; beyond, the figure shows all
@@ -102,7 +102,6 @@ def attack_losses(class_names: Sequence[str], losses: Losses, weaker: str, stron
         class_names: C names.
         losses: arrays [C].
         weaker, stronger: names of the attacks.
-        title: one line.
     """
     after = np.asarray(losses.after, float)
     order = np.argsort(after, kind="stable")[: np.count_nonzero(~np.isnan(after))]
@@ -138,7 +137,6 @@ def attack_losses(class_names: Sequence[str], losses: Losses, weaker: str, stron
         Line2D([], [], color=WORST, markerfacecolor=PAPER, label=f"worst under {shorten(weaker)}", **dot),
         Line2D([], [], color=WORST, label=f"worst under {shorten(stronger)}", **dot),
     ]
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
@@ -151,7 +149,7 @@ def _draw_dumbbells(axes, losses: Losses, classes, worst, class_names):
     edges = np.where(worst_before, WORST, CLEAN)
     axes.scatter(rows.before, position, s=28, facecolor=PAPER, edgecolor=edges, linewidth=1.2, zorder=3)
     axes.scatter(rows.after, position, s=18, color=np.where(worst_after, WORST, INK), zorder=4)
-    _accuracy_axis(axes)
+    accuracy_axis(axes)
     name_rows(axes, [class_names[c] for c in classes], position)
 
 
@@ -166,10 +164,3 @@ def _draw_ranks(axes, rows: Losses, stronger: str):
     axes.set_xlabel(f"all {ranks.size} classes, by accuracy under {shorten(stronger)}")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(axis="y")
-
-
-def _accuracy_axis(axes):
-    axes.set(xlim=(-0.02, 1.02), xlabel="accuracy")
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.grid(axis="x")

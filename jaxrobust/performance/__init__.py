@@ -1,0 +1,1 @@
+"""Speed as measured (`benchmark.py`), and as compiled for machines that are not there (`preflight.py`)."""

@@ -84,25 +84,15 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     bare = measuring.Work(training.back_to_back, loop.times, loop.repeats)  # same counts, since both are compared
     # Read now, before the other measurements allocate memory that a training does not need.
     peak_bytes, peak_source = measuring.peak_memory(mesh)
-    works = [loop, bare]
-    standard = loop
-    if config.objective.name != "standard":
-        console.say("training steps without an attack")
-        clean = config.copy_and_resolve_references()
-        clean.objective.name = "standard"
-        clean.remedy.name = "none"  # a remedy may set knobs that only an attack has
-        cleanly = Training(clean, dataset, mesh, steps_per_epoch * config.train.epochs)
-        cleanly.compiled = cleanly.lower().compile()
-        standard = measuring.plan(cleanly.loop, least=3, **budget)
-        works.append(standard)
+    attacked = config.objective.name != "standard"
+    standard = measuring.plan(_without_attack(config, dataset, training).loop, least=3, **budget) if attacked else loop
     spec = suites.costliest(config.eval.attacks, config.threat.norm)
     eval_attack = spec.name if spec else "clean"
     console.say(f"evaluation under {eval_attack}, batch {config.eval.batch_size}")
     evaluating, share = _evaluation(config, dataset, mesh, spec, training)
     evaluation = measuring.plan(evaluating, least=3, seconds=seconds, times=steps_per_repeat)
-    works.append(evaluation)
     console.say("measuring all of them in turns")
-    measuring.in_turns(works)
+    measuring.in_turns([loop, bare, *([standard] if attacked else []), evaluation])
     product = measuring.matrix_product(mesh, config.model.dtype)
     if profile:
         with jax.profiler.trace(profile):
@@ -117,28 +107,10 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     floor = passes and passes * forward
     executed = program.total.flops / local_batch
     memory = compilation.compiled.memory_analysis()
-    attack = program.attack if config.objective.name != "standard" else None
-    device = mesh.devices.flat[0]
-    roofline_s = roofline_seconds(device.device_kind, program, mesh.size)
+    roofline_s = roofline_seconds(mesh.devices.flat[0].device_kind, program, mesh.size)
     return files.nullable(
-        {
-            "model": config.model.name,
-            "model_title": models.title(config.model.name, config.model),
-            "dtype": config.model.dtype,
-            "objective": config.objective.name,
-            "batch": batch,
-            "attack_steps": config.attack.steps if config.objective.name != "standard" else 0,
-            "attack_restarts": config.attack.restarts,
-            "attack_batch_norm": config.attack.batch_norm,
-            "data": description.name,
-            "image_shape": description.image_shape,
-            "classes": description.num_classes,
-            "train_examples": description.train_examples,
-            "device": device.device_kind,
-            "platform": device.platform,
-            "devices": mesh.size,
-            "jax": jax.__version__,
-            "streamed": config.data.streaming,
+        _settings(config, description, mesh)
+        | {
             "steps_per_dispatch": training.length,
             "repeats": loop.repeats,
             "steps_per_repeat": loop.times * training.length,
@@ -174,17 +146,45 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
             "program_argument_bytes": memory and memory.argument_size_in_bytes,
             "program_temporary_bytes": memory and memory.temp_size_in_bytes,
             "data_set_bytes_missing": missing,
-            "attack_step_kernels": attack and attack.kernels,
-            "attack_step_layout_changes": attack and _layout_changes(attack),
-            "attack_step_bytes_per_image": attack and attack.bytes / local_batch,
-            "step_kernels": program.total.kernels,
-            "step_layout_changes": _layout_changes(program.total),
-            "step_bytes_per_image": program.total.bytes / local_batch,
+            **_kernels("attack_step", program.attack if attacked else None, local_batch),
+            **_kernels("step", program.total, local_batch),
             "input_images_per_s": input_rate,
             "needed_images_per_s": None if input_rate is None else images_per_s,
             "profile": profile,
         }
     )
+
+
+def _settings(config, description: data.Description, mesh) -> dict:
+    """What is measured, and where."""
+    device = mesh.devices.flat[0]
+    return {
+        "model": config.model.name,
+        "model_title": models.title(config.model.name, config.model),
+        "dtype": config.model.dtype,
+        "objective": config.objective.name,
+        "batch": config.train.batch_size,
+        "attack_steps": config.attack.steps if config.objective.name != "standard" else 0,
+        "attack_restarts": config.attack.restarts,
+        "attack_batch_norm": config.attack.batch_norm,
+        "data": description.name,
+        "image_shape": description.image_shape,
+        "classes": description.num_classes,
+        "train_examples": description.train_examples,
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": mesh.size,
+        "jax": jax.__version__,
+        "streamed": config.data.streaming,
+    }
+
+
+def _kernels(name: str, cost: Cost | None, local_batch: int) -> dict:
+    return {
+        f"{name}_kernels": cost and cost.kernels,
+        f"{name}_layout_changes": cost and cost.layout_changes,
+        f"{name}_bytes_per_image": cost and cost.bytes / local_batch,
+    }
 
 
 class Training:
@@ -197,6 +197,7 @@ class Training:
     """
 
     def __init__(self, config, dataset, mesh, total_steps: int):
+        self.mesh, self.total_steps = mesh, total_steps
         training = training_setup.create(config, dataset, mesh, total_steps)
         self.state = training.initial_state()
         prepare = _streamed if config.data.streaming else input_pipeline.resident
@@ -231,6 +232,17 @@ class Training:
         for _ in range(dispatches):
             self.state, losses = self.compiled(self.state, *self._arguments, self._key)
         jax.block_until_ready(losses)
+
+
+def _without_attack(config, dataset, training: Training) -> Training:
+    """The same training by the objective standard, compiled."""
+    console.say("training steps without an attack")
+    clean = config.copy_and_resolve_references()
+    clean.objective.name = "standard"
+    clean.remedy.name = "none"  # a remedy may set knobs that only an attack has
+    cleanly = Training(clean, dataset, training.mesh, training.total_steps)
+    cleanly.compiled = cleanly.lower().compile()
+    return cleanly
 
 
 def _streamed(training):
@@ -307,14 +319,8 @@ def roofline_seconds(device_kind: str, program: Program, count: int) -> float | 
     if device_kind not in _MACHINES:
         return None
     machine = machines.MACHINES[_MACHINES[device_kind]]
-    least = machines.roofline(machine, program.kernels)
-    # A GPU runs one kernel after another; a TPU loads operands while it computes.
-    alone = least["kernels" if machine.platform == "gpu" else "whole"]
+    alone = machines.seconds_alone(machine, machines.roofline(machine, program.kernels))
     return alone + machines.collective_seconds(machine, program.collectives, count)
-
-
-def _layout_changes(cost: Cost) -> float:
-    return cost.by_kind.get("transpose", (0, 0))[0]
 
 
 def _missing_bytes(dataset, description: data.Description) -> int:
@@ -364,22 +370,14 @@ def table(figures: dict) -> Table:
     row("  step, slowest", "ms", "ms_per_step_slowest")
     if f["roofline_ms_per_step"] is not None:
         row("  step, roofline", "ms", "roofline_ms_per_step", "estimated limit by bandwidth and peak rates")
-    row(
-        "  host gap of a step",
-        "ms",
-        "host_gap_ms_per_step",
-        f"{f['host_gap_percent']:.1f} %: time of the loop beyond the device's time",
-    )
+    gap = f"{f['host_gap_percent']:.1f} %: time of the loop beyond the device's time"
+    row("  host gap of a step", "ms", "host_gap_ms_per_step", gap)
     if f["attack_steps"]:
         row("  over one without attack", "x", "epoch_over_clean_epoch", "same batch, objective standard")
     row("evaluation", "images/s", "eval_examples_per_s", f"{f['eval_attack']}, batch {f['eval_batch']}")
     if f["input_images_per_s"] is not None:
-        row(
-            "input of this host",
-            "images/s",
-            "input_images_per_s",
-            f"the step needs {_number(f['needed_images_per_s'])}",
-        )
+        need = f"the step needs {_number(f['needed_images_per_s'])}"
+        row("input of this host", "images/s", "input_images_per_s", need)
     row("compilation, cold", "s", "compile_s", "empty persistent cache")
     row("compilation, warm", "s", "compile_warm_s", "from the persistent cache")
     missing = f["data_set_bytes_missing"]

@@ -213,7 +213,7 @@ def _kernels(cost: Cost, batch: int) -> dict:
     """Kernels and traffic per image, of an attack step or of the rest of the step."""
     return {
         "kernels": cost.kernels,
-        "layout_changes": cost.by_kind.get("transpose", (0, 0))[0],
+        "layout_changes": cost.layout_changes,
         "bytes_per_image": cost.bytes / batch,
         "by_kind": {
             kind: {"kernels": n, "bytes_per_image": traffic / batch} for kind, (n, traffic) in cost.by_kind.items()
@@ -226,8 +226,7 @@ def _estimate(machine, program: Program, count: int, images: int, steps_per_epoc
     least = machines.roofline(machine, program.kernels)
     if least is None:
         return None
-    # A GPU runs one kernel after another; a TPU loads operands while it computes.
-    alone = least["kernels"] if machine.platform == "gpu" else least["whole"]
+    alone = machines.seconds_alone(machine, least)
 
     def communication(chips):
         return machines.collective_seconds(machine, program.collectives, chips)
@@ -264,7 +263,7 @@ def _beside_training(config, description, mesh, training: Compiled, evaluation: 
 def _evaluation(config, attack: str, total: float, evaluation: Compiled, machine) -> dict:
     batch, program = config.eval.batch_size, evaluation.program
     least = program and machines.roofline(machine, program.kernels)
-    seconds = least and least["kernels" if machine.platform == "gpu" else "whole"]
+    seconds = least and machines.seconds_alone(machine, least)
     return {
         "attack": attack,
         "batch": batch,

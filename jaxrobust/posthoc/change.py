@@ -15,6 +15,7 @@ from jaxrobust.posthoc import remedies as posthoc_remedies
 from jaxrobust.posthoc.subject import Subject
 from jaxrobust.runs import checkpoints as checkpoints_lib
 from jaxrobust.runs import results
+from jaxrobust.training import setup as training_setup
 
 OWN_FIELDS = ("data.data_dir", "eval.batch_size", *config_lib.POSTHOC_FIELDS)
 
@@ -35,7 +36,7 @@ def change_head(
         remedy: one of `posthoc_remedies.NAMES`.
         overrides: fields to set otherwise, by dotted name; `OWN_FIELDS` alone may differ from the run's.
         out: folder of the new run; None adds the remedy's name to that of the other.
-        step, weights: as of workdirs.choose.
+        step, weights: as of checkpoints.choose.
 
     Returns:
         The folder of the new run.
@@ -50,22 +51,17 @@ def change_head(
     workdir = pathlib.Path(workdir)
     out = pathlib.Path(out) if out is not None else _beside(workdir, remedy)
     stored = files.read_json(workdir / "config.json")
-    if stored is None:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no run; train first, or give the run's --workdir")
     if (out / "config.json").exists() or (out / checkpoints_lib.FOLDER).exists():
         raise FieldError("--out", str(out), "holds a run already", "give another")
-    if stored.get("posthoc", {}).get("remedy", "none") != "none":
+    if stored and stored.get("posthoc", {}).get("remedy", "none") != "none":
         # The settings there were those of another remedy.
         stored = stored | {"posthoc": config_lib.to_dict(config_lib.default())["posthoc"]}
-    run = loading.open_run(workdir, stored, overrides or {}, may_differ=OWN_FIELDS)
-
-    # Those that an evaluation scores.
-    def is_due(step):
-        return step % run.steps_per_epoch == 0 and config_lib.checkpoint_due(run.config, step // run.steps_per_epoch)
-
-    step, weights = loading.choose(workdir, [s for s in run.checkpoints.steps() if is_due(s)], step, weights)
-    state = run.checkpoints.restore(step, run.like)
-    weights, source = loading.take(state, weights)
+    run = loading.open_run(workdir, overrides, OWN_FIELDS, stored=stored)
+    step, weights = run.choose(step, weights, among=run.scored_steps())
+    total_steps = run.steps_per_epoch * run.config.train.epochs
+    like = training_setup.create(run.config, run.dataset, run.mesh, total_steps).abstract_state()
+    state = run.checkpoints.restore(step, like)
+    source = state.averaged if weights == "averaged" else state.weights
     with StopRequest() as stop:
         subject = Subject(run.config, run.dataset, run.mesh, jax.device_get(source), stop)
         changed = posthoc_remedies.REMEDIES[remedy].apply(subject)

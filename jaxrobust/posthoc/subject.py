@@ -50,7 +50,7 @@ class Subject:
         weights: host arrays.
     """
 
-    def __init__(self, config, dataset: data_lib.DataSet, mesh, weights: Weights, stop: StopRequest):
+    def __init__(self, config, dataset: data_lib.Dataset, mesh, weights: Weights, stop: StopRequest):
         empty = dataset.test.take(slice(0, 0))
         self.config, self.dataset = config, dataclasses.replace(dataset, test=empty)
         self.mesh, self.weights, self.stop = mesh, weights, stop

@@ -61,7 +61,7 @@ def deploy_lws(params: dict) -> dict:
     return model | {"head": {"kernel": head["kernel"] * factors.reshape(1, -1), "bias": head["bias"] * factors}}
 
 
-def train_head(config, dataset: data.DataSet, mesh, weights: Weights, kind: str, stop: StopRequest):
+def train_head(config, dataset: data.Dataset, mesh, weights: Weights, kind: str, stop: StopRequest):
     """Train the head of given weights.
 
     Args:

@@ -8,10 +8,11 @@ Both functions are pure and jittable. Knobs and state (any pytree) are part of t
 
 A remedy consists of rules. The rules of long_tail.py compensate for rare classes; the counts that define rarity come
 from counts.py. The rules of difficulty.py use the accuracies or losses of the classes, those of confusion.py use the
-confusions between classes, and the rule of fixed.py uses no statistics. Several rules can be combined, for example
+confusions between classes, and the rule of fixed.py uses no statistics. A new rule is a function in one of these files
+and an entry in its RULES; each of its settings is a row in config/fields.py. Several rules can be combined, for example
 `ldam+reweight`, but each knob may be set by one rule only.
 
-Remedies after training replace the head of a trained model. They are not controllers, and are in heads.py.
+Remedies after training replace the head of a trained model. They are not controllers, and are in posthoc/remedies.py.
 """
 
 import re
@@ -28,29 +29,7 @@ from jaxrobust.remedies import knobs as knobs_lib
 from jaxrobust.remedies.rule import Rule, Run
 
 COUNTS = counts_lib.KINDS
-_RULES = {
-    "reweight": long_tail.reweight,
-    "resample": long_tail.resample,
-    "focal": long_tail.focal,
-    "ldam": long_tail.ldam,
-    "balanced_softmax": long_tail.balanced_softmax,
-    "logit_adjustment": long_tail.logit_adjustment,
-    "cdt": long_tail.cdt,
-    "vs": long_tail.vs,
-    "robust_lt": long_tail.robust_lt,
-    "robal": long_tail.robal,
-    "frl": difficulty.frl,
-    "cfa": difficulty.cfa,
-    "wat": difficulty.wat,
-    "faal": difficulty.faal,
-    "fair_ard": difficulty.fair_ard,
-    "cfol": difficulty.cfol,
-    "dafa": confusion.dafa,
-    "spectral": confusion.spectral,
-    "fair_tat": confusion.fair_tat,
-    "reat": confusion.reat,
-    "fixed": fixed.fixed,
-}
+_RULES = long_tail.RULES | difficulty.RULES | confusion.RULES | fixed.RULES
 NAMES = ("none", *_RULES)
 
 

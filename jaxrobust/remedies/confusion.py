@@ -70,9 +70,8 @@ def spectral(run: Run, *, weight: float) -> Rule:
 def spectral_weights(confusion):
     """G [C, C], indexed by predicted, then true class: u v^T of the largest singular value, rescaled to [0.01, 2.01].
 
-    u and v are singular vectors of the matrix of errors, indexed by predicted, then true class. Absolute values are
-    taken: the leading singular vectors of a non-negative matrix can be chosen non-negative (Perron-Frobenius), but a
-    decomposition may return both negated.
+    u and v are singular vectors of the matrix of errors. Absolute values are taken, as a decomposition may return both
+    negated (they can be chosen non-negative: Perron-Frobenius).
 
     Args:
         confusion: [C, C], indexed by true, then predicted class; the diagonal is ignored.
@@ -113,11 +112,9 @@ def false_positive_share(confusion):
 def reat(run: Run) -> Rule:
     """Weights from the number of adversarial predictions of each class, and balanced softmax (REAT, Li et al. 2023).
 
-    REAT was published with the weights on the loss that the attack maximises. There a factor on the loss of an image
-    changes no step, because a step uses only the sign or the direction of the gradient. Here the weights are on the
-    training loss. For that, the numbers of predictions have to be averaged over epochs and bounded below, otherwise
-    weights and predictions oscillate. The feature loss of REAT is left out. The numbers of predictions are scaled to
-    the size of the training set, since a validation split has fewer images.
+    REAT puts the weights on the loss that the attack maximises, where a factor changes no step. Here they are on the
+    training loss, with the numbers of predictions averaged over epochs and bounded below, or weights and predictions
+    would oscillate; they are scaled to the size of the training set. REAT's feature loss is left out.
     """
 
     def init(counts):
@@ -144,3 +141,11 @@ def reat_weights(images, predicted):
     log_beta = jnp.log1p(-1.0 / jnp.maximum(images, 1.0 + 1e-6))
     effective = -jnp.expm1(jnp.maximum(predicted, _REAT_SMALLEST * images) * log_beta) * images
     return mean_one(1.0 / effective)
+
+
+RULES = {
+    "dafa": dafa,
+    "spectral": spectral,
+    "fair_tat": fair_tat,
+    "reat": reat,
+}

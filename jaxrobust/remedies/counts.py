@@ -1,8 +1,7 @@
 """The class counts that long-tail techniques use: true numbers of examples, or replacements that measure difficulty.
 
-Techniques for long-tailed data use the number of examples to measure how rare a class is. On balanced data all classes
-have the same number, and these techniques have no effect. For adversarial training the true count can be replaced with
-a count that is small if a class is hard.
+On balanced data the true counts have no effect. For adversarial training a count that is small if a class is hard can
+replace them:
 
     true              the number of training examples
     robust_accuracy   proportional to the share of a class's images that withstand the attack of the training
@@ -10,8 +9,7 @@ a count that is small if a class is hard.
     margin            proportional to (1 + m) / 2, with m the mean difference between the probability of the true class
                       and the largest other probability, on adversarial images
 
-The last three are averaged over epochs. Replaced counts have the same sum as the true counts, the size of the training
-set, so that the settings of a rule mean the same for both.
+The last three are averaged over epochs and have the sum of the true counts, so that settings mean the same for both.
 """
 
 import jax.numpy as jnp
@@ -50,7 +48,7 @@ def update(kind: str, counts, statistics, decay: float):
     Args:
         kind: one of `KINDS`.
         counts: [C], the counts before the epoch.
-        statistics: see class_statistics.py. A class without images in the epoch keeps its count.
+        statistics: see training/class_statistics.py. A class without images in the epoch keeps its count.
         decay: the weight of `counts` in the average, in [0, 1).
     """
     if kind == "true":

@@ -28,11 +28,11 @@ def cfa(
     """Radius and trade-off by class (CFA, Wei et al. 2023).
 
     The radius is (radius_base + t_c) times the threat's radius. If the objective has a trade-off beta, class c has
-    beta_c = (beta_base + t_c) beta, and its loss [CE + beta_c KL] is divided by (1 + beta_c) / (1 + beta). The divisor
-    in the paper is 1 + beta_c; the factor 1 + beta keeps the size of the loss, and so the effective learning rate,
-    equal to plain training. With `average`, weights are averaged once an epoch, from the fraction `average_begin` of
-    the training on, and only if no class has an accuracy below `average_threshold` on the validation split. Before the
-    first averaging, the averaged weights are the raw weights.
+    beta_c = (beta_base + t_c) beta, and its loss [CE + beta_c KL] is divided by (1 + beta_c) / (1 + beta), not by 1 +
+    beta_c as in the paper: this keeps the effective learning rate of plain training. With `average`, weights are
+    averaged once an epoch, from the fraction `average_begin` of the training on, and only if no class has an accuracy
+    below `average_threshold` on the validation split. Before the first averaging, the averaged weights are the raw
+    weights.
     """
 
     def neutral(num_classes):
@@ -221,3 +221,13 @@ def cfol_probabilities(scores, gamma: float):
 def faal(run: Run, *, divergence: float) -> Rule:
     """Weights within each batch, see `in_batch.faal`."""
     return Rule((), knob_values=lambda state, counts, progress: {}, in_batch=in_batch.faal(divergence))
+
+
+RULES = {
+    "frl": frl,
+    "cfa": cfa,
+    "wat": wat,
+    "faal": faal,
+    "fair_ard": fair_ard,
+    "cfol": cfol,
+}

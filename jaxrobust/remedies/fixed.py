@@ -51,3 +51,6 @@ def _pairs(name: str, entries: Sequence[str]) -> dict[int, float]:
             raise FieldError(f"remedy.fixed.{name}", tuple(entries), f"gives label {label} twice", "give it once")
         pairs[label] = factor
     return pairs
+
+
+RULES = {"fixed": fixed}

@@ -2,8 +2,8 @@
 
     weights(statistics) -> [C], factors on the losses
 
-`statistics` are those of class_statistics.py over the whole batch, on all devices; nothing is differentiated through
-them.
+`statistics` are those of training/class_statistics.py over the whole batch, on all devices; nothing is differentiated
+through them.
 """
 
 from collections.abc import Callable

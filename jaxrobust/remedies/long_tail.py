@@ -158,3 +158,17 @@ def radius_by_rarity(counts, strength: float):
     rarity = jnp.sqrt(jnp.log(counts.max() / counts))
     mean = (counts * rarity).sum() / counts.sum()
     return jnp.where(mean > 0, (1.0 - strength) + strength * rarity / jnp.where(mean > 0, mean, 1.0), 1.0)
+
+
+RULES = {
+    "reweight": reweight,
+    "resample": resample,
+    "focal": focal,
+    "ldam": ldam,
+    "balanced_softmax": balanced_softmax,
+    "logit_adjustment": logit_adjustment,
+    "cdt": cdt,
+    "vs": vs,
+    "robust_lt": robust_lt,
+    "robal": robal,
+}

@@ -18,7 +18,7 @@ config. The analysis treats axes with these names specially:
     data          the data set: classes are compared within one data set
     objective     a level whose objective is `standard` is natural training, the others are adversarial training
     radius        levels differ in the radius of the training, or of the threat
-    remedy        levels are the methods of the price list; the first level is its base
+    remedy        levels are the methods of the trade-off table; the first level is its base
     intervention  levels change what is learnt about some classes, or which classes exist; the first level changes
                   nothing, and all other answers use only the runs at this first level
 

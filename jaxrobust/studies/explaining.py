@@ -3,6 +3,7 @@
 import numpy as np
 
 from jaxrobust import files
+from jaxrobust.classwise.counts import ratio
 from jaxrobust.explanations import PROBES, measuring, ranking
 from jaxrobust.studies.observed import SEED, Observed, matched
 
@@ -10,15 +11,14 @@ from jaxrobust.studies.observed import SEED, Observed, matched
 def explanations(robust: list[Observed], contents: dict[str, dict], attack: str, label) -> dict | None:
     """The probes, ranked by how well they predict the robustness of the classes in a held-out setting.
 
-    A setting is a group of runs that differ only in their seed. The robustness and the probes of a setting are the
-    means over those of its seeds that have them. The means are computed before any fit. A fit uses all settings but
-    one, and predicts the one left out; another seed of the same setting is therefore never a held-out run. With a
-    single setting nothing is held out, `yardstick` is null, and the probes are sorted by their correlation.
+    A setting is a group of runs that differ only in their seed; its robustness and probes are the means over those of
+    its seeds that have them. A fit uses all settings but one, and predicts the one left out. With a single setting
+    nothing is held out, `yardstick` is null, and the probes are sorted by their correlation.
 
     The `ceiling` is the part of the variance between the classes of a setting that can be predicted, see
-    `explanations.ranking.ceiling`: `seeds` for these images; `images` if the images are drawn again as well. Both are
-    means over the settings with several seeds; null if there are none. The yardstick (other settings on the same
-    images) can approach `seeds`; a probe measured on other images than robustness can approach only `images`.
+    `explanations.ranking.ceiling`: `seeds` for these images, which the yardstick can approach; `images` if the images
+    are drawn again as well, for a probe measured on other images. Both are means over the settings with several seeds;
+    null if there are none.
 
     Args:
         robust: the adversarially trained runs on one data set.
@@ -27,7 +27,7 @@ def explanations(robust: list[Observed], contents: dict[str, dict], attack: str,
 
     Returns:
         As explain.explain, with a setting in place of a run (`unit`); null if no run is probed. `lacking` is the number
-        of runs without probes.
+            of runs without probes.
     """
     probed = [run for run in robust if run.run.name in contents]
     if not probed:
@@ -77,8 +77,7 @@ def _mean(of_seeds) -> np.ndarray | None:
         return None
     stacked = np.stack(there)
     finite = np.isfinite(stacked)
-    total, number = np.where(finite, stacked, 0.0).sum(0), finite.sum(0)
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    return ratio(np.where(finite, stacked, 0.0).sum(0), finite.sum(0))
 
 
 def _left_out(contents: list[dict]) -> dict:

@@ -77,10 +77,9 @@ def _change(name: str, units) -> dict:
 def interval(change, accuracy, images) -> tuple[float, float]:
     """Interval of the mean change of an accuracy over pairs of runs, for other seeds (or settings) and other images.
 
-    The variance is the variance between the pairs divided by their number, plus the variance of two binomial draws of
-    the images; the degrees of freedom are those of Welch (1947). All pairs share their images, and the first part does
-    not contain this common error. Both runs of a pair share their images too, so the second part is too large and the
-    interval tends to be too wide.
+    The variance is that between the pairs divided by their number, plus that of two binomial draws of the images; the
+    degrees of freedom are those of Welch (1947). Both runs of a pair share their images, so the interval tends to be
+    too wide.
 
     Args:
         change: [R], the change in each pair.

@@ -32,7 +32,6 @@ class Task(NamedTuple):
 
     Attributes:
         attack: the attack under which robustness is measured.
-        examples: see `Study.probe_examples`.
         standard: the run trained without attack that otherwise has the same levels, if it is done.
         waits: whether the training of that run is not finished yet.
     """

@@ -232,8 +232,8 @@ def share(items: Sequence, i: int, count: int) -> list:
 def environment(given: Mapping[str, str], gpus: Sequence[str], of: int, processes: int) -> dict[str, str]:
     """The environment of a child process that uses the GPUs `gpus`.
 
-    By default, JAX reserves three quarters of a GPU's memory. If several processes share a GPU, each gets an equal part
-    of nine tenths, unless the user has set the fraction.
+    If several processes share a GPU, each gets an equal part of nine tenths of its memory, unless the user has set the
+    fraction; by default JAX reserves three quarters for each.
 
     Args:
         of, processes: the number of all GPUs, and of the processes that share them.

@@ -21,6 +21,7 @@ from jaxrobust.runs.tensorboard import Writer
 from jaxrobust.training import epochs as epochs_lib
 from jaxrobust.training import setup as training_setup
 from jaxrobust.training.epochs import Diverged
+from jaxrobust.training.state import TrainState
 from jaxrobust.training.training import Training
 
 # Fields in which a resumed run may differ: none of them changes the weights, other than by rounding.
@@ -67,12 +68,15 @@ def train_and_evaluate(config, workdir) -> None:
             ) from error
 
 
-def run(training: Training, config, workdir: pathlib.Path, classifier=None) -> None:
+def run(training: Training, config, workdir: pathlib.Path, classifier=None) -> TrainState:
     """Train in a workdir that has been entered by `training_in`.
 
     Args:
         config: of what is logged, saved and evaluated; it is written to the workdir.
         classifier: evaluation.Classifier of the model, if it is not the config's.
+
+    Returns:
+        The last state.
     """
     steps_per_epoch, total_steps, dataset = training.steps_per_epoch, training.total_steps, training.data
     like = training.abstract_state()
@@ -91,7 +95,9 @@ def run(training: Training, config, workdir: pathlib.Path, classifier=None) -> N
 
     checkpoints = checkpoints_lib.Checkpoints(workdir, preserve=_preserve(config, workdir, steps_per_epoch))
     with StopRequest() as stop, Writer(workdir) as writer, contextlib.closing(checkpoints):
-        evaluator = evaluator_lib.Evaluator(config, workdir, dataset, training.mesh, writer, stop)
+        evaluator = evaluator_lib.Evaluator(
+            config, workdir, dataset, training.mesh, writer, stop, classifier=classifier, like=like.weights
+        )
 
         # Continue from the newest checkpoint, and score what an interruption left unscored.
         state = checkpoints.restore_latest(like)
@@ -140,6 +146,7 @@ def run(training: Training, config, workdir: pathlib.Path, classifier=None) -> N
                 evaluator.evaluate({name: w for name, w in by_name.items() if w is not None}, step, epoch)
             if stop and epoch < training.epochs:
                 save_and_stop(step, state)
+        return state
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from jaxrobust import objectives, remedies
 from jaxrobust.attacks import threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.config import objects
-from jaxrobust.data import DataSet, Description, batches
+from jaxrobust.data import Dataset, Description, batches
 from jaxrobust.data.augment import augment
 from jaxrobust.distributed import parallel
 from jaxrobust.remedies.rule import first_epoch
@@ -17,7 +17,7 @@ from jaxrobust.training.step import TrainAttack, WeightPerturbation
 from jaxrobust.training.training import Training
 
 
-def create(config, data: DataSet | Description, mesh, total_steps: int | None = None) -> Training:
+def create(config, data: Dataset | Description, mesh, total_steps: int | None = None) -> Training:
     """The training of a config.
 
     Args:
@@ -59,7 +59,7 @@ def create(config, data: DataSet | Description, mesh, total_steps: int | None = 
     )
 
 
-def head_training(config, data: DataSet, mesh, frozen_model, optimizer, total_steps: int) -> Training:
+def head_training(config, data: Dataset, mesh, frozen_model, optimizer, total_steps: int) -> Training:
     """The training of the head of a model after its training, see posthoc/training.py: as that was, by its attack and
     augmentation, but on adversarial images alone wherever it attacked, and without its remedies.
 

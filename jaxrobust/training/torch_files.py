@@ -64,7 +64,7 @@ def import_torch(path, config, workdir) -> None:
     stand_in = data_lib.random_dataset(description, largest_bytes=1)
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, config.train.batch_size)
     step = steps_per_epoch * config.train.epochs
-    state = training_setup.initial_state(config, stand_in, mesh, step)
+    state = training_setup.create(config, stand_in, mesh, step).initial_state()
     weights = Weights(variables["params"], variables.get("batch_stats", {}))
     state = state.replace(step=np.int32(step), weights=weights)
     _check_finite(objects.model(config, num_classes, mesh, dtype="float32"), variables, stand_in.train, path)
@@ -108,28 +108,19 @@ def export_torch(
             file cannot be written.
     """
     path, workdir = pathlib.Path(path), pathlib.Path(workdir)
-    stored = files.read_json(workdir / "config.json")
-    if stored is None:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no run; give the run's --workdir")
+    run = loading.open_run(workdir, overrides)
     if not path.parent.is_dir():
         raise FieldError("--export", str(path), "its folder does not exist", "create it first")
-    config = config_lib.from_dict(stored)
-    config.update_from_flattened_dict(overrides or {})
-    loading.check_same_config(workdir, config, stored, may_differ=("data.data_dir",))
-    mesh = parallel.make_mesh()
-    validation.validate(config, mesh.size, training=False)
+    config = run.config
     _check_head(config.model)
     description = objects.description(config)
-
-    checkpoints = checkpoints_lib.Checkpoints(workdir, read_only=True)
-    step, weights = loading.choose(workdir, checkpoints.steps(), step, weights)
-    state = checkpoints.restore(step, training_setup.abstract_state(config, description, mesh, 1))
-    weights, chosen = loading.take(state, weights)
+    chosen = run.choose(step, weights)
+    variables = jax.device_get(run.weights(chosen, description).variables)
 
     name = config.model.name
     if names is None and config.model.stem == "imagenet" and name.startswith("resnet"):
         names = "torchvision"
-    arrays = torch_weights.from_variables(name, jax.device_get(chosen.variables), description.image_shape, names)
+    arrays = torch_weights.from_variables(name, variables, description.image_shape, names)
     normalisation = {"mean": tuple(config.model.mean), "std": tuple(config.model.std)}
     content = torch_weights.encode(path.suffix, arrays, **normalisation)
     try:
@@ -137,7 +128,7 @@ def export_torch(
     except OSError as error:
         remedy = "name a file in a writable folder"
         raise FieldError("--export", str(path), f"cannot be written ({error.strerror})", remedy) from error
-    console.say(f"{path}: {len(arrays)} arrays, {weights} weights of step {step}")
+    console.say(f"{path}: {len(arrays)} arrays, {chosen.weights} weights of step {chosen.step}")
     console.say(f"pixels in [0, 1] must be normalised with {normalisation}")
 
 

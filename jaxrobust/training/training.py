@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import PgdAttack
-from jaxrobust.data import DataSet, Description, batches, randomness
+from jaxrobust.data import Dataset, Description, batches, randomness
 from jaxrobust.distributed import parallel
 from jaxrobust.evaluation import steps
 from jaxrobust.objectives import Objective
@@ -49,7 +49,7 @@ class Training:
 
     model: Any
     verified: Any
-    data: DataSet | Description
+    data: Dataset | Description
     mesh: Mesh
     objective: Objective
     attack: step_lib.TrainAttack

@@ -5,13 +5,13 @@ import zipfile
 
 import numpy as np
 
-from jaxrobust.data.checks import RawDataSet
+from jaxrobust.data.checks import RawDataset
 from jaxrobust.errors import FieldError
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
-def read(file: str) -> RawDataSet:
+def read(file: str) -> RawDataset:
     """Reads train_images, train_labels, test_images, test_labels and the optional class_names.
 
     Images are [N, H, W] or [N, H, W, C], uint8 or float in [0, 1]. Without class_names, classes are called by their
@@ -35,7 +35,7 @@ def read(file: str) -> RawDataSet:
     except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         problem = f"cannot be read as an .npz file of plain arrays ({error})"
         raise FieldError("data.name", name, problem, "write it with np.savez, without Python objects") from error
-    return RawDataSet(
+    return RawDataset(
         class_names=_labels_as_names(train_labels) if class_names is None else _strings(class_names),
         train_images=_with_channels(train_images),
         train_labels=train_labels,

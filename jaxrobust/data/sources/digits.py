@@ -3,14 +3,14 @@
 import numpy as np
 
 from jaxrobust.data import randomness, splits
-from jaxrobust.data.checks import RawDataSet
+from jaxrobust.data.checks import RawDataset
 
 _TEST_PER_CLASS = 50
 _NUM_CLASSES = 10
 _INK_LEVELS = 16
 
 
-def read() -> RawDataSet:
+def read() -> RawDataset:
     """1,297 training and 500 test images (50 per class), [N, 8, 8, 1] uint8.
 
     scikit-learn defines no split. The test split here is the same in every run, whatever the run's seed.
@@ -20,7 +20,7 @@ def read() -> RawDataSet:
     digits = load_digits()
     images = np.rint(digits.images * (255 / _INK_LEVELS)).astype(np.uint8)[..., None]
     test = splits.stratified_mask(digits.target, _TEST_PER_CLASS, _NUM_CLASSES, randomness.generator(0, "digits test"))
-    return RawDataSet(
+    return RawDataset(
         class_names=tuple(str(digit) for digit in range(_NUM_CLASSES)),
         train_images=images[~test],
         train_labels=digits.target[~test],

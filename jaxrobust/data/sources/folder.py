@@ -1,4 +1,4 @@
-"""Images in one folder per class."""
+"""Images in one folder per class: read into memory, or left in their files."""
 
 import concurrent.futures
 import itertools
@@ -8,14 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from jaxrobust.data.checks import RawDataSet
+from jaxrobust import console
+from jaxrobust.data.checks import RawDataset
 from jaxrobust.errors import FieldError
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
 _DEEP_MODES = ("I", "F")  # prefixes, also of I;16 and similar modes: conversion to 8 bits would clip them
+_READERS = 16  # parallel reads; they wait for a disk or a network, not for a processor
 
 
-def read(folder_dir: str) -> RawDataSet:
+def read(folder_dir: str) -> RawDataset:
     """Reads DIR/train/CLASS/* and DIR/test/CLASS/*, files in the order of their sorted names.
 
     Classes are numbered in the order of their sorted folder names. Images keep one channel if all of them are 8-bit
@@ -24,14 +26,8 @@ def read(folder_dir: str) -> RawDataSet:
     Raises:
         FieldError: a folder is missing, the splits have different classes, images differ in size, or a file is broken.
     """
-    root = pathlib.Path(folder_dir).expanduser()
     name = f"folder:{folder_dir}"
-    class_names = _class_names(root / "train", name)
-    if different := set(class_names) ^ set(_class_names(root / "test", name)):
-        problem = f"class {min(different)!r} is in only one of train and test"
-        raise FieldError("data.name", name, problem, "give both folders the same classes; a test class may be empty")
-    train_files, train_labels = _files(root / "train", class_names)
-    test_files, test_labels = _files(root / "test", class_names)
+    class_names, (train_files, train_labels), (test_files, test_labels) = _listing(folder_dir, name)
     files = train_files + test_files
     # Pillow releases the interpreter lock while it reads and decodes, so threads are enough.
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -45,7 +41,59 @@ def read(folder_dir: str) -> RawDataSet:
             images[index] = _pixels(files[index], mode, name).reshape(images.shape[1:])
 
         list(pool.map(decode, range(len(files))))
-    return RawDataSet(class_names, images[: len(train_files)], train_labels, images[len(train_files) :], test_labels)
+    return RawDataset(class_names, images[: len(train_files)], train_labels, images[len(train_files) :], test_labels)
+
+
+def stream(folder_dir: str, image_size: int) -> RawDataset:
+    """The same set, its images left in their files until they are needed.
+
+    TensorFlow decodes them, `read` uses Pillow: the pixels of a PNG are the same, those of a JPEG differ by rounding.
+
+    Args:
+        folder_dir: as for `read`.
+        image_size: side of the square that images are resized to; 0: not resized, and all must have one size.
+
+    Raises:
+        FieldError: a folder is missing, or the splits have different classes.
+    """
+    # Here: decoding while training takes TensorFlow, which takes seconds to import.
+    from jaxrobust.data import encoded
+
+    name = f"folder:{folder_dir}"
+    class_names, *listed = _listing(folder_dir, name)
+    # Headers are read up to the first image in colour.
+    channels = 1 if all(_header(file, name)[1] == "L" for files, _ in listed for file in files) else 3
+
+    def images(files: Sequence[pathlib.Path]) -> encoded.EncodedImages:
+        def read(indices: np.ndarray) -> list[bytes]:
+            with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+                return list(pool.map(lambda index: files[index].read_bytes(), indices))
+
+        found = encoded.EncodedImages(
+            name=name,
+            read=read,
+            where=lambda index: repr(str(files[index])),
+            indices=np.arange(len(files)),
+            image_shape=(image_size, image_size, channels),
+            resized=image_size > 0,
+        )
+        return found if image_size else found.with_first_shape()
+
+    (train_files, train_labels), (test_files, test_labels) = listed
+    return RawDataset(class_names, images(train_files), train_labels, images(test_files), test_labels)
+
+
+def _listing(folder_dir: str, name: str):
+    """Class names, (files, labels [N]) of the training split, and of the test split."""
+    root = pathlib.Path(folder_dir).expanduser()
+    class_names = _class_names(root / "train", name)
+    if different := set(class_names) ^ set(_class_names(root / "test", name)):
+        problem = f"class {min(different)!r} is in only one of train and test"
+        raise FieldError("data.name", name, problem, "give both folders the same classes; a test class may be empty")
+    train, test = (_files(root / split, class_names) for split in ("train", "test"))
+    counts = f"{len(train[0])} training and {len(test[0])} test images of {len(class_names)} classes"
+    console.say(f"found {counts} in {str(root)!r}")
+    return class_names, train, test
 
 
 def _class_names(split_dir: pathlib.Path, name: str) -> tuple[str, ...]:
@@ -93,7 +141,8 @@ def _check_sizes(files: Sequence[pathlib.Path], sizes: Sequence[tuple[int, int]]
     for file, (width, height) in zip(files, sizes, strict=True):
         if (width, height) != sizes[0]:
             problem = f"{str(file)!r} is {height} x {width} but {str(files[0])!r} is {sizes[0][1]} x {sizes[0][0]}"
-            raise FieldError("data.name", name, problem, "resize all images to one height and width")
+            remedy = "resize all images to one height and width, or set data.streaming and data.image_size"
+            raise FieldError("data.name", name, problem, remedy)
 
 
 def _pixels(file: pathlib.Path, mode: str, name: str) -> np.ndarray:

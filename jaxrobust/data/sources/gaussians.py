@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrobust.data import randomness
-from jaxrobust.data.checks import RawDataSet
+from jaxrobust.data.checks import RawDataset
 from jaxrobust.errors import FieldError
 
 
@@ -60,7 +60,7 @@ class Gaussians:
             raise FieldError(f"data.gaussians.{field}", getattr(self, field), problem, remedy)
 
 
-def read(mixture: Gaussians, seed: int) -> RawDataSet:
+def read(mixture: Gaussians, seed: int) -> RawDataset:
     """Draws training and test set from independent streams of `seed`, [N, 1, d, 1] float32.
 
     Raises:
@@ -78,7 +78,7 @@ def read(mixture: Gaussians, seed: int) -> RawDataSet:
             f"a drawn value of {largest:.4g} units would be a pixel outside [0, 1]",
             f"use at most {fits} for this mixture and seed, less for any seed",
         )
-    return RawDataSet(
+    return RawDataset(
         class_names=tuple(f"class {label}" for label in range(len(mixture.means))),
         train_images=_pixels(train, mixture.pixels_per_unit),
         train_labels=train_labels,

@@ -3,34 +3,40 @@
 A prepared folder is read without a network. Otherwise TFDS downloads and prepares the set, which needs a network.
 """
 
+import concurrent.futures
 import contextlib
 import difflib
+import hashlib
+import io
 import os
+import pathlib
+import resource
+import struct
 import textwrap
 import urllib.parse
+import zipfile
+import zlib
 from collections.abc import Callable
 
 import numpy as np
 from absl import logging
 
-# TensorFlow reads these once, at import. Here it only decodes: its C++ part should log only errors, and no notice about
-# matrix products.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
-import tensorflow as tf
-import tensorflow_datasets as tfds
-
-from jaxrobust.data import records
-from jaxrobust.data.checks import RawDataSet
+from jaxrobust import files as files_lib
+from jaxrobust.data import encoded
+from jaxrobust.data.checks import RawDataset
+from jaxrobust.data.sources import no_progress
 from jaxrobust.errors import FieldError
+
+# After `encoded`, which sets TensorFlow up.
+import tensorflow as tf  # isort: skip
+import tensorflow_datasets as tfds  # isort: skip
 
 _READ_BATCH = 1024
 _PROBE_HOSTS = 3
 _PROBE_SECONDS = 5
 
 
-def read(tfds_name: str, data_dir: str) -> RawDataSet:
+def read(tfds_name: str, data_dir: str) -> RawDataset:
     """Reads the training and test images of a TFDS set.
 
     The test split is `test`. It is `validation` if TFDS has no `test`, as for imagenet_resized, or no labels for it, as
@@ -45,16 +51,18 @@ def read(tfds_name: str, data_dir: str) -> RawDataSet:
         FieldError: there is no such set, it is not prepared and cannot be, or it does not consist of images of one size
             with one label each.
     """
-    return _raw_data_set(tfds_name, data_dir, _read_split)
+    return _raw_data_set(tfds_name, data_dir, _read_split, None)
 
 
-def stream(tfds_name: str, data_dir: str, image_size: int, progress: Callable) -> RawDataSet:
-    """A TFDS set stored as TFRecord files, whose images stay there until they are needed.
+def stream(tfds_name: str, data_dir: str, image_size: int, progress: Callable) -> RawDataset:
+    """A TFDS set stored as ArrayRecord files, whose images stay there until they are needed.
+
+    A set that has to be prepared is prepared so.
 
     Args:
-        tfds_name, data_dir: as for `read`; data_dir may also be on a file system that TensorFlow knows, such as gs://.
+        tfds_name, data_dir: as for `read`.
         image_size: side of the square that images are resized to; 0: not resized, and all must have one size.
-        progress: as `console.progress`, for the files' index, which is made when a set is first streamed.
+        progress: as `console.progress`, for the labels, which are read when a set is first streamed.
 
     Raises:
         FieldError: as for `read`; or it is stored in another format.
@@ -63,17 +71,16 @@ def stream(tfds_name: str, data_dir: str, image_size: int, progress: Callable) -
     def stream_split(builder, split, tfds_name):
         return _stream_split(builder, split, tfds_name, image_size, progress)
 
-    return _raw_data_set(tfds_name, data_dir, stream_split)
+    return _raw_data_set(tfds_name, data_dir, stream_split, tfds.core.FileFormat.ARRAY_RECORD)
 
 
-def _raw_data_set(tfds_name: str, data_dir: str, take_split: Callable) -> RawDataSet:
-    """The set, both splits taken by `take_split`: (builder, split, tfds_name) -> images, labels."""
-    # Otherwise TensorFlow would reserve the memory of every GPU. It raises if TensorFlow is already in use: then the
-    # user has configured it.
-    with contextlib.suppress(RuntimeError):
-        tf.config.set_visible_devices([], "GPU")
+def _raw_data_set(tfds_name: str, data_dir: str, take_split: Callable, file_format) -> RawDataset:
+    """The set, both splits taken by `take_split`: (builder, split, tfds_name) -> images, labels.
+
+    If it is not prepared, it is prepared in `file_format`; None: in TFDS's default.
+    """
     with _quiet():
-        builder = _prepared_builder(tfds_name, data_dir)
+        builder = _prepared_builder(tfds_name, data_dir, file_format)
         features, splits = builder.info.features, builder.info.splits
         _check_features(features, tfds_name)
         test = _test_split(builder, tfds_name)
@@ -82,7 +89,7 @@ def _raw_data_set(tfds_name: str, data_dir: str, take_split: Callable) -> RawDat
         train_images, train_labels = take_split(builder, "train", tfds_name)
         test_images, test_labels = take_split(builder, test, tfds_name)
     label = features["label"]
-    return RawDataSet(
+    return RawDataset(
         class_names=tuple(label.names or map(str, range(label.num_classes))),
         train_images=train_images,
         train_labels=train_labels,
@@ -120,7 +127,7 @@ def train_labels(tfds_name: str, data_dir: str, streaming: bool, progress: Calla
 
     Args:
         tfds_name, data_dir, progress: as for `stream`.
-        streaming: whether its images are streamed: the labels then come from the files' index.
+        streaming: whether its images are streamed: the labels are then kept in the user's cache.
 
     Raises:
         FieldError: as for `read`.
@@ -129,8 +136,8 @@ def train_labels(tfds_name: str, data_dir: str, streaming: bool, progress: Calla
         builder = _best_builder(tfds_name, data_dir)
         if not builder.is_prepared() or "train" not in builder.info.splits:
             return None
-        if streaming:
-            return _index(builder, "train", tfds_name, progress)[1].labels
+        if streaming or builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+            return _labels(_source(builder, "train", tfds_name), builder, "train", tfds_name, progress)
         return _read_split(builder, "train", tfds_name)[1]
 
 
@@ -138,15 +145,18 @@ def _test_split(builder: tfds.core.DatasetBuilder, tfds_name: str) -> str:
     """`test`, or `validation` if there is no test split or its labels are not published, which TFDS writes as -1."""
     splits = builder.info.splits
     if "test" in splits and "validation" in splits:
-        examples = builder.as_dataset(
-            split="test[:1]",
-            decoders=tfds.decode.PartialDecoding({"label": True}),
-            read_config=tfds.ReadConfig(try_autocache=False),
-        )
         try:
-            label = next(examples.as_numpy_iterator(), {"label": 0})["label"]
-        except records.ERRORS as error:
-            raise records.unreadable(f"tfds:{tfds_name}", error) from error
+            if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+                examples = builder.as_data_source("test", decoders={"image": tfds.decode.SkipDecoding()})
+            else:
+                examples = builder.as_dataset(
+                    split="test[:1]",
+                    decoders=tfds.decode.PartialDecoding({"label": True}),
+                    read_config=tfds.ReadConfig(try_autocache=False),
+                ).as_numpy_iterator()
+            label = next(iter(examples), {"label": 0})["label"]
+        except encoded.ERRORS as error:
+            raise encoded.unreadable(f"tfds:{tfds_name}", error) from error
         return "test" if label >= 0 else "validation"
     return "test" if "test" in splits else "validation"
 
@@ -171,8 +181,8 @@ def _quiet():
         logging.set_verbosity(verbosity)
 
 
-def _prepared_builder(tfds_name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """The builder of a set whose files are there, downloading them if need be."""
+def _prepared_builder(tfds_name: str, data_dir: str, file_format) -> tfds.core.DatasetBuilder:
+    """The builder of a set whose files are there, downloading them if need be, and then writing them in this format."""
     builder = _best_builder(tfds_name, data_dir)
     if builder.is_prepared():
         return builder
@@ -181,6 +191,8 @@ def _prepared_builder(tfds_name: str, data_dir: str) -> tfds.core.DatasetBuilder
     if unreachable := _unreachable_host(builder):
         raise _error(tfds_name, f"{where} and {unreachable} cannot be reached to download it", command)
     try:
+        if file_format is not None:
+            builder.info.set_file_format(file_format, override=True)
         # TFDS no longer serves prepared sets from its bucket; trying it would only take time.
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except Exception as error:  # Anything: network, disk, checksums, data to be fetched by hand, missing packages.
@@ -250,6 +262,9 @@ def _check_features(features: tfds.features.FeatureConnector, tfds_name: str):
 
 def _read_split(builder: tfds.core.DatasetBuilder, split: str, tfds_name: str) -> tuple[np.ndarray, np.ndarray]:
     """Images [N, H, W, C] and labels [N] of a split, in the order of its files."""
+    if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+        images, labels = _stream_split(builder, split, tfds_name, 0, no_progress)
+        return np.asarray(images), labels
     image = builder.info.features["image"]
     # Images whose sizes may vary are read one by one: they cannot be stacked to a batch.
     batch_size = 1 if None in image.shape else _READ_BATCH
@@ -276,8 +291,8 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, tfds_name: str) -
             if stop > num_examples:
                 break
             images[start:stop], labels[start:stop] = block["image"], block["label"]
-    except records.ERRORS as error:
-        raise records.unreadable(f"tfds:{tfds_name}", error) from error
+    except encoded.ERRORS as error:
+        raise encoded.unreadable(f"tfds:{tfds_name}", error) from error
     if stop != num_examples:
         problem = f"split {split!r} holds {'more' if stop > num_examples else 'fewer'} than the {num_examples}"
         raise _error(tfds_name, f"{problem} examples of its description", "prepare it again")
@@ -288,31 +303,99 @@ def _stream_split(builder, split: str, tfds_name: str, image_size: int, progress
     """Images [N, H, W, C], still in their files, and labels [N] of a split, in the order of its files."""
     image = builder.info.features["image"]
     if image.dtype != np.uint8:
-        raise _error(tfds_name, f"has images of type {np.dtype(image.dtype)}", "stream sets of 8-bit images")
-    files, index = _index(builder, split, tfds_name, progress)
-    images = records.RecordImages.of(f"tfds:{tfds_name}", files, index, image.shape, resized=image_size > 0)
-    if image_size:
-        return images.with_shape((image_size, image_size, image.shape[2])), index.labels
-    if None in image.shape:
-        # The shape is not declared: that of the first image is used, and an image of another shape is an error.
-        images = images.with_shape(images.first_shape())
-    return images, index.labels
+        raise _error(tfds_name, f"has images of type {np.dtype(image.dtype)}", "use a set of 8-bit images")
+    source = _source(builder, split, tfds_name)
+    labels = _labels(source, builder, split, tfds_name, progress)
+
+    def read(indices):
+        examples = source.__getitems__(indices.tolist())
+        return tf.io.parse_example(examples, {"image": tf.io.FixedLenFeature([], tf.string)})["image"]
+
+    shape = (image_size, image_size, image.shape[2]) if image_size else image.shape
+    images = encoded.EncodedImages(
+        name=f"tfds:{tfds_name}",
+        read=read,
+        where=lambda index: f"example {index} of split {split!r}",
+        indices=np.arange(len(labels)),
+        image_shape=shape,
+        resized=image_size > 0,
+    )
+    # A shape that is not declared is that of the first image, and an image of another shape is an error.
+    return (images.with_first_shape() if None in shape else images), labels
 
 
-def _index(builder, split: str, tfds_name: str, progress: Callable) -> tuple[list[str], records.Index]:
-    """The files of a split and their index."""
-    info = builder.info
-    if info.file_format != tfds.core.FileFormat.TFRECORD:
+def _source(builder, split: str, tfds_name: str):
+    """The serialised examples of a split, by index."""
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise _error(
             tfds_name,
-            f"is stored as {info.file_format.value}, but only TFRecord files can be streamed",
-            f"prepare it by `tfds build {tfds_name} --file_format=tfrecord`",
+            f"is prepared in {str(builder.data_dir)!r} as {builder.info.file_format.value}, which cannot be streamed",
+            "set data.data_dir to another folder, where it is then prepared as array_record, as by "
+            f"tfds.builder({tfds_name!r}, data_dir=DIR, file_format='array_record').download_and_prepare()",
         )
-    files = [os.fspath(file) for file in info.splits[split].filepaths]
-    index = records.load_index(files, f"tfds:{tfds_name}", progress)
-    found, expected = len(index.labels), info.splits[split].num_examples
-    if found != expected:
-        raise _error(
-            tfds_name, f"split {split!r} holds {found} examples, its description says {expected}", "prepare it again"
-        )
-    return files, index
+    files = [os.fspath(file) for file in builder.info.splits[split].filepaths]
+    if "://" in files[0]:
+        raise _error(tfds_name, f"is stored in {files[0]!r}, not on a file system", "mount or copy it")
+    # Every file stays open; ImageNet has as many as a process may open by default.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, soft + len(files))), hard))
+    return builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+
+
+def _labels(source, builder, split: str, tfds_name: str, progress: Callable) -> np.ndarray:
+    """Labels [N] of a split: from the user's cache, or read from all its files once, which also checks these.
+
+    They are read again when the size or the time of a file changes.
+    """
+    name = f"tfds:{tfds_name}"
+    files = [os.path.abspath(file) for file in builder.info.splits[split].filepaths]
+    try:
+        stamps = np.array([(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, files)], np.int64)
+    except OSError as error:
+        raise encoded.unreadable(name, error) from error
+    path = files_lib.user_cache() / f"labels-{hashlib.sha256(repr(files).encode()).hexdigest()[:32]}.npz"
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # no home folder, or a full disk: then the files are read each time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # One process of a machine reads the files, the others wait for it.
+            stack.enter_context(files_lib.locked(path.with_suffix(".lock")))
+        if (labels := _cached_labels(path, stamps)) is not None:
+            return labels
+        labels = _scanned_labels(source, name, progress)
+        content = io.BytesIO()
+        np.savez(content, stamps=stamps, labels=labels)
+        with contextlib.suppress(OSError):
+            files_lib.write_atomically(path, content.getvalue())
+    return labels
+
+
+def _cached_labels(path: pathlib.Path, stamps: np.ndarray) -> np.ndarray | None:
+    """The labels in the cache; None if they are missing, damaged, or of files that have changed since."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
+            return content["labels"] if np.array_equal(content["stamps"], stamps) else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, struct.error):
+        return None
+
+
+def _scanned_labels(source, name: str, progress: Callable) -> np.ndarray:
+    def read(start: int) -> np.ndarray:
+        stop = min(start + _READ_BATCH, len(source))
+        try:
+            examples = source.__getitems__(range(start, stop))
+            return tf.io.parse_example(examples, {"label": tf.io.FixedLenFeature([], tf.int64)})["label"].numpy()
+        except encoded.ERRORS as error:
+            raise encoded.unreadable(name, error, f"one of examples {start} to {stop - 1}") from error
+
+    parts = [np.empty(0, np.int64)]
+    with (
+        progress(f"{name}: reading its labels, once", len(source), "examples") as advance,
+        concurrent.futures.ThreadPoolExecutor(encoded.cores()) as pool,
+        # After an error, what has not yet been started is cancelled.
+        contextlib.closing(pool.map(read, range(0, len(source), _READ_BATCH))) as found,
+    ):
+        for part in found:
+            parts.append(part)
+            advance(len(part))
+    return np.concatenate(parts)

@@ -242,6 +242,11 @@ def roofline(machine: Machine, kernels: tuple[Kernel, ...]) -> dict[str, float] 
     return {"arithmetic": arithmetic, "traffic": traffic, "whole": max(arithmetic, traffic), "kernels": in_turn}
 
 
+def seconds_alone(machine: Machine, least: dict[str, float]) -> float:
+    """Of a `roofline`: a GPU runs one kernel after another; a TPU loads operands while it computes."""
+    return least["kernels" if machine.platform == "gpu" else "whole"]
+
+
 @contextlib.contextmanager
 def quiet():
     """Hide the output of C++ libraries on stderr; libtpu reports at length that there is no TPU.

@@ -153,9 +153,8 @@ def matrix_product(mesh, dtype: str, repeats: int = 5) -> MatrixProduct:
 
     The size doubles from 512, at least to 2048, until a product takes 20 ms or a larger one is not faster.
     """
-    multiply = parallel.spmd(
-        lambda a, b: a @ b, mesh, in_specs=(parallel.SHARDED, parallel.REPLICATED), out_specs=parallel.SHARDED
-    )
+    product_step = parallel.step(parallel.SHARDED, parallel.REPLICATED, out=parallel.SHARDED)(lambda a, b: a @ b)
+    multiply = parallel.spmd(product_step, mesh)
     best = MatrixProduct(0, 0.0)
     size = 512
     while size <= _LARGEST_PRODUCT:
@@ -186,10 +185,10 @@ def _factors(mesh, size: int, dtype: str):
     They are random: with constant numbers a device needs less power, clocks higher, and is faster than in training.
     """
 
+    @parallel.step(parallel.REPLICATED, out=(parallel.SHARDED, parallel.REPLICATED))
     def draw(key):
         own, common = jax.random.split(key)
         own = jax.random.fold_in(own, jax.lax.axis_index(parallel.AXIS))
         return jax.random.normal(own, (size, size), dtype), jax.random.normal(common, (size, size), dtype)
 
-    out_specs = (parallel.SHARDED, parallel.REPLICATED)
-    return parallel.spmd(draw, mesh, in_specs=parallel.REPLICATED, out_specs=out_specs)(jax.random.key(0))
+    return parallel.spmd(draw, mesh)(jax.random.key(0))

@@ -2,7 +2,7 @@
 
 import collections
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from jaxrobust.performance.compiled.machines import GIB, MEMORY_FRACTION
 
@@ -16,11 +16,7 @@ def tables(figures: dict) -> list[tuple[str, Table]]:
 
 
 def _table() -> Table:
-    table = Table()
-    table.add_column("quantity")
-    table.add_column("value", justify="right")
-    table.add_column("")
-    return table
+    return Table("quantity", Column("value", justify="right"), "")
 
 
 def _gib(value: float | None) -> str:

@@ -36,6 +36,10 @@ class Cost:
     kernels: float
     by_kind: dict[str, tuple[float, float]]
 
+    @property
+    def layout_changes(self) -> float:
+        return self.by_kind.get("transpose", (0, 0))[0]
+
     @classmethod
     def of(cls, kernels: Iterable[Kernel], times: float = 1.0) -> "Cost":
         """The sum over all executions of the kernels, times `times`."""
