@@ -94,11 +94,10 @@ def test_pages_of_any_number_of_classes(tmp_path, num_classes, targets):
     assert ("share" in content["matrix"]) == (num_classes <= audit_results.MATRIX_CLASSES)
     assert content["matrix"]["complete"] == (targets == num_classes - 1)
     audit_results.AUDIT.write(tmp_path, content)
-    page = report_audit.page(tmp_path)
+    page = report_audit.page(audit_results.AUDIT.read(tmp_path))
     assert ("matrix" in page["figures"]) == (num_classes <= 30)
     assert [row["name"] for row in page["half_rows"]] != [] and len(page["half_rows"]) == num_classes
+    found = report_audit.findings(page)
+    assert found[0].value == f"{100 * page['curve']['accuracy'][page['curve']['radii'].index(page['eps'])]:.1f} %"
+    assert [row for row in found if row.what.startswith("most often turned")] and found[0].interval
     assert "<svg" in page["figures"]["curve"] and "<class" not in page["figures"]["curve"]
-
-
-def test_no_audit_no_page(tmp_path):
-    assert report_audit.page(tmp_path) is None

@@ -23,7 +23,7 @@ class Point(NamedTuple):
 
 
 class Runs:
-    """What gradient attacks with `restarts` and `targets` share: number of runs, cost, and targets.
+    """What attacks with `restarts` and `targets` share: number of runs, cost, and targets.
 
     Attributes:
         restarts: starts, for each target.

@@ -59,7 +59,7 @@ class FabState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Fab:
+class Fab(ascent.Runs):
     """`iterations` steps in each of `restarts` runs, or of that many for each target.
 
     Attributes:
@@ -93,13 +93,7 @@ class Fab:
         if not 0 <= self.targets < self.classes:
             raise ValueError(f"targets {self.targets}: {self.classes} classes have {self.classes - 1} wrong ones")
 
-    @property
-    def runs(self) -> int:
-        return self.restarts * max(self.targets, 1)
-
-    @property
-    def start_passes(self) -> float:
-        return 1.0
+    start_passes = 1.0
 
     @property
     def step_passes(self) -> float:

@@ -36,7 +36,7 @@ class SpsaState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Spsa:
+class Spsa(ascent.Runs):
     """Projected Adam on estimated gradients of the margin loss, from a random point of the ball.
 
     Attributes:
@@ -61,17 +61,13 @@ class Spsa:
     restarts: int = 1
     directions_at_once: int = 8
 
-    start_passes = 1.0
+    targets, start_passes = 0, 1.0
 
     def __post_init__(self):
         if self.norm not in ("linf", "l2"):
             raise ValueError(f"norm {self.norm!r} is neither 'linf' nor 'l2'")
         if self.samples < 1 or self.samples % (2 * self.directions_at_once):
             raise ValueError(f"samples {self.samples} must be a multiple of twice {self.directions_at_once} directions")
-
-    @property
-    def runs(self) -> int:
-        return self.restarts
 
     @property
     def step_passes(self) -> float:

@@ -44,7 +44,7 @@ class SquareState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Square:
+class Square(ascent.Runs):
     """Square Attack on the margin loss.
 
     Attributes:
@@ -65,18 +65,13 @@ class Square:
     p_init: float = 0.8
     rescale_schedule: bool = False
 
-    start_passes = 1.0
-    step_passes = 1.0
+    targets, start_passes, step_passes = 0, 1.0, 1.0
 
     def __post_init__(self):
         if self.norm not in NORMS:
             raise ValueError(f"norm {self.norm!r} is not one of {NORMS}")
         if not 0 < self.p_init <= 1:
             raise ValueError(f"p_init {self.p_init} is not in (0, 1]")
-
-    @property
-    def runs(self) -> int:
-        return self.restarts
 
     @property
     def iterations(self) -> int:

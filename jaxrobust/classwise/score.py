@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxrobust import formatting
+from jaxrobust import files, formatting
 from jaxrobust.classwise.counts import checked_counts, class_counts, correct_counts, ratio
 from jaxrobust.classwise.intervals import balanced_interval, wilson_interval
 from jaxrobust.classwise.worst import WorstClass, probability_worst, worst_class
@@ -64,9 +64,7 @@ METRICS = (
         "Mean of the class accuracies, so all classes have the same weight.",
     ),
     Metric(
-        "worst_class_accuracy",
-        lambda correct, count: (correct / count).min(),
-        "Accuracy of the class with the lowest.",
+        "worst_class_accuracy", lambda correct, count: (correct / count).min(), "Accuracy of the class with the lowest."
     ),
     Metric(
         "best_class_accuracy",
@@ -156,12 +154,12 @@ class Score:
         """The figures in `METRICS`, by name."""
         there = self.count > 0
         counts = self.correct[there], self.count[there]
-        return {metric.name: _nullable([metric.of(*counts)])[0] if there.any() else None for metric in METRICS}
+        return {metric.name: files.nullable(metric.of(*counts)) if there.any() else None for metric in METRICS}
 
     @functools.cached_property
     def class_accuracy(self) -> tuple[float | None, ...]:
         """Accuracy of each class [C]; None for a class without examples."""
-        return _nullable(class_accuracy(self.correct, self.count))
+        return tuple(files.nullable(class_accuracy(self.correct, self.count)))
 
     @functools.cached_property
     def class_interval(self) -> tuple[tuple[float, float], ...]:
@@ -273,9 +271,4 @@ def boundary_error(clean_correct, robust_correct, count) -> tuple[float | None, 
     Robust error = clean error + boundary error, the decomposition of TRADES (Zhang et al., ICML 2019), per class as in
     Xu et al. (ICML 2021). Never negative if only examples that are correct without attack can be robust to it.
     """
-    return _nullable(class_accuracy(clean_correct, count) - class_accuracy(robust_correct, count))
-
-
-def _nullable(values) -> tuple[float | None, ...]:
-    """Floats with None in place of nan, which JSON cannot represent."""
-    return tuple(None if math.isnan(value) else float(value) for value in values)
+    return tuple(files.nullable(class_accuracy(clean_correct, count) - class_accuracy(robust_correct, count)))

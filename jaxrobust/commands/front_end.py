@@ -301,12 +301,9 @@ def _config(path: str | None, overrides: dict) -> GivenConfig:
     for field in ("threat.eps", "attack.step_size", "eval.step_size"):
         section, name = field.split(".")
         if f"{field}_255" in overrides and config[section][name] is not None:
-            raise FieldError(
-                f"--config.{field}_255",
-                overrides[f"{field}_255"],
-                f"is replaced by {field} = {config[section][name]}, which is set too",
-                f"give --config.{field} in pixel units of [0, 1] instead",
-            )
+            problem = f"is replaced by {field} = {config[section][name]}, which is set too"
+            remedy = f"give --config.{field} in pixel units of [0, 1] instead"
+            raise FieldError(f"--config.{field}_255", overrides[f"{field}_255"], problem, remedy)
     return GivenConfig(None if path is None else pathlib.Path(path), config, overrides)
 
 

@@ -235,7 +235,7 @@ def _training(method: methods.Method, pairs, class_names) -> dict:
 def _last_epoch(run: RunFiles) -> np.ndarray | None:
     """Accuracy of each class on the training images of the last epoch; None where it is not logged."""
     values = run.training[-1].get("train_class_accuracy") if run.training else None
-    accuracy = np.array([np.nan if value is None else value for value in values or []], float)
+    accuracy = np.array(values or [], float)  # None becomes nan
     return accuracy if accuracy.size and not np.isnan(accuracy).all() else None
 
 

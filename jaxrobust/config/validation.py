@@ -79,12 +79,9 @@ def _validate_checkpoints(config, training: bool) -> None:
         problem = "is not known before the training ends"
         raise FieldError("eval.checkpoints", config.eval.checkpoints, problem, "use it with jaxrobust evaluate")
     if config.eval.every_epochs % config.checkpoint.every_epochs:
-        raise FieldError(
-            "eval.every_epochs",
-            config.eval.every_epochs,
-            f"is not a multiple of checkpoint.every_epochs = {config.checkpoint.every_epochs}",
-            "use a multiple, since only checkpoints are evaluated",
-        )
+        problem = f"is not a multiple of checkpoint.every_epochs = {config.checkpoint.every_epochs}"
+        remedy = "use a multiple, since only checkpoints are evaluated"
+        raise FieldError("eval.every_epochs", config.eval.every_epochs, problem, remedy)
     best = config_lib.best_attack(config)
     if training and best not in config.eval.attacks:
         remedy = f"choose one of {', '.join(config.eval.attacks)}"
@@ -92,36 +89,24 @@ def _validate_checkpoints(config, training: bool) -> None:
 
 
 def _validate_threat(threat) -> None:
-    if threat.eps is not None:
-        if threat.norm == "linf" and threat.eps > 1:
-            raise FieldError(
-                "threat.eps",
-                threat.eps,
-                "is an Linf radius larger than the pixel range [0, 1]",
-                f"in 1/255 it is --config.threat.eps_255={threat.eps:g}",
-            )
-        return
-    if threat.norm == "linf" and threat.eps_255 > 255:
-        raise FieldError(
-            "threat.eps_255",
-            threat.eps_255,
-            "is an Linf radius larger than the pixel range, 255/255",
-            "write the radius in 1/255, for example 8",
-        )
-    if 0 < threat.eps_255 < SMALLEST_EPS_255_OF.get(threat.norm, 0):
-        raise FieldError(
-            "threat.eps_255",
-            threat.eps_255,
-            f"is very small for an {threat.norm.upper()} radius",
-            f"usual is {USUAL_EPS_255_OF[threat.norm]}; if it is intended, give --config.threat.eps in pixel units",
-        )
-    if 0 < threat.eps_255 < SMALLEST_EPS_255:
-        raise FieldError(
-            "threat.eps_255",
-            threat.eps_255,
-            "looks like a fraction of [0, 1], but the unit is 1/255",
-            f"write {threat.eps_255 * 255:.3g}, or --config.threat.eps={threat.eps_255:g} in pixel units",
-        )
+    name = "eps_255" if threat.eps is None else "eps"
+    norm, radius, problem = threat.norm.upper(), threat[name], None
+    if name == "eps":
+        if norm == "LINF" and radius > 1:
+            problem = "is an Linf radius larger than the pixel range [0, 1]"
+            remedy = f"in 1/255 it is --config.threat.eps_255={radius:g}"
+    elif norm == "LINF" and radius > 255:
+        problem = "is an Linf radius larger than the pixel range, 255/255"
+        remedy = "write the radius in 1/255, for example 8"
+    elif 0 < radius < SMALLEST_EPS_255_OF.get(threat.norm, 0):
+        usual = USUAL_EPS_255_OF[threat.norm]
+        problem = f"is very small for an {norm} radius"
+        remedy = f"usual is {usual}; if it is intended, give --config.threat.eps in pixel units"
+    elif 0 < radius < SMALLEST_EPS_255:
+        problem = "looks like a fraction of [0, 1], but the unit is 1/255"
+        remedy = f"write {radius * 255:.3g}, or --config.threat.eps={radius:g} in pixel units"
+    if problem:
+        raise FieldError(f"threat.{name}", radius, problem, remedy)
 
 
 def _validate_objective(config) -> None:
@@ -190,12 +175,9 @@ def _validate_step_size(config, section: str) -> None:
     # effect: in both cases the value is probably in the wrong unit.
     radius = config_lib.attack_radius(config, section)
     if not radius / 200 <= size <= 2 * (radius or math.inf):
-        raise FieldError(
-            f"{section}.{name}",
-            fields[name],
-            f"is not a sensible step for the radius {radius * 255:.4g}/255",
-            "use a quarter of the radius, in 1/255 (step_size_255) or in pixel units (step_size)",
-        )
+        problem = f"is not a sensible step for the radius {radius * 255:.4g}/255"
+        remedy = "use a quarter of the radius, in 1/255 (step_size_255) or in pixel units (step_size)"
+        raise FieldError(f"{section}.{name}", fields[name], problem, remedy)
 
 
 def check_radius(config, image_shape: tuple[int, int, int]) -> None:
@@ -207,9 +189,6 @@ def check_radius(config, image_shape: tuple[int, int, int]) -> None:
     diagonal = math.sqrt(math.prod(image_shape))
     if config.threat.norm == "l2" and config_lib.radius(config) > diagonal:
         name = "eps" if config.threat.eps is not None else "eps_255"
-        raise FieldError(
-            f"threat.{name}",
-            config.threat[name],
-            f"is an L2 radius larger than the largest distance of two images, {diagonal:.3g} in pixel units",
-            "the usual one is threat.eps_255 = 128, which is 0.5",
-        )
+        problem = f"is an L2 radius larger than the largest distance of two images, {diagonal:.3g} in pixel units"
+        remedy = "the usual one is threat.eps_255 = 128, which is 0.5"
+        raise FieldError(f"threat.{name}", config.threat[name], problem, remedy)

@@ -93,10 +93,7 @@ PROBES = (
         _of_features(mean_distance),
     ),
     _probe(
-        "feature_scatter",
-        "Root mean square distance of the class's features to their mean.",
-        -1,
-        _of_features(scatter),
+        "feature_scatter", "Root mean square distance of the class's features to their mean.", -1, _of_features(scatter)
     ),
     _probe(
         "separation",

@@ -57,7 +57,7 @@ def rank(values: dict, robustness) -> dict:
             predicts no sign), `of_runs` [R], and with several runs `held_out`, R^2 [R], and `mean_held_out`;
         yardstick: R^2 [R] and their mean, if each class is predicted by its mean over the other runs; None for one run.
     """
-    robustness = _array(robustness)
+    robustness = np.array(robustness, float)  # None becomes nan
     several = len(robustness) > 1
     rows = []
     for name, of_runs in values.items():
@@ -102,10 +102,6 @@ def rank(values: dict, robustness) -> dict:
 def _place(row: dict, several: bool) -> tuple:
     of_order = row["mean_held_out"] if several else abs(row["correlation"])
     return row["built_in"], math.isnan(of_order), -of_order
-
-
-def _array(rows) -> np.ndarray:
-    return np.array([[np.nan if value is None else value for value in row] for row in rows], float)
 
 
 def _mean(values) -> float:

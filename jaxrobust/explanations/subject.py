@@ -155,7 +155,7 @@ class Subject(Images):
         if not lines:
             raise Missing("the weights were trained elsewhere, or the record of the training is missing")
         line = lines.get(self.run.epoch(self.checkpoint)) or lines[max(lines)]
-        return np.array([np.nan if value is None else value for value in line["train_class_accuracy"]], float)
+        return np.array(line["train_class_accuracy"], float)  # None becomes nan
 
     @functools.cached_property
     def audit(self) -> dict | None:

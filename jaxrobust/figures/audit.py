@@ -105,11 +105,7 @@ def security_curves(
     for c in ranked:
         marked_class = int(c) in colours
         axes.plot(
-            radii,
-            accuracy[:, c],
-            color=colours.get(int(c), CLEAN),
-            linewidth=0.8,
-            alpha=0.9 if marked_class else faint,
+            radii, accuracy[:, c], color=colours.get(int(c), CLEAN), linewidth=0.8, alpha=0.9 if marked_class else faint
         )
     axes.fill_between(radii, interval[:, 0], interval[:, 1], color=INK, alpha=0.12, linewidth=0)
     axes.plot(radii, average, color=INK, linewidth=2)

@@ -8,6 +8,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
+from scipy.optimize import isotonic_regression
 
 from jaxrobust.figures import (
     BEST,
@@ -233,20 +234,14 @@ def class_curves(
 def spread(positions, distance: float, low: float, high: float) -> np.ndarray:
     """The positions nearest to `positions` (ascending) that are at least `distance` apart, within [low, high].
 
-    Least squares: after subtracting i * distance the task is isotonic regression, solved by pooling neighbours.
+    Least squares: after subtracting i * distance the task is isotonic regression.
     If they cannot all fit, they are spaced evenly and overlap.
     """
     positions = np.asarray(positions, float)
     if positions.size > 1:
         distance = min(distance, (high - low) / (positions.size - 1))
     offset = distance * np.arange(positions.size)
-    blocks = []  # (mean, size)
-    for value in positions - offset:
-        blocks.append((value, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (mean_b, size_b), (mean_a, size_a) = blocks.pop(), blocks.pop()
-            blocks.append(((mean_a * size_a + mean_b * size_b) / (size_a + size_b), size_a + size_b))
-    free = np.repeat([mean for mean, _ in blocks], [size for _, size in blocks]) if blocks else positions
+    free = isotonic_regression(positions - offset).x if positions.size else positions
     return np.clip(free, low, high - (offset[-1] if offset.size else 0)) + offset
 
 

@@ -86,10 +86,7 @@ def wat(run: Run, *, eta: float) -> Rule:
         return run.weigh(arms[:-1] + arms[-1])
 
     return Rule(
-        run.weights,
-        init=lambda counts: {"loss": jnp.zeros(len(counts) + 1)},
-        update=update,
-        knob_values=knob_values,
+        run.weights, init=lambda counts: {"loss": jnp.zeros(len(counts) + 1)}, update=update, knob_values=knob_values
     )
 
 

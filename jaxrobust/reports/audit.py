@@ -1,69 +1,99 @@
-"""Output of an audit: the report's sections "Security curve" and "Class to class", and sentences for the terminal."""
+"""Output of an audit: its findings, and the report's sections "Security curve" and "Class to class"."""
 
 import numpy as np
 
-from jaxrobust import console, figures, reports
-from jaxrobust.audit import results as audit_results
+from jaxrobust import console, figures, formatting, reports
 from jaxrobust.figures import audit as figures_audit
+from jaxrobust.reports.findings import CAUTION, Finding, table
 from jaxrobust.runs import class_summary
 
-LISTED_NAMES = 3  # classes named in a sentence
+LISTED_NAMES = 3  # classes named in a finding
 LISTED_PAIRS = 8
 
 
-def page(workdir) -> dict | None:
-    """What the template `audit.html` shows; None where there is no audit.json.
+def page(content: dict) -> dict:
+    """What the template `audit.html` shows.
 
-    Raises:
-        UserError: the file cannot be read.
+    Args:
+        content: of audit.json.
     """
-    content = audit_results.AUDIT.read(workdir)
-    if content is None:
-        return None
-    curve, matrix = content["curve"], content["matrix"]
-    at = curve["radii"].index(content["eps"])
+    matrix = content["matrix"]
     drawn = {"curve": _curve_figure(content)}
     if len(content["classes"]) <= figures.NAMED_CLASSES:
         values = [class_summary.floats(matrix[name]) for name in ("share", "ease", "exposure")]
         drawn["matrix"] = figures_audit.class_to_class(*values, content["classes"])
     return content | {
         "figures": {name: reports.figure(figure) for name, figure in drawn.items()},
-        "accuracy": curve["accuracy"][at],
-        "interval": tuple(curve["interval"][at]),
-        "worst_class": curve["worst_class"][at],
-        "worst_accuracy": curve["worst_class_accuracy"][at],
         "half_rows": _half_rows(content),
-        "easiest": _first(matrix["easiest_targets"], matrix["ease"], content["classes"]),
-        "most_exposed": _first(matrix["most_exposed"], matrix["exposure"], content["classes"]),
         "pairs": matrix["pairs"][:LISTED_PAIRS],
-        "asymmetric": matrix["asymmetric"],
         "masking": content.get("masking"),
     }
 
 
-def in_words(content: dict) -> list[str]:
-    """The main results of an audit for the terminal, one sentence each."""
-    curve, matrix, focused = content["curve"], content["matrix"], content["focused"]
+def findings(content: dict) -> list[Finding]:
+    """The main results of an audit."""
+    curve, norm = content["curve"], content["norm"]
     at = curve["radii"].index(content["eps"])
     images = f"{content['examples']:,} of {content['whole']:,}" if content["examples"] < content["whole"] else "all"
     of = f"epoch {content['epoch']}, {content['weights']} weights, {images} {content['split']} images"
-    sentences = [
-        f"audit of {of}: {curve['attack']} leaves {100 * curve['accuracy'][at]:.1f} %, of the worst class "
-        f"({curve['worst_class'][at]}) {100 * curve['worst_class_accuracy'][at]:.1f} %"
+    what = f"audit under {curve['attack']}, radius {formatting.radius(content['eps'], norm)} in {formatting.norm(norm)}"
+    half = curve["half"]["radius"]
+    fall = f"beyond {formatting.radius(curve['radii'][-1], norm)}" if half is None else formatting.radius(half, norm)
+    return [
+        Finding(what, _percent(curve["accuracy"][at]), formatting.interval(curve["interval"][at]), note=of),
+        Finding(f"weakest class in it: {curve['worst_class'][at]}", _percent(curve["worst_class_accuracy"][at])),
+        Finding("radius at which all classes together fall to 50 %", fall),
+        *_on_class(content["focused"]["class"]),
+        *_on_pairs(content),
+        *_on_masking(content.get("masking")),
     ]
-    if one := focused["class"]:
-        low, high = (100 * end for end in one["interval"])
-        sentences.append(
-            f"attacking {one['target']} alone (the weakest on {one['chosen_on']}) breaks {100 * one['success']:.1f} %, "
-            f"{100 * one['gain']:+.1f} points [{low:.1f}, {high:.1f}] against the average"
-        )
-    if pair := focused["pair"]:
-        bound = "" if matrix["complete"] else "at least "
-        sentences.append(
-            f"most often turned: {pair['source']} into {pair['target']}, {bound}{100 * pair['share']:.1f} %; "
-            f"easiest target: {matrix['easiest_targets'][0]}; most exposed: {matrix['most_exposed'][0]}"
-        )
-    return sentences
+
+
+def _percent(share: float | None) -> str:
+    return formatting.NOTHING if share is None else f"{formatting.percent(share)} %"
+
+
+def _on_class(of: dict | None) -> list[Finding]:
+    if not of:
+        return []
+    note = f"breaks {_percent(of['success'])} of it, {_percent(of['average'])} of all images; "
+    note += "the interval allows for the choice" if of["simultaneous"] else f"the weakest on {of['chosen_on']}"
+    ends = formatting.interval(of["interval"])
+    return [Finding(f"gain of attacking {of['target']} alone", formatting.points(of["gain"]), ends, note=note)]
+
+
+def _on_pairs(content: dict) -> list[Finding]:
+    matrix, classes, pair = content["matrix"], content["classes"], content["focused"]["pair"]
+    bound = "" if matrix["complete"] else "at least "
+    found = []
+    if pair:
+        note = f"{_percent(pair['average'])} over all pairs"
+        note += "; the interval allows for the choice" if pair["interval"] else ""
+        what, ends = f"most often turned: {pair['source']} into {pair['target']}", formatting.interval(pair["interval"])
+        found.append(Finding(what, bound + _percent(pair["share"]), ends, note=note))
+    for what, ranked, values in (
+        ("most exposed classes", matrix["most_exposed"], matrix["exposure"]),
+        ("easiest targets", matrix["easiest_targets"], matrix["ease"]),
+    ):
+        shares = dict(zip(classes, values, strict=True))
+        if named := [f"{name} {_percent(shares[name])}" for name in ranked[:LISTED_NAMES]]:
+            found.append(Finding(what, note=bound + ", ".join(named)))
+    for lean in matrix["asymmetric"][:1]:
+        what, back = f"most one-sided pair: {lean['source']} into {lean['target']}", _percent(lean["back"])
+        found.append(Finding(what, _percent(lean["share"]), note=f"back {back}"))
+    if missed := matrix["missed_by_curve"]:
+        note = f"withstand {content['curve']['attack']}, which is too weak to that extent"
+        found.append(Finding("images turned by the targeted attack alone", f"{missed:,}", verdict=CAUTION, note=note))
+    return found
+
+
+def _on_masking(masking: dict | None) -> list[Finding]:
+    if not masking:
+        return []
+    if number := len(masking["findings"]):
+        note = "true robustness may be lower than measured; no sign is a proof"
+        return [Finding("signs of gradient masking", str(number), verdict=CAUTION, note=note)]
+    return [Finding("signs of gradient masking", "0", note="no proof of robustness")]
 
 
 def _curve_figure(content):
@@ -107,15 +137,8 @@ def _half_rows(content) -> list[dict]:
     return sorted(rows, key=lambda row: row["accuracy"])
 
 
-def _first(ranked, values, classes) -> list[tuple[str, float]]:
-    """The first few names with their values."""
-    value_of = dict(zip(classes, values, strict=True))
-    return [(name, value_of[name]) for name in ranked[:LISTED_NAMES]]
-
-
 def show(content: dict) -> None:
     """Print the findings of an audit, and warn of each sign of gradient masking."""
-    for sentence in in_words(content):
-        console.say(sentence)
-    for finding in (content["masking"] or {}).get("findings", ()):
-        console.warn(f"{finding['check']}, {finding['where']}: {finding['message']}")
+    console.show(table(findings(content)))
+    for sign in (content["masking"] or {}).get("findings", ()):
+        console.warn(f"{sign['check']}, {sign['where']}: {sign['message']}")

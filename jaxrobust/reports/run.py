@@ -16,12 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrobust import classwise, console, figures, files, formatting, reports
+from jaxrobust.audit import results as audit_results
 from jaxrobust.classwise import CONFIDENCE, METRICS, unequal
 from jaxrobust.distributed import parallel
 from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
 from jaxrobust.figures.matrix import confusion_matrix
 from jaxrobust.reports import audit as report_audit
 from jaxrobust.reports import suites as report_suites
+from jaxrobust.reports.findings import CAUTION, Finding, few, under
 from jaxrobust.runs import class_summary, reading, results
 from jaxrobust.runs.reading import Checkpoint, RunFiles, facts, field, headline, strongest
 from jaxrobust.runs.results import Result
@@ -61,6 +63,7 @@ def _page(run: RunFiles, truth: dict) -> dict:
     names = scores[attack].class_names
     compared = run.compared()
     confusions = {a: run.confusion(selected, a) for a in dict.fromkeys(("clean", attack)) if a in scores}
+    audit = audit_results.AUDIT.read(run.workdir)
     confusions = {a: matrix for a, matrix in confusions.items() if matrix is not None}
     return {
         "title": ", ".join(field(run.config, f"{part}.name", f"{part} unknown") for part in ("data", "model")),
@@ -83,6 +86,7 @@ def _page(run: RunFiles, truth: dict) -> dict:
         ],
         "scores": scores,
         "stages": run.scores[selected],
+        "findings": findings(scores[attack], truth) + (report_audit.findings(audit) if audit else []),
         "tracked": _tracked(run, selected),
         "truth": report_suites.page(truth),
         "score": scores[attack],
@@ -93,12 +97,62 @@ def _page(run: RunFiles, truth: dict) -> dict:
         "figures": _figures(run, selected, attack, confusions),
         "confusions": {a: largest_confusions(matrix, names) for a, matrix in confusions.items()},
         "validation_examples": run.validation_examples,
-        "audit": report_audit.page(run.workdir),
+        "audit": audit and report_audit.page(audit),
         "best": run.best,
         "seed": field(run.config, "train.seed"),
         "config": sorted((name, json.dumps(value)) for name, value in files.flatten(run.config).items()),
         "confidence": CONFIDENCE,
     }
+
+
+def findings(score: Result, truth: dict) -> list[Finding]:
+    """The main results under the strongest attack, and what each suite takes beyond PGD.
+
+    Args:
+        truth: content of classes.json.
+    """
+    what, worst = under(truth["strongest"]), truth["attacks"][truth["strongest"]]["worst"]
+    found = [Finding(f"average {what}", _percent(score.accuracy), formatting.interval(score.interval))]
+    if unequal(score.record["count"]):
+        ends = formatting.interval(score.balanced_interval)
+        found.append(Finding(f"balanced average {what}", _percent(score.balanced_accuracy), ends))
+    if candidates := worst["candidates"]:
+        ends = formatting.interval(score.worst_interval)
+        found.append(Finding(f"worst class: {score.worst_name}", _percent(score.worst_class_accuracy), ends))
+        found.append(Finding(f"best class: {score.best_name}", _percent(score.best_class_accuracy)))
+        likely = few(f"{c['name']} ({formatting.probability(c['probability'])})" for c in candidates)
+        number = f"{len(candidates)} of {np.count_nonzero(truth['count'])}"
+        verdict = CAUTION if len(candidates) > 1 else ""
+        found.append(Finding("classes that may be the worst", number, "", verdict, f"with probability: {likely}"))
+        ends = formatting.interval(worst["interval"])
+        found.append(Finding("accuracy of the worst class, whichever it is", _percent(worst["accuracy"]), ends))
+    for suite, content in truth["suites"].items():
+        found += _on_loss(suite, content["loss"], truth)
+    return found
+
+
+def _percent(fraction: float) -> str:
+    return f"{formatting.percent(fraction)} %"
+
+
+def _on_loss(suite: str, loss: dict | None, truth: dict) -> list[Finding]:
+    rows = report_suites.loss_rows(truth, loss)
+    if not rows:
+        return []
+    start, average, most = f"lost from {loss['before']} to {suite}", loss["average"] | {"name": "average"}, rows[0]
+    found = [
+        Finding(
+            f"{start}: {of['name']}",
+            formatting.percent(of["loss"]),
+            formatting.interval(of["interval"]),
+            note=f"{_percent(of['before'])} to {_percent(of['after'])}",
+        )
+        for of in (average, most)
+        if of is average or of["loss"] > 0
+    ]
+    note = f"{few(loss['worst_before'], 3)} to {few(loss['worst_after'], 3)}"
+    verdict = "changes" if loss["worst_changed"] else ""
+    return [*found, Finding(f"worst class, {loss['before']} to {suite}", verdict=verdict, note=note)]
 
 
 def class_table(workdir, width: int = 160) -> tuple[str, Table]:

@@ -89,7 +89,9 @@ def _on_weakest(classes: list[dict]) -> list[Finding]:
     tied = weakest[-1]["mean_rank"] == next_rank  # naming some of several equal classes would be arbitrary
     rows = [
         Finding(
-            f"weak class: {row['name']}", f"{100 * row['worst_in']:.0f} %", note="of the settings it is the worst in"
+            f"weak class: {row['name']}",
+            f"{100 * row['worst_in']:.0f} %",
+            note="of the settings have it as the worst class",
         )
         for row in weakest
         if not tied or row["mean_rank"] < next_rank

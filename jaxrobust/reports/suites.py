@@ -17,13 +17,13 @@ def page(truth: dict) -> dict:
             "total": results.total_work(content["stages"]),
             "broken": _sum(content["stages"], "broken"),
             "passes_in_full": _sum(content["stages"], "passes_in_full"),
-            "rows": _rows(truth, content["loss"]),
+            "rows": loss_rows(truth, content["loss"]),
             "figure": _loss_figure(truth["classes"], content["loss"], suite),
         }
     return truth | {"worst": of["worst"], "worst_figure": _worst_figure(truth, of), "suites": shown}
 
 
-def _rows(truth: dict, loss: dict | None) -> list[dict]:
+def loss_rows(truth: dict, loss: dict | None) -> list[dict]:
     """One row per class that has examples, the largest loss first."""
     if loss is None:
         return []

@@ -174,8 +174,7 @@ class Checkpoints:
 
     def _read_state(self, step, arrays):
         saved = self._manager.restore(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(arrays), checksum=ocp.args.JsonRestore()),
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(arrays), checksum=ocp.args.JsonRestore())
         )
         if checksum(saved.state) != saved.checksum["crc32"]:
             raise _Differs
