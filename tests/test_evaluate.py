@@ -75,7 +75,7 @@ def test_a_subset_is_stratified_and_gives_the_verdicts_of_the_whole(tmp_path):
     (record, *_) = run(tmp_path / "part", **{"eval.examples": 20})
     assert (record["examples"], record["split_examples"]) == (20, 37)
     page = " ".join(run_page.write_report(tmp_path / "part").read_text().split())
-    assert "of the 20 test images (a stratified subset of 37) correctly" in page
+    assert "the 20 test images (a stratified subset of 37)" in page
     whole, part = (results.read_examples(tmp_path / name, 3, "raw", "test") for name in ("whole", "part"))
     np.testing.assert_array_equal(part["labels"], whole["labels"][part["index"]])
     np.testing.assert_array_equal(part["pgd3"], whole["pgd3"][part["index"]])

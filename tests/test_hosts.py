@@ -231,7 +231,7 @@ def test_two_processes_audit_as_one(tmp_path, one_process):
         shutil.copytree(one_process, tmp_path / name)
     finish([start(tmp_path / "one", *audited, *small, devices=4)])
     said = finish(start_two(tmp_path / "two", *audited, *small))
-    assert "audit of epoch" in said[0] and "audit" not in said[1]
+    assert "audit under" in said[0] and "audit" not in said[1]
     one, two = (files.read_json(tmp_path / name / "audit.json") for name in ("one", "two"))
     for audit in (one, two):
         for part in ("curve", "matrix"):
