@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -18,9 +19,18 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Most programs of tests run for less time than LLVM takes to optimise them. XLA's own passes remain, so the programs
 # consist of the same kernels. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all tests run on programs as users have them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# XLA's older emitters of kernels compile in a third of the time, and one module to a program in less than 32. These are
+# no API, and an unknown flag ends the process, so they are set for versions that they were tried with.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    QUICK = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + QUICK * (
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+    )
 
 import jax
 import pytest
+
+from jaxrobust.runs.tensorboard import Writer
 
 # Not to be taken for a task of the cluster that runs the tests.
 for name in ("SLURM_NTASKS", "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX"):
@@ -98,6 +108,22 @@ def optimised():
 def optimised_files(request):
     with all_optimisations() if request.path.stem in OPTIMISED_FILES else contextlib.nullcontext():
         yield
+
+
+DRAW = Writer.figures
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_drawn_for_tensorboard():
+    """Its figures take longer than many a run here. Runs in processes of their own draw them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "figures", lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def drawn_for_tensorboard(monkeypatch):
+    monkeypatch.setattr(Writer, "figures", DRAW)
 
 
 @pytest.fixture(scope="session")

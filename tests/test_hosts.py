@@ -51,7 +51,7 @@ def unreadable():
     raise UserError("unreadable")
 
 try:
-    with hosts.connected(cluster.find(coordinator, 2, process), process_timeout=5):
+    with hosts.connected(cluster.find(coordinator, 2, process), process_timeout=100):
         assert hosts.gather({"mine": process * 100 * "x"}) == [{"mine": ""}, {"mine": 100 * "x"}]
         assert hosts.decide(lambda: process) == 0 and refused(hosts.decide, unreadable) == "unreadable"
         assert "seed = " in refused(hosts.check_alike, {"seed": process})
@@ -104,10 +104,23 @@ def test_two_processes_agree_and_stop_together_and_one_does_not_outlive_the_othe
     assert processes[1 - lost].returncode == exit_code and message in said[1 - lost], said
 
 
+RESERVED = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reserved_ports():
+    yield
+    for probe in RESERVED:
+        probe.close()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+    """A port that no other program is given meanwhile: it stays bound, and the coordinator may bind it as well."""
+    RESERVED.append(probe := socket.socket())
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        probe.setsockopt(socket.SOL_SOCKET, option, 1)
+    probe.bind(("localhost", 0))
+    return probe.getsockname()[1]
 
 
 def start(workdir, *arguments, devices=2, **options):
@@ -117,7 +130,7 @@ def start(workdir, *arguments, devices=2, **options):
 
 
 def start_two(workdir, *arguments, **options):
-    job = (f"--coordinator=localhost:{free_port()}", "--processes=2", "--process_timeout=10", *arguments)
+    job = (f"--coordinator=localhost:{free_port()}", "--processes=2", *arguments)
     return [start(workdir, *job, f"--process={i}", **options) for i in range(2)]
 
 
@@ -138,7 +151,7 @@ def arrays(workdir, epochs=EPOCHS):
     config = tiny_config.get_config()
     config.train.average_decay = 0.0
     mesh = parallel.make_mesh(jax.devices()[:1])
-    like = training_setup.create(config, objects.dataset(config), mesh, 1).initial_state()
+    like = training_setup.create(config, objects.dataset(config), mesh, 1).abstract_state()
     kept = checkpoints.Checkpoints(workdir, read_only=True)
     return jax.tree.leaves(kept.restore(STEPS_PER_EPOCH * epochs, like))
 
@@ -191,7 +204,7 @@ def test_asked_to_stop_on_one_host_both_save_the_same_step_and_go_on(tmp_path, t
 
 @pytest.mark.slow
 def test_without_one_process_the_other_ends_and_any_number_goes_on(tmp_path):
-    processes = start_two(tmp_path, *ARGUMENTS)
+    processes = start_two(tmp_path, *ARGUMENTS, "--process_timeout=10")
     wait_for((tmp_path / "checkpoints" / str(STEPS_PER_EPOCH)).exists, processes)
     processes[1].kill()
     started = time.monotonic()

@@ -108,7 +108,8 @@ def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(declared, t
     assert running.status(workdir, blocked).state == "done"
 
 
-def test_wrong_flags_end_in_one_line(start):
+def test_wrong_flags_end_in_one_line(monkeypatch, capfd):
+    monkeypatch.chdir(TESTS.parent)
     shipped = ("--study", "configs/studies/digits.py")
     for arguments, words in (
         ((*shipped,), "--workdir is missing"),
@@ -121,5 +122,6 @@ def test_wrong_flags_end_in_one_line(start):
         ((*shipped, "--workdir", "x", "--processes", "0"), "at least 1"),
         ((*shipped, "--workdir", "x", "--processes", "2", "--list"), "leave one of them out"),
     ):
-        code, said = start(*arguments)[1]()
-        assert code == 2 and words in said and len(said.strip().splitlines()) == 1
+        assert front_end.main(["study", *arguments]) == 2
+        said = capfd.readouterr().err
+        assert words in said and len(said.strip().splitlines()) == 1
