@@ -17,7 +17,7 @@ TINY = "tests/tiny_config.py"
 
 def run(*arguments, **environment):
     command = [sys.executable, "-m", "jaxrobust.main", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment, timeout=120)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment, timeout=300)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ main.run()
     small = ("--config.model.name=linear", "--config.train.epochs=1", "--config.eval.attacks=('clean',)")
     arguments = [*tiny("--workdir", str(tmp_path)), *small, "--config.checkpoint.every_epochs=1"]
     command = [sys.executable, "-c", program, *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=120)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=300)
     assert result.returncode == 0, result.stderr
     assert "no TensorBoard files" in result.stderr
     assert (tmp_path / "report.html").exists() and not (tmp_path / "tensorboard").exists()

@@ -123,10 +123,8 @@ def wait_for_step(process, workdir, step):
 
 @pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_continues(tmp_path, uninterrupted):
-    process = start(tmp_path)
-    wait_for_step(process, tmp_path, STEPS_PER_EPOCH)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    process = start(tmp_path, signal=signal.SIGTERM)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM and "same command continues" in errors
     assert "continuing at step" in finish(start(tmp_path))
     assert_same_run(tmp_path, uninterrupted)
@@ -149,22 +147,28 @@ def test_kill_at_random_moments_changes_nothing(tmp_path, uninterrupted):
 @pytest.mark.slow
 def test_two_trainings_in_one_workdir(tmp_path):
     """The second is told so and leaves the first alone."""
-    first = start(tmp_path)
+    endless = (
+        "--config.train.epochs=1000000",
+        "--config.eval.every_epochs=0",
+        "--config.checkpoint.every_epochs=1000000",
+    )
+    first = start(tmp_path, *endless)
     wait_for_step(first, tmp_path, STEPS_PER_EPOCH)
-    second = start(tmp_path)
-    _, errors = second.communicate(timeout=60)
+    second = start(tmp_path, *endless)
+    _, errors = second.communicate(timeout=300)
     assert second.returncode == 2 and "another training is running there" in errors
-    finish(first)
+    first.send_signal(signal.SIGTERM)
+    _, errors = first.communicate(timeout=300)
+    assert first.returncode == 128 + signal.SIGTERM and "the same command continues" in errors
 
 
 @pytest.mark.slow
 def test_a_stop_between_checkpoints_leaves_none_of_its_own(tmp_path):
     """A checkpoint made only because of a signal is neither kept nor scored once the next one that is due is there."""
     arguments = ("--config.checkpoint.every_epochs=2",)
-    process = start(tmp_path, *arguments)
-    wait_for_step(process, tmp_path, STEPS_PER_EPOCH)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process = start(tmp_path, *arguments, signal=signal.SIGTERM)
+    process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM
     finish(start(tmp_path, *arguments))
     kept = checkpoints.Checkpoints(tmp_path, read_only=True).steps()
     assert kept == [2 * STEPS_PER_EPOCH, 4 * STEPS_PER_EPOCH]
