@@ -16,16 +16,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxrobust-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Most programs of tests run for less time than LLVM takes to optimise them. XLA's own passes remain, so the programs
-# consist of the same kernels. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all tests run on programs as users have them.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# XLA's older emitters of kernels compile in a third of the time, and one module to a program in less than 32. These are
-# no API, and an unknown flag ends the process, so they are set for versions that they were tried with.
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    QUICK = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + QUICK * (
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
-    )
+# Most programs of tests run for less time than it takes to optimise them. XLA's older emitters of kernels compile in a
+# third of the time, and so does one module to a program in place of 32. Flags of XLA are no API, and an unknown one ends
+# the process, so they are set for versions that they were tried with. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all tests
+# run on programs as users have them.
+QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1":
+    flags = os.environ.get("XLA_FLAGS", "")  # which have these already in a process of pytest-xdist
+    if importlib.metadata.version("jaxlib").startswith("0.10.") and QUICK not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {QUICK}"
 
 import jax
 import pytest
@@ -57,16 +56,10 @@ LONGEST_FILES = (
 # common to the last bit. For single tests there is the fixture `optimised`.
 OPTIMISED_FILES = (
     "test_hlo",
-    "test_flops",
     "test_measuring",
     "test_benchmark",
     "test_preflight",
-    "test_steps",
-    "test_evaluate",
-    "test_audit",
     "test_overfitting",
-    "test_worst_case",
-    "test_attacks_threats",
     "test_attacks_hyperplane",
     "test_data_augment",
 )
