@@ -17,14 +17,14 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Most programs of tests run for less time than it takes to optimise them. XLA's older emitters of kernels compile in a
-# third of the time, and so does one module to a program in place of 32. Flags of XLA are no API, and an unknown one ends
-# the process, so they are set for versions that they were tried with. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all tests
-# run on programs as users have them.
-QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1":
-    flags = os.environ.get("XLA_FLAGS", "")  # which have these already in a process of pytest-xdist
-    if importlib.metadata.version("jaxlib").startswith("0.10.") and QUICK not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {QUICK}"
+# third of the time, and one module to a program in less than 32. Flags of XLA are no API, and an unknown one ends the
+# process, so they are set for versions that they were tried with. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all tests run
+# on programs as users have them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and importlib.metadata.version("jaxlib").startswith("0.10."):
+    QUICK = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    # A process of pytest-xdist is given them.
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "").removesuffix(QUICK) + QUICK
 
 import jax
 import pytest
