@@ -231,7 +231,8 @@ def test_wrong_fields_are_named(field, value):
         config_of(**{field: value})
 
 
-def test_command_from_end_to_end(tmp_path):
+def test_command_from_end_to_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(masking, "EXPERIMENTS", EXPERIMENTS)
     config = tiny_config.get_config()
     config.model.name = "linear"
     config.train.epochs = 1
