@@ -17,12 +17,8 @@ from jaxrobust.errors import FieldError
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """Full batches in `num_examples`; raises FieldError where there is none."""
     if not 1 <= batch_size <= num_examples:
-        raise FieldError(
-            "train.batch_size",
-            batch_size,
-            f"{num_examples} training examples make no full batch",
-            f"use 1 to {num_examples}",
-        )
+        problem = f"{num_examples} training examples make no full batch"
+        raise FieldError("train.batch_size", batch_size, problem, f"use 1 to {num_examples}")
     return num_examples // batch_size
 
 
@@ -36,8 +32,6 @@ def epoch_order(labels: np.ndarray, *, batch_size: int, seed: int, epoch: int, s
     Args:
         labels: [N] int, the labels of the training set.
         batch_size: examples per step, over all devices.
-        seed: the run's seed.
-        epoch: which epoch.
         sampling: [C] non-negative weight of an example of each class; only ratios matter.
 
     Returns:

@@ -17,9 +17,7 @@ from jaxrobust.errors import FieldError
 _OTHERS = "*"  # in shares: all classes that are not named
 
 
-def regroup(
-    class_names: Sequence[str], drop: Sequence[str], merge: Sequence[str]
-) -> tuple[tuple[str, ...], np.ndarray]:
+def regroup(class_names: Sequence[str], drop: Sequence[str], merge: Sequence[str]) -> tuple[tuple, np.ndarray]:
     """The classes after dropping and merging some, in their old order, and the new label of each old class.
 
     Args:
@@ -105,11 +103,7 @@ def _shares(class_names: Sequence[str], shares: Sequence[str]) -> dict:
 
 
 def find(class_names: Sequence[str], name: str, field: str) -> int:
-    """The label of the class with that name, or with that label written in digits.
-
-    Raises:
-        FieldError: there is no such class.
-    """
+    """The label of the class with that name, or with that label written in digits; a FieldError if there is none."""
     if name in class_names:
         return list(class_names).index(name)
     if name.isdecimal() and int(name) < len(class_names):

@@ -68,10 +68,8 @@ def describe(
         size = sources.Size(images[1:], num_classes, images[0])
     else:
         counted = imbalance_profile != "none"
-        request = sources.Request(
-            name, argument, data_dir, seed, gaussians, streaming, image_size or 0, progress, counted
-        )
-        size = sources.SOURCES[form].size(request)
+        asked = data_dir, seed, gaussians, streaming, image_size or 0, progress, counted
+        size = sources.SOURCES[form].size(sources.Request(name, argument, *asked))
     examples, *shape = images or (size.examples, *size.image_shape)
     classes, counts = num_classes or size.num_classes, size.counts
     height, width, channels = shape
@@ -80,8 +78,9 @@ def describe(
     if None in (height, width, channels):
         raise FieldError("data.name", name, "has images of different sizes", sources.DESCRIBE)
     if examples is None:
-        problem = "its number of examples is known only when it is prepared"
-        raise FieldError("data.name", name, problem, sources.DESCRIBE)
+        raise FieldError(
+            "data.name", name, "its number of examples is known only when it is prepared", sources.DESCRIBE
+        )
     if counts is None or (len(counts), counts.sum()) != (classes, examples):
         counts = (np.arange(classes) + examples) // classes
     left = counts - validation_per_class

@@ -32,9 +32,9 @@ def _low(images, cutoff: float) -> np.ndarray:
 
 
 def _lost(kind):
-    def measure(subject):
-        labels, natural, filtered = subject.filtered(kind)
-        return by_class(np.float64(natural) - np.float64(filtered), labels, len(subject.class_names))
+    def measure(inputs):
+        labels, natural, filtered = inputs.filtered(kind)
+        return by_class(np.float64(natural) - np.float64(filtered), labels, len(inputs.class_names))
 
     return measure
 

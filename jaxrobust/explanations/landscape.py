@@ -18,25 +18,25 @@ def radius_estimate(margin, gradient) -> np.ndarray:
 
 
 def _mean(field):
-    def measure(subject):
-        labels, found = subject.landscape
-        return by_class(getattr(found, field), labels, len(subject.class_names))
+    def measure(inputs):
+        labels, found = inputs.landscape
+        return by_class(getattr(found, field), labels, len(inputs.class_names))
 
     return measure
 
 
 def _in_the_ball(field):
-    def measure(subject):
-        if subject.radius == 0:
+    def measure(inputs):
+        if inputs.radius == 0:
             raise Missing("threat.eps_255 = 0, so there is no ball to search")
-        return _mean(field)(subject)
+        return _mean(field)(inputs)
 
     return measure
 
 
-def _median_radius(subject):
-    labels, found = subject.landscape
-    values = by_class(radius_estimate(found.margin, found.gradient), labels, len(subject.class_names), np.median)
+def _median_radius(inputs):
+    labels, found = inputs.landscape
+    values = by_class(radius_estimate(found.margin, found.gradient), labels, len(inputs.class_names), np.median)
     finite = values[np.isfinite(values)]
     # A value larger than all others: only ranks are used.
     return np.where(np.isinf(values), 2 * finite.max(initial=0.5), values)

@@ -67,7 +67,7 @@ def _squares(points):
 
 
 def _of_pixels(function):
-    return lambda subject: function(*subject.train_pixels, len(subject.class_names))
+    return lambda inputs: function(*inputs.train_pixels, len(inputs.class_names))
 
 
 PROBES = (
@@ -75,7 +75,7 @@ PROBES = (
         "training_images",
         "Number of training images.",
         1,
-        lambda subject: np.float64(subject.dataset.train.counts(len(subject.class_names))),
+        lambda inputs: np.float64(inputs.dataset.train.counts(len(inputs.class_names))),
     ),
     _probe(
         "pixel_overlap",
@@ -99,7 +99,7 @@ PROBES = (
         "standard_overlap",
         f"Share of the {NEIGHBOURS} nearest training images, in features of a standard model, of another class.",
         -1,
-        lambda subject: neighbour_overlap(*subject.standard_features, len(subject.class_names)),
+        lambda inputs: neighbour_overlap(*inputs.standard_features, len(inputs.class_names)),
         looks_at="model",
     ),
 )

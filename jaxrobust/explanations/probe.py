@@ -21,7 +21,7 @@ class Probe(NamedTuple):
         family: name of the family of the probe.
         looks_at: kind of inputs: only "data"; a "model" and data; or "results", which are verdicts under attacks.
         sign: sign of the correlation with robustness that theory predicts, 1 or -1; 0 if it predicts none.
-        measure: subject.Subject -> [C] floats, nan for a class without a value. It may raise `Missing`.
+        measure: inputs.Inputs -> [C] floats, nan for a class without a value. It may raise `Missing`.
         built_in: whether it is computed from the same verdicts as robustness. Then it correlates with robustness by
             construction, and explains nothing.
     """

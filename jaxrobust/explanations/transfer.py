@@ -23,7 +23,7 @@ def fooled(labels, natural, adversarial, num_classes: int) -> np.ndarray:
 
 
 def _measure(direction):
-    return lambda subject: fooled(*subject.transfer(direction), len(subject.class_names))
+    return lambda inputs: fooled(*inputs.transfer(direction), len(inputs.class_names))
 
 
 PROBES = (

@@ -30,19 +30,19 @@ def largest_rival(confusion) -> np.ndarray:
     return ratio(errors.max(1), errors.sum(1))
 
 
-def _largest_rival(subject):
-    if len(subject.class_names) < 3:
+def _largest_rival(inputs):
+    if len(inputs.class_names) < 3:
         raise Missing("with two classes, all errors are predictions of the other class")
-    return largest_rival(subject.confusion)
+    return largest_rival(inputs.confusion)
 
 
-def _breaking_radius(subject):
-    if subject.audit is None:
+def _breaking_radius(inputs):
+    if inputs.audit is None:
         raise Missing("no audit of this checkpoint; run jaxrobust audit")
-    radii = subject.audit["curve"]["half"]["class_radius"]
+    radii = inputs.audit["curve"]["half"]["class_radius"]
     # Beyond the largest radius tried: any larger value will do, since only ranks are used.
-    beyond = 2 * max(subject.audit["curve"]["radii"])
-    count = np.array(subject.audit["count"])
+    beyond = 2 * max(inputs.audit["curve"]["radii"])
+    count = np.array(inputs.audit["count"])
     return np.where(count > 0, [beyond if radius is None else radius for radius in radii], np.nan)
 
 
@@ -51,13 +51,13 @@ PROBES = (
         "train_robustness",
         "Accuracy of the class on the attacked training images, in the last epoch of training.",
         1,
-        lambda subject: subject.training_accuracy,
+        lambda inputs: inputs.training_accuracy,
     ),
     _probe(
         "flow_in",
         "Share of the images of all other classes that the attack turns into this class.",
         0,
-        lambda subject: flow_in(subject.confusion),
+        lambda inputs: flow_in(inputs.confusion),
     ),
     _probe(
         "largest_rival",
@@ -69,14 +69,14 @@ PROBES = (
         "flow_out",
         "Share of the class's images that the attack turns into another class: one minus its robustness.",
         -1,
-        lambda subject: flow_out(subject.confusion),
+        lambda inputs: flow_out(inputs.confusion),
         built_in=True,
     ),
     _probe(
         "train_test_gap",
         "Accuracy on the attacked training images in the last epoch, minus the accuracy under attack on scored images.",
         -1,
-        lambda subject: subject.training_accuracy - subject.robustness,
+        lambda inputs: inputs.training_accuracy - inputs.robustness,
         built_in=True,
     ),
     _probe(

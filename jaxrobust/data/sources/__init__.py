@@ -79,8 +79,8 @@ class Size(NamedTuple):
 
 def _size_by_reading(request: Request) -> Size:
     raw = SOURCES[check_name(request.name)[0]].read(request)
-    images, classes = raw.train_images, len(raw.class_names)
-    labels = checked_labels(raw.train_labels, classes, request.name, "training")
+    images, classes = raw.train.images, len(raw.class_names)
+    labels = checked_labels(raw.train.labels, classes, "training", "data.name", request.name)
     kind = "uint8" if images.dtype == np.uint8 else "float32"
     return Size(images.shape[1:], classes, len(images), np.bincount(labels, minlength=classes), kind)
 

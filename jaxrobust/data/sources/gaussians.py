@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxrobust.data import randomness
 from jaxrobust.data.checks import RawDataset
+from jaxrobust.data.dataset import Split
 from jaxrobust.errors import FieldError
 
 
@@ -37,10 +38,9 @@ class Gaussians:
     pixels_per_unit: float
 
     def __post_init__(self):
+        of_means = f"means has {len(self.means)} classes"
         for field in ("stddevs", "priors"):
-            self._require(
-                field, len(getattr(self, field)) == len(self.means), f"means has {len(self.means)} classes", "match it"
-            )
+            self._require(field, len(getattr(self, field)) == len(self.means), of_means, "match it")
         self._require("means", len(self.means) >= 2, "is too short", "give at least 2 classes")
         self._require("means", all(map(math.isfinite, self.means)), "is not finite", "use numbers")
         self._require("stddevs", all(0 < s < math.inf for s in self.stddevs), "is out of range", "use numbers above 0")
@@ -72,23 +72,16 @@ def read(mixture: Gaussians, seed: int) -> RawDataset:
     if mixture.pixels_per_unit * largest > 0.5:
         # Lowered by more than the rounding to four digits, so that the advised value is small enough.
         fits = float(f"{0.999 * 0.5 / largest:.4g}")
-        raise FieldError(
-            "data.gaussians.pixels_per_unit",
-            mixture.pixels_per_unit,
-            f"a drawn value of {largest:.4g} units would be a pixel outside [0, 1]",
-            f"use at most {fits} for this mixture and seed, less for any seed",
-        )
-    return RawDataset(
-        class_names=tuple(f"class {label}" for label in range(len(mixture.means))),
-        train_images=_pixels(train, mixture.pixels_per_unit),
-        train_labels=train_labels,
-        test_images=_pixels(test, mixture.pixels_per_unit),
-        test_labels=test_labels,
-    )
+        problem = f"a drawn value of {largest:.4g} units would be a pixel outside [0, 1]"
+        remedy = f"use at most {fits} for this mixture and seed, less for any seed"
+        raise FieldError("data.gaussians.pixels_per_unit", mixture.pixels_per_unit, problem, remedy)
+    class_names = tuple(f"class {label}" for label in range(len(mixture.means)))
+    train, test = (np.float32(0.5) + np.float32(mixture.pixels_per_unit) * x[:, None, :, None] for x in (train, test))
+    return RawDataset(class_names, Split(train, train_labels), Split(test, test_labels))
 
 
 def _draw(mixture: Gaussians, num_examples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`num_examples` independent draws: values [N, d] float32 in units of the mixture, labels [N]."""
+    """Independent draws: values [N, d] float32 in units of the mixture, labels [N]."""
     labels = _draw_labels(mixture, num_examples, rng)
     means, stddevs = (np.asarray(v, np.float32)[labels, None] for v in (mixture.means, mixture.stddevs))
     noise = rng.standard_normal((num_examples, mixture.dimension), np.float32)
@@ -98,8 +91,3 @@ def _draw(mixture: Gaussians, num_examples: int, rng: np.random.Generator) -> tu
 def _draw_labels(mixture: Gaussians, num_examples: int, rng: np.random.Generator) -> np.ndarray:
     priors = np.asarray(mixture.priors, np.float64)
     return rng.choice(len(priors), num_examples, p=priors / priors.sum())
-
-
-def _pixels(values: np.ndarray, pixels_per_unit: float) -> np.ndarray:
-    """[N, d] in units of the mixture as images [N, 1, d, 1]."""
-    return np.float32(0.5) + np.float32(pixels_per_unit) * values[:, None, :, None]
