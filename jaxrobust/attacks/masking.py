@@ -3,10 +3,10 @@
     probes = probe(logits_fn, images, labels)      # can be jitted; one row per example
     for experiment in EXPERIMENTS:
         attack = experiment.build(norm, num_classes)
-        survives[experiment.name] = ...            # bool [N], of the same examples
-    findings.findings(labels, class_names, probes, survives)
+        is_robust[experiment.name] = ...           # bool [N], of the same examples
+    signs.signs(labels, class_names, probes, is_robust)
 
-The conclusions are drawn in ../audit/findings.py.
+The conclusions are drawn in ../audit/signs.py.
 """
 
 import math
@@ -134,7 +134,7 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """The name under which `findings` looks for it: that of the attack, for the plain one."""
+        """The name under which `signs` looks for it: that of the attack, for the plain one."""
         changed = "_scale_free" if self.loss else ""
         return f"{self.attack}{changed}" + ("" if self.radius == 1 else f"@{self.radius:g}")
 

@@ -11,6 +11,7 @@ It consists of parts, each a series of rounds in which every example is attacked
 The state is saved after every block of examples, so an interrupted audit continues.
 """
 
+import functools
 import json
 import pathlib
 import time
@@ -119,13 +120,7 @@ class Auditor:
             UserError: the model's logits are not finite.
             Interrupted: a stop was requested.
         """
-        loaded = []
-
-        def load():
-            if not loaded:
-                loaded.append(weights())
-            return loaded[0]
-
+        load = functools.cache(weights)
         clean = self._clean(load)
         parts = [self._curve(clean), self._matrix(clean)]
         states, arrays = {}, clean
@@ -152,12 +147,11 @@ class Auditor:
 
     def _settings(self, **settings) -> dict:
         """The settings on which results depend, those common to all parts included."""
-        config = self._config
         common = {
-            "norm": config.threat.norm,
+            "norm": self._config.threat.norm,
             "eps": self._radius,
-            "relative_step": config_lib.relative_step(config),
-            "seed": config.eval.seed,
+            "relative_step": config_lib.relative_step(self._config),
+            "seed": self._config.eval.seed,
             "examples": len(self._split),
         }
         return json.loads(json.dumps(common | settings))
