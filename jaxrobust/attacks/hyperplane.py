@@ -54,16 +54,9 @@ def displacement(norm: str, points, normals, values):
     return sign * jnp.clip(moves, 0.0, room)
 
 
-def _linf_moves(weights, room, need):
+def _even_moves(weights, room, need, slopes):
     def moves(t):
-        return jnp.minimum(threats.per_example(t, room), room)
-
-    return moves(_largest(lambda t: _sum(weights * moves(t)) <= need, need.shape))
-
-
-def _l2_moves(weights, room, need):
-    def moves(t):
-        return jnp.minimum(threats.per_example(t, room) * weights, room)
+        return jnp.minimum(threats.per_example(t, room) * slopes, room)
 
     return moves(_largest(lambda t: _sum(weights * moves(t)) <= need, need.shape))
 
@@ -83,7 +76,11 @@ def _l1_moves(weights, room, need):
     return jnp.where(weights > threshold, room, jnp.where(weights == threshold, share * room, 0.0))
 
 
-_MOVES = {"linf": _linf_moves, "l2": _l2_moves, "l1": _l1_moves}
+_MOVES = {
+    "linf": lambda weights, room, need: _even_moves(weights, room, need, slopes=1.0),
+    "l2": lambda weights, room, need: _even_moves(weights, room, need, slopes=weights),
+    "l1": _l1_moves,
+}
 
 
 def _largest(holds, shape):

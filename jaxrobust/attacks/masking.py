@@ -30,30 +30,19 @@ TINY = 1e-6  # a perturbation 4,000 times smaller than a grey level; a continuou
 
 
 class Probes(NamedTuple):
-    """Properties of the model at each example; arrays [B].
+    """Properties of the model at each example; arrays [B]."""
 
-    Attributes:
-        correct: bool, whether it is classified correctly.
-        gradient: largest absolute derivative of the cross-entropy with respect to a pixel; exactly 0 if all are 0.
-        margin_gradient: the same of the margin loss.
-        probability: bool, whether the outputs look like probabilities.
-        change: largest distance of the outputs for the same image, each divided by its norm.
-        jump: by how much a perturbation of TINY changes the margin beyond what its gradient says, over the range of the
-            logits.
-        gap: the largest logit minus the second.
-        saturated: bool, whether the probability of the label is exactly 1 in float32.
-        resolution: the spacing of float32 at the largest logit over the range of the logits.
-    """
-
-    correct: jax.Array
+    correct: jax.Array  # bool, whether it is classified correctly
+    # largest absolute derivative of the cross-entropy with respect to a pixel; exactly 0 if all are 0.
     gradient: jax.Array
-    margin_gradient: jax.Array
-    probability: jax.Array
-    change: jax.Array
+    margin_gradient: jax.Array  # the same of the margin loss
+    probability: jax.Array  # bool, whether the outputs look like probabilities
+    change: jax.Array  # largest distance of the outputs for the same image, each divided by its norm
+    # by how much a perturbation of TINY changes the margin beyond what its gradient says, over the range of the logits.
     jump: jax.Array
-    gap: jax.Array
-    saturated: jax.Array
-    resolution: jax.Array
+    gap: jax.Array  # the largest logit minus the second
+    saturated: jax.Array  # bool, whether the probability of the label is exactly 1 in float32
+    resolution: jax.Array  # the spacing of float32 at the largest logit over the range of the logits
 
 
 def probe(logits_fn, images, labels) -> Probes:
@@ -120,17 +109,11 @@ def scale_free_cross_entropy(logits, labels):
 
 @dataclass(frozen=True)
 class Experiment:
-    """An attack whose result can reveal masking.
+    """An attack whose result can reveal masking."""
 
-    Attributes:
-        attack: its name in the grammar of `suites`.
-        radius: in multiples of the threat's; infinite: `threats.largest_radius`.
-        loss: replaces the attack's own loss.
-    """
-
-    attack: str
-    radius: float = 1.0
-    loss: Callable | None = None
+    attack: str  # its name in the grammar of `suites`
+    radius: float = 1.0  # in multiples of the threat's; infinite: `threats.largest_radius`
+    loss: Callable | None = None  # replaces the attack's own loss
 
     @property
     def name(self) -> str:

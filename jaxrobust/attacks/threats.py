@@ -19,21 +19,14 @@ _L1_SHARE = 0.05  # of the entries of an image, those that a step in the L1 norm
 
 
 class Norm(NamedTuple):
-    """What an attack needs to know about a norm.
+    """What an attack needs to know about a norm."""
 
-    Attributes:
-        size: perturbation [B, ...] -> its norm [B].
-        shrink: (perturbation, radius) -> the nearest perturbation in the ball.
-        direction: gradient -> the perturbation of norm 1 that is the direction of a step; 0 where the gradient is 0.
-            For linf and l2 it raises the loss most to first order; for l1 it is spread over a few entries, see
-            `_l1_direction`.
-        random: (keys [B], shape of one image, radius) -> perturbations drawn uniformly from the ball.
-    """
-
-    size: Callable
-    shrink: Callable
+    size: Callable  # perturbation [B, ...] -> its norm [B]
+    shrink: Callable  # (perturbation, radius) -> the nearest perturbation in the ball
+    # gradient -> the perturbation of norm 1 that is the direction of a step; 0 where the gradient is 0. For linf and l2
+    # it raises the loss most to first order; for l1 it is spread over a few entries, see `_l1_direction`.
     direction: Callable
-    random: Callable
+    random: Callable  # (keys [B], shape of one image, radius) -> perturbations drawn uniformly from the ball
 
 
 def per_example(values: jax.Array, like: jax.Array) -> jax.Array:

@@ -62,25 +62,17 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
 
 
 class _Part(NamedTuple):
-    """A series of rounds of one attack on the examples.
-
-    Attributes:
-        settings: everything on which its arrays depend.
-        arrays: their values before the first round, [N, ...] each.
-        open: (arrays, round) -> ids of the examples to attack.
-        ask: (arrays, round, ids) -> classes and radii [n] of their attacks.
-        learn: (arrays, round, ids, success [n] bool) updates the arrays in place.
-    """
+    """A series of rounds of one attack on the examples."""
 
     name: str
     suite: suites.Suite
     targeted: bool
-    settings: dict
-    arrays: dict
+    settings: dict  # everything on which its arrays depend
+    arrays: dict  # their values before the first round, [N, ...] each
     rounds: int
-    open: Callable
-    ask: Callable
-    learn: Callable
+    open: Callable  # (arrays, round) -> ids of the examples to attack
+    ask: Callable  # (arrays, round, ids) -> classes and radii [n] of their attacks
+    learn: Callable  # (arrays, round, ids, success [n] bool) updates the arrays in place
 
 
 class Auditor:

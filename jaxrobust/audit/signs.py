@@ -7,6 +7,7 @@ Only given measurements are checked. A sign does not prove masking, and no sign 
 al. 2019, arXiv:1902.06705).
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -24,38 +25,23 @@ ALL = "all images"
 
 
 class Sign(NamedTuple):
-    """One suspicious measurement.
+    """One suspicious measurement."""
 
-    Attributes:
-        check: name of the rule.
-        where: ALL, or the name of a class.
-        value: what was measured, a share of the examples.
-        threshold: which it should not exceed.
-        message: what it means, and what to do.
-    """
-
-    check: str
-    where: str
-    value: float
-    threshold: float
-    message: str
+    check: str  # name of the rule
+    where: str  # ALL, or the name of a class
+    value: float  # what was measured, a share of the examples
+    threshold: float  # which it should not exceed
+    message: str  # what it means, and what to do
 
 
 class _Rule(NamedTuple):
-    """A rule.
-
-    Attributes:
-        of: measurements -> (mask [N] of the examples, confidence) -> (value, lower bound of its interval).
-        threshold: for the bound, over all images.
-        message: with {value} as a placeholder for the value in percent.
-        class_threshold: for the bound, within a class; None: the same.
-    """
+    """A rule."""
 
     check: str
-    of: Callable
-    threshold: float
-    message: str
-    class_threshold: float | None = None
+    of: Callable  # measurements -> (mask [N] of the examples, confidence) -> (value, lower bound of its interval)
+    threshold: float  # for the bound, over all images
+    message: str  # with {value} as a placeholder for the value in percent
+    class_threshold: float | None = None  # for the bound, within a class; None: the same
 
 
 # Of the probes. Thresholds without a reason are those of the warnings in AutoAttack's code (Croce & Hein 2020), where a
@@ -206,8 +192,9 @@ def _attack_rules(is_robust: dict[str, np.ndarray]) -> Iterator[_Rule]:
                 "huge_radius",
                 partial(_share, is_robust[name]),
                 0.01,  # should be 0 (Carlini et al. 2019)
-                f"{{value}} of the images withstand {name.removesuffix('@inf')} though any image is allowed. Either the "
-                "attack fails because gradients are missing, or the model predicts one class for nearly every image.",
+                f"{{value}} of the images withstand {name.removesuffix('@inf')} though any image is allowed. Either "
+                "the attack fails because gradients are missing, or the model predicts one class for nearly every "
+                "image.",
             )
 
 
@@ -224,7 +211,7 @@ def _by_radius(names) -> list[tuple[str, str]]:
     return [
         (smaller, larger)
         for of_attack in map(sorted, radii.values())
-        for (_, smaller), (_, larger) in zip(of_attack, of_attack[1:], strict=False)
+        for (_, smaller), (_, larger) in itertools.pairwise(of_attack)
     ]
 
 

@@ -16,21 +16,13 @@ from jaxrobust.errors import FieldError
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """A data set without its contents.
+    """A data set without its contents."""
 
-    Attributes:
-        name: as the user wrote it, for example `tfds:cifar10`.
-        image_shape: (height, width, channels).
-        num_classes: of the labels.
-        train_examples: without the validation split; for a long-tailed subset the number it keeps.
-        pixel_type: "uint8" (0..255) or "float32" (in [0, 1]).
-    """
-
-    name: str
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    train_examples: int
-    pixel_type: str = "uint8"
+    name: str  # as the user wrote it, for example `tfds:cifar10`
+    image_shape: tuple[int, int, int]  # (height, width, channels)
+    num_classes: int  # of the labels
+    train_examples: int  # without the validation split; for a long-tailed subset the number it keeps
+    pixel_type: str = "uint8"  # "uint8" (0..255) or "float32" (in [0, 1])
 
 
 def describe(

@@ -27,23 +27,15 @@ ERRORS = (OSError, RuntimeError, ValueError, IndexError, tf.errors.OpError)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedImages:
-    """Represents an array [N, H, W, C] uint8 of decoded images. Indexing gives another one; `np.asarray` decodes.
+    """Represents an array [N, H, W, C] uint8 of decoded images. Indexing gives another one; `np.asarray` decodes."""
 
-    Attributes:
-        name: `data.name`, for the errors.
-        read: indices [n] -> the contents of n JPEGs or PNGs; called by several threads.
-        where: index -> what the errors call this image.
-        indices: [N] int, those of the images that this object represents.
-        image_shape: (H, W, C) after decoding.
-        resized: whether images are resized to this shape; if not, they have it in the files.
-    """
-
-    name: str
+    name: str  # `data.name`, for the errors
+    # indices [n] -> the contents of n JPEGs or PNGs; called by several threads.
     read: Callable[[np.ndarray], Sequence[bytes]]
-    where: Callable[[int], str]
-    indices: np.ndarray
-    image_shape: tuple[int, int, int]
-    resized: bool
+    where: Callable[[int], str]  # index -> what the errors call this image
+    indices: np.ndarray  # [N] int, those of the images that this object represents
+    image_shape: tuple[int, int, int]  # (H, W, C) after decoding
+    resized: bool  # whether images are resized to this shape; if not, they have it in the files
 
     dtype = np.dtype(np.uint8)
     ndim = 4

@@ -6,9 +6,9 @@ from jaxrobust.config import objects, validation
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.explanations import PROBES, measuring
+from jaxrobust.explanations.inputs import DataInputs, Inputs, open_model
 from jaxrobust.explanations.measuring import measure, rank
 from jaxrobust.explanations.probe import EXAMPLES
-from jaxrobust.explanations.inputs import DataInputs, Inputs, open_model
 from jaxrobust.runs import reading
 
 

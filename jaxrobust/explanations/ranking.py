@@ -21,19 +21,15 @@ class Association(NamedTuple):
     """Rank correlation of a probe with robustness. nan if one of the two is the same for all classes.
 
     Attributes:
-        correlation: Spearman's correlation, mean over runs.
         low, high: its interval.
-        p_value: two-sided, for the hypothesis of no relation.
-        of_runs: the correlation in each run, [R].
-        classes: number of classes used.
     """
 
-    correlation: float
+    correlation: float  # Spearman's correlation, mean over runs
     low: float
     high: float
-    p_value: float
-    of_runs: tuple[float, ...]
-    classes: int
+    p_value: float  # two-sided, for the hypothesis of no relation
+    of_runs: tuple[float, ...]  # the correlation in each run, [R]
+    classes: int  # number of classes used
 
 
 def associate(probe, robustness, rng: np.random.Generator, *, confidence: float = 0.95) -> Association:

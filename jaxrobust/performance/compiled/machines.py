@@ -28,32 +28,20 @@ MEMORY_FRACTION = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """One kind of chip, in a node or slice of several.
+    """One kind of chip, in a node or slice of several."""
 
-    Attributes:
-        name: as users write it.
-        platform: tpu | gpu | cpu.
-        memory: bytes; for TPUs the bytes that the compiler allows.
-        bandwidth: of the memory, bytes/s; 0 if unknown, then no times are estimated.
-        peak: flops/s of matrix products, by the type of their operands.
-        link: bytes/s that a chip can send to its neighbours while it receives as much, only over links that the shape
-            of its slice has.
-        node: number of chips connected by such links; 0: all of them.
-        network: bytes/s of a chip to other nodes.
-        source: of these figures.
-        options: topology options for TPUs; device properties for GPUs.
-    """
-
-    name: str
-    platform: str
-    memory: float
-    bandwidth: float
-    peak: dict[str, float]
+    name: str  # as users write it
+    platform: str  # tpu | gpu | cpu
+    memory: float  # bytes; for TPUs the bytes that the compiler allows
+    bandwidth: float  # of the memory, bytes/s; 0 if unknown, then no times are estimated
+    peak: dict[str, float]  # flops/s of matrix products, by the type of their operands
+    # bytes/s that a chip can send to its neighbours while it receives as much, only over links that the shape of its
+    # slice has.
     link: float
-    node: int
-    network: float
-    source: str
-    options: dict = dataclasses.field(default_factory=dict)
+    node: int  # number of chips connected by such links; 0: all of them
+    network: float  # bytes/s of a chip to other nodes
+    source: str  # of these figures
+    options: dict = dataclasses.field(default_factory=dict)  # topology options for TPUs; device properties for GPUs
 
     @property
     def capacity(self) -> float:

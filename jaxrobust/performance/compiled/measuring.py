@@ -25,19 +25,12 @@ LARGEST_PRODUCT = 16_384
 
 @dataclasses.dataclass
 class Work:
-    """Something whose time is measured.
+    """Something whose time is measured."""
 
-    Attributes:
-        run: run(times) does it `times` times, and returns when the results are ready.
-        times: per repeat.
-        repeats: number of measurements.
-        seconds: measured so far, of one execution.
-    """
-
-    run: Callable[[int], None]
-    times: int
-    repeats: int
-    seconds: list[float] = dataclasses.field(default_factory=list)
+    run: Callable[[int], None]  # run(times) does it `times` times, and returns when the results are ready
+    times: int  # per repeat
+    repeats: int  # number of measurements
+    seconds: list[float] = dataclasses.field(default_factory=list)  # measured so far, of one execution
 
     @property
     def median(self) -> float:
@@ -75,19 +68,12 @@ def _seconds(run, times: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Compilation:
-    """A compiled program, and the seconds it took from the Python function to it.
+    """A compiled program, and the seconds it took from the Python function to it."""
 
-    Attributes:
-        compiled: the program.
-        cold: with empty caches.
-        warm: in a new process, with the compiled program in the persistent cache.
-        traced: the part of both from Python to XLA's input.
-    """
-
-    compiled: jax.stages.Compiled
-    cold: float
-    warm: float
-    traced: float
+    compiled: jax.stages.Compiled  # the program
+    cold: float  # with empty caches
+    warm: float  # in a new process, with the compiled program in the persistent cache
+    traced: float  # the part of both from Python to XLA's input
 
 
 def compilation(lower: Callable[[], jax.stages.Lowered]) -> Compilation:
