@@ -47,50 +47,29 @@ class _Rule(NamedTuple):
 # Of the probes. Thresholds without a reason are those of the warnings in AutoAttack's code (Croce & Hein 2020), where a
 # single example is too many.
 _PROBED = (
-    _Rule(
-        "zero_gradient",
-        lambda p: partial(_share, p.correct & (p.gradient == 0), among=p.correct),
-        0.0,
-        "{value} of the correct images have a cross-entropy gradient of exactly zero, where PGD cannot move. {way_out}",
-    ),
-    _Rule(
-        "saturated_loss",
-        lambda p: partial(_share, p.saturated, among=p.correct),
-        0.1,  # it is rare in a model without masking
-        "For {value} of the correct images the probability is exactly 1 in float32, so that the cross-entropy has "
-        "lost the gradient of the true logit. Judge by losses that ignore the scale of the logits: cwK, apgd_dlr.",
-    ),
-    _Rule(
-        "randomised",
-        lambda p: partial(_share, p.change > 1e-4),
-        0.0,
-        "The outputs for {value} of the images change when the same image is evaluated again, so verdicts vary. "
-        "Evaluate without the randomness, or attack the average over many draws.",
-    ),
-    _Rule(
-        "discontinuous",
-        # bfloat16 rounds numbers to 0.4 %, and a deep network in it its logits to about 1 %.
-        lambda p: partial(_share, p.jump > 0.05),
-        0.05,  # quantised models have some
-        "For {value} of the images a change of a millionth in the pixels makes the logits jump, as with noise that "
-        "depends on the pixels. Gradients say little about such a model: attack it without what makes it jump.",
-    ),
-    _Rule(
-        "probabilities",
-        lambda p: partial(_share, p.probability),
-        COMMON,
-        "The outputs for {value} of the images are probabilities and not logits, which flattens the gradients of "
-        "every loss. Take the softmax out of the model.",
-    ),
-    _Rule(
-        "resolution",
-        # float32 has 24 bits. If differences of logits keep less than half of them, small changes are lost.
-        lambda p: partial(_share, p.resolution > 2.0**-12),
-        COMMON,
-        "For {value} of the images the logits are so large that float32 keeps less than half of its digits in "
-        "their differences, and small changes do not show. Take the common offset out of the logits.",
-    ),
-)
+    _Rule("zero_gradient", lambda p: partial(_share, p.correct & (p.gradient == 0), among=p.correct), 0.0,
+          "{value} of the correct images have a cross-entropy gradient of exactly zero, where PGD cannot move. "
+          "{way_out}"),
+    # Rare in a model without masking.
+    _Rule("saturated_loss", lambda p: partial(_share, p.saturated, among=p.correct), 0.1,
+          "For {value} of the correct images the probability is exactly 1 in float32, so that the cross-entropy has "
+          "lost the gradient of the true logit. Judge by losses that ignore the scale of the logits: cwK, apgd_dlr."),
+    _Rule("randomised", lambda p: partial(_share, p.change > 1e-4), 0.0,
+          "The outputs for {value} of the images change when the same image is evaluated again, so verdicts vary. "
+          "Evaluate without the randomness, or attack the average over many draws."),
+    # bfloat16 rounds numbers to 0.4 %, and a deep network in it its logits to about 1 %. Quantised models have some
+    # larger jumps.
+    _Rule("discontinuous", lambda p: partial(_share, p.jump > 0.05), 0.05,
+          "For {value} of the images a change of a millionth in the pixels makes the logits jump, as with noise that "
+          "depends on the pixels. Gradients say little about such a model: attack it without what makes it jump."),
+    _Rule("probabilities", lambda p: partial(_share, p.probability), COMMON,
+          "The outputs for {value} of the images are probabilities and not logits, which flattens the gradients of "
+          "every loss. Take the softmax out of the model."),
+    # float32 has 24 bits. If differences of logits keep less than half of them, small changes are lost.
+    _Rule("resolution", lambda p: partial(_share, p.resolution > 2.0**-12), COMMON,
+          "For {value} of the images the logits are so large that float32 keeps less than half of its digits in "
+          "their differences, and small changes do not show. Take the common offset out of the logits."),
+)  # fmt: skip
 
 # PGD-20 and CW differ by up to 2.7 points, in a class up to 11, on 13 published adversarially trained CIFAR-10 models.
 _LOSS_GAPS = 0.05, 0.15

@@ -85,32 +85,16 @@ def _of_linear_head(function):
 
 
 PROBES = (
-    _probe(
-        "feature_mean_distance",
-        "Distance of the class's mean of features to the nearest mean of another class.",
-        1,
-        _of_features(mean_distance),
-    ),
-    _probe(
-        "feature_scatter", "Root mean square distance of the class's features to their mean.", -1, _of_features(scatter)
-    ),
-    _probe(
-        "separation",
-        "Root of Fisher's ratio of the class and the class it is least apart from, in features.",
-        1,
-        _of_features(separation),
-    ),
-    _probe(
-        "head_norm",
-        "Norm of the class's weights in the head.",
-        1,
-        _of_linear_head(lambda head: np.linalg.norm(np.float64(head["kernel"]), axis=0)),
-    ),
-    _probe("head_bias", "Bias of the class in the head.", 1, _of_linear_head(lambda head: np.float64(head["bias"]))),
-    _probe(
-        "head_cosine",
-        "Largest cosine of the class's weights in the head to those of another class.",
-        -1,
-        lambda inputs: largest_cosine(inputs.head["kernel"]),
-    ),
-)
+    _probe("feature_mean_distance", 1, _of_features(mean_distance),
+           "Distance of the class's mean of features to the nearest mean of another class."),
+    _probe("feature_scatter", -1, _of_features(scatter),
+           "Root mean square distance of the class's features to their mean."),
+    _probe("separation", 1, _of_features(separation),
+           "Root of Fisher's ratio of the class and the class it is least apart from, in features."),
+    _probe("head_norm", 1, _of_linear_head(lambda head: np.linalg.norm(np.float64(head["kernel"]), axis=0)),
+           "Norm of the class's weights in the head."),
+    _probe("head_bias", 1, _of_linear_head(lambda head: np.float64(head["bias"])),
+           "Bias of the class in the head."),
+    _probe("head_cosine", -1, lambda inputs: largest_cosine(inputs.head["kernel"]),
+           "Largest cosine of the class's weights in the head to those of another class."),
+)  # fmt: skip

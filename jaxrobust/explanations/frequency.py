@@ -41,16 +41,8 @@ def _lost(kind):
 
 FILTERS = {"low_pass": low_pass, "high_pass": high_pass}
 PROBES = (
-    _probe(
-        "low_pass_loss",
-        "Accuracy on natural images that is lost without the frequencies above half the Nyquist frequency.",
-        -1,
-        _lost("low_pass"),
-    ),
-    _probe(
-        "high_pass_loss",
-        "Accuracy on natural images that is lost without the frequencies below half the Nyquist frequency.",
-        0,
-        _lost("high_pass"),
-    ),
-)
+    _probe("low_pass_loss", -1, _lost("low_pass"),
+           "Accuracy on natural images that is lost without the frequencies above half the Nyquist frequency."),
+    _probe("high_pass_loss", 0, _lost("high_pass"),
+           "Accuracy on natural images that is lost without the frequencies below half the Nyquist frequency."),
+)  # fmt: skip

@@ -43,35 +43,17 @@ def _median_radius(inputs):
 
 
 PROBES = (
-    _probe("logit_margin", "Mean of the logit of the label minus the largest other one.", 1, _mean("margin")),
-    _probe(
-        "probability_margin",
-        "Mean of the probability of the label minus the largest other one.",
-        1,
-        _mean("probability_margin"),
-    ),
-    _probe(
-        "gradient_norm",
-        "Mean of the margin's gradient with respect to the image, in the dual of the threat's norm.",
-        -1,
-        _mean("gradient"),
-    ),
-    _probe(
-        "radius_estimate",
-        "Median estimate, to first order, of the smallest radius that breaks an image: margin / dual norm of gradient.",
-        1,
-        _median_radius,
-    ),
-    _probe(
-        "curvature",
-        "Mean change of the margin's gradient over the step of the attack, per unit of its length.",
-        -1,
-        _in_the_ball("curvature"),
-    ),
-    _probe(
-        "linearity_error",
-        "Mean of the margin's largest deviation, in the ball, from its linear approximation at the image.",
-        -1,
-        _in_the_ball("linearity"),
-    ),
-)
+    _probe("logit_margin", 1, _mean("margin"),
+           "Mean of the logit of the label minus the largest other one."),
+    _probe("probability_margin", 1, _mean("probability_margin"),
+           "Mean of the probability of the label minus the largest other one."),
+    _probe("gradient_norm", -1, _mean("gradient"),
+           "Mean of the margin's gradient with respect to the image, in the dual of the threat's norm."),
+    _probe("radius_estimate", 1, _median_radius,
+           "Median estimate, to first order, of the smallest radius that breaks an image: margin / dual norm of "
+           "gradient."),
+    _probe("curvature", -1, _in_the_ball("curvature"),
+           "Mean change of the margin's gradient over the step of the attack, per unit of its length."),
+    _probe("linearity_error", -1, _in_the_ball("linearity"),
+           "Mean of the margin's largest deviation, in the ball, from its linear approximation at the image."),
+)  # fmt: skip

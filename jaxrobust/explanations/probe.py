@@ -27,9 +27,9 @@ class Probe(NamedTuple):
 
 
 def of_family(family: str, looks_at: str) -> Callable[..., Probe]:
-    """Makes the probes of a family from (name, meaning, sign, measure)."""
+    """Makes the probes of a family from (name, sign, measure, meaning)."""
 
-    def make(name, meaning, sign, measure, looks_at=looks_at, built_in=False):
+    def make(name, sign, measure, meaning, looks_at=looks_at, built_in=False):
         return Probe(name, meaning, family, looks_at, sign, measure, built_in)
 
     return make

@@ -27,16 +27,8 @@ def _measure(direction):
 
 
 PROBES = (
-    _probe(
-        "transfer_out",
-        f"Share of the class's adversarial images made on this model ({ATTACK}) that fool the other model.",
-        -1,
-        _measure("out"),
-    ),
-    _probe(
-        "transfer_in",
-        f"Share of the class's adversarial images made on the other model ({ATTACK}) that fool this model.",
-        -1,
-        _measure("in"),
-    ),
-)
+    _probe("transfer_out", -1, _measure("out"),
+           f"Share of the class's adversarial images made on this model ({ATTACK}) that fool the other model."),
+    _probe("transfer_in", -1, _measure("in"),
+           f"Share of the class's adversarial images made on the other model ({ATTACK}) that fool this model."),
+)  # fmt: skip

@@ -47,43 +47,19 @@ def _breaking_radius(inputs):
 
 
 PROBES = (
-    _probe(
-        "train_robustness",
-        "Accuracy of the class on the attacked training images, in the last epoch of training.",
-        1,
-        lambda inputs: inputs.training_accuracy,
-    ),
-    _probe(
-        "flow_in",
-        "Share of the images of all other classes that the attack turns into this class.",
-        0,
-        lambda inputs: flow_in(inputs.confusion),
-    ),
-    _probe(
-        "largest_rival",
-        "Share of the class's errors under attack that are its most frequent wrong prediction.",
-        -1,
-        _largest_rival,
-    ),
-    _probe(
-        "flow_out",
-        "Share of the class's images that the attack turns into another class: one minus its robustness.",
-        -1,
-        lambda inputs: flow_out(inputs.confusion),
-        built_in=True,
-    ),
-    _probe(
-        "train_test_gap",
-        "Accuracy on the attacked training images in the last epoch, minus the accuracy under attack on scored images.",
-        -1,
-        lambda inputs: inputs.training_accuracy - inputs.robustness,
-        built_in=True,
-    ),
-    _probe(
-        "breaking_radius",
-        "Median over the class of the smallest radius that breaks an image, from the audit's security curve.",
-        1,
-        _breaking_radius,
-        built_in=True,
-    ),
-)
+    _probe("train_robustness", 1, lambda inputs: inputs.training_accuracy,
+           "Accuracy of the class on the attacked training images, in the last epoch of training."),
+    _probe("flow_in", 0, lambda inputs: flow_in(inputs.confusion),
+           "Share of the images of all other classes that the attack turns into this class."),
+    _probe("largest_rival", -1, _largest_rival,
+           "Share of the class's errors under attack that are its most frequent wrong prediction."),
+    _probe("flow_out", -1, lambda inputs: flow_out(inputs.confusion),
+           "Share of the class's images that the attack turns into another class: one minus its robustness.",
+           built_in=True),
+    _probe("train_test_gap", -1, lambda inputs: inputs.training_accuracy - inputs.robustness,
+           "Accuracy on the attacked training images in the last epoch, minus the accuracy under attack on "
+           "scored images.", built_in=True),
+    _probe("breaking_radius", 1, _breaking_radius,
+           "Median over the class of the smallest radius that breaks an image, from the audit's security curve.",
+           built_in=True),
+)  # fmt: skip

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -66,8 +67,7 @@ def _seconds(run, times: int) -> float:
     return time.perf_counter() - started
 
 
-@dataclasses.dataclass(frozen=True)
-class Compilation:
+class Compilation(NamedTuple):
     """A compiled program, and the seconds it took from the Python function to it."""
 
     compiled: jax.stages.Compiled  # the program
@@ -126,8 +126,7 @@ def peak_memory(mesh) -> tuple[int, str]:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "peak resident memory of the process"
 
 
-@dataclasses.dataclass(frozen=True)
-class MatrixProduct:
+class MatrixProduct(NamedTuple):
     """The fastest square matrix product: its size, and the flops per second of all devices together."""
 
     size: int
