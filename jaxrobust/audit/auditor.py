@@ -122,12 +122,11 @@ class Auditor:
         for part in parts:
             states[part.name], found = self._run_part(part, load)
             arrays = arrays | found
-        arrays["breaking_radius"] = np.array([*self._radii, np.inf])[arrays["curve_high"]]
-        arrays["breaking_radius"][clean["prediction"] != clean["labels"]] = 0.0
-        if parallel.is_writer():
-            found = {"breaking_radius": arrays["breaking_radius"]}
-            if not np.array_equal(self._store.read().get("breaking_radius"), found["breaking_radius"]):
-                self._store.keep("curve", states["curve"], found)
+        breaking = np.array([*self._radii, np.inf])[arrays["curve_high"]]
+        breaking[clean["prediction"] != clean["labels"]] = 0.0
+        arrays["breaking_radius"] = breaking
+        if parallel.is_writer() and not np.array_equal(self._store.read().get("breaking_radius"), breaking):
+            self._store.keep("curve", states["curve"], {"breaking_radius": breaking})
         about = self._checkpoint | {
             "split": self._split_name,
             "classes": list(self._class_names),
@@ -167,13 +166,23 @@ class Auditor:
 
     def _kept(self, name: str, settings: dict, names, compute: Callable[[], dict]) -> dict:
         """The arrays of a part that is one pass over the images: stored ones, or else computed and stored."""
-        known = hosts.decide(lambda: self._listed(self._store.part(name, settings, names)))
+        known = self._known(name, settings, names)
         if known is not None:
-            return {name: np.array(known[1][name]) for name in names}
+            return known[1]
         started, arrays = time.monotonic(), compute()
         if parallel.is_writer():
             self._store.keep(name, {"settings": settings, "seconds": time.monotonic() - started}, arrays)
         return arrays
+
+    def _known(self, name: str, settings: dict, names) -> tuple[dict, dict] | None:
+        """(state, arrays) of a part in the store, on all processes."""
+
+        def read():
+            known = self._store.part(name, settings, names)
+            return known and (known[0], {name: array.tolist() for name, array in known[1].items()})
+
+        known = hosts.decide(read)
+        return known and (known[0], {name: np.array(values) for name, values in known[1].items()})
 
     def _curve(self, clean) -> _Part:
         """Bisection: `curve_low` <= index of the smallest breaking radius <= `curve_high`."""
@@ -270,11 +279,9 @@ class Auditor:
 
     def _run_part(self, part: _Part, weights) -> tuple[dict, dict]:
         """Run the rounds that are left. Returns the final state and arrays."""
-        known = hosts.decide(lambda: self._listed(self._store.part(part.name, part.settings, tuple(part.arrays))))
         state = {"settings": part.settings, "round": 0, "within": None, "passes": 0.0, "idle": 0.0, "seconds": 0.0}
-        arrays = part.arrays
-        if known is not None:
-            state, arrays = known[0], {name: np.array(values) for name, values in known[1].items()}
+        known = self._known(part.name, part.settings, tuple(part.arrays))
+        state, arrays = (state, part.arrays) if known is None else known
         for turn in range(state["round"], part.rounds):
             ids = part.open(arrays, turn)
             success = self._run_round(part, weights, state, arrays, turn, ids)
@@ -329,8 +336,3 @@ class Auditor:
         key = (self._checkpoint["step"], self._checkpoint["weights"], "validation")
         records = [r for r in results.read(self._workdir) if results.key_of(r)[:3] == key and r["attack"] != "clean"]
         return min(records, key=lambda record: record["accuracy"], default=None)
-
-    @staticmethod
-    def _listed(known):
-        """A part as a JSON value, for other processes."""
-        return known and (known[0], {name: array.tolist() for name, array in known[1].items()})

@@ -59,9 +59,8 @@ def padded_batches(split: Split, ids: np.ndarray, *, batch_size: int, devices: i
         batch_size: the largest size allowed, a multiple of `devices`.
 
     Yields:
-        images: [B, H, W, C] in the type of the split; those of a streamed split are not decoded yet.
-        labels: [B] int32.
-        ids: [B] int32, the index of each image in the split.
+        (images [B, H, W, C] in the type of the split, labels [B] int32, ids [B] int32); those of a streamed split are
+        not decoded yet.
     """
     size = min(batch_size, -(-len(ids) // devices) * devices)
     for start in range(0, len(ids), max(size, 1)):

@@ -21,12 +21,8 @@ def regroup(class_names: Sequence[str], drop: Sequence[str], merge: Sequence[str
     """The classes after dropping and merging some, in their old order, and the new label of each old class.
 
     Args:
-        class_names: C names.
-        drop: classes whose images are left out.
+        drop: classes whose images are left out; their new label is -1.
         merge: groups, joined by "+", that become one class at the position of their first member.
-
-    Returns:
-        The new names, and the new label [C] of each class, -1 for those left out.
 
     Raises:
         FieldError: a class is unknown or named twice, a group has one class, or fewer than two classes are left.

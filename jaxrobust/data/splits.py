@@ -23,13 +23,9 @@ def hold_out(
     rng: np.random.Generator,
     field: str = "data.validation_per_class",
 ) -> tuple[Split, Split]:
-    """Moves `per_class` examples of every class from a training split to a validation split.
+    """(rest, validation): `per_class` examples of every class moved from a training split to a validation split.
 
-    Returns:
-        (rest, validation). Both keep the order of `train`; with `per_class` 0, `train` itself and an empty split.
-
-    Raises:
-        FieldError: a class would be left without a training example.
+    Both keep the order of `train`. A FieldError if a class would be left without a training example.
     """
     if per_class < 0:
         raise FieldError(field, per_class, "is negative", "use 0 for no validation split")

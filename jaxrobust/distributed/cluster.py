@@ -71,9 +71,8 @@ def _check(coordinator, processes, process):
     if processes is not None and processes < 1:
         raise FieldError("--processes", processes, "must be at least 1", "give the number of all processes")
     if None not in (processes, process) and not 0 <= process < processes:
-        raise FieldError(
-            "--process", process, f"must be from 0 to {processes - 1}", "number the processes from 0 without gaps"
-        )
+        remedy = "number the processes from 0 without gaps"
+        raise FieldError("--process", process, f"must be from 0 to {processes - 1}", remedy)
 
 
 def _cluster() -> Job | None:

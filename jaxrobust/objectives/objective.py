@@ -12,6 +12,7 @@ Class knobs act on the training loss here, and on the radius of the attack (trai
 effect. Knobs of the cross-entropy change the training loss only; attacks maximise plain losses.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -114,6 +115,11 @@ def confused(values, logits, labels, knobs: ClassKnobs):
     if knobs.confusion_weight is None:
         return 0.0
     return knobs.confusion_weight[logits.argmax(-1), labels] * values
+
+
+def from_near(pgd):
+    """The `vary` of attacks that start `near` the image."""
+    return dataclasses.replace(pgd, start=near)
 
 
 def near(norm, keys, images, radius):

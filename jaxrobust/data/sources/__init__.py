@@ -22,18 +22,6 @@ from jaxrobust.data.checks import RawDataset, checked_labels
 from jaxrobust.data.sources.gaussians import Gaussians
 from jaxrobust.errors import FieldError
 
-__all__ = [
-    "DESCRIBE",
-    "SOURCES",
-    "Gaussians",
-    "Request",
-    "Size",
-    "check_name",
-    "check_streaming",
-    "forms",
-    "no_progress",
-]
-
 # What to do about a set whose size is not known.
 DESCRIBE = "describe it: --images=50000x32x32x3 (training examples, height, width, channels) and --classes=10"
 
