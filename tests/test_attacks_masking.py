@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attack_models import run
 
-from jaxrobust.attacks import attack, losses, masking, suites, threats
+from jaxrobust.attacks import losses, masking, suites, threats
 from jaxrobust.attacks.attack import Examples
 from jaxrobust.audit.signs import ALL, FEWEST_EXAMPLES, signs
 
@@ -57,7 +58,7 @@ def survival(logits_fn, images, labels, experiments):
         built = experiment.build("linf", CLASSES)
         one_run = dataclasses.replace(built, restarts=1)
         if one_run not in programs:
-            programs[one_run] = jax.jit(partial(attack.run, one_run, logits_fn))
+            programs[one_run] = partial(run, one_run, logits_fn)
         radius = threats.largest_radius("linf", SHAPE) if np.isinf(experiment.radius) else experiment.radius * RADIUS
         radius = np.full(len(labels), radius, np.float32)
         runs = [
@@ -72,7 +73,7 @@ def worst_case(logits_fn, images, labels):
     survives = np.asarray(logits_fn(images).argmax(-1) == labels)
     examples = Examples(images, labels, KEYS[0], np.full(len(labels), RADIUS, np.float32))
     for member in suites.parse("apgd_ce20+apgd_t20+fab_t10+square1000").members:
-        state = jax.jit(partial(attack.run, member.build("linf", CLASSES), logits_fn))(examples)
+        state = run(member.build("linf", CLASSES), logits_fn, examples)
         survives = survives & np.asarray(logits_fn(state.adversarial).argmax(-1) == labels)
     return survives
 

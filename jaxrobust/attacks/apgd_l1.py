@@ -127,12 +127,7 @@ class ApgdL1(ascent.Runs):
 
 
 def project(images, adversarial, radius):
-    """The nearest point to `adversarial` in both the L1 ball around `images` and the box [0, 1].
-
-    Args:
-        images, adversarial: [B, H, W, C], the images in [0, 1].
-        radius: [B].
-    """
+    """The nearest point to `adversarial` in both the L1 ball around `images` and the box [0, 1]."""
     perturbation = adversarial - images
     room = jnp.where(perturbation > 0, 1 - images, images)
     return jnp.clip(images + threats.l1_shrink(perturbation, radius, room), 0.0, 1.0)

@@ -31,11 +31,7 @@ _SMALLEST_SIZE = 1e-8  # of a displacement: two displacements of 0 get equal wei
 
 
 class FabState(NamedTuple):
-    """Where a run stands.
-
-    Attributes:
-        nearest_logits, clean_logits: [B, K] for K classes, of `nearest` and of the original.
-    """
+    """Where a run stands."""
 
     # [B, H, W, C], the image of largest margin so far in the ball and in the box. Not the nearest one: it is at the
     # boundary, where rounding decides the class.
@@ -44,8 +40,8 @@ class FabState(NamedTuple):
     # [B, H, W, C], the misclassified image nearest to the original, in the box; the original if none is.
     nearest: jax.Array
     distance: jax.Array  # [B], of `nearest`; infinite if none is misclassified
-    nearest_logits: jax.Array
-    clean_logits: jax.Array
+    nearest_logits: jax.Array  # [B, K] for K classes, of `nearest`
+    clean_logits: jax.Array  # [B, K], of the original
     iterate: jax.Array  # [B, H, W, C], where the next step starts
     target: jax.Array  # [B] int, the class whose boundary is approached; in an untargeted run the label
 

@@ -31,16 +31,7 @@ class Landscape(NamedTuple):
 
 
 def landscape(logits_fn, norm: str, images, labels, keys, radius: float) -> Landscape:
-    """Measure the landscape of a model around some images, at the cost of 26 forward passes.
-
-    Args:
-        logits_fn: images [B, H, W, C] -> logits [B, K].
-        norm: of the threat, one of threats.NAMES.
-        images: float32 in [0, 1].
-        labels: [B] int.
-        keys: [B] PRNG keys.
-        radius: of the threat in pixel units.
-    """
+    """The landscape of a model around images, in the norm and at the radius of a threat; costs 26 forward passes."""
     ball, dual = threats.NORMS[norm], threats.NORMS[threats.DUAL[norm]].size
     radii = jnp.full(len(labels), radius, jnp.float32)
     logits = logits_fn(images)

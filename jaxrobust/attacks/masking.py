@@ -46,13 +46,7 @@ class Probes(NamedTuple):
 
 
 def probe(logits_fn, images, labels) -> Probes:
-    """Probe a model at some images, at the cost of 9 forward passes.
-
-    Args:
-        logits_fn: images [B, H, W, C] -> logits [B, K].
-        images: float32 in [0, 1].
-        labels: [B] int.
-    """
+    """Probe a model at some images [B, H, W, C] with labels [B], at the cost of 9 forward passes."""
     logits, pullback = jax.vjp(logits_fn, images)
 
     def gradient(loss):

@@ -133,14 +133,10 @@ class Pgd:
 
 
 class PgdState(NamedTuple):
-    """See attack.State.
+    """See attack.State."""
 
-    Attributes:
-        adversarial, margin: the iterate with the largest margin loss so far, and that loss.
-    """
-
-    adversarial: jax.Array
-    margin: jax.Array
+    adversarial: jax.Array  # [B, H, W, C], the iterate with the largest margin loss so far
+    margin: jax.Array  # [B], that loss
     point: ascent.Point  # the last iterate
     targets: jax.Array | None  # [B] classes, None in an untargeted attack
 

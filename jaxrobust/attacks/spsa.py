@@ -37,11 +37,7 @@ class SpsaState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Spsa(ascent.Runs):
-    """Projected Adam on estimated gradients of the margin loss, from a random point of the ball.
-
-    Raises:
-        ValueError: the norm is unknown, or `samples` is not a multiple of 2 x `directions_at_once`.
-    """
+    """Projected Adam on estimated gradients of the margin loss, from a random point of the ball."""
 
     norm: str  # "linf" or "l2". In L1 the projection would undo a step that changes all pixels.
     iterations: int = 100  # steps of Adam

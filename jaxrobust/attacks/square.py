@@ -45,11 +45,7 @@ class SquareState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Square(ascent.Runs):
-    """Square Attack on the margin loss.
-
-    Raises:
-        ValueError: the norm is unknown, or `p_init` is not in (0, 1].
-    """
+    """Square Attack on the margin loss."""
 
     norm: str  # "linf", "l2" or "l1"
     queries: int = 5000  # proposals of a run. As in the AutoAttack package, the starting point is one query more.

@@ -105,11 +105,6 @@ def l1_shrink(perturbation, radius, most=jnp.inf):
     Each entry p becomes sign(p) * clip(|p| - m, 0, most), with the smallest multiplier m >= 0 that fits the radius
     (Croce & Hein 2021, proposition 2.1, when `most` is the room that the box leaves). m is found by bisection, in a
     fixed number of cheap steps, down to the resolution of float32.
-
-    Args:
-        perturbation: [B, ...].
-        radius: [B].
-        most: a number or [B, ...], at least 0.
     """
     flat = jnp.abs(perturbation).reshape(len(perturbation), -1)  # sums are many times slower over three short axes
     room = jnp.broadcast_to(most, perturbation.shape).reshape(flat.shape)

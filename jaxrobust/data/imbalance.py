@@ -28,10 +28,7 @@ def sizes(counts: np.ndarray, profile: str, ratio: float) -> np.ndarray:
     Args:
         counts: [C] examples of each class, at least 1.
         profile: one of `PROFILES`; `none` keeps all.
-        ratio: of the smallest class to the largest, in (0, 1].
-
-    Returns:
-        [C] int64; never more than `counts`, never more for a smaller ratio, and 0 where a share is below one example.
+        ratio: of the smallest class to the largest, in (0, 1]; the result [C] is never larger for a smaller ratio.
     """
     counts = np.asarray(counts, np.int64)
     place = np.arange(len(counts))

@@ -41,8 +41,7 @@ def train_batches(
         crop_scale: smallest and largest share of the image's area that `resized_crop` keeps.
 
     Yields:
-        images: [positions in share, H, W, C] uint8.
-        labels: [positions in share] int32.
+        images [positions in share, H, W, C] uint8, labels [positions in share] int32.
 
     Raises:
         FieldError: a file is missing or damaged.

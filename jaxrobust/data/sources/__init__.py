@@ -120,11 +120,7 @@ def forms(streamed: bool = False) -> list[str]:
 
 
 def check_name(name: str) -> tuple[str, str]:
-    """Splits a data set's name into (form, argument); imports and reads nothing.
-
-    Raises:
-        FieldError: the name has no known form.
-    """
+    """Splits a data set's name into (form, argument), without imports; a FieldError if it has no known form."""
     form, colon, argument = name.partition(":")
     if form in SOURCES and bool(colon) == bool(argument) == bool(SOURCES[form].argument):
         return form, argument

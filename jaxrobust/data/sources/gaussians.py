@@ -18,24 +18,15 @@ class Gaussians:
 
     An example x is stored as an image [1, d, 1] of pixels 0.5 + pixels_per_unit * x, so an L_inf radius e in units of
     the mixture is e * pixels_per_unit in pixels.
-
-    Attributes:
-        dimension: d.
-        means: mean of every coordinate, per class.
-        stddevs: standard deviation of every coordinate, per class.
-        priors: probability of each class, in training and in test; they add up to 1.
-        train_examples: size of the training set.
-        test_examples: size of the test set.
-        pixels_per_unit: scale. Every drawn pixel has to lie in [0, 1]; nothing is clipped.
     """
 
-    dimension: int
-    means: Sequence[float]
-    stddevs: Sequence[float]
-    priors: Sequence[float]
+    dimension: int  # d
+    means: Sequence[float]  # mean of every coordinate, per class
+    stddevs: Sequence[float]  # standard deviation of every coordinate, per class
+    priors: Sequence[float]  # probability of each class, in training and in test; they add up to 1
     train_examples: int
     test_examples: int
-    pixels_per_unit: float
+    pixels_per_unit: float  # scale. Every drawn pixel has to lie in [0, 1]; nothing is clipped.
 
     def __post_init__(self):
         of_means = f"means has {len(self.means)} classes"
@@ -61,11 +52,7 @@ class Gaussians:
 
 
 def read(mixture: Gaussians, seed: int) -> RawDataset:
-    """Draws training and test set from independent streams of `seed`, [N, 1, d, 1] float32.
-
-    Raises:
-        FieldError: a drawn pixel lies outside [0, 1].
-    """
+    """Training and test set from independent streams of `seed`, [N, 1, d, 1] float32, all pixels in [0, 1]."""
     train, train_labels = _draw(mixture, mixture.train_examples, randomness.generator(seed, "gaussians train"))
     test, test_labels = _draw(mixture, mixture.test_examples, randomness.generator(seed, "gaussians test"))
     largest = max(np.abs(train).max(), np.abs(test).max())

@@ -26,11 +26,7 @@ _KNOWN = {
 
 
 def size(request: Request) -> Size:
-    """See `Source.size`; labels are read if they have to be counted and the set is prepared.
-
-    Raises:
-        FieldError: nothing is known about the set.
-    """
+    """See `Source.size`; labels are read if they have to be counted and the set is prepared."""
     shape, classes, examples, counts, _ = _KNOWN.get(
         request.argument.partition(":")[0], Size((None, None, None), None, None)
     )

@@ -6,18 +6,14 @@ from collections.abc import Iterable
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """One operation that a device launches: a fusion, a library call, a collective.
-
-    Attributes:
-        flops, bytes: of one execution.
-    """
+    """One operation that a device launches: a fusion, a library call, a collective."""
 
     name: str
     # convolution | matmul | elementwise | reduction | transpose (also copies to another layout) | copy | collective |
     # other.
     kind: str
-    flops: float
-    bytes: float
+    flops: float  # of one execution
+    bytes: float  # of one execution
     # of the operands of a convolution or matrix product, such as "bf16", or "f32 highest" for the highest precision;
     # empty for others.
     dtype: str
