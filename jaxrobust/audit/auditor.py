@@ -78,11 +78,8 @@ class _Part(NamedTuple):
 class Auditor:
     """Audits given weights. With several processes each attacks its share of a batch; process 0 writes the files.
 
-    Args:
-        config: of the audit.
-        workdir: the run's folder.
-        checkpoint: step, epoch and weights ("raw" or "averaged") of what is audited.
-        stop: tested between batches; once it is set, `Interrupted` is raised.
+    `checkpoint` is the step, epoch and weights ("raw" or "averaged") of what is audited. Once `stop` is set, which is
+    tested between batches, `Interrupted` is raised.
     """
 
     def __init__(self, config, workdir, dataset: data.Dataset, mesh, checkpoint: dict, stop: StopRequest):
@@ -103,14 +100,9 @@ class Auditor:
         self._hooks = attack_runner.stopping_hooks(stop, "what was found is kept; run again to continue")
 
     def run(self, weights: Callable) -> dict:
-        """Do what is not done yet, and return the content of audit.json.
+        """Do what is not done yet, and return the content of audit.json; a UserError for logits that are not finite.
 
-        Args:
-            weights: () -> the weights on the devices; called only if there is anything to do.
-
-        Raises:
-            UserError: the model's logits are not finite.
-            Interrupted: a stop was requested.
+        `weights()` gives the weights on the devices; it is called only if there is anything to do.
         """
         load = functools.cache(weights)
         clean = self._clean(load)

@@ -74,8 +74,7 @@ def explain(
         "classes": list(sides[0].class_names),
         "confidence": measuring.CONFIDENCE,
         "level": measuring.LEVEL,
-        "standard": None if standard is None else str(standard),
-        "other": None if other is None else str(other),
+        **{name: None if path is None else str(path) for name, path in given.items()},
         "runs": described,
         **rank(values, [run["robustness"] for run in described]),
     }
@@ -87,9 +86,6 @@ def before_training(config, title: str, *, examples: int = EXAMPLES) -> dict:
     Args:
         title: what stands for the config in messages.
         examples: as of `explain`.
-
-    Raises:
-        UserError: the config is wrong, or its data cannot be loaded.
     """
     _check_examples(examples)
     validation.validate(config, parallel.make_mesh().size, training=False)
