@@ -43,13 +43,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 LONGEST_FILES = (
     "test_train",
     "test_train_steps",
-    "test_audit",
-    "test_main",
-    "test_models_layers",
-    "test_evaluate",
-    "test_worst_case",
-    "test_feeds",
     "test_hosts",
+    "test_explain",
+    "test_remedies",
+    "test_benchmark",
+    "test_library",
+    "test_fit",
+    "test_audit",
+    "test_study",
 )
 
 # What these check depends on how programs are compiled: costs and compiled text, or what different programs have in
