@@ -68,12 +68,14 @@ def survival(logits_fn, images, labels, experiments):
     return survives
 
 
-def survives_member(name, logits_fn, images, labels):
-    """Who survives one shortened run of a member of the suite `standard`, and so an upper bound of who survives it."""
+def worst_case(members, logits_fn, images, labels):
+    """Who survives one shortened run of some members of the suite `standard`: an upper bound of who survives it."""
+    survives = np.asarray(logits_fn(images).argmax(-1) == labels)
     examples = Examples(images, labels, KEYS[0], np.full(len(labels), RADIUS, np.float32))
-    (member,) = suites.parse(name).members
-    adversarial = run(member.build("linf", CLASSES), logits_fn, examples).adversarial
-    return np.asarray((logits_fn(images).argmax(-1) == labels) & (logits_fn(adversarial).argmax(-1) == labels))
+    for member in suites.parse(members).members:
+        state = run(member.build("linf", CLASSES), logits_fn, examples)
+        survives = survives & np.asarray(logits_fn(state.adversarial).argmax(-1) == labels)
+    return survives
 
 
 PLAIN, MARGIN, _, _, SCALE_FREE, _, _, HUGE, SQUARE = masking.EXPERIMENTS
@@ -123,10 +125,7 @@ def test_logits_times_100(honest):
     before = survival(logits_fn, images, labels, [PLAIN, SCALE_FREE])
     assert survives["pgd20"].mean() > before["pgd20"].mean() + 0.05
     assert abs(survives["pgd20_scale_free"].mean() - before["pgd20_scale_free"].mean()) <= 0.01
-    assert (
-        survives_member("apgd_t20", lambda x: 100 * logits_fn(x), images, labels).mean()
-        < survives["pgd20"].mean() - 0.05
-    )
+    assert worst_case("apgd_t20", lambda x: 100 * logits_fn(x), images, labels).mean() < survives["pgd20"].mean() - 0.05
 
 
 def test_offset(honest):
@@ -135,7 +134,10 @@ def test_offset(honest):
     assert "resolution" in everywhere(found)
     assert everywhere(found) <= {"resolution", "discontinuous"}  # the steps that float32 leaves are jumps
     plain = survival(lambda x: logits_fn(x) + 1e6, images, labels, [PLAIN])["pgd20"]
-    assert survives_member("square1000", lambda x: logits_fn(x) + 1e6, images, labels).mean() < plain.mean() - 0.03
+    assert (
+        worst_case("apgd_ce20+apgd_t20+square1000", lambda x: logits_fn(x) + 1e6, images, labels).mean()
+        < plain.mean() - 0.03
+    )
 
 
 def test_noise_that_depends_on_the_pixels(honest):
@@ -151,7 +153,7 @@ def test_noise_that_depends_on_the_pixels(honest):
     probes = probed(noisy, images, labels)
     assert everywhere(signs(labels, NAMES, probes)) == {"discontinuous"} and not probes.change.any()
     plain = survival(noisy, images, labels, [PLAIN])["pgd20"]
-    assert survives_member("square1000", noisy, images, labels).mean() < plain.mean() - 0.01
+    assert worst_case("apgd_t20+square1000", noisy, images, labels).mean() < plain.mean() - 0.01
 
 
 def test_noise_from_outside(honest):
