@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from jaxrobust import figures
 from jaxrobust.figures import BLUE, INK, MUTED, NAMED_CLASSES, column, shorten, styled, text_inches
@@ -146,7 +147,7 @@ def changes(effects: Sequence[Mapping], title: str = "") -> Figure:
         panel.tick_params(axis="y", length=0)
         panel.set_ylim(-0.6, len(shown) - 0.4)
         panel.set_title(f"{shorten(of['from'], 18)} to {shorten(of['to'], 18)}", fontsize=8, loc="left")
-        panel.xaxis.set_major_formatter(lambda change, _: f"{100 * change:.0f}")
+        panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
         panel.tick_params(axis="x", labelbottom=True)
         panel.grid(axis="x")
     figures.heading(figure, title)

@@ -6,7 +6,7 @@ from jaxrobust import formatting, reports
 from jaxrobust.figures.explain import ranking, scatters
 from jaxrobust.reports import findings as findings_lib
 from jaxrobust.reports.findings import CAUTION, NOT_SIGNIFICANT, SIGNIFICANT, UNTESTABLE, Finding, few, under
-from jaxrobust.reports.tables import Column, Table
+from jaxrobust.reports.tables import Column, Table, records_to_csv
 
 PAGE = "explain.html"
 NAMED = 4  # most probes of a kind among the findings
@@ -232,9 +232,11 @@ def _panels(figures: dict, rows: list[dict]):
 
 def to_csv(figures: dict) -> str:
     """A line for each class of each run: images, robustness, and a column for each probe."""
-    header, lines = ["run", "class", "images", "robustness", *(row["name"] for row in figures["probes"])], []
-    for r, run in enumerate(figures["runs"]):
-        for c, name in enumerate(figures["classes"]):
-            probes = [row["values"][r][c] for row in figures["probes"]]
-            lines.append([run["workdir"], name, run["count"][c], run["robustness"][c], *probes])
-    return reports.to_csv(header, lines)
+    return records_to_csv(
+        [
+            {"run": run["workdir"], "class": name, "images": run["count"][c], "robustness": run["robustness"][c]}
+            | {row["name"]: row["values"][r][c] for row in figures["probes"]}
+            for r, run in enumerate(figures["runs"])
+            for c, name in enumerate(figures["classes"])
+        ]
+    )

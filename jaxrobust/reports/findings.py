@@ -64,8 +64,7 @@ def likely(candidates: Iterable[dict], number: int = 6) -> str:
     return few((f"{row['name']} ({probability(row['probability'])})" for row in candidates), number)
 
 
-def table(findings: Iterable[Finding]) -> Table:
+def table(findings: list[Finding]) -> Table:
     """Findings for a page and the terminal."""
-    names = {"what": "finding"}
-    columns = [Column(names.get(name, name), name) for name in Finding._fields]
-    return Table(columns, [finding._asdict() for finding in findings], sortable=False)
+    columns = [Column("finding" if name == "what" else name, name) for name in Finding._fields]
+    return Table(columns, findings, sortable=False)

@@ -26,7 +26,7 @@ from jaxrobust.reports import findings as findings_lib
 from jaxrobust.reports import suites as report_suites
 from jaxrobust.reports.findings import CAUTION, Finding, few, likely, under
 from jaxrobust.reports.tables import Column, Table
-from jaxrobust.runs import class_summary, reading, results
+from jaxrobust.runs import class_summary, results
 from jaxrobust.runs.reading import Checkpoint, RunFiles, facts, field, headline, strongest
 from jaxrobust.runs.results import Result
 
@@ -106,49 +106,42 @@ def _label(metric: classwise.Metric, score: Result) -> str:
 def _compared_table(compared: list[dict], attack: str, with_balanced: bool) -> Table:
     """The checkpoints, under the strongest attack and without attack."""
 
-    def figure(name: str, a: str, metric: str, ends: str = "") -> Column:
-        def note(row):
-            return interval(getattr(row["scores"][a], ends)) if ends and a in row["scores"] else ""
-
-        def write(fraction):
-            return "not scored" if fraction is None else _percent(fraction)
-
-        return Column(name, lambda row: getattr(row["scores"].get(a), metric, None), write, note)
+    def write(fraction: float | None) -> str:
+        return "not scored" if fraction is None else _percent(fraction)
 
     columns = [
         Column("checkpoint", "name"),
-        Column("weights", lambda row: row["checkpoint"].weights),
+        Column("weights", "checkpoint.weights"),
         Column("epoch", "epoch"),
-        Column("step", lambda row: row["checkpoint"].step, rounded),
-        figure(f"average under {attack}", attack, "accuracy", "interval"),
-        figure("balanced", attack, "balanced_accuracy", "balanced_interval"),
-        figure("worst class", attack, "worst_class_accuracy", "worst_interval"),
-        Column("which", lambda row: getattr(row["scores"].get(attack), "worst_name", None)),
-        figure("clean average", "clean", "accuracy"),
-        figure("clean balanced", "clean", "balanced_accuracy"),
+        Column("step", "checkpoint.step", rounded),
+        Column(f"average under {attack}", "score.accuracy", write, "score.interval"),
+        Column("balanced", "score.balanced_accuracy", write, "score.balanced_interval"),
+        Column("worst class", "score.worst_class_accuracy", write, "score.worst_interval"),
+        Column("which", "score.worst_name"),
+        Column("clean average", "clean.accuracy", write),
+        Column("clean balanced", "clean.balanced_accuracy", write),
     ]
-    if attack == "clean":
-        columns = columns[:-2]
-    return Table([column for column in columns if with_balanced or "balanced" not in column.name], compared)
+    columns = columns[:-2] if attack == "clean" else columns
+    rows = [row | {"score": row["scores"].get(attack), "clean": row["scores"].get("clean")} for row in compared]
+    return Table([column for column in columns if with_balanced or "balanced" not in column.name], rows)
 
 
 def _figure_table(compared: list[dict], of: Result) -> Table:
     """Every figure of the checkpoints under every attack."""
-
-    def figure(name: str, metric: str, write=percent, ends: str = "") -> Column:
-        note = (lambda row: getattr(row["score"], ends) or "") if ends else ""
-        return Column(name, lambda row: getattr(row["score"], metric), write, note)
-
     columns = [
         Column("checkpoint", lambda row: f"{row['name']}, {row['checkpoint'].weights}, epoch {row['epoch']}"),
         Column("attack", "attack"),
-        figure("average", "accuracy", ends="interval"),
-        figure("balanced", "balanced_accuracy", ends="balanced_interval" if unequal(of.record["count"]) else ""),
-        figure("worst class", "worst_class_accuracy", ends="worst_interval"),
-        Column("which", lambda row: row["score"].worst_name),
-        *(figure(_label(metric, of), metric.name, metric.text) for metric in _SPREADS),
+        Column("average", "score.accuracy", percent, "score.interval"),
+        Column("balanced", "score.balanced_accuracy", percent, _balanced_ends),
+        Column("worst class", "score.worst_class_accuracy", percent, "score.worst_interval"),
+        Column("which", "score.worst_name"),
+        *(Column(_label(metric, of), f"score.{metric.name}", metric.text) for metric in _SPREADS),
     ]
     return Table(columns, [row | {"attack": a, "score": s} for row in compared for a, s in row["scores"].items()])
+
+
+def _balanced_ends(row: dict) -> tuple[float, float] | None:
+    return row["score"].balanced_interval if unequal(row["score"].record["count"]) else None
 
 
 def _attack_table(scores: dict[str, Result]) -> Table:
@@ -163,7 +156,8 @@ def _attack_table(scores: dict[str, Result]) -> Table:
         Column("seconds", "seconds"),
     ]
     unknown = dict.fromkeys(("norm", "eps", "step_size", "steps", "restarts", "seconds"))
-    return Table(columns, [unknown | score.record | {"attack": attack} for attack, score in scores.items()])
+    rows = [unknown | score.record | {"attack": attack} for attack, score in scores.items()]
+    return Table(columns, rows, sortable=False)
 
 
 def findings(score: Result, truth: dict) -> list[Finding]:
@@ -201,7 +195,11 @@ def _on_loss(suite: str, loss: dict | None, truth: dict) -> list[Finding]:
     rows = report_suites.loss_rows(truth, loss)
     if not rows:
         return []
-    start, average, most = f"lost from {loss['before']} to {suite}", loss["average"] | {"name": "average"}, rows[0]
+    start, average, most = (
+        f"lost from {loss['before']} to {suite}",
+        loss["average"] | {"name": "average"},
+        max(rows, key=lambda row: row["loss"]),
+    )
     found = [
         Finding(
             f"{start}: {of['name']}",
@@ -308,22 +306,18 @@ def _confusion_table(matrix: np.ndarray, names: list[str], attack: str) -> Table
 
 
 def _missing(run: RunFiles, truth: dict) -> dict:
-    """What the template `missing.html` makes sentences of."""
-    scores = run.scores[run.selected()]
-    imported, changed = run.imported, run.origin is not None and "remedy" in run.origin
+    """What the template `missing.html` makes sentences of, beside the run."""
+    changed = run.origin is not None and "remedy" in run.origin
     return {
-        "imported": imported,
         "changed": changed,
-        "trained": not imported and not changed,  # in this workdir
-        "best": run.best if run.best_checkpoint() is None else None,
+        "trained": not run.imported and not changed,  # in this workdir
         "steps": len({step for step, _ in run.scores}),
         "weights": {c.weights for c in run.scores},
-        "unfinished": _unfinished(scores),
+        "unfinished": _unfinished(run.scores[run.selected()]),
         "without_loss": [suite for suite, content in truth["suites"].items() if content["loss"] is None],
-        "attacks": list(headline(scores)),
         "last_epoch": max(run.epoch(c) for c in run.scores),
         "epochs": field(run.config, "train.epochs"),
-        "absent": [name for name, n in zip(*reading.classes_of(scores), strict=True) if n == 0],
+        "absent": [name for name, count in zip(truth["classes"], truth["count"], strict=True) if not count],
     }
 
 

@@ -36,7 +36,7 @@ def page_tables(of: dict, attack: str) -> dict[str, Table]:
             Column("change", "change", points, lambda row: interval((row["low"], row["high"]))),
             Column("pairs of runs", "pairs of runs"),
         ]
-        shown["interventions"] = Table(columns, _interventions(of["interventions"]))
+        shown["interventions"] = Table(columns, interventions(of["interventions"]))
     if of["explanations"]:
         shown["ranking"] = explain_pages.table(of["explanations"])
     return shown
@@ -72,7 +72,7 @@ def csv_tables(of: dict) -> dict[str, str]:
             for row in of["axes"]
         ]
     if of["interventions"]:
-        records["interventions"] = _interventions(of["interventions"])
+        records["interventions"] = interventions(of["interventions"])
     if of["explanations"]:
         records |= {"explain": _probes(of["explanations"]), "ranking": _ranking(of["explanations"])}
     return {name: records_to_csv(rows) for name, rows in records.items()}
@@ -100,11 +100,12 @@ def _settings(of: dict) -> list[dict]:
     return records
 
 
-def _interventions(effects: list[dict]) -> list[dict]:
+def interventions(effects: list[dict]) -> list[dict]:
+    """A row for each pair of levels and class that both have."""
     return [
         {"from": of["from"], "to": of["to"], "pairs of runs": of["pairs"], "class": row["name"]}
         | {name: row[name] for name in ("before", "after", "change")}
-        | dict(zip(("low", "high"), row["interval"], strict=True))
+        | {"low": row["interval"][0], "high": row["interval"][1]}
         for of in effects
         for row in of["classes"]
     ]
@@ -124,12 +125,7 @@ def _probes(figures: dict) -> list[dict]:
 def _ranking(figures: dict) -> list[dict]:
     names = ["name", "looks_at", "built_in", "classes", "correlation", "p_value", "p_holm", "significant", "sign"]
     names += ["as_expected"] + (["mean_held_out"] if figures["yardstick"] else [])
-    ends = ("low", "high")
     return [
-        {name: row[name] for name in names} | dict(zip(ends, row["interval"], strict=True)) for row in figures["probes"]
+        {name: row[name] for name in names} | {"low": row["interval"][0], "high": row["interval"][1]}
+        for row in figures["probes"]
     ]
-
-
-def interventions_csv(effects: list[dict]) -> str:
-    """A line for each pair of levels and class that both have."""
-    return records_to_csv(_interventions(effects))

@@ -26,6 +26,7 @@ def page(truth: dict) -> dict:
         }
     drawn = of["worst"]["candidates"] and reports.figure(figures_suites.worst_class(class_rows(truth, of), of["worst"]))
     return {
+        "attacks": list(truth["attacks"]),
         "worst_figure": drawn,
         "worst": drawn and _worst_table(truth),
         "suites": suites,
@@ -35,19 +36,19 @@ def page(truth: dict) -> dict:
 
 def class_rows(truth: dict, of: dict) -> list[dict]:
     """Of the classes that have images: name, accuracy, interval, and the probability to be the worst."""
-    columns = (truth["classes"], of["class_accuracy"], of["class_interval"], of["worst"]["probability"])
-    names = ("name", "accuracy", "interval", "probability")
-    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    return [row for row in rows if row["accuracy"] is not None]
+    columns = {"name": truth["classes"], "accuracy": of["class_accuracy"], "interval": of["class_interval"]}
+    return _records(columns | {"probability": of["worst"]["probability"]}, truth["count"])
 
 
 def loss_rows(truth: dict, loss: dict | None) -> list[dict]:
-    """One row per class that has images, the largest loss first."""
-    if loss is None:
-        return []
-    columns = {"name": truth["classes"], "examples": truth["count"]} | loss["classes"]
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return sorted((row for row in rows if row["examples"]), key=lambda row: -row["loss"])
+    """One row per class that has images."""
+    columns = loss and {"name": truth["classes"], "examples": truth["count"]} | loss["classes"]
+    return _records(columns, truth["count"]) if loss else []
+
+
+def _records(columns: dict, count: list[int]) -> list[dict]:
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    return [row for row, number in zip(rows, count, strict=True) if number]
 
 
 def _balanced(shown: bool) -> list[Column]:

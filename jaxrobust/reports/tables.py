@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import functools
 import io
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from jaxrobust.formatting import interval, known
 
 
 class Column(NamedTuple):
-    """What a column shows of a row. A place in a row is an index, keys joined by dots, or a function of the row.
+    """What a column shows of a row. A place in a row is an index, or keys and attributes joined by dots, or a function.
 
     Attributes:
         name: the header.
@@ -42,7 +41,7 @@ class Cell(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows are nested dicts, or sequences.
+    """Rows are nested dicts and objects, or sequences.
 
     Attributes:
         by: name of the column by which rows are sorted, last those without a value; empty: as they are given.
@@ -99,9 +98,14 @@ def _cell(row, column: Column) -> Cell:
 
 
 def _at(row, place: int | str | Callable):
+    if isinstance(place, int):
+        return row[place]
     if callable(place):
         return place(row)
-    return row[place] if isinstance(place, int) else functools.reduce(operator.getitem, place.split("."), row)
+    for name in place.split("."):
+        if row is not None:
+            row = row[name] if isinstance(row, dict) else getattr(row, name)
+    return row
 
 
 def to_csv(header: Iterable, rows: Iterable[Iterable]) -> str:
