@@ -34,8 +34,8 @@ def _worst(num_classes):
 def _worst_figure(names, accuracy, interval, probability, interval_of_worst, candidates):
     keys = ("name", "accuracy", "interval", "probability")
     rows = [dict(zip(keys, row, strict=True)) for row in zip(names, accuracy, interval, probability, strict=True)]
-    named = [{"name": names[c]} for c in candidates]
-    return figures_suites.worst_class(rows, {"interval": interval_of_worst, "candidates": named})
+    rows = [row | {"may_be_worst": c in candidates} for c, row in enumerate(rows)]
+    return figures_suites.worst_class(rows, interval_of_worst)
 
 
 def _losses(num_classes):

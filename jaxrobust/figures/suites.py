@@ -25,22 +25,22 @@ from jaxrobust.figures import (
 
 
 @styled
-def worst_class(rows: Sequence[dict], worst: dict) -> Figure:
+def worst_class(rows: Sequence[dict], interval: tuple[float, float]) -> Figure:
     """The accuracies of the classes beside the interval of the worst, and how probably each class is the worst.
 
     Up to `NAMED_CLASSES` classes are all shown, lowest accuracy on top; beyond, twice `EXTREMES` of them.
 
     Args:
-        rows: name, accuracy, interval and probability (of being the worst) of each class that has examples.
-        worst: what `classwise.Score.worst_record` returns; the candidates are in colour.
+        rows: of each class that has examples: name, accuracy and its interval, probability (of being the worst), and
+            may_be_worst; those that may are in colour.
+        interval: of the accuracy of the class that is truly the worst.
     """
     order = sorted(rows, key=lambda row: row["accuracy"])
     shown = order if len(order) <= NAMED_CLASSES else order[: 2 * EXTREMES]
-    candidates = {row["name"] for row in worst["candidates"]}
-    position, colours = np.arange(len(shown)), [BLUE if row["name"] in candidates else CLEAN for row in shown]
+    position, colours = np.arange(len(shown)), [BLUE if row["may_be_worst"] else CLEAN for row in shown]
     figure = Figure(figsize=(7.2, 1.3 + 0.24 * len(shown)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.6, 1))
-    left.axvspan(*worst["interval"], color=WORST, alpha=0.18, linewidth=0)
+    left.axvspan(*interval, color=WORST, alpha=0.18, linewidth=0)
     left.hlines(position, *column(shown, "interval").T, color=colours, linewidth=1.4)
     left.scatter(column(shown, "accuracy"), position, s=22, color=colours, zorder=3)
     figures.accuracy_axis(left)

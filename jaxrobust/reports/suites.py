@@ -1,6 +1,6 @@
 """The sections of the report on the worst class and on suites of attacks, made from the content of classes.json."""
 
-from jaxrobust import reports
+from jaxrobust import classwise, reports
 from jaxrobust.classwise import unequal
 from jaxrobust.figures import suites as figures_suites
 from jaxrobust.formatting import percent, rounded
@@ -24,7 +24,9 @@ def page(truth: dict) -> dict:
             "losses": rows and _loss_table(rows, content["loss"]["before"], suite),
             "figure": rows and reports.figure(figures_suites.attack_losses(rows, content["loss"]["before"], suite)),
         }
-    drawn = of["worst"]["candidates"] and reports.figure(figures_suites.worst_class(class_rows(truth, of), of["worst"]))
+    drawn = of["worst"]["candidates"] and reports.figure(
+        figures_suites.worst_class(class_rows(truth, of), of["worst"]["interval"])
+    )
     return {
         "attacks": list(truth["attacks"]),
         "worst_figure": drawn,
@@ -35,9 +37,12 @@ def page(truth: dict) -> dict:
 
 
 def class_rows(truth: dict, of: dict) -> list[dict]:
-    """Of the classes that have images: name, accuracy, interval, and the probability to be the worst."""
+    """Of the classes that have images: name, accuracy, interval, whether and how probably it may be the worst."""
+    candidates = classwise.worst_class(of["correct"], truth["count"], truth["confidence"]).candidates
     columns = {"name": truth["classes"], "accuracy": of["class_accuracy"], "interval": of["class_interval"]}
-    return _records(columns | {"probability": of["worst"]["probability"]}, truth["count"])
+    columns |= {"probability": of["worst"]["probability"]}
+    columns |= {"may_be_worst": [c in candidates for c in range(len(truth["count"]))]}
+    return _records(columns, truth["count"])
 
 
 def loss_rows(truth: dict, loss: dict | None) -> list[dict]:
