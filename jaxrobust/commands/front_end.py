@@ -69,15 +69,18 @@ class Parser(argparse.ArgumentParser):
     """The options of a command. Errors raise UserError."""
 
     def __init__(self, command: str, docstring: str):
-        self.takes_config, self._options = False, []
+        self.takes_config, self._options, self.flags = False, [], {}
         raw = argparse.RawDescriptionHelpFormatter
         super().__init__(f"jaxrobust {command}", description=docstring, formatter_class=raw, allow_abbrev=False)
         text = "of libraries: -2 errors (the default), -1 warnings, 0 more"
         self.add_argument("--verbosity", metavar="N", type=int, help=text)
 
     def add_argument(self, *names, **options):
-        self._options += [name for name in names if name.startswith("--")]
-        return super().add_argument(*names, **options)
+        action = super().add_argument(*names, **options)
+        if names[0].startswith("--"):
+            self._options += names
+            self.flags.setdefault(action.dest, names[0])
+        return action
 
     def add_switch(self, name: str, text: str, default: bool = False) -> None:
         """An option that is on or off: --NAME, --noNAME or --NAME=false. Its help is shown for what is no default."""
@@ -148,6 +151,16 @@ def near(name: str, known) -> str:
 
 
 @contextlib.contextmanager
+def naming(**flags: str):
+    """Let errors that name one of these arguments of the library name its option, `argument="--option"`."""
+    try:
+        yield
+    except FieldError as error:
+        error.field = flags.get(error.field, error.field)
+        raise
+
+
+@contextlib.contextmanager
 def writing_to(folder: pathlib.Path):
     """Create the folder of --out. Errors of writing inside this context are reported as errors of --out.
 
@@ -200,9 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
         console.speak(True)
         console.say(str(error))
         return error.exit_code
-    except BrokenPipeError:  # of `jaxrobust fields | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:
+        raise
     except Exception:
         traceback.print_exc()
         return 1
@@ -211,7 +223,15 @@ def main(arguments: list[str] | None = None) -> int:
 def run(arguments: list[str] | None = None) -> None:
     """The entry point: as `main`, and exit with its code."""
     faulthandler.enable()
-    exit_code = main(arguments)
+    try:
+        try:
+            exit_code = main(arguments)
+        except SystemExit as done:  # after --help
+            exit_code = done.code
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `jaxrobust fields | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        exit_code = 1
     if "jax" not in sys.modules:
         sys.exit(exit_code)
     from jaxrobust.distributed import hosts
@@ -230,7 +250,8 @@ def _run(name: str, arguments: list[str]) -> int | None:
     if given.verbosity is not None:
         logging.set_verbosity(given.verbosity)
     _keep_compiled_programs()
-    return command.run(given)
+    with naming(**parser.flags):
+        return command.run(given)
 
 
 def _listing() -> str:
@@ -297,6 +318,7 @@ def _config(path: str | None, overrides: dict) -> GivenConfig:
     config = config_lib.default() if path is None else config_lib.given(path, "--config")
     config.lock()
     config.update_from_flattened_dict(overrides)
+    config_lib.check_options(config, overrides)
     # An override in 1/255 must not be lost to a value in pixel units, which replaces it.
     for field in ("threat.eps", "attack.step_size", "eval.step_size"):
         section, name = field.split(".")

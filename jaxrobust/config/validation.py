@@ -33,7 +33,8 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
         field.check(values[field.name])
     _validate_data(config.data)
     fields = config.model
-    models.check(fields.name, **{name: fields[name] for name in ("dtype", "depth", "stem", "shortcut", "head")})
+    own = models.options_of(fields.name, fields)
+    models.check(fields.name, dtype=fields.dtype, head=fields.head, head_scale=fields.head_scale, **own)
     _validate_threat(config.threat)
     for section in ("attack", "eval"):
         _validate_step_size(config, section)

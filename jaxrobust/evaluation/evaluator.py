@@ -13,7 +13,7 @@ from jaxrobust.config import objects
 from jaxrobust.data import randomness, splits
 from jaxrobust.distributed import hosts, parallel
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import loading, result_writer
 from jaxrobust.evaluation.attack_runner import stopping_hooks
 from jaxrobust.evaluation.classifier import Classifier
@@ -46,9 +46,9 @@ class Evaluator:
         config: of the evaluation.
         workdir: the run's folder. Its config.json defines by which attack and score the best checkpoint is chosen.
         dataset: with the splits to score.
+        classifier, like: the model, and its abstract weights.
         tensorboard: the writer for it.
         stop: tested between batches; once it is set, `Interrupted` is raised.
-        classifier, like: the model and its abstract weights, if they are not those of the config.
     """
 
     def __init__(
@@ -56,12 +56,10 @@ class Evaluator:
         config,
         workdir,
         dataset: data.Dataset,
-        mesh,
+        classifier: Classifier,
         tensorboard: Writer,
         stop: StopRequest,
-        *,
-        classifier: Classifier | None = None,
-        like: Weights | None = None,
+        like: Weights,
     ):
         self._config, self._workdir, self._tensorboard = config, pathlib.Path(workdir), tensorboard
         self._unreadable = set()  # steps of damaged checkpoints, each reported once
@@ -81,8 +79,7 @@ class Evaluator:
         self._suites = [
             suites.parse(name, config.threat.norm) for name in dict.fromkeys(("clean", *config.eval.attacks))
         ]
-        self._classifier = classifier or loading.classifier(config, dataset.num_classes, mesh)
-        self._like = like or loading.abstract_weights(config, dataset, mesh)
+        self._classifier, self._like = classifier, like
         self._hooks = stopping_hooks(stop, "finished attacks are kept; run again to continue")
 
     def wanted(self, step: int, last_step: int) -> list[str]:
@@ -155,10 +152,8 @@ class Evaluator:
     def check_readable(self, step: int) -> None:
         """Raise UserError if the checkpoint of `step` exists and cannot be read, so that waiting for it is useless."""
         if step in self._unreadable:
-            raise UserError(
-                f"workdir = {str(self._workdir)!r}: its last checkpoint, of step {step}, cannot be read; "
-                "run the training command again, which replaces it"
-            )
+            problem = f"its last checkpoint, of step {step}, cannot be read"
+            raise FieldError("workdir", str(self._workdir), problem, "train again, which replaces it")
 
     def evaluate(self, weights: dict, step: int, epoch: int) -> None:
         """Score weights as far as they are not scored yet, and print a summary.
@@ -226,7 +221,7 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
                 time.sleep(0.2)
 
         if follow and (choice := (overrides or {}).get("eval.checkpoints", "all")) != "all":
-            raise FieldError("eval.checkpoints", choice, "is known only after the training", "leave out --follow")
+            raise FieldError("eval.checkpoints", choice, "is known only after the training", "do not follow")
         if follow:
             console.say(f"waiting for checkpoints in {workdir} until the end of the training")
         while follow and hosts.decide(lambda: results.CONFIG.read(workdir)) is None:
@@ -238,11 +233,11 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
             return config_lib.checkpoint_due(config, epoch)
 
         with Writer(workdir) as writer:
-            evaluator = Evaluator(config, workdir, run.dataset, run.mesh, writer, stop)
+            evaluator = Evaluator(config, workdir, run.dataset, run.classifier(), writer, stop, run.abstract_weights())
             last = evaluator.evaluate_missing(run.checkpoints, steps_per_epoch, due)
             while follow and last != config.train.epochs:
                 wait()
                 last = evaluator.evaluate_missing(run.checkpoints, steps_per_epoch, due)
                 evaluator.check_readable(steps_per_epoch * config.train.epochs)
     if last is None:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no complete checkpoint yet; --follow waits for one")
+        raise FieldError("workdir", str(workdir), "holds no complete checkpoint yet", "follow, which waits for one")

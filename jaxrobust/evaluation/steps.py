@@ -221,20 +221,25 @@ def make_robust_counts_step(prepared: Callable, verify_step: Step, attacks: Sequ
     return robust_counts
 
 
-def apply(model, weights: Weights, images, *, train: bool):
-    """Logits [B, C] and the batch statistics after the pass, which only a pass in train mode changes."""
+def apply(model, weights: Weights, images, *, train: bool, rngs: dict | None = None):
+    """Logits [B, C] and the batch statistics after the pass, which only a pass in train mode changes.
+
+    Args:
+        rngs: keys of the random numbers that the model draws in train mode, as Flax takes them.
+    """
     if not train:
         return model.apply(weights.variables, images, train=False), weights.batch_stats
-    logits, updates = model.apply(weights.variables, images, train=True, mutable=["batch_stats"])
+    logits, updates = model.apply(weights.variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
     return logits, updates.get("batch_stats", weights.batch_stats)
 
 
-def prepared_logits_fn(model, weights: Weights, images, *, train: bool) -> Callable:
+def prepared_logits_fn(model, weights: Weights, images, *, train: bool, rngs: dict | None = None) -> Callable:
     """images -> logits, for many passes with the same weights; what depends only on the weights is computed here, once.
 
     Args:
         images: any images [B, H, W, C] of the right shape; their values do not matter.
+        rngs: as of `apply`; the same numbers are drawn in every pass.
     """
     # Only the part of this pass that depends on the weights alone is kept; the compiler removes the rest.
-    _, prepared = model.apply(weights.variables, images[:1], train=train, mutable=["prepared"])
-    return lambda images: model.apply(weights.variables | prepared, images, train=train)
+    _, prepared = model.apply(weights.variables, images[:1], train=train, mutable=["prepared"], rngs=rngs)
+    return lambda images: model.apply(weights.variables | prepared, images, train=train, rngs=rngs)

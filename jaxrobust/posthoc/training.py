@@ -41,8 +41,8 @@ class FrozenModel(NamedTuple):
     model: object
     deploy: Callable
 
-    def apply(self, variables, images, train: bool = False, mutable=False):
-        """As of a Flax module; batch statistics are neither used nor changed by `train`."""
+    def apply(self, variables, images, train: bool = False, mutable=False, rngs=None):
+        """As of a Flax module; batch statistics are neither used nor changed by `train`, and nothing is drawn."""
         variables = variables | {"params": self.deploy(variables["params"])}
         if train:
             return self.model.apply(variables, images, train=False), {}

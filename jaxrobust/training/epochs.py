@@ -93,7 +93,7 @@ def prepare(training: Training) -> Callable[..., Iterator[Epoch]]:
             sums, knobs = jax.device_get((state.class_sums, state.knobs))
             state = end_epoch(state, observer(state.weights) if observer else None)
             record = _record(epoch + 1, step, sums, knobs, float(learning_rates[step - 1]), images_per_second)
-            warning = overfitting.judge(record, check(state), earlier, check.examples) if check else None
+            warning = overfitting.add_check(record, check(state), earlier, check.examples) if check else None
             earlier.append(record)
             yield Epoch(epoch + 1, step, state, record, warning)
 

@@ -12,7 +12,7 @@ from jaxrobust import console, files, remedies
 from jaxrobust.config import objects, validation
 from jaxrobust.distributed import hosts, parallel
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import evaluator as evaluator_lib
 from jaxrobust.evaluation import loading
 from jaxrobust.runs import checkpoints as checkpoints_lib
@@ -38,7 +38,7 @@ MAY_DIFFER = (
 )
 
 
-class InUse(UserError):
+class InUse(FieldError):
     """Another training is running in the workdir."""
 
 
@@ -64,16 +64,15 @@ def train_and_evaluate(config, workdir) -> None:
             of_remedy = f", or mend the settings of remedy.name = {name!r}" if name != "none" else ""
             raise Diverged(
                 f"{error}; the last checkpoint before it is kept: lower optimizer.learning_rate, or set "
-                f"optimizer.clip_norm{of_remedy}, and train in another --workdir"
+                f"optimizer.clip_norm{of_remedy}, and train in another workdir"
             ) from error
 
 
-def run(training: Training, config, workdir: pathlib.Path, classifier=None) -> TrainState:
+def run(training: Training, config, workdir: pathlib.Path) -> TrainState:
     """Train in a workdir that has been entered by `training_in`.
 
     Args:
         config: of what is logged, saved and evaluated; it is written to the workdir.
-        classifier: evaluation.Classifier of the model, if it is not the config's.
 
     Returns:
         The last state.
@@ -96,7 +95,7 @@ def run(training: Training, config, workdir: pathlib.Path, classifier=None) -> T
     checkpoints = checkpoints_lib.Checkpoints(workdir, preserve=_preserve(config, workdir, steps_per_epoch))
     with StopRequest() as stop, Writer(workdir) as writer, contextlib.closing(checkpoints):
         evaluator = evaluator_lib.Evaluator(
-            config, workdir, dataset, training.mesh, writer, stop, classifier=classifier, like=like.weights
+            config, workdir, dataset, training.classifier(config.eval.seed), writer, stop, like.weights
         )
 
         # Continue from the newest checkpoint, and score what an interruption left unscored.
@@ -165,7 +164,7 @@ def training_in(workdir, config):
             tempfile.TemporaryFile(dir=workdir).close()
         except OSError as error:
             problem = f"cannot be written ({error.strerror})"
-            raise FieldError("workdir", str(workdir), problem, "give another --workdir") from error
+            raise FieldError("workdir", str(workdir), problem, "give another one") from error
         stored = results.CONFIG.read(workdir)
         if stored is not None:
             loading.check_same_config(workdir, config, stored, MAY_DIFFER)
@@ -175,8 +174,8 @@ def training_in(workdir, config):
             try:
                 stack.enter_context(files.locked(workdir / ".training", wait=False))
             except BlockingIOError as error:
-                problem = "another training is running there; wait for it, or give another --workdir"
-                raise InUse(f"workdir = {str(workdir)!r}: {problem}") from error
+                problem = "another training is running there"
+                raise InUse("workdir", str(workdir), problem, "wait for it, or give another one") from error
         yield
 
 

@@ -4,7 +4,7 @@ It happens within an epoch, while the training accuracy rises (Wong et al. 2020,
 after each epoch a few training images are attacked both by the training's single step and by PGD of some steps:
 
     check = Check(step, split, num_classes, radius=..., batch_size=..., seed=..., mesh=mesh)
-    warning = judge(record, check(state), earlier, check.examples)
+    warning = add_check(record, check(state), earlier, check.examples)
 
 Images and random numbers are the same after each epoch, and the training does not use these random numbers.
 """
@@ -59,7 +59,7 @@ class Check:
         return float(single_step), float(pgd)
 
 
-def judge(record: dict, found: tuple[float, float], earlier: list[dict], examples: int) -> str | None:
+def add_check(record: dict, found: tuple[float, float], earlier: list[dict], examples: int) -> str | None:
     """Add to an epoch's record what the check has found. Returns the warning if it has happened now.
 
     Args:

@@ -41,7 +41,7 @@ class Measured(NamedTuple):
         return sum(self.figures().values())
 
 
-class Subject:
+class TrainedModel:
     """A checkpoint whose head is to be changed, with what a remedy may look at.
 
     Attributes:
