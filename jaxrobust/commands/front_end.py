@@ -42,12 +42,8 @@ _CONFIG_HELP = "--config.FIELD=VALUE sets a field; `jaxrobust fields [PATTERN]` 
 
 
 class GivenConfig(NamedTuple):
-    """What --config and --config.FIELD=VALUE gave.
-
-    Attributes:
-        file: the config file, None without one.
-        values: its config, the default without a file; with the overrides.
-        overrides: the fields set on the command line, by dotted name.
+    """What --config and --config.FIELD=VALUE gave: the file, None without one; its config, else the default, with the
+    overrides; and the overrides, by dotted name.
     """
 
     file: pathlib.Path | None
@@ -55,11 +51,7 @@ class GivenConfig(NamedTuple):
     overrides: dict
 
     def required(self):
-        """The config.
-
-        Raises:
-            UserError: no file was given.
-        """
+        """The config. Raises UserError if no file was given."""
         if self.file is None:
             raise UserError("--config is missing; give a config file, for example --config configs/digits.py")
         return self.values
@@ -162,11 +154,7 @@ def naming(**flags: str):
 
 @contextlib.contextmanager
 def writing_to(folder: pathlib.Path):
-    """Create the folder of --out. Errors of writing inside this context are reported as errors of --out.
-
-    Raises:
-        FieldError: the folder cannot be made or written to.
-    """
+    """Create the folder of --out; errors of writing inside this context are raised as FieldError of --out."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -268,11 +256,7 @@ def _truth(text: str) -> bool:
 
 
 def _overrides(arguments: list[str]) -> tuple[dict, list[str]]:
-    """The values of --config.FIELD=VALUE by dotted name, and the other arguments.
-
-    Raises:
-        UserError: a field does not exist, or cannot hold the value.
-    """
+    """The values of --config.FIELD=VALUE by dotted name, and the other arguments. Raises UserError for a wrong one."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -308,10 +292,8 @@ def _without_file(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _config(path: str | None, overrides: dict) -> GivenConfig:
-    """The config of --config FILE, the default without one, with the overrides.
-
-    Raises:
-        FieldError: the file is wrong, or an override has no effect.
+    """The config of --config FILE, the default without one, with the overrides. Raises FieldError if one is wrong, or
+    without effect.
     """
     from jaxrobust import config as config_lib
 

@@ -106,10 +106,8 @@ def _make(workdir: pathlib.Path) -> None:
 
 
 def show(planned, workdir, unprobed=frozenset()) -> None:
-    """Show the runs with their state, the minimum arithmetic of their training, and their measured or estimated time.
-
-    Args:
-        unprobed: names of the runs that lack only their probes.
+    """Show the runs with their state, the minimum arithmetic of their training, and their measured or estimated time;
+    `unprobed` names those that lack only their probes.
     """
     found, work = running.statuses(workdir, planned), running.flops(planned)
     seconds = running.estimates(work, found)

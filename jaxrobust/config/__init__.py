@@ -132,10 +132,8 @@ def to_dict(config) -> dict:
 
 
 def from_dict(values: dict) -> ml_collections.ConfigDict:
-    """The inverse of `to_dict`: the default config with every stored value put in.
-
-    Raises:
-        FieldError: a stored field does not exist in this version.
+    """The inverse of `to_dict`: the default config with every stored value put in. Raises FieldError if this version
+    lacks one.
     """
     config = default()
     for field, value in files.flatten(values).items():

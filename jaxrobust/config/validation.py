@@ -182,10 +182,8 @@ def _validate_step_size(config, section: str) -> None:
 
 
 def check_radius(config, image_shape: tuple[int, int, int]) -> None:
-    """Check against the shape of the images: an L2 radius beyond the diagonal of the pixel cube is in a wrong unit.
-
-    Raises:
-        FieldError: names the field, its value and the remedy.
+    """Raises FieldError if an L2 radius is beyond the diagonal of the pixel cube of such images, and so in a wrong
+    unit.
     """
     diagonal = math.sqrt(math.prod(image_shape))
     if config.threat.norm == "l2" and config_lib.radius(config) > diagonal:

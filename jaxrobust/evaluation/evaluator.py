@@ -40,15 +40,9 @@ class Evaluator:
     """Scores weights and writes results.jsonl, the examples files, TensorBoard and best.json.
 
     Results that are written are never computed again, so an interrupted evaluation continues. With several processes
-    each attacks its share of a batch; process 0 decides what is missing, and writes.
-
-    Args:
-        config: of the evaluation.
-        workdir: the run's folder. Its config.json defines by which attack and score the best checkpoint is chosen.
-        dataset: with the splits to score.
-        classifier, like: the model, and its abstract weights.
-        tensorboard: the writer for it.
-        stop: tested between batches; once it is set, `Interrupted` is raised.
+    each attacks its share of a batch; process 0 decides what is missing, and writes. The run's config.json, not
+    `config`, defines by which attack and score the best checkpoint is chosen. `stop` is tested between batches, and
+    raises Interrupted.
     """
 
     def __init__(
@@ -83,11 +77,7 @@ class Evaluator:
         self._hooks = stopping_hooks(stop, "finished attacks are kept; run again to continue")
 
     def wanted(self, step: int, last_step: int) -> list[str]:
-        """Which weights of a checkpoint, "raw" or "averaged", `eval.checkpoints` selects for scoring.
-
-        Args:
-            last_step: step of the last checkpoint.
-        """
+        """Which weights of a checkpoint, "raw" or "averaged", `eval.checkpoints` selects for scoring."""
         choice = self._config.eval.checkpoints
         if choice == "best":
             best = checkpoints_lib.read_best(self._workdir)
@@ -117,15 +107,9 @@ class Evaluator:
         return self._classifier.is_finite(weights, np.asarray(split.images[: self._config.eval.batch_size]))
 
     def evaluate_missing(self, checkpoints, steps_per_epoch: int, due) -> int | None:
-        """Score the checkpoints of due epochs as far as they are not scored yet.
-
-        Checkpoints in the middle of an epoch, saved because the run was asked to stop, are skipped.
-
-        Args:
-            due: epoch -> whether its checkpoint is to be scored.
-
-        Returns:
-            The last due epoch with a readable checkpoint; None if there is none.
+        """Score the checkpoints of due epochs (epoch -> bool) as far as they are not scored yet, except those in the
+        middle of an epoch, saved because the run was asked to stop. Returns the last due epoch with a readable
+        checkpoint, None if none.
         """
         last = None
         self._unreadable &= set(checkpoints.steps())  # the training may have replaced them
@@ -156,10 +140,8 @@ class Evaluator:
             raise FieldError("workdir", str(self._workdir), problem, "train again, which replaces it")
 
     def evaluate(self, weights: dict, step: int, epoch: int) -> None:
-        """Score weights as far as they are not scored yet, and print a summary.
-
-        Args:
-            weights: on the devices, by name: "raw", "averaged".
+        """Score weights on the devices, by name "raw" or "averaged", as far as they are not scored yet, and print a
+        summary.
         """
         for name, of_name in weights.items():
             for split in self._splits:

@@ -23,11 +23,7 @@ from jaxrobust.runs.checkpoints import Chosen
 
 
 def path(given: str) -> pathlib.Path:
-    """The folder of a run as the user has named it.
-
-    Raises:
-        FieldError: it is a URL, or a file.
-    """
+    """The folder of a run as the user has named it. Raises FieldError if it is a URL, or a file."""
     if "://" in given:
         remedy = "mount the storage, and give its path"
         raise FieldError("workdir", given, "is not a folder of a mounted file system", remedy)
@@ -39,11 +35,7 @@ def path(given: str) -> pathlib.Path:
 
 @dataclasses.dataclass(frozen=True)
 class OpenRun:
-    """A run in a workdir: its config with overrides applied, its data, and its checkpoints, to read only.
-
-    Attributes:
-        workdir: the run's folder.
-    """
+    """A run in a workdir: its config with overrides applied, its data, and its checkpoints, to read only."""
 
     workdir: pathlib.Path
     config: Any
@@ -78,14 +70,9 @@ class OpenRun:
         )
 
     def weights(self, chosen: Chosen, described=None, model=None) -> Weights:
-        """The weights of a checkpoint, on the devices.
+        """The weights of a checkpoint, on the devices; of the run's data set and model, if none are given.
 
-        Args:
-            described: the data set or its description; None: the run's.
-            model: None: the run's.
-
-        Raises:
-            DamagedCheckpoint: they cannot be read, or are not those of the model.
+        Raises DamagedCheckpoint if they cannot be read, or are not those of the model.
         """
         like = self.abstract_weights(described, model)
         return self.checkpoints.restore_weights(chosen.step, like, chosen.weights)
@@ -167,11 +154,7 @@ def classifier(config, num_classes: int, mesh) -> Classifier:
 
 
 def abstract_weights(config, described, mesh) -> Weights:
-    """The shapes, types and devices of the model's weights.
-
-    Args:
-        described: a data set or its description.
-    """
+    """The shapes, types and devices of the weights of the config's model, on a data set or its description."""
     return weights_like(objects.model(config, described.num_classes, mesh), described.image_shape, mesh)
 
 
@@ -217,11 +200,7 @@ def load_weights(workdir, config, dataset: data.Dataset, mesh) -> Weights:
 
 
 def check_same_config(workdir, config, stored: dict, may_differ: tuple[str, ...]) -> None:
-    """Refuse a workdir that holds a run of another config.
-
-    Raises:
-        UserError: names the fields that differ.
-    """
+    """Raises FieldError, which names the fields that differ, if the workdir holds a run of another config."""
     # Fields that were added after the run was made get their defaults.
     stored = config_lib.to_dict(config_lib.from_dict(stored))
     differences = config_lib.differences(stored, config_lib.to_dict(config))

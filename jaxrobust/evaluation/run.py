@@ -20,7 +20,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import loading
 from jaxrobust.evaluation.classifier import Classifier
-from jaxrobust.evaluation.scoring import Scoring, verdicts_of
+from jaxrobust.evaluation.scoring import attack_split
 from jaxrobust.evaluation.verdicts import Verdicts
 from jaxrobust.models import own as own_models
 from jaxrobust.models.weights import Weights
@@ -74,7 +74,7 @@ class Run:
         )
 
     @classmethod
-    def of_config(cls, config, dataset: Dataset, weights: Weights | dict, model: Any = None) -> "Run":
+    def of_config(cls, config: Any, dataset: Dataset, weights: Weights | dict, model: Any = None) -> "Run":
         """What a config describes, by the commands; `model` takes the place of its own."""
         own, mesh = {"model": model, "verified": model}, parallel.make_mesh()
         if model is None:
@@ -135,17 +135,9 @@ class Run:
         threat = Threat(norm, self.threat.eps if eps is None else float(eps))
         threat.check(self.dataset.image_shape)
         suite = suites.parse(attack, norm, "attack")
-        scoring = Scoring(
-            self.classifier,
-            self.weights,
-            images,
-            np.arange(len(images)),
-            threat,
-            self._relative_step if step_size is None or not threat.eps else step_size / threat.eps,
-            title=split,
-            shown_images=len(images) if keep_adversarial and jax.process_count() == 1 else 0,
-        )
-        return verdicts_of(scoring, suite)
+        relative_step = self._relative_step if step_size is None or not threat.eps else step_size / threat.eps
+        known = self.classifier, self.weights, images, suite, threat, relative_step
+        return attack_split(*known, title=split, keep_adversarial=keep_adversarial)
 
     def table(self, attack: str | Verdicts = "standard", split: str = "test", **settings: Any) -> ClassTable:
         """The accuracy of each class under an attack with its interval, see `jaxrobust.classwise_table`.

@@ -74,9 +74,7 @@ _CHECKS = {
 
 def options_of(name: str, given: Mapping[str, object]) -> dict:
     """The options of the architecture among those given, such as all fields of `config.model`; defaults filled in.
-
-    Raises:
-        FieldError: the name is unknown.
+    Raises FieldError if the name is unknown.
     """
     _one_of("name", name, NAMES)
     chosen = {}

@@ -13,11 +13,9 @@ from jaxrobust.errors import FieldError
 
 
 def adapted(model: Any, image_shape: tuple[int, int, int], num_classes: int) -> "OwnModel":
-    """The module with the interface of the package's models.
-
-    Raises:
-        FieldError: it is neither a Linen nor an NNX module, gives no logits for such images, or draws random numbers in
-            evaluation, or in training others than those of dropout.
+    """The module with the interface of the package's models. Raises FieldError if it is neither a Linen nor an NNX
+    module, gives no logits for such images, or draws random numbers in evaluation, or in training others than those of
+    dropout.
     """
     if isinstance(model, nnx.Module):
         own: OwnModel = NnxModel(model)

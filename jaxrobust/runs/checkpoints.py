@@ -53,12 +53,8 @@ class _Preserve:
 
 
 class Checkpoints:
-    """The checkpoints of a workdir.
-
-    Args:
-        workdir: the run's folder.
-        preserve: ascending steps of all checkpoints -> those to keep. Called at every save.
-        read_only: for a process that only reads while another one trains.
+    """The checkpoints of a workdir. `preserve`, called at every save: ascending steps of all -> those to keep.
+    `read_only`: for a process that only reads while another one trains.
     """
 
     def __init__(self, workdir, *, preserve: Callable = lambda steps: steps, read_only: bool = False):
@@ -133,13 +129,8 @@ class Checkpoints:
         return self._read(step, like, self._read_state)
 
     def restore_weights(self, step: int, like: Weights, name: str) -> Weights:
-        """The weights saved at `step`, with the shapes and devices of `like`.
-
-        Args:
-            name: "raw" or "averaged".
-
-        Raises:
-            DamagedCheckpoint, UserError: as of `restore`.
+        """The weights, "raw" or "averaged", saved at `step`, with the shapes and devices of `like`. Raises as
+        `restore`, and UnlikeCheckpoint if they are of another model.
         """
 
         def read(step, like):
@@ -205,13 +196,9 @@ class Checkpoints:
         return Weights(**saved[field])
 
     def restore_latest(self, like):
-        """The newest checkpoint that can be restored; None if there is no checkpoint at all.
-
-        Newer ones that cannot be restored are reported and moved to another folder, so that their steps can be saved
-        again.
-
-        Raises:
-            UserError: there are checkpoints and none can be restored. Damage to all is unlikely, so nothing is moved.
+        """The newest checkpoint that can be restored; None if there is none at all. Newer ones are reported and moved
+        to another folder, so that their steps can be saved again; where none can be restored, which is hardly damage,
+        UserError is raised and nothing is moved.
         """
         damaged = {}
         for step in reversed(self.steps()):
@@ -307,14 +294,9 @@ def check_free(workdir, argument: str = "workdir") -> None:
 
 
 def write_run(workdir, config: dict, step: int, state, origin: dict, argument: str = "workdir") -> None:
-    """Make the folder a run with one checkpoint.
+    """Make the folder a run with one checkpoint, with config.json and weights.json of this content.
 
-    Args:
-        config, origin: the content of config.json and of weights.json.
-        argument: that names the folder, for messages.
-
-    Raises:
-        FieldError: the folder cannot be made.
+    Raises FieldError, which names the `argument`, if it cannot be made.
     """
     try:
         pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)

@@ -47,11 +47,7 @@ _NAMES = {field: name for name, field in FIELDS.items()} | {
 def config_of(
     given: dict, threat: Threat, dataset: Dataset, model_options: dict | None = None, remedy_options: dict | None = None
 ):
-    """The default config with the arguments put in.
-
-    Raises:
-        FieldError: there is no such argument, or its value is of a wrong type.
-    """
+    """The default config with the arguments put in. Raises FieldError if one does not exist, or has another type."""
     if not isinstance(threat, Threat):
         raise FieldError("threat", threat, "is no threat", "give one, for example Linf(8/255)")
     threat.check(dataset.image_shape)

@@ -15,6 +15,7 @@ from jaxrobust.config import objects, validation
 from jaxrobust.data import Dataset
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
+from jaxrobust.evaluation.attack_runner import SILENT
 from jaxrobust.evaluation.run import Run
 from jaxrobust.models import own as own_models
 from jaxrobust.models.weights import Weights
@@ -151,7 +152,7 @@ def _with_own(training: Training, config, model, objective, remedy, optimizer, l
 
 def _in_memory(training: Training, progress: bool, log):
     """Train without files; the last state."""
-    state, bar = training.initial_state(), console.progress if progress else _silent
+    state, bar = training.initial_state(), console.progress if progress else SILENT.progress
     for epoch in epochs_lib.prepare(training)(state, progress=bar):
         if log:
             log(epoch.record)
@@ -167,11 +168,6 @@ def _in_workdir(training: Training, config, workdir, progress: bool):
     """Train in a workdir, or continue there; the last state."""
     with _quiet(not progress), loop.training_in(workdir, config):
         return loop.run(training, config, pathlib.Path(workdir))
-
-
-@contextlib.contextmanager
-def _silent(*_):
-    yield lambda amount: None
 
 
 @contextlib.contextmanager

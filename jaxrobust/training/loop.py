@@ -69,13 +69,9 @@ def train_and_evaluate(config, workdir) -> None:
 
 
 def run(training: Training, config, workdir: pathlib.Path) -> TrainState:
-    """Train in a workdir that has been entered by `training_in`.
+    """Train in a workdir that has been entered by `training_in`; returns the last state.
 
-    Args:
-        config: of what is logged, saved and evaluated; it is written to the workdir.
-
-    Returns:
-        The last state.
+    The config is of what is logged, saved and evaluated; it is written to the workdir.
     """
     steps_per_epoch, total_steps, dataset = training.steps_per_epoch, training.total_steps, training.data
     like = training.abstract_state()
@@ -152,10 +148,8 @@ def run(training: Training, config, workdir: pathlib.Path) -> TrainState:
 def training_in(workdir, config):
     """Create the workdir where there is none, and hold it against a second training.
 
-    Raises:
-        FieldError: it cannot be written.
-        UserError: it holds another config's run.
-        InUse: there is another training, such as that of a job which the scheduler has restarted.
+    Raises FieldError if it cannot be written or holds another config's run, and InUse if there is another training,
+    such as that of a job which the scheduler has restarted.
     """
     workdir = pathlib.Path(workdir)
     if parallel.is_writer():

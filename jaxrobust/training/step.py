@@ -32,13 +32,8 @@ _DROPOUT = 2**32 - 1  # beyond the positions of a batch, from which `example_key
 
 
 class TrainAttack(NamedTuple):
-    """The attack in training.
-
-    Attributes:
-        pgd: the loop of the attack.
-        radius, step_size: in pixel units.
-        batch_norm: mode of batch normalisation during the attack, "train" or "eval".
-        warmup_steps: number of training steps over which the radius and the step size rise from 0.
+    """The attack in training: radius and step size in pixel units, rising from 0 over `warmup_steps`; `batch_norm` is
+    the mode of batch normalisation (and of dropout) meanwhile, "train" or "eval".
     """
 
     pgd: Pgd
@@ -60,11 +55,8 @@ class _Batch(NamedTuple):
 
 
 class WeightPerturbation(NamedTuple):
-    """Adversarial weight perturbation, see `perturb_weights`.
-
-    Attributes:
-        gamma: size of the perturbation of each kernel, as a fraction of its norm.
-        first_step: first training step with the perturbation.
+    """Adversarial weight perturbation, see `perturb_weights`: `gamma`, the size of the perturbation of each kernel as a
+    fraction of its norm, and the first training step with it.
     """
 
     gamma: float
@@ -190,11 +182,8 @@ def make_train_step(
 
 
 def attack_on(attack: TrainAttack, logits_fn, images, labels, keys, scale, knobs: ClassKnobs) -> Callable:
-    """The attack on a batch as a function of what it maximises, loss(logits, labels) -> [B], to pgd.Attacked.
-
-    Args:
-        keys: [B], one per example.
-        scale: [B], factor on the radius and the step size.
+    """The attack on a batch as a function of what it maximises, loss(logits, labels) -> [B], to pgd.Attacked; by keys
+    [B], with factors `scale` [B] on the radius and the step size.
     """
 
     def attacked(loss):

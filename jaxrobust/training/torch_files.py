@@ -75,13 +75,9 @@ def import_torch(
 
 
 def import_run(path, config, workdir) -> None:
-    """Make `workdir` a run of a config whose single checkpoint, the last one, has the weights of a file.
-
-    The stored config has no averaged weights, and no validation split. `weights.json` says where the weights are from.
-
-    Raises:
-        UserError: the config, the file or the workdir is wrong, or the weights do not fit the config's model and data;
-            the workdir is not changed.
+    """Make `workdir` a run of a config, without averaged weights and validation split, whose single checkpoint, the
+    last one, has the weights of a file. `weights.json` says where they are from. Raises UserError if anything does not
+    fit; then the workdir is not changed.
     """
     path = pathlib.Path(path)
     checkpoints.check_free(workdir)
