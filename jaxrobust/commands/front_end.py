@@ -142,6 +142,12 @@ def near(name: str, known) -> str:
     return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
+def require(given: argparse.Namespace, name: str, remedy: str) -> None:
+    """Raises UserError unless the option was given."""
+    if getattr(given, name) is None:
+        raise UserError(f"--{name} is missing; {remedy}")
+
+
 @contextlib.contextmanager
 def naming(**flags: str):
     """Let errors that name one of these arguments of the library name its option, `argument="--option"`."""

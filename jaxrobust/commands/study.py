@@ -82,9 +82,8 @@ def run(given) -> int | None:
 
 def _check(given) -> None:
     """Check that the options go together."""
-    for name, what in (("study", "the file that declares the study"), ("workdir", "a folder for its runs")):
-        if not getattr(given, name):
-            raise UserError(f"--{name} is missing; give {what}")
+    front_end.require(given, "study", "give the file that declares the study")
+    front_end.require(given, "workdir", "give a folder for its runs")
     if given.list + given.summarise + (given.shard is not None) > 1 and not (given.list and given.shard):
         raise UserError("--list, --shard and --summarise are different actions; give one")
     if given.processes > 1 and given.list:

@@ -13,7 +13,7 @@ The export writes a .safetensors or .npz file of the best checkpoint, or of the 
 
 import pathlib
 
-from jaxrobust.commands.front_end import naming, number
+from jaxrobust.commands.front_end import naming, number, require
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.training import torch_files
 
@@ -43,8 +43,7 @@ def run(given) -> None:
         workdir = given.workdir or pathlib.Path("runs") / pathlib.Path(given.source).stem
         torch_files.import_run(given.source, config, workdir)
         return
-    if given.workdir is None:
-        raise UserError("--workdir is missing; give the folder of the run to export from")
+    require(given, "workdir", "give the folder of the run to export from")
     chosen = {"step": given.step, "weights": given.weights, "names": given.names}
     with naming(path="--export"):
         torch_files.export_run(given.export, given.workdir, given.config.overrides, **chosen)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import optax
 
-from jaxrobust import console, objectives, remedies
+from jaxrobust import console, remedies
 from jaxrobust.attacks.threats import Threat
 from jaxrobust.config import objects, validation
 from jaxrobust.data import Dataset
@@ -137,8 +137,7 @@ def _with_own(training: Training, config, model, objective, remedy, optimizer, l
     if isinstance(objective, Objective):
         own["objective"] = objective
     elif loss is not None:
-        settings = {name: config.objective[name] for name in objectives.Settings._fields}
-        own["objective"] = objectives.create(objective, objectives.Settings(**settings), loss)
+        own["objective"] = objects.objective(config, objective, loss)
     if not isinstance(remedy, str):
         statistics = tuple(getattr(remedy, "statistics", ()))
         own["remedy"] = remedies.Remedy(remedy.init, remedy.update, statistics, uses_statistics=True)

@@ -4,7 +4,7 @@ import dataclasses
 from functools import partial
 
 from jaxrobust import config as config_lib
-from jaxrobust import objectives, remedies
+from jaxrobust import remedies
 from jaxrobust.attacks import threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.config import objects
@@ -61,15 +61,12 @@ def head_training(config, data: Dataset, mesh, frozen_model, optimizer, total_st
     augmentation, but on adversarial images alone wherever it attacked, without its remedies, and of `frozen_model`.
     """
     training = create(config, data, mesh, total_steps)
-    objective = training.objective
-    if config.objective.name != "standard":
-        settings = {name: config.objective[name] for name in objectives.Settings._fields}
-        objective = objectives.create("pgd_at", objectives.Settings(**settings))
+    attacks = config.objective.name != "standard"
     return dataclasses.replace(
         training,
         model=frozen_model,
         optimizer=optimizer,
-        objective=objective,
+        objective=objects.objective(config, "pgd_at") if attacks else training.objective,
         attack=training.attack._replace(batch_norm="eval", warmup_steps=0),
         remedy=remedies.none(),
         observe="training",
