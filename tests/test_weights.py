@@ -151,18 +151,16 @@ def test_what_does_not_fit_is_refused_and_leaves_no_run(tmp_path, config, file):
         return tmp_path / name
 
     refused(r"^data.name = 'digits': has 10 classes, and six.safetensors 6", written("six.safetensors", state_dict(6)))
-    refused(r"^model.weights = '[a-z0-9.]+': its shape", written("wide.safetensors", state_dict(hidden=8)))
+    refused(r"^path = '[a-z0-9.]+': its shape", written("wide.safetensors", state_dict(hidden=8)))
     shifted = written("shifted.safetensors", state_dict(), mean=(0.1307,), std=(1.0,))
     refused(r'^model.mean = \(0.0,\): differs from .* give "--config.model.mean=\(0.1307,\)"', shifted)
     broken = state_dict()
     broken["linear.bias"][:] = np.nan
-    refused(r"^model.weights = 'linear.bias': holds values that are no finite", written("broken.safetensors", broken))
+    refused(r"^path = 'linear.bias': holds values that are no finite", written("broken.safetensors", broken))
     large = {name: array * np.float32(1e30) for name, array in state_dict().items()}
-    refused(
-        r"^model.weights = 'large.safetensors': gives logits that are not finite", written("large.safetensors", large)
-    )
+    refused(r"^path = 'large.safetensors': gives logits that are not finite", written("large.safetensors", large))
     nowhere = written("nowhere.safetensors", state_dict(), mean=(np.nan,), std=(1.0,))
-    refused(r"^model.weights = 'mean': holds no finite numbers", nowhere)
+    refused(r"^path = 'mean': holds no finite numbers", nowhere)
     config.model.mean = (0.1307,)
     config.model.head = "cosine"
     refused(r"^model.head = 'cosine': is not a layer of PyTorch", shifted)
@@ -188,5 +186,7 @@ def test_commands(tmp_path, file, capfd):
     assert front_end.main(["weights", "--export", tmp_path / "out.txt", "--workdir", workdir]) == 2
     said = capfd.readouterr().err
     assert said.startswith("error: --export = '.txt'") and said.count("\n") == 1
+    assert front_end.main(["weights", "--import", tmp_path / "x.bin", "--config", tiny_config.__file__]) == 2
+    assert capfd.readouterr().err.startswith("error: --import = ")
     assert front_end.main(["weights", "--export", tmp_path / "out.npz", "--workdir", workdir, "--step", "7"]) == 2
     assert capfd.readouterr().err.startswith("error: --step = 7: is no checkpoint of the run")

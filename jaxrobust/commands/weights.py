@@ -41,7 +41,8 @@ def run(given) -> None:
         config = given.config.required()
         check_shortcut(config.model, given.config.overrides)
         workdir = given.workdir or pathlib.Path("runs") / pathlib.Path(given.source).stem
-        torch_files.import_run(given.source, config, workdir)
+        with naming(path="--import"):
+            torch_files.import_run(given.source, config, workdir)
         return
     require(given, "workdir", "give the folder of the run to export from")
     chosen = {"step": given.step, "weights": given.weights, "names": given.names}

@@ -28,7 +28,7 @@ from jaxrobust import models
 from jaxrobust.errors import FieldError
 from jaxrobust.models import torch_names
 
-_FIELD = "model.weights"
+_FIELD = "path"  # the argument that the file is
 _SHOWN = 3  # number of names listed in a message
 
 # From PyTorch's axes to ours, by number of axes: vectors, linear layers (out, in) and convolutions OIHW.

@@ -40,7 +40,6 @@ _NAMES = {field: name for name, field in FIELDS.items()} | {
     "data.validation_per_class": "validation_per_class of the dataset",
     "data.name": "dataset",
     "threat.norm": "threat",
-    "model.weights": "path",
 }
 
 

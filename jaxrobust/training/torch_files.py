@@ -197,4 +197,4 @@ def _check_finite(model, variables, split, path) -> None:
     images = np.float32(images / 255) if images.dtype == np.uint8 else images
     logits = jax.jit(lambda variables, images: model.apply(variables, images, train=False))(variables, images)
     if not np.isfinite(logits).all():
-        raise FieldError("model.weights", path.name, "gives logits that are not finite", "correct the weights")
+        raise FieldError("path", path.name, "gives logits that are not finite", "correct the weights")
