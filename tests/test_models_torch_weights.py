@@ -221,7 +221,7 @@ def test_wrong_weights_are_named():
         torch_weights.to_variables("lenet5", weights, (8, 8, 2))
     with pytest.raises(FieldError, match=r"missing; .*'s cnn has 27 arrays"):
         torch_weights.to_variables("cnn", weights, SHAPE)
-    with pytest.raises(FieldError, match=r"^--names = 'torchvision'"):
+    with pytest.raises(FieldError, match=r"^names = 'torchvision'"):
         torch_weights.from_variables(
             "lenet5", torch_weights.to_variables("lenet5", weights, SHAPE), SHAPE, "torchvision"
         )
