@@ -53,7 +53,7 @@ for name in ("jax", "numpy", "tensorflow", "ml_collections", "absl"):
 from jaxrobust.commands import front_end
 print([front_end.main([word]) for word in ("--help", "comprae")], front_end.main([]))
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     *listing, codes = done.stdout.splitlines()
     assert codes == "[0, 2] 2"
@@ -83,7 +83,7 @@ def test_the_console_script_is_the_module(tmp_path):
     module, _, function = script.partition(":")
     assert getattr(importlib.import_module(module), function) is front_end.run
     command = [sys.executable, "-m", "jaxrobust", "report", str(tmp_path / "absent")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and "no such folder" in done.stderr
 

@@ -100,7 +100,7 @@ def run(tmp_path_factory):
 
 
 def states(workdir, mesh):
-    like = training_setup.create(config(), objects.dataset(config()), mesh, 2 * STEPS_PER_EPOCH).initial_state()
+    like = training_setup.create(config(), objects.dataset(config()), mesh, 2 * STEPS_PER_EPOCH).abstract_state()
     kept = checkpoints.Checkpoints(workdir, read_only=True)
     return [kept.restore(step, like) for step in kept.steps()]
 

@@ -95,7 +95,8 @@ def leave(exit_code: int | None) -> None:
         sys.exit(exit_code)
     sys.stdout.flush()
     sys.stderr.flush()
-    if several() and parallel.is_writer():
+    others = jax.process_count() - 1 - (exit_code == GONE)  # that are still there
+    if others > 0 and parallel.is_writer():
         time.sleep(GRACE_SECONDS)
     os._exit(exit_code or 0)
 
