@@ -15,6 +15,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import UserError
 from jaxrobust.evaluation import evaluator as evaluator_lib
+from jaxrobust.evaluation import loading
 from jaxrobust.reports import run as run_page
 from jaxrobust.runs import results
 from jaxrobust.runs.tensorboard import Writer
@@ -46,9 +47,9 @@ def run(workdir, devices=1, data=None, stop=None, **overrides):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     state = training_setup.create(config, data, mesh, 10).initial_state()
     with Writer(workdir) as writer:
-        evaluator = evaluator_lib.Evaluator(
-            config, workdir, data, mesh, writer, StopRequest() if stop is None else stop
-        )
+        classifier = loading.classifier(config, data.num_classes, mesh)
+        stop = StopRequest() if stop is None else stop
+        evaluator = evaluator_lib.Evaluator(config, workdir, data, classifier, writer, stop, state.weights)
         weights = {"raw": state.weights, "averaged": state.averaged}
         evaluator.evaluate({name: of for name, of in weights.items() if of is not None}, step=3, epoch=1)
     return results.read(workdir)

@@ -112,6 +112,37 @@ def test_a_wrong_mode_is_named(monkeypatch, capsys, given):
     assert capsys.readouterr().err.startswith("error: --mode = ")
 
 
+@pytest.mark.parametrize("shown", [["--help"], ["train", "--help"], ["fields"]])
+def test_a_reader_that_leaves_early_ends_it_quietly(shown):
+    """As `jaxrobust --help | head -1` does."""
+    command = [sys.executable, "-u", "-m", "jaxrobust", *shown]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(timeout=120) in (0, 1) and said == ""  # argparse itself passes over it
+
+
+def test_what_a_command_calls_otherwise_is_named_by_its_option():
+    with pytest.raises(FieldError, match=r"^--step = 7: is absent; there are 1, 2$"), front_end.naming(step="--step"):
+        raise FieldError("step", 7, "is absent", "there are 1, 2")
+    assert parser().flags["step"] == "--step" and parser().flags["follow"] == "--follow"
+
+
+def test_a_field_that_the_model_does_not_have_is_refused(tmp_path):
+    """The defaults of others are left alone, and so is what a file sets for its own model."""
+    given = ["--config", TINY, "--config.model.name=resnet18"]
+    assert with_config().parse(given).config.values.model.width == 4
+    with pytest.raises(FieldError, match=r"^model.depth = 34: resnet18 has no such option; .* or take wide_resnet"):
+        with_config().parse([*given, "--config.model.depth=34"])
+    (tmp_path / "linear.py").write_text(
+        "from jaxrobust.config import default\n"
+        "def get_config():\n    config = default()\n    config.model.name, config.model.width = 'linear', 3\n"
+        "    return config\n"
+    )
+    with pytest.raises(FieldError, match=r"^model.width = 3: linear has no such option; .*\(its own: none\)"):
+        with_config().parse(["--config", str(tmp_path / "linear.py")])
+
+
 def test_options_are_read_in_every_form_that_absl_took():
     for given in (["--step", "3"], ["--step=3"], ["-step", "3"], ["-step=3"]):
         assert parser().parse(given).step == 3

@@ -74,7 +74,7 @@ def test_it_is_said_once_when_it_comes():
     records = []
     for epoch, found in enumerate([*BROKEN_DOWN, *BROKEN_DOWN[-1:]], start=1):
         record = {"epoch": epoch}
-        warning = overfitting.judge(record, found, [*records, {"epoch": epoch, "pgd_check_accuracy": 1.0}], N)
+        warning = overfitting.add_check(record, found, [*records, {"epoch": epoch, "pgd_check_accuracy": 1.0}], N)
         records.append(record)
         assert record["catastrophic_overfitting"] == (epoch > 5)
         assert (warning is not None) == (epoch == 6)
