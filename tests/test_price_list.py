@@ -31,13 +31,13 @@ def robust(rates, number):
 
 @pytest.fixture
 def make(tmp_path):
-    def make(name, seed, pgd, suite=None, fields=(), rate=1000.0, train=(0.5, 0.6, 0.7), **options):
+    def make(name, seed, pgd, suite=None, fields=(), rate=1000.0, train=(0.5, 0.6, 0.7), validation=False, **options):
         """A run whose classes are robust at those rates under pgd20 and under `standard`."""
         workdir = tmp_path / f"{name}-{seed}"
-        shared = {"labels": LABELS, **options}
-        write(workdir, robust(pgd, seed), **shared)
-        if suite is not None:
-            _add(workdir, "standard", robust(pgd, seed) & robust(suite, seed), **options)
+        for split in ("test", "validation") if validation else ("test",):
+            write(workdir, robust(pgd, seed), labels=LABELS, split=split, **options)
+            if suite is not None:
+                _add(workdir, "standard", robust(pgd, seed) & robust(suite, seed), split=split, **options)
         config = config_lib.default()
         config.update_from_flattened_dict({"train.seed": seed, **dict(fields)})
         (workdir / "config.json").write_text(json.dumps(config_lib.to_dict(config)))
@@ -49,13 +49,13 @@ def make(tmp_path):
     return make
 
 
-def _add(workdir, attack, right, names=NAMES, labels=LABELS, members=("apgd_ce",), **_):
+def _add(workdir, attack, right, names=NAMES, labels=LABELS, members=("apgd_ce",), split="test", **_):
     prediction = np.where(right, labels, (labels + 1) % len(names))
-    shared = {"step": 100, "epoch": 1, "weights": "raw", "split": "test", "attack": attack, "class_names": names}
+    shared = {"step": 100, "epoch": 1, "weights": "raw", "split": split, "attack": attack, "class_names": names}
     shared |= {"labels": labels, "prediction": prediction, "clean_prediction": labels, "passes": 1.0, "idle": 0.0}
     results.append(workdir, results.make_record(**shared, seconds=1.0, members=members, **SUITE))
     arrays = {attack: prediction == labels, f"{attack}_prediction": prediction}
-    results.add_examples(workdir, 100, "raw", "test", arrays)
+    results.add_examples(workdir, 100, "raw", split, arrays)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def study(make):
         "alike": ((0.4, 0.7, 0.8), (0.3, 0.6, 0.7), {"remedy.name": "robust_lt"}),
     }
     return [
-        make(name, seed, pgd, suite, fields.items(), rate=500.0 if name == "costs" else 1000.0)
+        make(name, seed, pgd, suite, fields.items(), rate=500.0 if name == "costs" else 1000.0, validation=True)
         for seed in (2, 0, 1)
         for name, (pgd, suite, fields) in rows.items()
     ]
@@ -184,7 +184,7 @@ def test_seeds_and_images_that_are_not_alike_are_noted(make):
     part = make("part", 5, (0.4, 0.7, 0.8), None, {"remedy.name": "reweight"}.items(), subset=np.arange(0, 1200, 2))
     figures = trade_off.trade_off([*base, *helps, part])
     assert figures["examples"] == 600 and figures["judge"] == "pgd20" and figures["attacks"] == ["clean", "pgd20"]
-    images, suite, ldam, reweight = figures["notes"]
+    images, suite, ldam, reweight, names = figures["notes"]
     assert images == "Of up to 1,200 images that a run was scored on, 600 are common to all."
     assert (
         suite.startswith("standard is left out: not scored, or without results per image, in")
@@ -192,6 +192,7 @@ def test_seeds_and_images_that_are_not_alike_are_noted(make):
     )
     assert ldam.startswith("ldam: 2 of its 3 seeds could be paired")
     assert reweight == "reweight: seed 5 of it paired with others of the base."
+    assert names.startswith("No validation results of the base name a worst class")
 
 
 def test_what_cannot_be_compared_is_refused(make, study, tmp_path):
