@@ -163,16 +163,20 @@ class WorstDifference:
 
 @dataclasses.dataclass(frozen=True)
 class PairedSeeds:
-    """Pairs of runs of A and B, one pair per training seed, all on the same test images.
+    """The counts of pairs of runs of A and B, one pair per training seed, all on the same test images.
 
     Attributes:
-        pairs: the counts of each pair.
-        share: factor [C], or 1, on the distances of the ends of a class's paired interval from its difference, meaned
-            over the pairs, that makes them those of the mean; see `seeds.averaged_share`.
-        share_a, share_b: the same for the accuracies under A, and under B.
+        count: images of each class, [C].
+        correct_a, correct_b, only_a, only_b: of each pair, as in `PairedCounts`, [S, C].
+        share, share_a, share_b: [C] or 1; see `seeds.averaged_share`, of the differences, and of the verdicts under A,
+            and under B.
     """
 
-    pairs: tuple[PairedCounts, ...]
+    count: np.ndarray
+    correct_a: np.ndarray
+    correct_b: np.ndarray
+    only_a: np.ndarray
+    only_b: np.ndarray
     share: np.ndarray | float = 1.0
     share_a: np.ndarray | float = 1.0
     share_b: np.ndarray | float = 1.0
@@ -182,20 +186,43 @@ class PairedSeeds:
         """Count verdicts, bool [S, N] each, on images of the classes `labels` [N]."""
         a, b = np.asarray(is_correct_a), np.asarray(is_correct_b)
         shares = (seeds.averaged_share(labels, of, num_classes) for of in (b.astype(int) - a, a, b))
-        counts = (paired_counts(labels, *of, num_classes) for of in zip(a, b, strict=True))
-        return cls(tuple(counts), *shares)
+        pairs = [paired_counts(labels, *of, num_classes) for of in zip(a, b, strict=True)]
+        names = ("correct_a", "correct_b", "only_a", "only_b")
+        return cls(pairs[0].count, *(np.stack([getattr(pair, name) for pair in pairs]) for name in names), *shares)
+
+    @classmethod
+    def one(cls, pairs: PairedCounts) -> "PairedSeeds":
+        """A single pair."""
+        return cls(pairs.count, *(of[None] for of in (pairs.correct_a, pairs.correct_b, pairs.only_a, pairs.only_b)))
 
     def exchanged(self) -> "PairedSeeds":
         """With A and B exchanged."""
-        pairs = (PairedCounts(p.count, p.correct_b, p.correct_a, p.only_b, p.only_a) for p in self.pairs)
-        return PairedSeeds(tuple(pairs), self.share, self.share_b, self.share_a)
+        counts = self.correct_b, self.correct_a, self.only_b, self.only_a
+        return PairedSeeds(self.count, *counts, self.share, self.share_b, self.share_a)
 
     @property
     def accuracy(self) -> tuple[np.ndarray, np.ndarray]:
-        """Under A, and under B, of each pair and class, [S, C]."""
-        return tuple(
-            np.array([ratio(getattr(p, name), p.count) for p in self.pairs]) for name in ("correct_a", "correct_b")
-        )
+        """Under A, and under B, [S, C]."""
+        return ratio(self.correct_a, self.count), ratio(self.correct_b, self.count)
+
+    def below(self, paired_tail: float, tail: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Distances [C] from the means over the pairs, by the draw of the images: of the paired difference to its lower
+        bound, of B's accuracy to its lower one, and of A's to its upper one.
+
+        Args:
+            paired_tail, tail: probabilities beyond the first, and beyond each of the others.
+        """
+        count = np.broadcast_to(self.count, self.only_a.shape)
+
+        def distance(end, of):
+            return np.abs(np.mean(end.reshape(count.shape) - of, 0))
+
+        a, b = self.accuracy
+        flat = count.ravel()
+        low, _ = paired_interval(self.only_a.ravel(), self.only_b.ravel(), flat, 1 - 2 * paired_tail)
+        low_b, _ = exact_bounds(self.correct_b.ravel(), flat, tail, tail)
+        _, high_a = exact_bounds(self.correct_a.ravel(), flat, tail, tail)
+        return self.share * distance(low, b - a), self.share_b * distance(low_b, b), self.share_a * distance(high_a, a)
 
 
 def worst_difference(
@@ -240,47 +267,36 @@ def worst_difference(
         ValueError: a confidence outside (0, 1).
     """
     tail = (1 - checked_confidence(confidence)) / 2
-    of = pairs if isinstance(pairs, PairedSeeds) else PairedSeeds((pairs,))
-    present = np.flatnonzero(of.pairs[0].count)
+    of = pairs if isinstance(pairs, PairedSeeds) else PairedSeeds.one(pairs)
+    present = np.flatnonzero(of.count)
     if not present.size:
         return WorstDifference(None, None, None)
     a, b = (accuracy.mean(0)[present].min() for accuracy in of.accuracy)
+    spread = None
+    if len(of.only_a) >= seeds.MIN_SEEDS:
+        spread = seeds.paired_spread([[side[:, present] for side in each.accuracy] for each in (of, *others)])
+    # The measured difference lies between both ends, since each is a bound for one class of A, and of B.
     return WorstDifference(
         difference=float(b - a),
-        low=float(_least_gain(of, worst_a, present, tail, others)),
-        high=float(-_least_gain(of.exchanged(), worst_b, present, tail, [other.exchanged() for other in others])),
+        low=float(_least_gain(of, worst_a, present, tail, spread)),
+        high=float(-_least_gain(of.exchanged(), worst_b, present, tail, spread)),
     )
 
 
-def _least_gain(of: PairedSeeds, named: Sequence[int] | None, present, tail: float, others) -> float:
+def _least_gain(of: PairedSeeds, named: Sequence[int] | None, present, tail: float, spread) -> float:
     """Lower bound of min B - min A, failing with probability `tail`; see `worst_difference`."""
     candidates = present if named is None else np.intersect1d(named, present)
     candidates = candidates if candidates.size else present
     several = candidates.size - 1
     same, across = (tail * 2 / 3, tail / 3 / several) if several else (tail, tail)
-    a, b = (accuracy.mean(0) for accuracy in of.accuracy)
-    paired = _mean_distance([paired_interval(p.only_a, p.only_b, p.count, 1 - 2 * same)[0] for p in of.pairs], b - a)
-    below_b = _mean_distance([exact_bounds(p.correct_b, p.count, across, across)[0] for p in of.pairs], b)
-    above_a = _mean_distance([exact_bounds(p.correct_a, p.count, across, across)[1] for p in of.pairs], a)
-    paired, below_b, above_a = paired * of.share, below_b * of.share_b, above_a * of.share_a
-    covers_seeds = len(of.pairs) >= seeds.MIN_SEEDS
+    paired, below_b, above_a = of.below(same, across)
     each_a, each_b = of.accuracy
-    spread = (
-        seeds.paired_spread([tuple(side[:, present] for side in pairs.accuracy) for pairs in (of, *others)])
-        if covers_seeds
-        else None
-    )
     most = np.full(present.size, -np.inf)
     for c in candidates:  # not all pairs at once: with many classes they would need much memory
-        is_same = present == c
-        images = np.where(is_same, paired[present], np.hypot(below_b[present], above_a[c]))
-        over_seeds = 0.0
+        is_same, b = present == c, each_b[:, present]
+        distance = np.where(is_same, paired[present], np.hypot(below_b[present], above_a[c]))
         if spread:
             tails = np.where(is_same, same, across)
-            over_seeds = seeds.paired_distance(each_a[:, [c]], each_b[:, present], is_same, spread, tails)
-        most = np.maximum(most, b[present] - a[c] - np.hypot(images, over_seeds))
-    return min(most.min(), b[present].min() - a[present].min())
-
-
-def _mean_distance(ends: list[np.ndarray], middle: np.ndarray) -> np.ndarray:
-    return np.abs(np.mean(ends, 0) - middle)
+            distance = np.hypot(distance, seeds.paired_distance(each_a[:, [c]], b, is_same, spread, tails))
+        most = np.maximum(most, b.mean(0) - each_a[:, c].mean() - distance)
+    return most.min()

@@ -86,8 +86,9 @@ def paired_spread(methods: Sequence[tuple[np.ndarray, np.ndarray]]) -> PairedSpr
     freedom = sum(len(a) - 1 for a, _ in sides)
     centred = [[side - side.mean(0) for side in pair] for pair in sides]
     classes = centred[0][0].shape[1]
-    variance = sum((a**2).sum() + (b**2).sum() for a, b in centred) / (2 * freedom * classes)
-    covariance = sum((a * b).sum() for a, b in centred) / (freedom * classes)
+    # fsum: the order of the methods does not matter.
+    variance = math.fsum((a**2).sum() + (b**2).sum() for a, b in centred) / (2 * freedom * classes)
+    covariance = math.fsum((a * b).sum() for a, b in centred) / (freedom * classes)
     return PairedSpread(variance, covariance, freedom * max(classes / 2, 1.0) / (1 + (len(sides) - 1) / 4))
 
 

@@ -78,9 +78,8 @@ def under_attack(own: list[Robust], pairs: Paired | None, others: list[Paired], 
         return {name: of | dict.fromkeys(nothing) for name, of in figures.items()} | {"rho": None}
     for name in figures:
         figures[name] |= _difference(getattr(pairs, name), pairs.named, [getattr(other, name) for other in others])
-    if len(pairs.average.pairs) == 1:
-        (total,) = pairs.average.pairs
-        figures["average"]["p_value"] = float(classwise.mcnemar_test(total.only_a, total.only_b)[0])
+    if len(pairs.average.only_a) == 1:
+        figures["average"]["p_value"] = float(classwise.mcnemar_test(pairs.average.only_a, pairs.average.only_b)[0, 0])
     means = [np.nanmin(side.mean(0)) for of in (pairs.worst, pairs.average) for side in of.accuracy]
     names = own[0].score.class_names
     figures["worst"]["named"] = [of and [names[c] for c in of] for of in pairs.named]

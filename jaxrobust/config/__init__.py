@@ -85,6 +85,13 @@ def step_size(config, section: str) -> float:
     return radii * attack_radius(config, section)
 
 
+def attack_batch_norm(objective: str, given: str) -> str:
+    """Mode of batch normalisation during the attack of the training, "train" or "eval": as given, or as published."""
+    if given != "as_published":
+        return given
+    return "eval" if objective in objectives.ATTACK_IN_EVALUATION else "train"
+
+
 def audit_radii(config) -> tuple[float, ...]:
     """The radii of an audit's security curve in pixel units, rising; that of the threat is one of them."""
     threat, audit = radius(config), config.audit
@@ -138,7 +145,13 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
     return config
 
 
+def explicit(flat: dict) -> dict:
+    """A config by dotted names, with the mode of the attack in the place of `as_published`."""
+    name, objective = "attack.batch_norm", flat.get("objective.name")
+    return flat | {name: attack_batch_norm(objective, flat[name])} if objective and name in flat else flat
+
+
 def differences(one: dict, other: dict) -> dict:
     """The fields, by dotted name, in which two `to_dict` configs differ: name -> (value in one, value in other)."""
-    one, other = files.flatten(one), files.flatten(other)
+    one, other = (explicit(files.flatten(config)) for config in (one, other))
     return {name: (one.get(name), other.get(name)) for name in sorted(one | other) if one.get(name) != other.get(name)}
