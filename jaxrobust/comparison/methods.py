@@ -84,7 +84,7 @@ def _settings(config: dict) -> dict:
     unused = tuple(f"remedy.{name}." for name in remedies.NAMES if name not in names)
     flat |= {name: value for name, value in default.items() if name.startswith(unused)}
     flat["remedy.name"] = "+".join(sorted(names))
-    settings = {name: value for name, value in config_lib.explicit(flat).items() if not name.startswith(NEUTRAL)}
+    settings = {name: value for name, value in config_lib.comparable(flat).items() if not name.startswith(NEUTRAL)}
     if settings["posthoc.remedy"] != "none":
         # Weights of one kind are left, and 0 stands there whatever the training had.
         del settings["train.average_decay"]

@@ -145,13 +145,14 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
     return config
 
 
-def explicit(flat: dict) -> dict:
-    """A config by dotted names, with the mode of the attack in the place of `as_published`."""
-    name, objective = "attack.batch_norm", flat.get("objective.name")
-    return flat | {name: attack_batch_norm(objective, flat[name])} if objective and name in flat else flat
+def comparable(flat: dict) -> dict:
+    """A config by dotted names, with `as_published` in the place of a mode of the attack that is the published one."""
+    name, default = "attack.batch_norm", "as_published"
+    is_default = flat.get(name) == attack_batch_norm(flat.get("objective.name", ""), default)
+    return flat | {name: default} if is_default else flat
 
 
 def differences(one: dict, other: dict) -> dict:
     """The fields, by dotted name, in which two `to_dict` configs differ: name -> (value in one, value in other)."""
-    one, other = (explicit(files.flatten(config)) for config in (one, other))
+    one, other = (comparable(files.flatten(config)) for config in (one, other))
     return {name: (one.get(name), other.get(name)) for name in sorted(one | other) if one.get(name) != other.get(name)}
