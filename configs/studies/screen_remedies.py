@@ -41,12 +41,12 @@ def get_study():
         title="Which remedies are worth a confirmatory study?",
         base="../cifar10_small.py",
         axes=axes,
-        runs=[{"remedy": name, "seed": f"seed{seed}"} for name, seed in _halved(axes["remedy"])[0]],
+        runs=[{"remedy": name, "seed": f"seed{seed}"} for name, seed in halved(axes["remedy"])[0]],
         fields=FIELDS,
     )
 
 
-def _halved(names) -> tuple[list[tuple[str, int]], list[str]]:
+def halved(names) -> tuple[list[tuple[str, int]], list[str]]:
     """(remedy, seed) of the runs so far and of the next round, and who is left after the rounds that are done."""
     base, *names = names
     runs = [(base, seed) for seeds in ROUNDS for seed in seeds]
@@ -78,4 +78,4 @@ def _worst(name: str, seeds: list[int]) -> float:
 
 
 if __name__ == "__main__":
-    print(*_halved(get_study().axes["remedy"])[1], sep="\n")
+    print(*halved(get_study().axes["remedy"])[1], sep="\n")
