@@ -117,13 +117,18 @@ def paired_interval(only_a, only_b, count, confidence: float = 0.95) -> tuple[np
     Raises:
         ValueError: the shapes differ, there are more discordant examples than examples, or a confidence outside (0, 1).
     """
+    low, high = (_paired_bound(only_a, only_b, count, confidence, end) for end in (-1.0, 1.0))
+    return low, high
+
+
+def _paired_bound(only_a, only_b, count, confidence: float, end: float) -> np.ndarray:
+    """The end of `paired_interval` towards `end`, -1 or 1."""
     from scipy.special import ndtri  # not at the top: `import jaxrobust` does without SciPy
 
     z = ndtri((1 + checked_confidence(confidence)) / 2)
     only_a, only_b = np.asarray(only_a), np.asarray(only_b)
     discordant, count = checked_counts(only_a + only_b, count)
     gain = only_b - only_a
-    estimate = gain / np.maximum(count, 1)
 
     def outside(delta):
         """Whether the score test rejects the difference `delta`."""
@@ -136,15 +141,12 @@ def paired_interval(only_a, only_b, count, confidence: float = 0.95) -> tuple[np
         variance = count * np.maximum(2 * share + delta * (1 - delta), 0)
         return np.abs(gain - count * delta) > z * np.sqrt(variance)
 
-    def bound(end):
-        inside, out = estimate, np.full(estimate.shape, end)
-        for _ in range(_BISECTIONS):
-            middle = (inside + out) / 2
-            rejected = outside(middle)
-            inside, out = np.where(rejected, inside, middle), np.where(rejected, middle, out)
-        return np.where(count > 0, out, end)
-
-    return bound(-1.0), bound(1.0)
+    inside, out = gain / np.maximum(count, 1), np.full(gain.shape, end)
+    for _ in range(_BISECTIONS):
+        middle = (inside + out) / 2
+        rejected = outside(middle)
+        inside, out = np.where(rejected, inside, middle), np.where(rejected, middle, out)
+    return np.where(count > 0, out, end)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +221,7 @@ class PairedSeeds:
 
         a, b = self.accuracy
         flat = count.ravel()
-        low, _ = paired_interval(self.only_a.ravel(), self.only_b.ravel(), flat, 1 - 2 * paired_tail)
+        low = _paired_bound(self.only_a.ravel(), self.only_b.ravel(), flat, 1 - 2 * paired_tail, -1.0)
         low_b, _ = exact_bounds(self.correct_b.ravel(), flat, tail, tail)
         _, high_a = exact_bounds(self.correct_a.ravel(), flat, tail, tail)
         return self.share * distance(low, b - a), self.share_b * distance(low_b, b), self.share_a * distance(high_a, a)
