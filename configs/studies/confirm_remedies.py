@@ -1,7 +1,7 @@
 """Does anything help the worst class, and at what price? Four candidates on small CIFAR-10, all 10,000 test images.
 
     jaxrobust study --study configs/studies/confirm_remedies.py --workdir runs/studies/confirm_remedies --processes 2
-    for seed in 10 11 12 13 14 15; do
+    for seed in 10 11 12 13 14 15 16 17; do
         jaxrobust posthoc --workdir runs/studies/confirm_remedies/runs/pgd_at-seed$seed --remedy bias_balance \\
             --out runs/studies/confirm_remedies/bias_balance-seed$seed
         jaxrobust evaluate --workdir runs/studies/confirm_remedies/bias_balance-seed$seed
@@ -11,7 +11,9 @@
 
 The candidates were chosen on other images and seeds (screen_remedies.py, or few test images before). The worst class of
 each method is named on validation images, so that its difference is tested on all test images without a correction for
-that choice. COST
+that choice. Two and a half minutes of a core each: 40 runs in an hour on two cores, the heads in another quarter.
+
+The suite is the cheapest with a loss that no scale of the logits moves and that agrees with `standard` on 1,000 images.
 """
 
 import dataclasses
@@ -28,7 +30,7 @@ def get_study():
     remedies = screening.axes["remedy"]
     axes = {
         "remedy": {name: remedies[name] for name in ("pgd_at", *CANDIDATES)},
-        "seed": levels("train.seed", range(10, 16), "seed"),
+        "seed": levels("train.seed", range(10, 18), "seed"),
     }
     return dataclasses.replace(
         screening,
