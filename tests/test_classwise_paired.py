@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import binomtest
 
 from jaxrobust import classwise
+from jaxrobust.classwise import paired
 
 CONFIDENCE = 0.95
 ALPHA = 0.05
@@ -58,6 +59,16 @@ def test_holm_by_hand():
     np.testing.assert_allclose(classwise.holm_correction([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
     np.testing.assert_allclose(classwise.holm_correction([0.6, np.nan, 0.5]), [1, np.nan, 1])
     assert classwise.holm_correction([]).shape == (0,)
+    # Weights 2, 1, 1: the first p-value is compared with half of the level, then the next with half of it.
+    np.testing.assert_allclose(classwise.holm_correction([0.02, 0.015, 0.5], [2, 1, 1]), [0.04, 0.04, 0.5])
+
+
+def test_holm_over_groups_leaves_a_small_group_half_of_the_level():
+    few, many = paired.holm_over_groups([[0.02, np.nan], [0.9] * 50])
+    np.testing.assert_allclose(few, [0.04, np.nan])
+    np.testing.assert_allclose(many, [1.0] * 50)
+    (alone,) = paired.holm_over_groups([[0.01, 0.04]])
+    np.testing.assert_allclose(alone, classwise.holm_correction([0.01, 0.04]))
 
 
 @pytest.mark.parametrize(
@@ -193,6 +204,21 @@ def test_percentile_bootstrap_of_the_difference_does_not_cover_it():
         low, high = np.quantile(differences / 1000, [0.025, 0.975])
         hits += low <= -0.2 <= high
     assert hits < 60
+
+
+def test_a_named_class_makes_the_interval_narrower():
+    """Of cats at 20 %, 35 of 200 gained: without a name the upper end is that of the cats, the lower one is wider."""
+    pairs = classwise.PairedCounts(
+        *(np.array(n) for n in ([200] * 3, [40, 100, 110], [75, 102, 112], [5, 20, 20], [40, 22, 22]))
+    )
+    wide, named = (classwise.worst_difference(pairs, worst_a=of, worst_b=of) for of in (None, [0]))
+    assert wide.difference == named.difference == 0.175
+    assert wide.low < named.low < 0.175 < named.high <= wide.high
+    low, high = classwise.paired_interval([5], [40], [200])
+    assert named.low == pytest.approx(low[0]) and named.high == pytest.approx(high[0], abs=0.02)
+    # A wrong name is no error: the true worst class of A is lower still.
+    assert classwise.worst_difference(pairs, worst_a=[1]).low < named.low
+    assert classwise.worst_difference(pairs, worst_a=[0, 1, 2], worst_b=[0, 1, 2]) == wide
 
 
 def test_worst_difference_of_nothing():

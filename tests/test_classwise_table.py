@@ -51,7 +51,7 @@ def test_comparison_by_hand():
     found = compare(LABELS, ROBUST_A, SimpleNamespace(is_robust=ROBUST_B), NAMES)
     np.testing.assert_array_equal(found.difference, [0, 0.75, np.nan])
     np.testing.assert_allclose(found.p_value, [1, 2**-14, np.nan])
-    np.testing.assert_allclose(found.p_holm, [1, 2**-13, np.nan])
+    np.testing.assert_allclose(found.p_holm, [1, 2**-12, np.nan])
     assert found.is_significant.tolist() == [False, True, False]
     assert found.average.difference.tolist() == [0.375] and found.average.is_significant.all()
     assert found.worst.difference == 0 and not found.worst.is_significant

@@ -10,7 +10,7 @@ from jaxrobust.classwise import classwise_table
 from jaxrobust.commands import front_end
 from jaxrobust.comparison.compare import compare as compare_verdicts
 from jaxrobust.comparison.pairs import compare_runs
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError, UserError
 from jaxrobust.reports.run import write_report
 from jaxrobust.runs import results
 
@@ -26,7 +26,8 @@ def test_numbers_by_hand(runs):
     assert figures["headline"] == "pgd20" and figures["examples"] == 100 and figures["notes"] == []
     cat, dog, deer = of["classes"]
     assert (cat["a"], cat["b"], cat["only_a"], cat["only_b"], cat["difference"]) == (0.25, 0.625, 0, 15, 0.375)
-    assert cat["p_value"] == pytest.approx(2**-14) and cat["p_holm"] == pytest.approx(3 * 2**-14)
+    # Half of the level is for three classes under two attacks.
+    assert cat["p_value"] == pytest.approx(2**-14) and cat["p_holm"] == pytest.approx(2 * 6 * 2**-14)
     assert (dog["only_a"], dog["only_b"], dog["difference"]) == (1, 3, pytest.approx(0.05))
     assert dog["p_value"] == pytest.approx(0.625) and dog["p_holm"] == 1
     assert (deer["only_a"], deer["only_b"], deer["p_value"]) == (1, 0, 1)
@@ -45,6 +46,23 @@ def test_numbers_by_hand(runs):
     clean = figures["attacks"]["clean"]
     assert clean["average"]["difference"] == 0 and clean["average"]["p_value"] == 1
     json.dumps(figures, allow_nan=False)
+
+
+def test_validation_names_the_worst_class(runs):
+    """Of each run; of a run without validation results any class may be, and the interval is wider."""
+    wide = compare_runs(*runs)["attacks"]["pgd20"]["worst"]
+    assert wide["named"] == {"a": None, "b": None}
+    write(runs[0], ROBUST_A, split="validation")
+    half = compare_runs(*runs)["attacks"]["pgd20"]["worst"]
+    assert half["named"] == {"a": ["cat"], "b": None}
+    assert half["interval"][0] > wide["interval"][0] and half["interval"][1] == wide["interval"][1]
+    write(runs[1], ROBUST_B, split="validation")
+    of = compare_runs(*runs)["attacks"]["pgd20"]["worst"]
+    assert of["named"] == {"a": ["cat"], "b": ["cat"]}
+    named = compare_verdicts(LABELS, ROBUST_A, ROBUST_B, NAMES, worst_a="cat", worst_b=0).worst
+    assert of["interval"] == [named.low, named.high] and of["p_value"] <= half["p_value"] <= wide["p_value"]
+    with pytest.raises(FieldError, match="worst_a = 'elk': is not a class; name one of cat, dog, deer"):
+        compare_verdicts(LABELS, ROBUST_A, ROBUST_B, NAMES, worst_a="elk")
 
 
 def test_swapping_the_runs_mirrors_the_figures(runs):
@@ -231,7 +249,7 @@ def test_the_library_gives_the_numbers_of_the_commands(runs):
         assert (list(table.interval), table.worst_record()) == (of["interval"], of["worst"])
         assert table.balanced_interval == tuple(of["balanced_interval"])
     found = compare_verdicts(LABELS, ROBUST_A, ROBUST_B, NAMES)
-    stored = compare_runs(*runs)["attacks"]["pgd20"]
+    stored = compare_runs(*runs, attacks=("pgd20",))["attacks"]["pgd20"]
     assert found.to_json() == stored
     for row, expected in zip(found.rows(), stored["classes"], strict=True):
         assert [row["low"], row["high"]] == expected["interval"] and row["p_holm"] == expected["p_holm"]

@@ -66,3 +66,25 @@ def test_the_names_in_the_table_are_those_of_the_optimizers():
     """The table stands below the training, so it cannot ask."""
     assert FIELDS["optimizer.name"].allowed.text == " | ".join(optimizers.NAMES)
     assert FIELDS["optimizer.schedule"].allowed.text == " | ".join(optimizers.SCHEDULES)
+
+
+@pytest.mark.parametrize(
+    "objective, given, mode",
+    [
+        *((name, "as_published", "eval") for name in ("trades", "mart", "bat", "variance_penalty")),
+        *((name, "as_published", "train") for name in ("pgd_at", "fgsm_rs", "n_fgsm", "free", "standard")),
+        ("trades", "train", "train"),
+        ("pgd_at", "eval", "eval"),
+    ],
+)
+def test_attacks_see_the_model_in_the_published_mode_unless_it_is_given(objective, given, mode):
+    assert config_lib.attack_batch_norm(objective, given) == mode
+
+
+def test_a_mode_that_is_given_is_not_another_config_than_the_same_by_default():
+    stored, now = (config_lib.to_dict(config_lib.default()) for _ in range(2))
+    stored["attack"]["batch_norm"] = "train"
+    assert config_lib.differences(stored, now) == {}
+    for config in (stored, now):
+        config["objective"]["name"] = "trades"
+    assert config_lib.differences(stored, now) == {"attack.batch_norm": ("train", "as_published")}

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from compared_runs import NAMES, SETTINGS, write
 
+from jaxrobust import classwise
 from jaxrobust import config as config_lib
 from jaxrobust.commands import front_end
-from jaxrobust.comparison import differences, trade_off
+from jaxrobust.comparison import differences, methods, trade_off
 from jaxrobust.comparison import pairs as paired_runs
 from jaxrobust.comparison.pairs import compare_runs
 from jaxrobust.errors import UserError
@@ -31,13 +32,13 @@ def robust(rates, number):
 
 @pytest.fixture
 def make(tmp_path):
-    def make(name, seed, pgd, suite=None, fields=(), rate=1000.0, train=(0.5, 0.6, 0.7), **options):
+    def make(name, seed, pgd, suite=None, fields=(), rate=1000.0, train=(0.5, 0.6, 0.7), validation=False, **options):
         """A run whose classes are robust at those rates under pgd20 and under `standard`."""
         workdir = tmp_path / f"{name}-{seed}"
-        shared = {"labels": LABELS, **options}
-        write(workdir, robust(pgd, seed), **shared)
-        if suite is not None:
-            _add(workdir, "standard", robust(pgd, seed) & robust(suite, seed), **options)
+        for split in ("test", "validation") if validation else ("test",):
+            write(workdir, robust(pgd, seed), labels=LABELS, split=split, **options)
+            if suite is not None:
+                _add(workdir, "standard", robust(pgd, seed) & robust(suite, seed), split=split, **options)
         config = config_lib.default()
         config.update_from_flattened_dict({"train.seed": seed, **dict(fields)})
         (workdir / "config.json").write_text(json.dumps(config_lib.to_dict(config)))
@@ -49,13 +50,13 @@ def make(tmp_path):
     return make
 
 
-def _add(workdir, attack, right, names=NAMES, labels=LABELS, members=("apgd_ce",), **_):
+def _add(workdir, attack, right, names=NAMES, labels=LABELS, members=("apgd_ce",), split="test", **_):
     prediction = np.where(right, labels, (labels + 1) % len(names))
-    shared = {"step": 100, "epoch": 1, "weights": "raw", "split": "test", "attack": attack, "class_names": names}
+    shared = {"step": 100, "epoch": 1, "weights": "raw", "split": split, "attack": attack, "class_names": names}
     shared |= {"labels": labels, "prediction": prediction, "clean_prediction": labels, "passes": 1.0, "idle": 0.0}
     results.append(workdir, results.make_record(**shared, seconds=1.0, members=members, **SUITE))
     arrays = {attack: prediction == labels, f"{attack}_prediction": prediction}
-    results.add_examples(workdir, 100, "raw", "test", arrays)
+    results.add_examples(workdir, 100, "raw", split, arrays)
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def study(make):
         "alike": ((0.4, 0.7, 0.8), (0.3, 0.6, 0.7), {"remedy.name": "robust_lt"}),
     }
     return [
-        make(name, seed, pgd, suite, fields.items(), rate=500.0 if name == "costs" else 1000.0)
+        make(name, seed, pgd, suite, fields.items(), rate=500.0 if name == "costs" else 1000.0, validation=True)
         for seed in (2, 0, 1)
         for name, (pgd, suite, fields) in rows.items()
     ]
@@ -156,6 +157,49 @@ def test_one_pair_is_the_comparison_of_two(study):
         assert of["worst"]["interval"] == pytest.approx(of_two[attack]["worst"]["b"]["interval"])
 
 
+def test_all_that_a_page_stars_is_corrected_together(study):
+    """Half of the level is for the worst class under the attack that decides, half for the other five figures."""
+    figures = trade_off.trade_off(study)
+    rows, numbers = (
+        figures["methods"][1:],
+        {True: len(figures["methods"]) - 1, False: 5 * (len(figures["methods"]) - 1)},
+    )
+    figure_of = [
+        (of, name == "worst" and attack == "standard")
+        for row in rows
+        for attack, both in row["attacks"].items()
+        for name, of in both.items()
+        if name != "rho"
+    ]
+    expected = classwise.holm_correction(
+        [of["p_value"] for of, _ in figure_of], [1 / numbers[decides] for _, decides in figure_of]
+    )
+    np.testing.assert_allclose([of["p_holm"] for of, _ in figure_of], expected)
+    assert all(of["significant"] == (of["p_holm"] <= 0.05) for of, _ in figure_of)
+    assert {tuple(map(tuple, of["named"])) for of, decides in figure_of if decides} >= {(("cat",), ("cat",))}
+
+
+def test_changed_heads_are_paired_with_the_run_they_come_from(make):
+    """By its folder, whatever the seeds; their spread over seeds is that of heads of one checkpoint."""
+    base = [make("base", seed, (0.4, 0.7, 0.8), (0.3, 0.6, 0.7)) for seed in (0, 1, 2)]
+    heads = []
+    for seed, folder in zip((7, 8, 9), reversed(base), strict=True):
+        head = make("head", seed, (0.5, 0.7, 0.8), (0.4, 0.6, 0.7), {"posthoc.remedy": "tau_norm"}.items())
+        origin = {"remedy": "tau_norm", "run": folder, "weights": "raw", "step": 100, "settings": {}, "chosen": {}}
+        pathlib.Path(head, results.ORIGIN).write_text(json.dumps(origin))
+        heads.append(head)
+    found = methods.group(paired_runs.open_runs([*base, *heads], None))
+    pairs = methods.pair(*found)
+    assert [(a.workdir.name, b.workdir.name) for a, b in pairs] == [
+        ("base-2", "head-7"),
+        ("base-1", "head-8"),
+        ("base-0", "head-9"),
+    ]
+    assert all(methods.comes_from(b, a) for a, b in pairs) and not methods.comes_from(pairs[0][1], pairs[1][0])
+    row = _rows(trade_off.trade_off([*base, *heads]))["posthoc tau_norm"]
+    assert row["pairs"] == 3 and row["covers_seeds"]
+
+
 def test_attacks_may_be_chosen(study):
     figures = trade_off.trade_off(study, attacks=("pgd20",))
     assert (figures["attacks"], figures["judge"], figures["pgd"]) == (["pgd20"], "pgd20", None)
@@ -184,7 +228,7 @@ def test_seeds_and_images_that_are_not_alike_are_noted(make):
     part = make("part", 5, (0.4, 0.7, 0.8), None, {"remedy.name": "reweight"}.items(), subset=np.arange(0, 1200, 2))
     figures = trade_off.trade_off([*base, *helps, part])
     assert figures["examples"] == 600 and figures["judge"] == "pgd20" and figures["attacks"] == ["clean", "pgd20"]
-    images, suite, ldam, reweight = figures["notes"]
+    images, suite, ldam, reweight, names = figures["notes"]
     assert images == "Of up to 1,200 images that a run was scored on, 600 are common to all."
     assert (
         suite.startswith("standard is left out: not scored, or without results per image, in")
@@ -192,6 +236,7 @@ def test_seeds_and_images_that_are_not_alike_are_noted(make):
     )
     assert ldam.startswith("ldam: 2 of its 3 seeds could be paired")
     assert reweight == "reweight: seed 5 of it paired with others of the base."
+    assert names.startswith("No validation results of the base name a worst class")
 
 
 def test_what_cannot_be_compared_is_refused(make, study, tmp_path):
@@ -216,10 +261,10 @@ def test_runs_that_are_alike_are_rarely_called_different(make):
         rng = np.random.default_rng(100 + seed)
         return tuple(np.array([0.4, 0.6, 0.7]) + 0.03 * rng.normal(size=3))
 
-    methods = [("base", {})] + [(f"m{i}", {"remedy.begin": 0.1 * (i + 1)}) for i in range(8)]
+    tried = [("base", {})] + [(f"m{i}", {"remedy.begin": 0.1 * (i + 1)}) for i in range(8)]
     workdirs = [
         make(name, seed, chance(10 * i + seed), fields=fields.items())
-        for i, (name, fields) in enumerate(methods)
+        for i, (name, fields) in enumerate(tried)
         for seed in range(3)
     ]
     figures = trade_off.trade_off(workdirs)

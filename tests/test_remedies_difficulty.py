@@ -123,10 +123,18 @@ def test_wat_against_the_published_rule():
     losses = np.array([[2.0, 1.0, 1.5], [1.8, 1.0, 1.2]])
     total = np.append(losses.sum(0), losses.mean(1).sum())
     arms = difficulty.hedge(jnp.asarray(total), 0.1)
-    np.testing.assert_allclose(arms, [0.82441, 0.68861, 0.73854, 0.74845], atol=1e-5)
-    np.testing.assert_allclose(arms.sum(), 3.0, rtol=1e-6)
+    np.testing.assert_allclose(3 * arms, [0.82441, 0.68861, 0.73854, 0.74845], atol=1e-5)
+    np.testing.assert_allclose(arms.sum(), 1.0, rtol=1e-6)
     values = after(rule, *[seen([50, 50, 50], loss=jnp.asarray(100 * row)) for row in losses])
-    np.testing.assert_allclose(values["weight_robust"], arms[:-1] + arms[-1], rtol=1e-5)
+    np.testing.assert_allclose(values["weight_robust"], 3 * arms[:-1] + arms[-1], rtol=1e-5)
+    assert values["weight_robust"].mean() == pytest.approx(1)
+
+
+def test_wat_begins_as_plain_training():
+    """Of ten classes and no losses: the published code multiplies every loss by 20 / 11."""
+    np.testing.assert_allclose(difficulty.hedge(jnp.zeros(11), 0.1), np.full(11, 1 / 11), rtol=1e-6)
+    weights = after(difficulty.wat(TRADES, eta=0.1), counts=jnp.full(10, 100))["weight_natural"]
+    np.testing.assert_allclose(weights, np.ones(10), rtol=1e-6)
 
 
 def test_fair_ard_against_the_published_rule():

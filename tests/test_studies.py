@@ -4,6 +4,7 @@ import json
 import pathlib
 import textwrap
 
+import compared_runs
 import numpy as np
 import pytest
 
@@ -178,3 +179,26 @@ def test_shipped_studies_are_valid(path):
     runs = design.plan(design.load(path), path.parent)
     running.check(runs, 1)
     assert json.dumps([config_lib.to_dict(run.config) for run in runs])
+
+
+def test_screening_halves_the_remedies_by_their_worst_class_on_validation(tmp_path, monkeypatch):
+    """A remedy that is better on test images alone does not stay."""
+    screening = files.imported(pathlib.Path("configs/studies/screen_remedies.py").resolve())
+    monkeypatch.setattr(screening, "FOLDER", tmp_path)
+    names = ["base", *(f"m{i}" for i in range(8))]
+
+    def train(runs):
+        for name, seed in runs:
+            kept = 0 if name == "base" else 4 * int(name[1:])
+            right = np.where(compared_runs.LABELS == 0, compared_runs.rank_of() < kept, True)
+            folder = tmp_path / "runs" / f"{name}-seed{seed}"
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                for split, of in (("validation", right), ("test", ~right)):
+                    compared_runs.write(folder, of, split=split, fast={})
+
+    for planned, left in ((4 + 8, 8), (4 + 8 + 4, 4), (4 + 8 + 4 + 2 * 2, 2)):
+        runs, names_left = screening.halved(names)
+        assert (len(runs), len(names_left)) == (planned, left)
+        train(runs)
+    assert screening.halved(names)[1] == ["m7", "m6"]

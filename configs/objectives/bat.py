@@ -16,7 +16,6 @@ def get_config():
     config = from_file(BASE)
     config.objective.name = "bat"
     config.objective.beta = 6.0
-    config.attack.batch_norm = "eval"
     config.train.epochs = 200
     config.optimizer.weight_decay = 2e-4
     config.optimizer.milestones = (75 / 200, 90 / 200, 100 / 200)

@@ -14,7 +14,6 @@ def get_config():
     config = from_file(BASE)
     config.objective.name = "mart"
     config.objective.beta = 5.0
-    config.attack.batch_norm = "eval"
     config.train.epochs = 120
     config.optimizer.learning_rate = 0.01
     config.optimizer.weight_decay = 3.5e-3

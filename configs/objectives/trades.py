@@ -20,5 +20,4 @@ def get_config():
     config.train.epochs = 100
     config.optimizer.weight_decay = 2e-4
     config.optimizer.milestones = (0.75, 0.9)
-    config.attack.batch_norm = "eval"
     return config

@@ -16,7 +16,6 @@ def get_config():
     config.objective.beta = 6.0
     config.objective.awp_gamma = 0.005
     config.objective.awp_begin = 10 / 200
-    config.attack.batch_norm = "eval"
     config.train.epochs = 200
     config.optimizer.milestones = (0.5, 0.75)
     return config

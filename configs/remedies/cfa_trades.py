@@ -17,7 +17,6 @@ def get_config():
     config.model.name = "preact_resnet18"
     config.objective.name = "trades"
     config.objective.beta = 6.0
-    config.attack.batch_norm = "eval"
     config.remedy.cfa.radius_base = 0.3
     config.remedy.cfa.beta_base = 0.5
 

@@ -16,6 +16,7 @@ def get_config():
     config.remedy.cfol.gamma = 0.5
     config.remedy.cfol.eta = 5e-6
     config.attack.steps = 7
+    config.attack.batch_norm = "eval"
     config.train.epochs = 200
     config.optimizer.milestones = (0.5, 0.75)
     return config

@@ -16,7 +16,6 @@ def get_config():
     config = from_file(BASE)
     config.objective.name = "trades"
     config.objective.beta = 6.0
-    config.attack.batch_norm = "eval"
     config.remedy.name = "dafa"
     config.remedy.dafa.begin = 70 / 110
     config.remedy.dafa.strength = 1.0

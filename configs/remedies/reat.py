@@ -13,6 +13,7 @@ BASE = pathlib.Path(__file__).parent.parent / "cifar10.py"
 def get_config():
     config = from_file(BASE)
     config.remedy.name = "reat"
+    config.attack.batch_norm = "eval"
     config.train.epochs = 80
     config.optimizer.milestones = (0.75, 75 / 80)
 

@@ -23,7 +23,6 @@ def get_config():
     config.remedy.robal.margin = 0.1
     config.remedy.robal.prior_tau = 1.2
     config.attack.steps = 5
-    config.attack.batch_norm = "eval"
     config.train.epochs = 80
     config.train.batch_size = 64
     config.optimizer.weight_decay = 2e-4

@@ -18,7 +18,6 @@ def get_config():
     config = from_file(BASE)
     config.objective.name = "trades"
     config.objective.beta = 6.0
-    config.attack.batch_norm = "eval"
     config.remedy.name = "spectral"
     config.remedy.spectral.weight = 0.3
 

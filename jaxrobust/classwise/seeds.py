@@ -58,6 +58,79 @@ def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread | None:
     return Spread(math.sqrt(squares / degrees), degrees)
 
 
+class PairedSpread(NamedTuple):
+    """How paired accuracies vary from seed to seed, of x = arcsin(sqrt(accuracy)), pooled over classes and methods.
+
+    Attributes:
+        variance: of x of one run.
+        covariance: of x under A and under B in the same class; that of the checkpoint if B changes A's.
+        degrees: of freedom.
+    """
+
+    variance: float
+    covariance: float
+    degrees: float
+
+
+def paired_spread(methods: Sequence[tuple[np.ndarray, np.ndarray]]) -> PairedSpread:
+    """The spread over seeds of methods that are each paired with the same base.
+
+    Three seeds of a single method and class estimate it poorly, all together well. On this scale the spread hardly
+    depends on the accuracy. Any two methods share the runs of the base, half of the variance of their differences, so n
+    of them are worth n / (1 + (n - 1) / 4); and classes of one run are not independent: they count half.
+
+    Args:
+        methods: for each method the accuracies of base and method in each pair, [S, C] each.
+    """
+    sides = [tuple(np.arcsin(np.sqrt(side)) for side in method) for method in methods if len(method[0]) > 1]
+    freedom = sum(len(a) - 1 for a, _ in sides)
+    centred = [[side - side.mean(0) for side in pair] for pair in sides]
+    classes = centred[0][0].shape[1]
+    # fsum: the order of the methods does not matter.
+    variance = math.fsum((a**2).sum() + (b**2).sum() for a, b in centred) / (2 * freedom * classes)
+    covariance = math.fsum((a * b).sum() for a, b in centred) / (freedom * classes)
+    return PairedSpread(variance, covariance, freedom * max(classes / 2, 1.0) / (1 + (len(sides) - 1) / 4))
+
+
+def lowest_classes(accuracies: np.ndarray) -> list[int]:
+    """The classes that may be the lowest over all seeds, as far as these seeds [S, C] say; nan for absent classes.
+
+    The lowest mean, and with `MIN_SEEDS` or more those within two standard errors of it over the seeds. To name the
+    lowest alone would favour a class that is low in just these runs.
+    """
+    accuracies = np.asarray(accuracies, float)
+    mean = accuracies.mean(0)
+    lowest = int(np.nanargmin(mean))
+    if len(accuracies) < MIN_SEEDS:
+        return [lowest]
+    present = ~np.isnan(mean)
+    spread = paired_spread([(accuracies[:, present],) * 2])
+    error = np.sqrt(spread.variance / len(accuracies) * 4 * (mean * (1 - mean) + mean[lowest] * (1 - mean[lowest])))
+    return np.flatnonzero(mean - mean[lowest] <= 2 * error).tolist()
+
+
+def paired_distance(a: np.ndarray, b: np.ndarray, same, spread: PairedSpread, tail) -> np.ndarray:
+    """Student's t times the standard error over seeds of the mean differences b - a, [C].
+
+    The variance is that of `spread`, or that of the differences themselves where it is larger than chance allows (F
+    test at 5 %).
+
+    Args:
+        a, b: accuracies of each pair, [S, 1] and [S, C].
+        same: bool [C], which columns of b are the class of a.
+        tail: probability beyond the distance on one side, scalar or [C].
+    """
+    from scipy.special import fdtri, stdtrit  # not at the top: `import jaxrobust` does without SciPy
+
+    # Derivative of the accuracy in x.
+    of_a, of_b = (2 * np.sqrt(side.mean(0) * (1 - side.mean(0))) for side in (a, b))
+    pooled = spread.variance * (of_a**2 + of_b**2) - np.where(same, 2 * of_a * of_b * spread.covariance, 0.0)
+    own, number = (b - a).var(0, ddof=1), len(a)
+    limit = fdtri(number - 1, spread.degrees, 0.95)
+    variance = np.where(own > limit * pooled, own, pooled)
+    return -stdtrit(spread.degrees, tail) * np.sqrt(variance / number)
+
+
 def seed_mean(
     values: Sequence[float],
     low: Sequence[float],
@@ -107,7 +180,9 @@ def seed_mean(
 def averaged_share(labels, differences, num_classes: int) -> np.ndarray:
     """[C]: standard error of a mean over seeds by the draw of the images, over the mean standard error of the seeds.
 
-    It is 1 if the difference on each image is the same for all S seeds, and the root of 1 / S if these are independent.
+    It is 1 if the difference on each image is the same for all S seeds. With fewer than `MIN_SEEDS` it is the root of
+    1 / S if these are independent. From there on it is then 0: what differs by seed and image is part of the spread
+    over seeds, and only what the seeds have in common is left.
 
     Args:
         labels: true classes, integers in [0, C), [N].
@@ -120,9 +195,13 @@ def averaged_share(labels, differences, num_classes: int) -> np.ndarray:
         if not of_class.size:
             continue
         centred = of_class - of_class.mean(1, keepdims=True)
-        of_one = np.linalg.norm(centred, axis=1).mean()
-        if of_one > 0:
-            share[c] = np.linalg.norm(centred.mean(0)) / of_one
+        squares, number = (centred**2).sum(1), len(centred)
+        if not squares.any():
+            continue
+        of_mean = (centred.mean(0) ** 2).sum()
+        if number >= MIN_SEEDS:
+            of_mean = max(number * of_mean - squares.mean(), 0.0) / (number - 1)
+        share[c] = math.sqrt(of_mean) / np.sqrt(squares).mean()
     return share
 
 

@@ -2,15 +2,19 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from jaxrobust import classwise, files
+from jaxrobust.classwise import seeds
+from jaxrobust.classwise.paired import holm_over_groups
 from jaxrobust.classwise.table import Cells, Table, checked_labels, checked_verdicts, level, named
+from jaxrobust.errors import FieldError
 from jaxrobust.formatting import NOTHING, interval, p_value, percent, points
 
-LEVEL = 0.05  # of the tests, after Holm's correction over the classes
+LEVEL = 0.05  # of all tests of a table together, after Holm's correction
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -24,11 +28,14 @@ class Comparison(Table):
         pairs: the counts that all figures follow from.
         class_names: C names.
         confidence: of every interval.
+        worst_a, worst_b: classes that may be the worst under A, and under B, named without these images.
     """
 
     pairs: classwise.PairedCounts
     class_names: tuple[str, ...]
     confidence: float = classwise.CONFIDENCE
+    worst_a: Sequence[int] | None = None
+    worst_b: Sequence[int] | None = None
 
     @functools.cached_property
     def a(self) -> classwise.Score:
@@ -57,10 +64,15 @@ class Comparison(Table):
         p_value = classwise.mcnemar_test(self.pairs.only_a, self.pairs.only_b)
         return np.where(self.pairs.count > 0, p_value, np.nan)
 
-    @property
+    @functools.cached_property
     def p_holm(self) -> np.ndarray:
-        """The p-values after Holm's correction over the classes, [C]."""
-        return classwise.holm_correction(self.p_value)
+        """The p-values after Holm's correction over all that is tested here, [C]."""
+        return self._corrected[0]
+
+    @functools.cached_property
+    def _corrected(self) -> list[np.ndarray]:
+        """p-values [C] of the classes, and [2] of average and worst class, corrected together."""
+        return holm_over_groups([self.p_value, [self.average.p_value[0], self.worst_p_value]])
 
     @property
     def is_significant(self) -> np.ndarray:
@@ -75,7 +87,22 @@ class Comparison(Table):
     @functools.cached_property
     def worst(self) -> classwise.WorstDifference:
         """Difference of the worst classes of B and A; its interval accounts for their selection."""
-        return classwise.worst_difference(self.pairs, self.confidence)
+        return self._worst(self.confidence)
+
+    def _worst(self, confidence: float) -> classwise.WorstDifference:
+        return classwise.worst_difference(self.pairs, confidence, worst_a=self.worst_a, worst_b=self.worst_b)
+
+    @functools.cached_property
+    def worst_p_value(self) -> float:
+        """The level at which the interval of `worst` would end at 0."""
+        if self.worst.low is None:
+            return math.nan
+
+        def ends(confidence):
+            found = self._worst(confidence)
+            return found.low, found.high
+
+        return seeds.level_of(ends)
 
     def rows(self) -> list[dict]:
         columns = {
@@ -101,21 +128,30 @@ class Comparison(Table):
     def to_json(self) -> dict:
         """The figures as JSON data, as in compare.json for one attack."""
         (average,) = map(_record, self.average.rows())
-        return {
-            "average": {name: value for name, value in average.items() if name not in ("name", "examples", "p_holm")},
-            "worst": {
-                "a": self.a.worst_record(),
-                "b": self.b.worst_record(),
-                "difference": self.worst.difference,
-                "interval": [self.worst.low, self.worst.high],
-                "significant": self.worst.is_significant,
-            },
-            "classes": [_record(row) for row in self.rows()],
+        names = {"a": self.worst_a, "b": self.worst_b}
+        worst = {
+            "a": self.a.worst_record(),
+            "b": self.b.worst_record(),
+            "difference": self.worst.difference,
+            "interval": [self.worst.low, self.worst.high],
+            "named": {side: of if of is None else [self.class_names[c] for c in of] for side, of in names.items()},
+            "p_value": files.nullable([self.worst_p_value])[0],
         }
+        average = {name: value for name, value in average.items() if name not in ("name", "examples")}
+        for record, p in zip((average, worst), self._corrected[1], strict=True):
+            record |= {"p_holm": files.nullable([p])[0], "significant": bool(p <= LEVEL)}
+        return {"average": average, "worst": worst, "classes": [_record(row) for row in self.rows()]}
 
 
 def compare(
-    labels, verdicts_a, verdicts_b, class_names: Sequence[str] | None = None, confidence: float = classwise.CONFIDENCE
+    labels,
+    verdicts_a,
+    verdicts_b,
+    class_names: Sequence[str] | None = None,
+    confidence: float = classwise.CONFIDENCE,
+    *,
+    worst_a: str | int | Sequence | None = None,
+    worst_b: str | int | Sequence | None = None,
 ) -> Comparison:
     """Compare B with A on the same images: each class, the average, and the worst class, with intervals and tests.
 
@@ -125,6 +161,9 @@ def compare(
             (under an attack: is robust) by A, and by B.
         class_names: C names; by default the indices up to the highest label. A class without images is unknown.
         confidence: of every interval, strictly between 0 and 1.
+        worst_a, worst_b: the class that is the worst under A, and under B, by its name or index, chosen on other images
+            such as a validation split; or a few that may be. The interval of the worst class is then narrower: without,
+            it allows for the choice of the class on these images.
 
     Returns:
         A table of the figures of `Comparison`. It prints, and shows itself in a notebook and with rich. `to_pandas()`
@@ -144,7 +183,31 @@ def compare(
     labels, names = checked_labels(labels, class_names)
     a = checked_verdicts("verdicts_a", verdicts_a, labels)
     b = checked_verdicts("verdicts_b", verdicts_b, labels)
-    return Comparison(classwise.paired_counts(labels, a, b, len(names)), names, level(confidence))
+    named = (_indices(name, of, names) for name, of in (("worst_a", worst_a), ("worst_b", worst_b)))
+    return Comparison(classwise.paired_counts(labels, a, b, len(names)), names, level(confidence), *named)
+
+
+def _indices(argument: str, classes, names: tuple[str, ...]) -> list[int] | None:
+    """Indices of classes that are given by name or index."""
+    if classes is None:
+        return None
+    found = []
+    for given in [classes] if isinstance(classes, str | int | np.integer) else classes:
+        index = names.index(given) if given in names else given
+        if not (isinstance(index, int | np.integer) and 0 <= index < len(names)):
+            remedy = f"name one of {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}, or its index"
+            raise FieldError(argument, given, "is not a class", remedy)
+        found.append(int(index))
+    return found
+
+
+def correct(tables: Sequence[dict]) -> None:
+    """Correct the p-values of what several `Comparison.to_json` returned, shown together, in place."""
+    groups = [[row for of in tables for row in of["classes"]], [of[f] for of in tables for f in ("average", "worst")]]
+    p_values = [[math.nan if row["p_value"] is None else row["p_value"] for row in group] for group in groups]
+    for group, corrected in zip(groups, holm_over_groups(p_values), strict=True):
+        for row, p in zip(group, corrected, strict=True):
+            row |= {"p_holm": files.nullable([p])[0], "significant": bool(p <= LEVEL)}
 
 
 def cells(of: dict, confidence: float) -> Cells:
@@ -153,10 +216,10 @@ def cells(of: dict, confidence: float) -> Cells:
     absent = [row for row in of["classes"] if not row["examples"]]
     worst = of["worst"]
     a, b = (named(range(len(worst[side]["classes"])), worst[side]["classes"]) for side in "ab")
-    average = {"name": "average", "examples": sum(row["examples"] for row in tested), "p_holm": None} | of["average"]
-    worst = worst | {"name": f"worst class ({a if a == b else f'A: {a}; B: {b}'})", "examples": None, "p_value": None}
-    worst |= {side: worst[side]["accuracy"] for side in "ab"} | {"p_holm": None}
-    level = f"{100 * LEVEL:g} % (classes: after Holm's correction)"
+    average = {"name": "average", "examples": sum(row["examples"] for row in tested)} | of["average"]
+    worst = worst | {"name": f"worst class ({a if a == b else f'A: {a}; B: {b}'})", "examples": None}
+    worst |= {side: worst[side]["accuracy"] for side in "ab"}
+    level = f"{100 * LEVEL:g} % after Holm's correction over all of them"
     return Cells(
         ("class", "images", "A", "B", "B - A", "interval", "p", "p (Holm)", ""),
         [_cells(row) for row in (*tested, *absent)],

@@ -6,8 +6,9 @@ import numpy as np
 
 from jaxrobust import classwise
 from jaxrobust.classwise import CONFIDENCE, Score, seeds
+from jaxrobust.classwise.paired import PairedSeeds, holm_over_groups
 
-LEVEL = 0.05  # of the tests, after Holm's correction over the methods
+LEVEL = 0.05  # of all tests of a page together, after Holm's correction
 HELPS, NO_DIFFERENCE, HURTS = "helps", "no difference", "hurts"
 
 
@@ -39,92 +40,100 @@ def spreads_of(groups: list[list[dict[str, Robust]]], names: list[str]) -> dict[
     }
 
 
-def under_attack(labels, own: list[Robust], paired: list[tuple[Robust, Robust]], spread) -> dict:
+class Paired(NamedTuple):
+    """The pairs of a method's runs with the base's under one attack.
+
+    Attributes:
+        average: all images as one class.
+        worst: by class.
+        named: the classes that may be the worst of the base, and of the method, by the validation split; None without.
+    """
+
+    average: PairedSeeds
+    worst: PairedSeeds
+    named: tuple[list[int] | None, list[int] | None]
+
+
+def paired(labels, pairs: list[tuple[Robust, Robust]], named) -> Paired:
+    """The `Paired` of runs (base, method) on images of the classes `labels` [N]."""
+    sides = [np.stack([run.is_robust for run in side]) for side in zip(*pairs, strict=True)]
+    number = len(pairs[0][0].score.class_names)
+    average, worst = (PairedSeeds.of(of, *sides, n) for of, n in ((0 * labels, 1), (labels, number)))
+    return Paired(average, worst, named)
+
+
+def under_attack(own: list[Robust], pairs: Paired | None, others: list[Paired], spread) -> dict:
     """The figures of one method under one attack: of its runs, and of its pairs with the base.
 
     Args:
-        labels: [N].
-        spread: over the seeds, of "average" and "worst".
+        others: of the methods whose differences have the same spread over seeds.
+        spread: of single runs over the seeds, of "average" and "worst".
     """
-    worst, class_names = [run.score.worst for run in own], own[0].score.class_names
-    ends = zip(*(run.score.interval for run in own), strict=True)
-    average = _accuracy([run.score.accuracy for run in own], *ends, spread["average"])
-    lowest = _accuracy([w.accuracy for w in worst], [w.low for w in worst], [w.high for w in worst], spread["worst"])
-    tally = [c for w in worst for c in w.classes]
-    lowest["classes"] = [
-        {"name": class_names[c], "seeds": tally.count(c)}
-        for c in sorted(set(tally), key=lambda c: (-tally.count(c), c))
-    ]
-    if not paired:
-        unknown = ("difference", "difference_interval", "p_value", "p_holm", "significant", "verdict")
-        nothing = dict.fromkeys(unknown)
-        return {"average": average | nothing, "worst": lowest | nothing, "rho": None}
-    number = len(class_names)
-    pairs = [classwise.paired_counts(labels, a.is_robust, b.is_robust, number) for a, b in paired]
-    differences = [b.is_robust.astype(int) - a.is_robust for a, b in paired]
-    share, total = (seeds.averaged_share(of, differences, n) for of, n in ((labels, number), (0 * labels, 1)))
-    means = [
-        float(np.mean([run.score.metrics[figure] for run in side]))
-        for figure in ("worst_class_accuracy", "accuracy")
-        for side in zip(*paired, strict=True)
-    ]
-    return {
-        "average": average | _average_difference([pair.total() for pair in pairs], total[0], spread["average"]),
-        "worst": lowest | _worst_difference(pairs, share, spread["worst"]),
-        "rho": rho(*means),
-    }
+    average = seeds.seed_mean(
+        [run.score.accuracy for run in own], *_ends([run.score.interval for run in own]), CONFIDENCE, spread["average"]
+    )
+    figures = {"average": _accuracy(average), "worst": _worst(own, spread["worst"])}
+    nothing = ("difference", "difference_interval", "p_value", "p_holm", "significant", "verdict")
+    if pairs is None:
+        return {name: of | dict.fromkeys(nothing) for name, of in figures.items()} | {"rho": None}
+    for name in figures:
+        figures[name] |= _difference(getattr(pairs, name), pairs.named, [getattr(other, name) for other in others])
+    if len(pairs.average.only_a) == 1:
+        figures["average"]["p_value"] = float(classwise.mcnemar_test(pairs.average.only_a, pairs.average.only_b)[0, 0])
+    means = [np.nanmin(side.mean(0)) for of in (pairs.worst, pairs.average) for side in of.accuracy]
+    names = own[0].score.class_names
+    figures["worst"]["named"] = [of and [names[c] for c in of] for of in pairs.named]
+    return figures | {"rho": rho(*map(float, means))}
 
 
-def _accuracy(values, low, high, spread) -> dict:
-    mean = seeds.seed_mean(values, low, high, CONFIDENCE, spread)
+def _ends(intervals) -> list:
+    return list(zip(*intervals, strict=True))
+
+
+def _accuracy(mean: seeds.SeedMean) -> dict:
     return {"accuracy": mean.mean, "interval": [max(mean.low, 0.0), min(mean.high, 1.0)]}
 
 
-def _average_difference(totals: list[classwise.PairedCounts], share: float, spread) -> dict:
-    values = np.array([classwise.paired_difference(total)[0] for total in totals])
+def _worst(own: list[Robust], spread) -> dict:
+    """The class whose accuracy is the lowest in the mean over seeds, and in how many seeds each class is the worst."""
+    worst, class_names = [run.score.worst for run in own], own[0].score.class_names
+    each = np.array([classwise.class_accuracy(run.score.correct, run.score.count) for run in own])
+    lowest = each[:, np.nanargmin(each.mean(0))]
+    distances = [(w.accuracy - w.low, w.high - w.accuracy) for w in worst]
+    below, above = np.array(distances).T
+    mean = seeds.seed_mean(lowest, lowest - below, lowest + above, CONFIDENCE, spread)
+    tally = [c for w in worst for c in w.classes]
+    order = sorted(set(tally), key=lambda c: (-tally.count(c), c))
+    return _accuracy(mean) | {"classes": [{"name": class_names[c], "seeds": tally.count(c)} for c in order]}
+
+
+def _difference(pairs: PairedSeeds, named, others: list[PairedSeeds]) -> dict:
+    """The difference of the lowest accuracies, its interval, and the level at which that leaves out 0."""
 
     def over_seeds(confidence):
-        ends = [classwise.paired_interval(t.only_a, t.only_b, t.count, confidence) for t in totals]
-        low, high = (values + share * (np.array(end)[:, 0] - values) for end in zip(*ends, strict=True))
-        return seeds.seed_mean(values, low, high, confidence, spread, runs=2)
-
-    difference = _difference(over_seeds)
-    if len(totals) == 1:
-        difference["p_value"] = float(classwise.mcnemar_test(totals[0].only_a, totals[0].only_b)[0])
-    return difference
-
-
-def _worst_difference(pairs: list[classwise.PairedCounts], share: np.ndarray, spread) -> dict:
-    def over_seeds(confidence):
-        each = [classwise.worst_difference(pair, confidence, share) for pair in pairs]
-        ends = [[getattr(e, name) for e in each] for name in ("difference", "low", "high")]
-        return seeds.seed_mean(*ends, confidence, spread, runs=2)
-
-    return _difference(over_seeds)
-
-
-def _difference(over_seeds) -> dict:
-    """The mean difference, its interval, and the level at which that leaves out 0."""
+        return classwise.worst_difference(pairs, confidence, worst_a=named[0], worst_b=named[1], others=others)
 
     def ends(confidence):
-        mean = over_seeds(confidence)
-        return mean.low, mean.high
+        found = over_seeds(confidence)
+        return found.low, found.high
 
-    mean = over_seeds(CONFIDENCE)
+    found = over_seeds(CONFIDENCE)
     return {
-        "difference": mean.mean,
-        "difference_interval": [max(mean.low, -1.0), min(mean.high, 1.0)],
-        "p_value": seeds.level_of(ends) if mean.mean else 1.0,
+        "difference": found.difference,
+        "difference_interval": [max(found.low, -1.0), min(found.high, 1.0)],
+        "p_value": seeds.level_of(ends),
     }
 
 
-def correct(figures: list[dict]) -> None:
-    """Add p_holm, significant and verdict to the figures of all methods, in place."""
-    for of, p in zip(figures, classwise.holm_correction([of["p_value"] for of in figures]), strict=True):
-        of["p_holm"] = float(p)
-        of["significant"] = bool(p <= LEVEL)
-        sign = HELPS if of["difference"] > 0 else HURTS
-        of["verdict"] = sign if of["significant"] else NO_DIFFERENCE
+def correct(groups: list[list[dict]]) -> None:
+    """Add p_holm, significant and verdict to all figures of a page, in place; see `classwise.holm_over_groups`."""
+    corrected = holm_over_groups([[of["p_value"] for of in group] for group in groups])
+    for group, values in zip(groups, corrected, strict=True):
+        for of, p in zip(group, values, strict=True):
+            of["p_holm"] = float(p)
+            of["significant"] = bool(p <= LEVEL)
+            sign = HELPS if of["difference"] > 0 else HURTS
+            of["verdict"] = sign if of["significant"] else NO_DIFFERENCE
 
 
 def rho(worst_base: float, worst: float, average_base: float, average: float) -> float | None:

@@ -84,7 +84,7 @@ def _settings(config: dict) -> dict:
     unused = tuple(f"remedy.{name}." for name in remedies.NAMES if name not in names)
     flat |= {name: value for name, value in default.items() if name.startswith(unused)}
     flat["remedy.name"] = "+".join(sorted(names))
-    settings = {name: value for name, value in flat.items() if not name.startswith(NEUTRAL)}
+    settings = {name: value for name, value in config_lib.comparable(flat).items() if not name.startswith(NEUTRAL)}
     if settings["posthoc.remedy"] != "none":
         # Weights of one kind are left, and 0 stands there whatever the training had.
         del settings["train.average_decay"]
@@ -163,14 +163,27 @@ def _listed(differs: dict) -> str:
 
 
 def pair(base: Method, method: Method) -> list[tuple[RunFiles, RunFiles]]:
-    """(run of the base, run of the method): equal seeds where both have them, the others in ascending order.
+    """(run of the base, run of the method): a changed head with the run it comes from, then equal seeds where both have
+    them, then the others in ascending order.
 
     A run is in one pair at most, so that the pairs' differences are independent draws of the seed.
     """
+    pairs = [(a, b) for b in method.runs for a in base.runs if comes_from(b, a)]
+    taken = {id(run) for pair_ in pairs for run in pair_}
     of_base, of_method = (
-        dict(zip(base.seeds, base.runs, strict=True)),
-        dict(zip(method.seeds, method.runs, strict=True)),
+        {seed: run for seed, run in zip(of.seeds, of.runs, strict=True) if id(run) not in taken}
+        for of in (base, method)
     )
     shared = sorted(of_base.keys() & of_method.keys())
     others = zip(sorted(of_base.keys() - set(shared)), sorted(of_method.keys() - set(shared)), strict=False)
-    return [(of_base[a], of_method[b]) for a, b in [*((seed, seed) for seed in shared), *others]]
+    return [*pairs, *((of_base[a], of_method[b]) for a, b in [*((seed, seed) for seed in shared), *others])]
+
+
+def comes_from(run: RunFiles, other: RunFiles) -> bool:
+    """Whether a run is a head that was changed after training, of the other; told by the names of the folders."""
+    origin = run.origin
+    while origin is not None and "run" in origin:
+        if pathlib.Path(origin["run"]).resolve().name == other.workdir.resolve().name:
+            return True
+        origin = origin.get("origin")
+    return False

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrobust import classwise
-from jaxrobust.comparison.compare import LEVEL, compare
+from jaxrobust.classwise import seeds
+from jaxrobust.comparison.compare import LEVEL, compare, correct
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.runs import results
 from jaxrobust.runs.reading import Checkpoint, RunFiles, facts, field
@@ -82,9 +83,12 @@ def compare_runs(
     in_a, in_b = common_examples(a, b)
     names, notes = common_attacks(a, [b], attacks or a.scores | b.scores, bool(attacks))
     labels = a.examples["labels"][in_a]
-    compared = {
-        name: compare(labels, a.examples[name][in_a], b.examples[name][in_b], a.class_names).to_json() for name in names
-    }
+    compared = {}
+    for name in names:
+        named = {f"worst_{side.letter.lower()}": named_on_validation([side], name) for side in (a, b)}
+        verdicts = a.examples[name][in_a], b.examples[name][in_b]
+        compared[name] = compare(labels, *verdicts, a.class_names, **named).to_json()
+    correct(list(compared.values()))
     for side in (a, b):
         if labels.size < side.examples["labels"].size:
             total = side.examples["labels"].size
@@ -223,6 +227,22 @@ def attack_problem(name: str, a: Side, b: Side) -> str:
     settings = [[record.get(setting) for setting in SETTINGS] for record in records]
     differ = [f"{setting} {x} and {y}" for setting, x, y in zip(SETTINGS, *settings, strict=True) if x != y]
     return f"another attack in either run, with {', '.join(differ)}" if differ else ""
+
+
+def named_on_validation(sides: Sequence[Side], attack: str) -> list[int] | None:
+    """The classes that the sides, seeds of one method, may classify worst by their validation split, see `seeds`.
+
+    Under the attack, or where that was not scored there, under the strongest that was. None without such results, or if
+    validation images are what is compared.
+    """
+    if any(side.run.split == "validation" or not side.run.validation_examples for side in sides):
+        return None
+    scores = [RunFiles(side.run.workdir, "validation").scores.get(side.checkpoint, {}) for side in sides]
+    common = [n for n in scores[0] if all(n in of for of in scores) and (n == "clean") == (attack == "clean")]
+    if not common:
+        return None
+    accuracy = {n: np.array([classwise.class_accuracy(of[n].correct, of[n].count) for of in scores]) for n in common}
+    return seeds.lowest_classes(accuracy[min(common, key=lambda n: (n != attack, np.nanmean(accuracy[n])))])
 
 
 def common_attacks(a: Side, others: Sequence[Side], names, asked: bool) -> tuple[list[str], list[str]]:

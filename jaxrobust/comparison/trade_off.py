@@ -18,6 +18,7 @@ from jaxrobust.comparison.pairs import (
     check_distinct,
     common_attacks,
     common_examples,
+    named_on_validation,
     notes_on_weights,
     open_runs,
     open_side,
@@ -62,11 +63,19 @@ def trade_off(workdirs, *, split: str | None = None, attacks=(), weights: str = 
     of_base = by_run[sides[0].run.workdir]
     names, left_out = _attacks(sides, of_base, attacks)
     decisive, pgd = _roles(sides[0], of_base, names)
+    of_run = {side.run.workdir: side for side in sides}
     spreads = differences.spreads_of([[by_run[run.workdir] for run in method.runs] for method in found], names)
-    rows = [_method(method, found[0], labels, by_run, spreads, sides) for method in found]
-    for attack in names:
-        for figure in ("average", "worst"):
-            differences.correct([row["attacks"][attack][figure] for row in rows[1:]])
+    pairs = [[], *(methods.pair(found[0], method) for method in found[1:])]
+    under = {name: _under(name, found, pairs, labels, by_run, spreads[name], of_run) for name in names}
+    rows = [
+        _method(found[i], found[0], pairs[i], {name: under[name][i] for name in names}, of_run)
+        for i in range(len(found))
+    ]
+    deciding = [row["attacks"][decisive]["worst"] for row in rows[1:]]
+    tested = [
+        of for row in rows[1:] for figures in row["attacks"].values() for of in (figures["average"], figures["worst"])
+    ]
+    differences.correct([deciding, [of for of in tested if all(of is not other for other in deciding)]])
     for row in rows:
         row["verdicts"] = verdicts_of(row["attacks"], decisive, pgd)
         row["cost_per_point"] = cost_per_point_of(row["attacks"][decisive])
@@ -85,7 +94,13 @@ def trade_off(workdirs, *, split: str | None = None, attacks=(), weights: str = 
         "min_seeds": seeds.MIN_SEEDS,
         "attacks": names,
         "methods": [rows[0], *sorted(rows[1:], key=lambda row: -row["attacks"][decisive]["worst"]["difference"])],
-        "notes": [*notes, *left_out, *notes_on_weights(sides), *_notes_on_seeds(found, rows)],
+        "notes": [
+            *notes,
+            *left_out,
+            *notes_on_weights(sides),
+            *_notes_on_seeds(found, rows),
+            *_notes_on_names(rows, decisive),
+        ],
     }
 
 
@@ -136,17 +151,27 @@ def _roles(base: Side, of_base: dict[str, Robust], names: list[str]) -> tuple[st
     return decisive, None if longest == decisive else longest
 
 
-def _method(method: methods.Method, base: methods.Method, labels, by_run, spreads, sides) -> dict:
+def _under(attack: str, found: list[methods.Method], pairs, labels, by_run, spread, of_run) -> list[dict]:
+    """The figures of all methods under one attack, the base first."""
+    named = [named_on_validation([of_run[run.workdir] for run in method.runs], attack) for method in found]
+    compared = [None]
+    for of, name in zip(pairs[1:], named[1:], strict=True):
+        both = [tuple(by_run[run.workdir][attack] for run in pair) for pair in of]
+        compared.append(differences.paired(labels, both, (named[0], name)))
+    # The differences of changed heads from their own checkpoints vary less from seed to seed than those of two runs.
+    of_one_checkpoint = [all(methods.comes_from(b, a) for a, b in of) for of in pairs]
+    figures = []
+    for i, method in enumerate(found):
+        alike = [j for j in range(1, len(found)) if j != i and of_one_checkpoint[j] == of_one_checkpoint[i]]
+        own = [by_run[run.workdir][attack] for run in method.runs]
+        figures.append(differences.under_attack(own, compared[i], [compared[j] for j in alike], spread))
+    return figures
+
+
+def _method(method: methods.Method, base: methods.Method, pairs, attacks: dict, of_run: dict) -> dict:
     """The row of one method; what depends on the other methods is filled in later."""
     is_base = method is base
-    pairs = [] if is_base else methods.pair(base, method)
-    side_of = {side.run.workdir: side for side in sides}
-
-    def under(attack, spread):
-        own = [by_run[run.workdir][attack] for run in method.runs]
-        paired = [tuple(by_run[run.workdir][attack] for run in pair) for pair in pairs]
-        return differences.under_attack(labels, own, paired, spread)
-
+    runs = [of_run[run.workdir] for run in method.runs]
     return {
         "name": method.name,
         "is_base": is_base,
@@ -154,10 +179,10 @@ def _method(method: methods.Method, base: methods.Method, labels, by_run, spread
         "seeds": list(method.seeds),
         "pairs": len(pairs),
         "covers_seeds": (len(method.runs) if is_base else len(pairs)) >= seeds.MIN_SEEDS,
-        "runs": [_run(side_of[run.workdir], seed) for run, seed in zip(method.runs, method.seeds, strict=True)],
-        "attacks": {attack: under(attack, spread) for attack, spread in spreads.items()},
+        "runs": [_run(side, seed) for side, seed in zip(runs, method.seeds, strict=True)],
+        "attacks": attacks,
         "speed": _speed(method, base),
-        "training": _training(method, pairs, sides[0].class_names),
+        "training": _training(method, pairs, runs[0].class_names),
     }
 
 
@@ -252,3 +277,19 @@ def _notes_on_seeds(found: list[methods.Method], rows: list[dict]) -> list[str]:
             what = "seed" if len(missing) == 1 else "seeds"
             notes.append(f"{method.name}: {what} {', '.join(map(str, missing))} of it paired with others of the base.")
     return notes
+
+
+def _notes_on_names(rows: list[dict], attack: str) -> list[str]:
+    """Methods of which no class is named on validation images."""
+    named = [row["attacks"][attack]["worst"]["named"] for row in rows[1:]]
+    if all(of[0] and of[1] for of in named):
+        return []
+    who = (
+        "the base"
+        if not named[0][0]
+        else ", ".join(r["name"] for r, of in zip(rows[1:], named, strict=True) if not of[1])
+    )
+    return [
+        f"No validation results of {who} name a worst class, so intervals of the worst class allow for any, and find "
+        "less; score the validation split too."
+    ]

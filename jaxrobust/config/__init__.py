@@ -94,6 +94,13 @@ def step_size(config, section: str) -> float:
     return radii * attack_radius(config, section)
 
 
+def attack_batch_norm(objective: str, given: str) -> str:
+    """Mode of batch normalisation during the attack of the training, "train" or "eval": as given, or as published."""
+    if given != "as_published":
+        return given
+    return "eval" if objective in objectives.ATTACK_IN_EVALUATION else "train"
+
+
 def audit_radii(config) -> tuple[float, ...]:
     """The radii of an audit's security curve in pixel units, rising; that of the threat is one of them."""
     threat, audit = radius(config), config.audit
@@ -145,7 +152,14 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
     return config
 
 
+def comparable(flat: dict) -> dict:
+    """A config by dotted names, with `as_published` in the place of a mode of the attack that is the published one."""
+    name, default = "attack.batch_norm", "as_published"
+    is_default = flat.get(name) == attack_batch_norm(flat.get("objective.name", ""), default)
+    return flat | {name: default} if is_default else flat
+
+
 def differences(one: dict, other: dict) -> dict:
     """The fields, by dotted name, in which two `to_dict` configs differ: name -> (value in one, value in other)."""
-    one, other = files.flatten(one), files.flatten(other)
+    one, other = (comparable(files.flatten(config)) for config in (one, other))
     return {name: (one.get(name), other.get(name)) for name in sorted(one | other) if one.get(name) != other.get(name)}

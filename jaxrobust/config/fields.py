@@ -182,8 +182,9 @@ _ROWS = (
     ("attack.restarts", 1, "the worst point of so many starts is trained on", POSITIVE),
     ("attack.random_start", True, "from a random point of the ball; False: from the image itself"),
     ("attack.radius_warmup", 0.0, "fraction of the training in which the radius, and the step, rises from 0", FRACTION),
-    ("attack.batch_norm", "train",
-     "batch norm during the attack: statistics of the batch (train), running ones (eval)", one_of("train", "eval")),
+    ("attack.batch_norm", "as_published",
+     "batch norm during the attack: statistics of the batch (train), running ones (eval), or by objective: eval for "
+     + ", ".join(objectives.ATTACK_IN_EVALUATION), one_of("as_published", "train", "eval")),
 
     ("objective.name", "pgd_at", "what is minimised; configs/objectives has one of each", one_of(*objectives.NAMES)),
     ("objective.label_smoothing", 0.0, "share of the target that is spread over all classes", FRACTION),

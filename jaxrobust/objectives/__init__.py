@@ -16,7 +16,17 @@ from jaxrobust.objectives.standard import standard
 from jaxrobust.objectives.trades import CLIMBS, trades
 from jaxrobust.objectives.variance_penalty import variance_penalty
 
-__all__ = ["CLIMBS", "NAMES", "SINGLE_STEPS", "LossOutput", "Objective", "Settings", "create", "cross_entropy"]
+__all__ = [
+    "ATTACK_IN_EVALUATION",
+    "CLIMBS",
+    "NAMES",
+    "SINGLE_STEPS",
+    "LossOutput",
+    "Objective",
+    "Settings",
+    "create",
+    "cross_entropy",
+]
 
 
 class Settings(NamedTuple):
@@ -44,6 +54,8 @@ _OBJECTIVES: dict[str, Callable[[Criterion, Settings], Objective]] = {
 NAMES = tuple(_OBJECTIVES)
 # Objectives whose attack is a single step, and the published step size, in radii.
 SINGLE_STEPS = {"fgsm_rs": 1.25, "n_fgsm": 1.0, "free": 1.0}
+# Objectives whose published code attacks the model in evaluation mode; that of the others in training mode.
+ATTACK_IN_EVALUATION = ("trades", "mart", "bat", "variance_penalty")
 
 
 def create(name: str, settings: Settings, loss: Callable | None = None) -> Objective:

@@ -157,7 +157,7 @@ def _settings(config, description: data.Description, mesh) -> dict:
         "batch": config.train.batch_size,
         "attack_steps": config.attack.steps if config.objective.name != "standard" else 0,
         "attack_restarts": config.attack.restarts,
-        "attack_batch_norm": config.attack.batch_norm,
+        "attack_batch_norm": config_lib.attack_batch_norm(config.objective.name, config.attack.batch_norm),
         "data": description.name,
         "image_shape": description.image_shape,
         "classes": description.num_classes,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 
+from jaxrobust import config as config_lib
 from jaxrobust import console, files, models
 from jaxrobust.attacks import suites
 from jaxrobust.config import validation
@@ -73,7 +74,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
         "model": models.title(config.model.name, config.model),
         "dtype": config.model.dtype,
         "objective": config.objective.name,
-        "attack_batch_norm": config.attack.batch_norm,
+        "attack_batch_norm": config_lib.attack_batch_norm(config.objective.name, config.attack.batch_norm),
         "data": description.name,
         "streamed": streamed,
         "image_shape": list(description.image_shape),

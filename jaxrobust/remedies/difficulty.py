@@ -72,8 +72,10 @@ def cfa(
 def wat(run: Run, *, eta: float) -> Rule:
     """Weights by no-regret dynamics (Hedge) on the class losses and their mean (WAT, Li & Liu 2023).
 
-    w_i = C exp(eta sum_t v_ti) / sum_j exp(eta sum_t v_tj) over C + 1 arms: one for each class, and a last one for the
-    mean over all images. The weight of the loss of an image of class c is w_c + w_{C+1}.
+    Hedge gives probabilities p to C + 1 arms, one for the mean loss of each class, and a last one for that of all
+    images. Their game has the value sum_c p_c L_c + p_{C+1} L, so an image of class c has the weight C p_c + p_{C+1},
+    1 on average over the classes. The published code has C p_{C+1} for the last arm, so at its start every loss is
+    multiplied by 2 C / (C + 1), and the class weights count less.
     """
 
     def update(state, statistics, epoch):
@@ -83,7 +85,7 @@ def wat(run: Run, *, eta: float) -> Rule:
 
     def knob_values(state, counts, progress):
         arms = hedge(state["loss"], eta)
-        return run.weigh(arms[:-1] + arms[-1])
+        return run.weigh(len(counts) * arms[:-1] + arms[-1])
 
     return Rule(
         run.weights, init=lambda counts: {"loss": jnp.zeros(len(counts) + 1)}, update=update, knob_values=knob_values
@@ -91,8 +93,8 @@ def wat(run: Run, *, eta: float) -> Rule:
 
 
 def hedge(total_losses, eta: float):
-    """Weights [C + 1] of the arms; their sum is C."""
-    return (len(total_losses) - 1) * jax.nn.softmax(eta * total_losses)
+    """Probabilities [C + 1] of the arms: softmax(eta * total_losses)."""
+    return jax.nn.softmax(eta * total_losses)
 
 
 def frl(

@@ -111,6 +111,6 @@ def _attack(config, total_steps: int) -> TrainAttack:
         ),
         radius=config_lib.attack_radius(config, "attack"),
         step_size=config_lib.step_size(config, "attack"),
-        batch_norm=fields.batch_norm,
+        batch_norm=config_lib.attack_batch_norm(config.objective.name, fields.batch_norm),
         warmup_steps=round(fields.radius_warmup * total_steps),
     )
