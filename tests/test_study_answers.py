@@ -36,7 +36,10 @@ def answer(workdir):
 def test_the_order_of_the_classes_is_found(answer):
     found = answer["data"][0]["agreement"]
     assert (
-        found["w"] > 0.95 and found["p_value"] < 0.01 and found["interval"][0] <= found["w"] <= found["ceiling"] + 0.05
+        found["w"] > 0.95
+        and found["p_value"] < 0.01
+        and 0.8 < found["interval"][0] <= found["w"]
+        and found["corrected"]
     )
     assert [row["name"] for row in sorted(found["classes"], key=lambda row: row["mean_rank"])] == list(NAMES)
     assert found["classes"][0]["worst_in"] == 1.0
@@ -320,7 +323,7 @@ def test_what_seeds_have_in_common_is_not_taken_for_the_classes():
     found = _of([_drawn(run, orders[run.config.train.seed]) for run in plan(of)])
     said = study_findings.on_data(found, "pgd20")[1]
     assert found["agreement"]["w"] == pytest.approx(1)
-    assert (said.what, said.verdict) == ("seeds and test images", "caution")
+    assert (said.what, said.verdict) == ("seeds", "caution")
 
 
 def test_levels_of_one_name_are_told_apart_by_their_axis():
@@ -340,8 +343,12 @@ def _drawn(run, accuracy, names=NAMES) -> observed.Observed:
     clean = np.maximum(correct, IMAGES // 2)
     natural = run.config.objective.name == "standard"
     radius = 0.0 if natural else run.config.attack.radius
+    labels, rng = np.repeat(np.arange(len(names)), IMAGES), np.random.default_rng(len(run.name))
+    robust = np.concatenate([rng.permutation(IMAGES) < k for k in correct])
     return observed.Observed(
-        run, natural, radius, tuple(names), count, correct, clean, ((1, correct, clean), (2, correct, clean))
+        **{"run": run, "natural": natural, "radius": radius, "classes": tuple(names), "count": count},
+        **{"correct": correct, "clean": clean, "epochs": ((1, correct, clean), (2, correct, clean))},
+        images=(np.arange(labels.size), labels, robust),
     )
 
 

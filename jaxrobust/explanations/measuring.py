@@ -54,7 +54,8 @@ def rank(values: dict, robustness) -> dict:
     Returns:
         probes: for each probe that at least one run has: its description, its `values` [R][C] and the results of
             `ranking`: `correlation`, `interval`, `p_value`, `p_holm`, `significant`, `as_expected` (None if theory
-            predicts no sign), `of_runs` [R], and with several runs `held_out`, R^2 [R], and `mean_held_out`;
+            predicts no sign), `of_runs` [R], and with several runs `held_out`, R^2 [R], `mean_held_out`, and
+            `p_held_out` of those that are tested, see `ranking.held_out_p_values`;
         yardstick: R^2 [R] and their mean, if each class is predicted by its mean over the other runs; None for one run.
     """
     robustness = np.array(robustness, float)  # None becomes nan
@@ -93,6 +94,11 @@ def rank(values: dict, robustness) -> dict:
         row["significant"] = row["p_holm"] <= LEVEL
         defined = row["sign"] and not math.isnan(row["correlation"])
         row["as_expected"] = bool(row["correlation"] * row["sign"] > 0) if defined else None
+    if predicted := [row for row in rows if not row["built_in"] and several]:
+        probes = [np.array(row["values"]) for row in predicted]
+        p_values = ranking.held_out_p_values(probes, robustness, randomness.generator(0, "explain held out"))
+        for row, p_value in zip(predicted, p_values.tolist(), strict=True):
+            row["p_held_out"] = p_value
     rows.sort(key=lambda row: _place(row, several))
     yardstick = ranking.held_out_by_class(robustness) if several else None
     of_classes = {"held_out": yardstick.tolist(), "mean_held_out": _mean(yardstick)} if several else None
