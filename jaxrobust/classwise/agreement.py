@@ -11,10 +11,10 @@ each class, and the other on the other half.
 """
 
 import dataclasses
-import itertools
 import math
 
 import numpy as np
+from scipy.linalg import hadamard
 from scipy.stats import rankdata
 
 from jaxrobust.classwise.counts import ratio
@@ -23,7 +23,7 @@ from jaxrobust.classwise.permutation import label_indices
 
 _DECIMALS = 12  # accuracies are rounded, so that equal means over seeds do not differ by rounding errors
 _TOLERANCE = 1e-9  # statistics that differ from the observed one by less count as equal to it
-_FOLDS = 6  # parts of the images of a class; every half of the parts is one half of the images
+_FOLDS = 8  # parts of the images of a class, a power of 2; half of the parts are half of the images
 _SPLITS = 50  # random divisions into parts
 
 
@@ -168,15 +168,14 @@ class _Halves:
         self._class_N = np.unique(class_N[self._kept], return_inverse=True)[1]
         images = np.bincount(self._class_N)
         self.classes = images.size
-        folds = min(_FOLDS, 2 * (int(images.min(initial=_FOLDS)) // 2))
+        folds = 2 ** int(math.log2(min(_FOLDS, images.min(initial=_FOLDS))))
         starts = (np.cumsum(images) - images)[:, None] + np.arange(folds) * images[:, None] // folds
         self.starts = starts.ravel()
         self.sizes = np.diff(self.starts, append=self._class_N.size)
         self._everywhere = bool(self._there.all())
-        # The complement of a half is as far from the other end.
-        self._chosen = np.zeros((math.comb(folds, folds // 2), folds))
-        for row, half in zip(self._chosen, itertools.combinations(range(folds), folds // 2), strict=True):
-            row[list(half)] = 1
+        # Any two folds are in different halves equally often. The complement of a half is as far from the other end.
+        signs = hadamard(folds)[1:]
+        self._chosen = np.concatenate([signs > 0, signs[::-1] < 0]).astype(float)
         self._images = (self._chosen @ self.sizes.reshape(self.classes, -1).T)[:, None] if self.classes else None
 
     def shuffled(self, rng) -> np.ndarray:
@@ -216,7 +215,8 @@ class _Halves:
 
 def _of_full_length(correlations) -> np.ndarray:
     """Correlations [G, G] for twice as many images; on the diagonal are those of each setting with itself."""
-    factor = np.sqrt(2 / (1 + np.clip(np.diag(correlations), 0, 1)))
+    # The absolute value makes chance as large on both sides of 0; a true correlation with itself is not negative.
+    factor = np.sqrt(2 / (1 + np.abs(np.diag(correlations))))
     return correlations * np.outer(factor, factor)
 
 

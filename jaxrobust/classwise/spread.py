@@ -13,7 +13,7 @@ from jaxrobust.classwise.counts import checked_counts
 from jaxrobust.classwise.intervals import checked_confidence
 from jaxrobust.classwise.worst import worst_class
 
-_DRAWS = 10_000
+_DRAWS = 2000
 _FEW = 5  # expected images, right or wrong, below which the chi-square distribution is not to be relied upon
 
 
@@ -36,7 +36,7 @@ class Corrected(NamedTuple):
 def equality_test(correct, count) -> Equality:
     """Test whether all classes have the same accuracy.
 
-    With fewer than 5 images expected right, or wrong, in a class, the p-value is the share (b + 1) / (10,001) of random
+    With fewer than 5 images expected right, or wrong, in a class, the p-value is the share (b + 1) / 2001 of random
     assignments of the correct examples to the classes that reach the chi-square (the conditional test; with a seed of
     its own, so the same counts give the same value).
 
@@ -72,7 +72,8 @@ def corrected(correct, count, confidence: float = 0.95) -> dict[str, Corrected]:
 
     std: its square is the variance of the measured accuracies minus their mean sampling variance, a (1 - a) / (n - 1)
     times 1 - 1/C; not below 0. Its interval inverts the noncentral chi-square distribution of the variance between
-    classes: it starts at 0 where equality of the classes is not rejected. cv and nsd divide it by the mean.
+    classes: it starts at 0 where equality of the classes is not rejected. cv and nsd divide it by the mean (by 1 minus
+    the mean), whose error is in their intervals.
 
     gap and worst class: of the accuracies shrunk towards their mean until they have this std (constrained empirical
     Bayes estimates: Louis, 1984). The interval of the gap is that of std in the same proportion, combined with Wald's
@@ -100,22 +101,26 @@ def corrected(correct, count, confidence: float = 0.95) -> dict[str, Corrected]:
     low, high = _std_interval(measured, of_images, classes, tail)
     std = Corrected(std, min(low, std), max(high, std))
 
-    def scaled(factor):
-        return Corrected(*(float(factor * of) for of in std))
+    def scaled(factor, error=0.0):
+        """The std in other units; `error` is a standard error that adds to the interval in squares."""
+        value, low, high = (float(factor * of) for of in std)
+        more = -ndtri(tail) * error
+        return Corrected(value, max(0.0, value - math.hypot(value - low, more)), value + math.hypot(high - value, more))
+
+    def over(part):  # a mean that is not known either
+        error = std.value / part**2 * math.sqrt(of_images / classes) if part > 0 else math.nan
+        return scaled(1 / part if part > 0 else math.nan, error)
 
     kept = std.value / math.sqrt(measured) if measured > 0 else 0.0
-    gap = scaled(np.ptp(accuracy) / math.sqrt(measured) if measured > 0 else 0.0)
     # Where classes do differ, what is left of the chance of the best and of the worst counts too.
-    ends = [likely[c] * (1 - likely[c]) / count[c] for c in (accuracy.argmin(), accuracy.argmax())]
-    of_ends = -ndtri(tail) * kept * math.sqrt(sum(ends))
-    low = gap.value - math.hypot(gap.value - gap.low, of_ends)
-    high = gap.value + math.hypot(gap.high - gap.value, of_ends)
+    of_ends = sum(likely[c] * (1 - likely[c]) / count[c] for c in (accuracy.argmin(), accuracy.argmax()))
+    gap = scaled(np.ptp(accuracy) / math.sqrt(measured) if measured > 0 else 0.0, kept * math.sqrt(of_ends))
     worst = worst_class(correct, count, confidence)
     return {
         "std": std,
-        "cv": scaled(1 / mean if mean > 0 else math.nan),
-        "nsd": scaled(1 / (1 - mean) if mean < 1 else math.nan),
-        "gap": Corrected(gap.value, max(0.0, low), min(1.0, high)),
+        "cv": over(mean),
+        "nsd": over(1 - mean),
+        "gap": gap._replace(high=min(1.0, gap.high)),
         "worst_class_accuracy": Corrected(float(mean + kept * (accuracy.min() - mean)), worst.low, worst.high),
     }
 

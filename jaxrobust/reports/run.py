@@ -23,7 +23,7 @@ from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_
 from jaxrobust.figures.matrix import confusion_matrix
 from jaxrobust.reports import audit as report_audit
 from jaxrobust.reports import suites as report_suites
-from jaxrobust.reports.findings import CAUTION, Finding, few, under
+from jaxrobust.reports.findings import CAUTION, Finding, few, p_of, tested, under
 from jaxrobust.runs import class_summary, reading, results
 from jaxrobust.runs.reading import Checkpoint, RunFiles, facts, field, headline, strongest
 from jaxrobust.runs.results import Result
@@ -120,6 +120,11 @@ def findings(score: Result, truth: dict) -> list[Finding]:
         ends = formatting.interval(score.worst_interval)
         found.append(Finding(f"worst class: {score.worst_name}", _percent(score.worst_class_accuracy), ends))
         found.append(Finding(f"best class: {score.best_name}", _percent(score.best_class_accuracy)))
+        if len(score.by_accuracy) > 1:
+            gap, p_value = score.corrected["gap"], score.equality.p_value
+            note = f"{formatting.percent(score.gap)} as measured; {p_of(p_value, 'all classes equally robust')}"
+            ends = formatting.interval(gap[1:])
+            found.append(Finding("gap without chance", formatting.percent(gap.value), ends, tested(p_value), note))
         likely = few(f"{c['name']} ({formatting.probability(c['probability'])})" for c in candidates)
         number = f"{len(candidates)} of {np.count_nonzero(truth['count'])}"
         verdict = CAUTION if len(candidates) > 1 else ""

@@ -9,6 +9,7 @@ formulas that the project had, written out here; "after" are its functions.
 
 import argparse
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.special import ndtri
@@ -94,9 +95,9 @@ def held_out_before(probe, robustness):
 # What is compared.
 
 
-def of_components(times: int, rng) -> list[Row]:
+def of_components(times: int, rng) -> Iterator[Row]:
     """Of 12 runs, 100 images of each of ten classes: what all runs share of the differences between classes."""
-    rows, runs, classes, images = [], 12, 10, 100
+    runs, classes, images = 12, 10, 100
     factors = {"setting": np.arange(runs) // 3}
     for name, shared, of_class, of_setting in (
         ("equal classes, same images", SHARED, 0.0, 0.05),
@@ -118,16 +119,15 @@ def of_components(times: int, rng) -> list[Row]:
             np.nanmean([of[i].explained_low <= truth + 1e-12 and truth <= of[i].explained_high for of in found])
             for i in (0, 1)
         ]
-        rows.append(Row(f"explained by class order, {name}: mean", f"{truth:.2f}", *mean))
-        rows.append(Row("the same: coverage of its interval", "0.95", *covered))
+        yield Row(f"explained by class order, {name}: mean", f"{truth:.2f}", *mean)
+        yield Row("the same: coverage of its interval", "0.95", *covered)
         of_variance = [np.mean([of[i].variance["class"] for of in found]) for i in (0, 1)]
-        rows.append(Row("the same: mean variance of class", f"{of_class**2:.4f}", *of_variance))
-    return rows
+        yield Row("the same: mean variance of class", f"{of_class**2:.4f}", *of_variance)
 
 
-def of_concordance(times: int, rng) -> list[Row]:
+def of_concordance(times: int, rng) -> Iterator[Row]:
     """Of 7 settings with 3 seeds each."""
-    rows, settings, seeds, classes = [], 7, 3, 10
+    settings, seeds, classes = 7, 3, 10
     setting_R = np.repeat(np.arange(settings), seeds)
 
     def accuracies(profile, of_setting, of_seed):
@@ -147,38 +147,34 @@ def of_concordance(times: int, rng) -> list[Row]:
         return w_before(np.concatenate([means(*verdicts(of, images, rng)) for of in truth]), rng, 1)[0]
 
     for images in (50, 100, 200, 1000):
-        studies = range(times if images < 1000 else max(10, times // 4))
+        studies = range(times if images < 1000 else max(2, times // 4))
         found = [both(images, np.zeros(classes), 0.0, 0.0) for _ in studies]
         mean = np.mean([w for (w, _), _ in found]), np.mean([of.w for _, of in found])
-        rows.append(Row(f"W of equal classes, {images} images: mean", f"{1 / settings:.2f}", *mean))
+        yield Row(f"W of equal classes, {images} images: mean", f"{1 / settings:.2f}", *mean)
         correlation = np.mean([(settings * w - 1) / (settings - 1) for (w, _), _ in found])
-        rows.append(
-            Row("the same: mean correlation", "0", correlation, np.mean([of.mean_correlation for _, of in found]))
-        )
+        yield Row("the same: mean correlation", "0", correlation, np.mean([of.mean_correlation for _, of in found]))
         rejected = np.mean([p < 0.05 for (_, p), _ in found]), np.mean([of.p_value < 0.05 for _, of in found])
-        rows.append(Row("the same: p < 0.05", "0.05", *rejected))
+        yield Row("the same: p < 0.05", "0.05", *rejected)
         beyond = np.mean([of.low > 1 / settings for _, of in found])
-        rows.append(Row("the same: interval above 1 / settings", "0.025", np.nan, beyond))
+        yield Row("the same: interval above 1 / settings", "0.025", np.nan, beyond)
     for name, of_class, of_setting in (("unrelated", 0.0, 0.1), ("in part alike", 0.07, 0.07), ("all alike", 0.1, 0.0)):
         found, truth = [], []
         for _ in range(times):
             profile = of_class * rng.normal(size=classes)
             found.append(both(100, profile, of_setting, 0.02))
-            truth.append(np.mean([w_on_own_images(100, profile, of_setting) for _ in range(40)]))
+            truth.append(np.mean([w_on_own_images(100, profile, of_setting) for _ in range(30)]))
         mean = np.mean([(w, c.w) for (w, _), c in found], axis=0)
-        rows.append(Row(f"W of orders that are {name}, 100 images: mean", f"{np.mean(truth):.2f}", *mean))
+        yield Row(f"W of orders that are {name}, 100 images: mean", f"{np.mean(truth):.2f}", *mean)
         covered = np.mean([c.low <= w <= c.high for w, (_, c) in zip(truth, found, strict=True)])
-        rows.append(Row("the same: coverage of its interval", "0.95", np.nan, covered))
+        yield Row("the same: coverage of its interval", "0.95", np.nan, covered)
         rejected = np.mean([p < 0.05 for (_, p), _ in found]), np.mean([c.p_value < 0.05 for _, c in found])
-        rows.append(Row("the same: p < 0.05", "power" if of_class else "0.05", *rejected))
+        yield Row("the same: p < 0.05", "power" if of_class else "0.05", *rejected)
         beyond = np.mean([c.low > 1 / settings for _, c in found])
-        rows.append(Row("the same: interval above 1 / settings", "power" if of_class else "0.025", np.nan, beyond))
-    return rows
+        yield Row("the same: interval above 1 / settings", "power" if of_class else "0.025", np.nan, beyond)
 
 
-def of_balanced(times: int, rng) -> list[Row]:
+def of_balanced(times: int, rng) -> Iterator[Row]:
     """Coverage of the interval of balanced accuracy."""
-    rows = []
     for classes, images, accuracy in (
         (10, 50, 0.97), (10, 50, 0.99), (1000, 50, 0.03), (10, 50, 0.5), (10, 1000, 0.9), (100, 5, 0.2)
     ):  # fmt: skip
@@ -187,13 +183,11 @@ def of_balanced(times: int, rng) -> list[Row]:
             ends = balanced_before(correct, count), classwise.balanced_interval(correct, count)
             covered.append([low - 1e-12 <= accuracy <= high + 1e-12 for low, high in ends])
         name = f"balanced accuracy, {classes} classes of {images} at {accuracy:g}: coverage"
-        rows.append(Row(name, "0.95", *np.mean(covered, axis=0)))
-    return rows
+        yield Row(name, "0.95", *np.mean(covered, axis=0))
 
 
-def of_spread(times: int, rng) -> list[Row]:
+def of_spread(times: int, rng) -> Iterator[Row]:
     """Bias, coverage and power of the spread of the class accuracies."""
-    rows = []
     shapes = {
         "equal classes at 60 %": np.full(10, 0.6),
         "normal, SD 7 points": 0.5 + 0.07 * ndtri((np.arange(10) + 0.5) / 10),
@@ -208,21 +202,20 @@ def of_spread(times: int, rng) -> list[Row]:
             true = classwise.Score(np.round(truth * 10**6).astype(int), np.full(truth.size, 10**6)).metrics
             for figure in ("gap", "std", "nsd", "worst_class_accuracy"):
                 mean = np.mean([s.metrics[figure] for s, _ in found]), np.mean([c[figure].value for _, c in found])
-                rows.append(Row(f"{figure}, {name}, {images} images: mean", f"{true[figure]:.3f}", *mean))
+                yield Row(f"{figure}, {name}, {images} images: mean", f"{true[figure]:.3f}", *mean)
                 covered = np.mean([c[figure].low - 1e-6 <= true[figure] <= c[figure].high + 1e-6 for _, c in found])
-                rows.append(Row("the same: coverage of its interval", "0.95", np.nan, covered))
+                yield Row("the same: coverage of its interval", "0.95", np.nan, covered)
             rejected = np.mean([classwise.spread.equality_test(s.correct, s.count).p_value < 0.05 for s, _ in found])
-            rows.append(Row("the same: equality rejected", "0.05" if np.ptp(truth) == 0 else "power", np.nan, rejected))
+            yield Row("the same: equality rejected", "0.05" if np.ptp(truth) == 0 else "power", np.nan, rejected)
     few = np.mean(
         [spread.equality_test(c, np.full(10, 20)).p_value < 0.05 for c in rng.binomial(20, 0.03, (times, 10))]
     )
-    rows.append(Row("equality of equal classes at 3 %, 20 images, rejected", "0.05", np.nan, few))
-    return rows
+    yield Row("equality of equal classes at 3 %, 20 images, rejected", "0.05", np.nan, few)
 
 
-def of_probability(times: int, rng) -> list[Row]:
+def of_probability(times: int, rng) -> Iterator[Row]:
     """How often the class with the highest probability to be the worst is the worst, beside what is said of it."""
-    rows, classes, images = [], 10, 50
+    classes, images = 10, 50
     for of_class in (0.0, 0.03, 0.07, 0.15):
         said, right, high = [], [], []
         for _ in range(times):
@@ -236,32 +229,31 @@ def of_probability(times: int, rng) -> list[Row]:
                 right.append([1 / classes] * 2)
             high.append([of[i].max() > 0.7 for i in (0, 1)])
         name = f"probability to be the worst, class SD of {100 * of_class:g} points"
-        rows.append(Row(f"{name}: mean of the highest", "as next", *np.mean(said, axis=0)))
-        rows.append(Row("the same: how often it is the worst", "", *np.mean(right, axis=0)))
+        yield Row(f"{name}: mean of the highest", "as next", *np.mean(said, axis=0))
+        yield Row("the same: how often it is the worst", "", *np.mean(right, axis=0))
         said, right, high = map(np.array, (said, right, high))
         sure = [right[high[:, i], i].mean() if high[:, i].any() else np.nan for i in (0, 1)]
-        rows.append(Row("the same, of those above 0.7", "above 0.7", *sure))
-    return rows
+        yield Row("the same, of those above 0.7", "above 0.7", *sure)
 
 
-def of_probes(times: int, rng) -> list[Row]:
+def of_probes(times: int, rng) -> Iterator[Row]:
     """R^2 of probes that have nothing to do with robustness, and of one that has; 7 settings, 10 classes."""
-    rows, settings, classes = [], 7, 10
+    settings, classes = 7, 10
     for number in (1, 5, 24):
         best, p_values = [], []
-        for _ in range(max(20, times // 4)):
+        for _ in range(max(2, times // 2)):
             robustness = 0.15 * rng.normal(size=classes) + 0.03 * rng.normal(size=(settings, classes))
             probes = rng.normal(size=(number, 1, classes)) + 0.3 * rng.normal(size=(number, settings, classes))
             of = [held_out_before(probe, robustness) for probe in probes]
             best.append((max(of), max(ranking.held_out(probe, robustness).mean() for probe in probes)))
             p_values.append(np.min(ranking.held_out_p_values(probes, robustness, rng)))
         name = f"R^2 of the best of {number} irrelevant probes"
-        rows.append(Row(f"{name}: mean", "below 0", *np.mean(best, axis=0)))
-        rows.append(Row("the same: 95th percentile", "", *np.quantile(best, 0.95, axis=0)))
-        rows.append(Row("the same: p < 0.05", "0.05", np.nan, np.mean(np.array(p_values) < 0.05)))
+        yield Row(f"{name}: mean", "below 0", *np.mean(best, axis=0))
+        yield Row("the same: 95th percentile", "", *np.quantile(best, 0.95, axis=0))
+        yield Row("the same: p < 0.05", "0.05", np.nan, np.mean(np.array(p_values) < 0.05))
     for correlation in (0.8, 0.95):
         found, p_values = [], []
-        for _ in range(max(20, times // 4)):
+        for _ in range(max(2, times // 2)):
             latent = rng.normal(size=classes)
             robustness = 0.15 * latent + 0.03 * rng.normal(size=(settings, classes))
             probes = rng.normal(size=(24, 1, classes)) + 0.3 * rng.normal(size=(24, settings, classes))
@@ -269,9 +261,8 @@ def of_probes(times: int, rng) -> list[Row]:
             probes[0] = correlation * latent + noise + 0.1 * rng.normal(size=(settings, classes))
             found.append((held_out_before(probes[0], robustness), ranking.held_out(probes[0], robustness).mean()))
             p_values.append(ranking.held_out_p_values(probes, robustness, rng)[0])
-        rows.append(Row(f"R^2 of a probe that correlates at {correlation:g}: mean", "", *np.mean(found, axis=0)))
-        rows.append(Row("the same among 24: p < 0.05", "power", np.nan, np.mean(np.array(p_values) < 0.05)))
-    return rows
+        yield Row(f"R^2 of a probe that correlates at {correlation:g}: mean", "", *np.mean(found, axis=0))
+        yield Row("the same among 24: p < 0.05", "power", np.nan, np.mean(np.array(p_values) < 0.05))
 
 
 PARTS = (of_components, of_concordance, of_balanced, of_spread, of_probability, of_probes)
