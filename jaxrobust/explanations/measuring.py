@@ -83,7 +83,8 @@ def rank(values: dict, robustness) -> dict:
         held_out = np.full(len(of_runs), np.nan)
         if len(has) > 1:
             held_out[has] = ranking.held_out(value[has], robustness[has])
-        row |= {"held_out": held_out.tolist(), "mean_held_out": _mean(held_out)} if several else {}
+        if several:
+            row |= {"held_out": held_out.tolist(), "mean_held_out": _mean(held_out), "p_held_out": math.nan}
         rows.append(row)
     tested = [row for row in rows if not row["built_in"] and not math.isnan(row["p_value"])]
     holm = dict(

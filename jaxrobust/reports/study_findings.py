@@ -174,7 +174,7 @@ def _on_widening(of: dict) -> list[Finding]:
 
 def _changed(what: str, of: dict | None, ends, runs: str, few: str) -> Finding:
     """A change of the gap, from one end to another; `few` is the verdict if there are too few observations."""
-    note = f"{percent(ends[0])} to {percent(ends[1])} points; {runs}"
+    note = f"{percent(ends[0])} to {percent(ends[1])} points; {runs}, on these images"
     if of is None:
         return Finding(what, verdict=few, note=note)
     verdict = few or tested(of["p_value"], of["least_p"])
@@ -190,7 +190,7 @@ def _on_radius(of: dict) -> list[Finding]:
     ends = "" if low is None else interval_of((low * unit["length"], high * unit["length"]))
     holds_zero = low is None or low <= 0 <= high
     verdict = tested(gap["p_value"], gap["least_p"])
-    note = f"{p_of(gap['p_value'], 'gap unrelated to radius')}; {of['radius']['runs']} runs"
+    note = f"{p_of(gap['p_value'], 'gap unrelated to radius')}; {of['radius']['runs']} runs, on these images"
     # The test speaks of these settings alone, the interval of others too.
     if verdict != UNTESTABLE and (verdict == NOT_SIGNIFICANT) != holds_zero:
         verdict, note = CAUTION, f"{note}; test and interval disagree"

@@ -60,7 +60,7 @@ def probes_csv(figures: dict) -> str:
 def ranking_csv(figures: dict) -> str:
     """A line for each probe, as the page ranks them."""
     columns = ["name", "looks_at", "built_in", "classes", "correlation", "p_value", "p_holm", "significant", "sign"]
-    columns += ["as_expected"] + (["mean_held_out"] if figures["yardstick"] else [])
+    columns += ["as_expected"] + (["mean_held_out", "p_held_out"] if figures["yardstick"] else [])
     rows = [[*(row[column] for column in columns), *row["interval"]] for row in figures["probes"]]
     return reports.to_csv([*columns, "low", "high"], rows)
 
