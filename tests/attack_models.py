@@ -65,7 +65,11 @@ def examples_of(logits_fn, images, radius, seed=0):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def run(attack, logits_fn, examples, number=0):
     """The state at the end of one run."""
-    return attacks.run(attack, logits_fn, examples, number)
+
+    def step(state, iteration):
+        return attack.step(logits_fn, examples, state, iteration), None
+
+    return jax.lax.scan(step, attack.start(logits_fn, examples, number), jnp.arange(attack.iterations))[0]
 
 
 def rows(tree, index):

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attack_models import run
 
-from jaxrobust.attacks import attack, losses, masking, suites, threats
+from jaxrobust.attacks import losses, masking, suites, threats
 from jaxrobust.attacks.attack import Examples
-from jaxrobust.audit.findings import ALL, CHECKS, FEWEST_EXAMPLES, findings
+from jaxrobust.audit.signs import ALL, FEWEST_EXAMPLES, signs
 
 SHAPE = (6, 6, 1)
 CLASSES = 3
@@ -50,14 +51,14 @@ def honest():
 
 
 def survival(logits_fn, images, labels, experiments):
-    """What `findings` takes, by running the experiments for all examples."""
+    """What `signs` takes, by running the experiments for all examples."""
     correct = np.asarray(logits_fn(images).argmax(-1) == labels)
     programs, survives = {}, {}
     for experiment in experiments:
         built = experiment.build("linf", CLASSES)
         one_run = dataclasses.replace(built, restarts=1)
         if one_run not in programs:
-            programs[one_run] = jax.jit(partial(attack.run, one_run, logits_fn))
+            programs[one_run] = partial(run, one_run, logits_fn)
         radius = threats.largest_radius("linf", SHAPE) if np.isinf(experiment.radius) else experiment.radius * RADIUS
         radius = np.full(len(labels), radius, np.float32)
         runs = [
@@ -72,7 +73,7 @@ def worst_case(logits_fn, images, labels):
     survives = np.asarray(logits_fn(images).argmax(-1) == labels)
     examples = Examples(images, labels, KEYS[0], np.full(len(labels), RADIUS, np.float32))
     for member in suites.parse("apgd_ce20+apgd_t20+fab_t10+square1000").members:
-        state = jax.jit(partial(attack.run, member.build("linf", CLASSES), logits_fn))(examples)
+        state = run(member.build("linf", CLASSES), logits_fn, examples)
         survives = survives & np.asarray(logits_fn(state.adversarial).argmax(-1) == labels)
     return survives
 
@@ -85,14 +86,14 @@ def probed(logits_fn, images, labels):
 
 
 def everywhere(found):
-    return {finding.check for finding in found if finding.where == ALL}
+    return {sign.check for sign in found if sign.where == ALL}
 
 
 def test_an_honest_model_is_not_suspected(honest):
     """Of nothing, overall and by class, though all experiments are made, and it is robust to a good part."""
     logits_fn, (images, labels) = honest
     survives = survival(logits_fn, images, labels, masking.EXPERIMENTS)
-    assert findings(labels, NAMES, probed(logits_fn, images, labels), survives) == []
+    assert signs(labels, NAMES, probed(logits_fn, images, labels), survives) == []
     assert 0.3 < survives["pgd20"].mean() < 0.9
 
 
@@ -102,15 +103,15 @@ def test_no_gradient(honest):
     killed = lambda x: logits_fn(jax.lax.stop_gradient(x))  # noqa: E731
     survives = survival(killed, images, labels, [PLAIN, HUGE, SQUARE])
     probes = probed(killed, images, labels)
-    assert everywhere(findings(labels, NAMES, probes, survives)) == {"zero_gradient", "black_box", "huge_radius"}
+    assert everywhere(signs(labels, NAMES, probes, survives)) == {"zero_gradient", "black_box", "huge_radius"}
     assert not probes.margin_gradient.any()
     assert survives["pgd20"].all() and survives["square1000"].mean() < 0.8
 
 
 def test_quantised_input(honest):
     logits_fn, (images, labels) = honest
-    found = findings(labels, NAMES, probed(lambda x: logits_fn(jnp.round(16 * x) / 16), images, labels))
-    assert [finding[:4] for finding in found] == [("zero_gradient", ALL, 1.0, 0.0)]
+    found = signs(labels, NAMES, probed(lambda x: logits_fn(jnp.round(16 * x) / 16), images, labels))
+    assert [sign[:4] for sign in found] == [("zero_gradient", ALL, 1.0, 0.0)]
 
 
 @pytest.mark.usefixtures("optimised")
@@ -118,7 +119,7 @@ def test_logits_times_100(honest):
     """PGD on the cross-entropy is blind to many images; on scaled logits it is as good as ever. The suite is not."""
     logits_fn, (images, labels) = honest
     survives = survival(lambda x: 100 * logits_fn(x), images, labels, [PLAIN, MARGIN, SCALE_FREE])
-    found = findings(labels, NAMES, probed(lambda x: 100 * logits_fn(x), images, labels), survives)
+    found = signs(labels, NAMES, probed(lambda x: 100 * logits_fn(x), images, labels), survives)
     assert {"zero_gradient", "saturated_loss", "logit_scale"} <= everywhere(found)
     assert "cwK" in found[0].message
     before = survival(logits_fn, images, labels, [PLAIN, SCALE_FREE])
@@ -129,7 +130,7 @@ def test_logits_times_100(honest):
 
 def test_offset(honest):
     logits_fn, (images, labels) = honest
-    found = findings(labels, NAMES, probed(lambda x: logits_fn(x) + 1e6, images, labels))
+    found = signs(labels, NAMES, probed(lambda x: logits_fn(x) + 1e6, images, labels))
     assert "resolution" in everywhere(found)
     assert everywhere(found) <= {"resolution", "discontinuous"}  # the steps that float32 leaves are jumps
     plain = survival(lambda x: logits_fn(x) + 1e6, images, labels, [PLAIN])["pgd20"]
@@ -147,7 +148,7 @@ def test_noise_that_depends_on_the_pixels(honest):
         return logits_fn(x) + noise
 
     probes = probed(noisy, images, labels)
-    assert everywhere(findings(labels, NAMES, probes)) == {"discontinuous"} and not probes.change.any()
+    assert everywhere(signs(labels, NAMES, probes)) == {"discontinuous"} and not probes.change.any()
     plain = survival(noisy, images, labels, [PLAIN])["pgd20"]
     assert worst_case(noisy, images, labels).mean() < plain.mean() - 0.01
 
@@ -162,18 +163,18 @@ def test_noise_from_outside(honest):
         draw = lambda: rng.normal(0, 0.01, shape.shape).astype(np.float32)  # noqa: E731
         return logits_fn(x) + jax.experimental.io_callback(draw, shape)
 
-    assert everywhere(findings(labels, NAMES, probed(noisy, images, labels))) == {"randomised"}
+    assert everywhere(signs(labels, NAMES, probed(noisy, images, labels))) == {"randomised"}
 
 
 def test_noise_that_depends_on_the_place_in_the_batch(honest):
     logits_fn, (images, labels) = honest
     noisy = lambda x: logits_fn(x) + jax.random.normal(jax.random.key(0), (len(x), CLASSES)) / 100  # noqa: E731
-    assert everywhere(findings(labels, NAMES, probed(noisy, images, labels))) == {"randomised"}
+    assert everywhere(signs(labels, NAMES, probed(noisy, images, labels))) == {"randomised"}
 
 
 def test_softmax(honest):
     logits_fn, (images, labels) = honest
-    found = findings(labels, NAMES, probed(lambda x: jax.nn.softmax(logits_fn(x)), images, labels))
+    found = signs(labels, NAMES, probed(lambda x: jax.nn.softmax(logits_fn(x)), images, labels))
     assert everywhere(found) == {"probabilities"}
 
 
@@ -240,8 +241,8 @@ def broken(number, among=None):
 )  # fmt: skip
 def test_what_attacks_may_differ_by(check, few, many):
     """A difference below the threshold is nothing, one well above it is found, with its share of the examples."""
-    assert findings(LABELS, NAMES, survives=few) == []
-    (found,) = [f for f in findings(LABELS, NAMES, survives=many) if f.where == ALL]
+    assert signs(LABELS, NAMES, is_robust=few) == []
+    (found,) = [f for f in signs(LABELS, NAMES, is_robust=many) if f.where == ALL]
     counts = [flags.sum() for flags in many.values()]
     share = (abs(counts[0] - counts[1]) if len(counts) == 2 else counts[0]) / 3000
     assert found.check == check and found.value == pytest.approx(share) and found.value > found.threshold
@@ -250,24 +251,24 @@ def test_what_attacks_may_differ_by(check, few, many):
 
 def test_a_suite_is_neither_white_nor_black_box():
     flags = {"pgd20": broken(0), "square1000": broken(0), "pgd20+square1000": broken(99), "standard/square": broken(99)}
-    assert findings(LABELS, NAMES, survives=flags) == []
+    assert signs(LABELS, NAMES, is_robust=flags) == []
 
 
 def test_a_class_is_named_where_it_alone_is_suspicious():
     flags = {"pgd20": broken(0), "pgd20x5": broken(40, among=1)}
-    (found,) = findings(LABELS, NAMES, survives=flags)
+    (found,) = signs(LABELS, NAMES, is_robust=flags)
     assert found[:4] == ("more_restarts", "bee", 0.04, 0.01)
 
 
 def test_a_class_is_named_where_it_is_worse_than_all():
     flags = {"pgd20": broken(0), "pgd20x5": broken(0) & broken(200, among=1) & broken(20, among=2)}
-    assert [finding.where for finding in findings(LABELS, NAMES, survives=flags)] == [ALL, "bee"]
+    assert [sign.where for sign in signs(LABELS, NAMES, is_robust=flags)] == [ALL, "bee"]
 
 
 def test_small_classes_are_not_judged_alone():
     labels = np.repeat(np.arange(3), (100, 100, FEWEST_EXAMPLES - 1))
     flags = {"pgd20": np.ones(len(labels), bool), "pgd20x5": labels != 2}
-    assert {finding.where for finding in findings(labels, NAMES, survives=flags)} == {ALL}
+    assert {sign.where for sign in signs(labels, NAMES, is_robust=flags)} == {ALL}
 
 
 def test_honest_differences_raise_no_false_alarms():
@@ -277,17 +278,18 @@ def test_honest_differences_raise_no_false_alarms():
     for _ in range(40):
         base = rng.random(500) < 0.5
         flags = {name: base ^ (base & (rng.random(500) < 0.02)) for name in ("pgd20", "pgd100", "pgd20x5", "cw20")}
-        alarms += bool(findings(labels, [str(c) for c in range(10)], survives=flags))
+        alarms += bool(signs(labels, [str(c) for c in range(10)], is_robust=flags))
     assert alarms <= 2
 
 
 def test_every_experiment_is_looked_for():
-    """Names, and that each pair of flags leads to a finding when they contradict each other."""
+    """Names, and that each pair of flags leads to a sign when they contradict each other."""
     names = [experiment.name for experiment in masking.EXPERIMENTS]
     assert len(set(names)) == len(names)
     told = set()
     for one, other in itertools.permutations(names, 2):
-        for finding in findings(LABELS, NAMES, survives={one: broken(0), other: broken(3000)}):
-            told |= {finding.check}
-    assert told == set(CHECKS) - set(CHECKS[:6])
+        for sign in signs(LABELS, NAMES, is_robust={one: broken(0), other: broken(3000)}):
+            told |= {sign.check}
+    gains = {"loss_gap", "logit_scale", "more_steps", "more_restarts"}
+    assert told == gains | {"black_box", "radius_order", "huge_radius"}
     assert threats.largest_radius("linf", SHAPE) == 1 and threats.largest_radius("l2", SHAPE) == 6

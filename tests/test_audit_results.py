@@ -96,7 +96,7 @@ def test_pages_of_any_number_of_classes(tmp_path, num_classes, targets):
     audit_results.AUDIT.write(tmp_path, content)
     page = report_audit.page(audit_results.AUDIT.read(tmp_path))
     assert ("matrix" in page["figures"]) == (num_classes <= 30)
-    assert [row["name"] for row in page["half_rows"]] != [] and len(page["half_rows"]) == num_classes
+    assert len(page["half"].bodies[0]) == num_classes
     found = report_audit.findings(page)
     assert found[0].value == f"{100 * page['curve']['accuracy'][page['curve']['radii'].index(page['eps'])]:.1f} %"
     assert [row for row in found if row.what.startswith("most often turned")] and found[0].interval

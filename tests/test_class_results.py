@@ -142,8 +142,11 @@ def test_settings_in_words(attack, classes, settings, words):
 def test_page_orders_by_loss_and_leaves_out_empty_classes(truth):
     page = report_suites.page(truth)
     suite = page["suites"]["standard"]
-    assert [row["name"] for row in suite["rows"]] == ["c", "a", "b"]
-    assert suite["broken"] == 39 and suite["total"] == {"passes": 200, "idle": pytest.approx(0.1), "seconds": 4}
+    assert [row[0].text for row in suite["losses"].bodies[0]] == ["c", "a", "b"]
+    _, ((together, *sums),) = suite["stages"].bodies
+    texts = {column.name: cell.text for column, cell in zip(suite["stages"].columns[1:], sums, strict=True)}
+    assert together.text == "together" and texts["broken by it"] == "39"
+    assert (texts["passes per image"], texts["idle"], texts["seconds"]) == ("200", "10.0 %", "4")
     assert suite["figure"].startswith("<svg") and page["worst_figure"].startswith("<svg")
     assert "empty" not in suite["figure"]
 
@@ -151,4 +154,4 @@ def test_page_orders_by_loss_and_leaves_out_empty_classes(truth):
 def test_classes_of_one_name_are_told_apart():
     twice = {name: results.Result.of(score.record | {"classes": ["same"] * 4}) for name, score in _scores().items()}
     page = report_suites.page(class_summary.class_truth(twice, _examples()))
-    assert len(page["suites"]["standard"]["rows"]) == 3
+    assert len(page["suites"]["standard"]["losses"].bodies[0]) == 3

@@ -106,8 +106,8 @@ def test_interval_of_concordance_covers_that_of_all_settings():
     many = ranks.mean(0).var() / ranks.var(1).mean()  # W, the mean correlation but for 1 / 3000
     expected = (1 + 3 * many) / 4
     covered = []
-    for _ in range(100):
-        found = agreement.concordance(*judged(settings(4), 300, rng, 0.8), range(4), rng=rng, draws=60)
+    for _ in range(80):
+        found = agreement.concordance(*judged(settings(4), 300, rng, 0.8), range(4), rng=rng, draws=40)
         covered.append(found.low <= expected <= found.high)
     assert np.mean(covered) > 0.88
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.data.checks import RawDataset, checked
+from jaxrobust.data.dataset import Split
 from jaxrobust.errors import FieldError
 
 
@@ -16,7 +17,8 @@ def raw(**changes) -> RawDataset:
         "test_images": np.zeros((3, 4, 5, 3), np.uint8),
         "test_labels": np.array([2, 1, 0], np.uint8),
     }
-    return RawDataset(**(sound | changes))
+    names, *arrays = (sound | changes).values()
+    return RawDataset(names, Split(*arrays[:2]), Split(*arrays[2:]))
 
 
 def floats(*values, dtype=np.float32) -> np.ndarray:
@@ -30,7 +32,7 @@ def test_sound_uint8_set_passes_unchanged():
     given = raw()
     names, train, test = checked(given, "x")
     assert names == ("cat", "dog", "emu")
-    assert train.images is given.train_images
+    assert train.images is given.train.images
     assert train.labels.dtype == test.labels.dtype == np.int32
     np.testing.assert_array_equal(test.labels, [2, 1, 0])
     np.testing.assert_array_equal(test.counts(4), [1, 1, 1, 0])

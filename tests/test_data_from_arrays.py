@@ -39,7 +39,7 @@ def test_validation_is_held_out_as_by_the_commands(tmp_path):
     [
         ({"train": (IMAGES.astype(np.float64), LABELS)}, "train", "divide them by 255"),
         ({"train": (IMAGES, LABELS - 1)}, "train", "hold -1"),
-        ({"train": (IMAGES, LABELS[:5])}, "train", "30 images and 5 labels"),
+        ({"train": (IMAGES, LABELS[:5])}, "train", "30 train images but 5 train labels"),
         ({"train": IMAGES}, "train", "pair of arrays"),
         ({"train": (IMAGES, LABELS / 2)}, "class_names", "two or more"),
         ({"train": (IMAGES, LABELS), "class_names": "abcd"}, "train", "'d' (label 3) has no training example"),

@@ -51,7 +51,8 @@ def test_a_source_is_one_entry(monkeypatch):
     def read(request):
         labels = np.arange(12) % int(request.argument)
         images = RNG.integers(0, 256, (12, 2, 3, 1), np.uint8)
-        return sources.RawDataset(("a", "b", "c"), images, labels, images, labels)
+        split = data.Split(images, labels)
+        return sources.RawDataset(("a", "b", "c"), split, split)
 
     monkeypatch.setitem(sources.SOURCES, "toy", sources.Source(read, "CLASSES"))
     loaded = data.load("toy:3", validation_per_class=1)

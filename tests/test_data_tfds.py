@@ -106,7 +106,10 @@ def test_truncated_file(tmp_path):
         ("qqqqqq", r"is unknown to TFDS .*; choose one of tensorflow.org/datasets/catalog"),
         ("cifar10/qqqqqq", r"cannot be used \(ValueError: .*; correct the name"),
         ("cifar10:99.0.0", r"cannot be used \(AssertionError: .*; correct the name"),
-        ("imagenet2012", r"preparing it failed \(.*Manual directory .*`tfds build imagenet2012`"),
+        (
+            "imagenet2012",
+            r"preparing it failed \(.*Manual directory .*`tfds.builder\('imagenet2012', data_dir=DIR\)\.down",
+        ),
     ],
 )
 def test_unavailable_names(tmp_path, name, message):

@@ -34,11 +34,11 @@ def test_curves_name_the_classes(num_classes):
     middle = np.linspace(2.0, 20.0, num_classes)
     accuracy = (middle > radii[:, None]) * np.linspace(1.0, 0.5, 6)[:, None]
     accuracy[:, -1] = np.nan  # no examples
-    half = np.stack([middle, middle - 1, np.full(num_classes, np.inf)], 1)
-    half[0], half[-1] = np.inf, np.nan
     average = np.nanmean(accuracy, 1)
+    half = {"class_radius": [None, *middle[1:] / 255], "class_interval": [[one / 255, None] for one in middle - 1]}
+    curve = {"radii": radii / 255, "class_accuracy": accuracy, "accuracy": average, "half": half}
     names = [f"class{c}" for c in range(num_classes)]
-    shown = texts(security_curves(radii, accuracy, average, np.stack([average] * 2, 1), half, names, 8.0, "1/255"))
+    shown = texts(security_curves(curve | {"interval": np.stack([average] * 2, 1)}, names, 8 / 255, "linf"))
     named = set(names) & set(shown)
     assert names[-1] not in named
     if num_classes <= NAMED_CLASSES:

@@ -27,16 +27,28 @@ def _worst(num_classes):
     worst = classwise.worst_class(correct, count)
     bounds = classwise.wilson_interval(correct, count)
     probability = classwise.probability_worst(correct, count, resamples=100)
-    return figures_suites.worst_class(
-        _names(num_classes), correct / count, *bounds, (worst.low, worst.high), probability, worst.candidates
-    )
+    columns = (_names(num_classes), correct / count, np.stack(bounds, 1), probability)
+    return _worst_figure(*columns, (worst.low, worst.high), worst.candidates)
+
+
+def _worst_figure(names, accuracy, interval, probability, interval_of_worst, candidates):
+    keys = ("name", "accuracy", "interval", "probability")
+    rows = [dict(zip(keys, row, strict=True)) for row in zip(names, accuracy, interval, probability, strict=True)]
+    rows = [row | {"may_be_worst": c in candidates} for c, row in enumerate(rows)]
+    return figures_suites.worst_class(rows, interval_of_worst)
 
 
 def _losses(num_classes):
     count, before, after = _counts(num_classes)
     bounds = classwise.paired_interval(np.zeros_like(count), before - after, count)
-    losses = figures_suites.Losses(before / count, after / count, (before - after) / count, *bounds)
-    return figures_suites.attack_losses(_names(num_classes), losses, "pgd20", "standard")
+    return _loss_figure(_names(num_classes), before / count, after / count, np.stack(bounds, 1))
+
+
+def _loss_figure(names, before, after, interval):
+    keys = ("name", "before", "after", "loss", "interval")
+    columns = (names, before, after, before - after, interval)
+    rows = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+    return figures_suites.attack_losses(rows, "pgd20", "standard")
 
 
 @pytest.mark.parametrize("draw", [_worst, _losses])
@@ -72,29 +84,17 @@ def test_many_classes_name_the_extremes():
 
 
 def test_worst_classes_alone_are_in_colour():
-    half = np.full(3, 0.5)
-    losses = figures_suites.Losses(
-        np.array([0.4, 0.5, 0.9]), np.array([0.3, 0.2, 0.8]), np.array([0.1, 0.3, 0.1]), half, half
-    )
-    before, after = figures_suites.attack_losses(["a", "b", "c"], losses, "x", "y").axes[0].collections[1:]
+    accuracies = np.array([0.4, 0.5, 0.9]), np.array([0.3, 0.2, 0.8])
+    before, after = _loss_figure(["a", "b", "c"], *accuracies, np.full((3, 2), 0.5)).axes[0].collections[1:]
     in_colour = [same_color(colour, figures.WORST) for colour in before.get_edgecolor()]
     assert in_colour == [False, True, False]  # rows are b, a, c; a was the worst
     assert [same_color(colour, figures.WORST) for colour in after.get_facecolor()] == [True, False, False]
 
 
-def test_absent_class_is_left_out():
-    nan = np.array([0.5, np.nan, 0.2])
-    losses = figures_suites.Losses(nan + 0.1, nan, nan, nan, nan)
-    assert _labels(figures_suites.attack_losses(["a", "b", "c"], losses, "x", "y").axes[0]) == ["c", "a"]
-    figure = figures_suites.worst_class(["a", "b", "c"], nan, nan, nan, (0, 1), [0.1, 0, 0.9], (0, 2))
-    assert _labels(figure.axes[0]) == ["c", "a"]
-
-
 def test_only_candidates_are_in_colour():
     accuracy = np.array([0.5, 0.1, 0.9])
-    figure = figures_suites.worst_class(
-        ["a", "b", "c"], accuracy, accuracy, accuracy, (0, 0.4), [0.1, 0.9, 0.0], (1, 0)
-    )
+    interval = np.stack([accuracy] * 2, 1)
+    figure = _worst_figure(["a", "b", "c"], accuracy, interval, [0.1, 0.9, 0.0], (0, 0.4), (1, 0))
     colours = [bar.get_facecolor() for bar in figure.axes[1].patches]
     assert [same_color(colour, figures.BLUE) for colour in colours] == [True, True, False]
     assert [text.get_text() for text in figure.axes[1].texts] == ["0.90", "0.10"]

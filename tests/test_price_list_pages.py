@@ -60,9 +60,10 @@ def test_page_is_whole_and_defines_its_columns(tmp_path):
     assert all(list(row) in page.rows for row in price_list_pages.findings(figures))
     assert figures["notes"][0] in page.text
     verdicts = [row for row in page.rows if len(row) == 14]
-    assert [row[0] for row in verdicts] == ["method", "pgd_at (base)", *(row["name"] for row in STUDY)]
-    cfa, fake = verdicts[2], verdicts[4]
-    assert cfa[5] == "+8.0* [5.0, 11.0]" and cfa[7:9] == ["helps", "helps"] and cfa[11] == "0.00"
+    ranked = sorted(STUDY, key=lambda row: -row["attacks"]["standard"]["worst"]["difference"])
+    assert [row[0] for row in verdicts] == ["method", "pgd_at (base)", *(row["name"] for row in ranked)]
+    cfa, fake = verdicts[2], verdicts[5]
+    assert cfa[5] == "+8.0 * [5.0, 11.0]" and cfa[7:9] == ["helps", "helps"] and cfa[11] == "0.00"
     assert fake[7:10] == ["no difference", "helps", "only moves PGD"]
     for word in ("rho", "cost per point", "in training", "Pareto", "interval", "speed"):
         assert f"<dt>{word}</dt>" in page.source

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attack_models import run as run_whole
 
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.attack import Examples
-from jaxrobust.attacks.attack import run as run_whole
 from jaxrobust.attacks.pgd import PgdAttack
 from jaxrobust.distributed import parallel
 from jaxrobust.evaluation import attack_runner, batching, steps

@@ -41,32 +41,20 @@ def checkpoints(iterations: int) -> dict[int, int]:
 
 
 class State(NamedTuple):
-    """Where the attack on each example stands.
+    """Where the attack on each example stands."""
 
-    Attributes:
-        adversarial: [B, H, W, C] the point of largest margin so far.
-        adversarial_margin: [B] its margin.
-        point: where the next step starts. After a checkpoint this may be `best`, but its loss is still that of the last
-            step, because the next step is compared with that one.
-        previous: [B, H, W, C] where the last step started.
-        best: the point of largest loss so far.
-        step_size: [B].
-        rises: [B] steps since the last checkpoint that raised the loss.
-        best_loss_at_check: [B] `best.loss` at the last checkpoint.
-        halved: [B] whether the step was halved there; true before the first.
-        targets: [B] classes, None in an untargeted attack.
-    """
-
-    adversarial: jax.Array
-    adversarial_margin: jax.Array
+    adversarial: jax.Array  # [B, H, W, C] the point of largest margin so far
+    adversarial_margin: jax.Array  # [B] its margin
+    # where the next step starts. After a checkpoint this may be `best`, but its loss is still that of the last step,
+    # because the next step is compared with that one.
     point: ascent.Point
-    previous: jax.Array
-    best: ascent.Point
-    step_size: jax.Array
-    rises: jax.Array
-    best_loss_at_check: jax.Array
-    halved: jax.Array
-    targets: jax.Array | None
+    previous: jax.Array  # [B, H, W, C] where the last step started
+    best: ascent.Point  # the point of largest loss so far
+    step_size: jax.Array  # [B]
+    rises: jax.Array  # [B] steps since the last checkpoint that raised the loss
+    best_loss_at_check: jax.Array  # [B] `best.loss` at the last checkpoint
+    halved: jax.Array  # [B] whether the step was halved there; true before the first
+    targets: jax.Array | None  # [B] classes, None in an untargeted attack
 
     @property
     def is_adversarial(self):
@@ -75,17 +63,11 @@ class State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Apgd(ascent.Runs):
-    """An attack as attack.py defines it; see ascent.Runs.
+    """An attack as attack.py defines it; see ascent.Runs."""
 
-    Attributes:
-        norm: linf or l2 of threats.NORMS.
-        loss: one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES.
-        iterations: steps of a run.
-    """
-
-    norm: threats.Norm
-    loss: Callable
-    iterations: int = 100
+    norm: threats.Norm  # linf or l2 of threats.NORMS
+    loss: Callable  # one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES
+    iterations: int = 100  # steps of a run
     restarts: int = 1
     targets: int = 0
 

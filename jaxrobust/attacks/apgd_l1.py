@@ -29,17 +29,11 @@ _FALLING = 0.95  # entries changed now, over those of the last checkpoint
 
 
 class Schedule(NamedTuple):
-    """For each iteration of a run, arrays [iterations].
+    """For each iteration of a run, arrays [iterations]."""
 
-    Attributes:
-        factor: radius of the ball, over that of the example.
-        enter: whether the iteration projects the best point on that ball instead of making a step.
-        check: whether a checkpoint follows.
-    """
-
-    factor: np.ndarray
-    enter: np.ndarray
-    check: np.ndarray
+    factor: np.ndarray  # radius of the ball, over that of the example
+    enter: np.ndarray  # whether the iteration projects the best point on that ball instead of making a step
+    check: np.ndarray  # whether a checkpoint follows
 
 
 def schedule(steps: int) -> Schedule:
@@ -55,26 +49,17 @@ def schedule(steps: int) -> Schedule:
 
 
 class State(NamedTuple):
-    """Where the attack on each example stands.
+    """Where the attack on each example stands."""
 
-    Attributes:
-        adversarial: [B, H, W, C] the point of largest margin so far in the ball itself; the clean image before that
-            ball is entered.
-        adversarial_margin: [B] its margin; minus infinity before that.
-        point: where the next step starts.
-        best: the point of largest loss so far in the current ball.
-        step_size: [B].
-        changed: [B] entries changed at `best` at the last checkpoint, int32. A step moves 1 / 1.5 times as many.
-        targets: [B] classes, None in an untargeted attack.
-    """
-
+    # [B, H, W, C] the point of largest margin so far in the ball itself; the clean image before that ball is entered.
     adversarial: jax.Array
-    adversarial_margin: jax.Array
-    point: ascent.Point
-    best: ascent.Point
-    step_size: jax.Array
+    adversarial_margin: jax.Array  # [B] its margin; minus infinity before that
+    point: ascent.Point  # where the next step starts
+    best: ascent.Point  # the point of largest loss so far in the current ball
+    step_size: jax.Array  # [B]
+    # [B] entries changed at `best` at the last checkpoint, int32. A step moves 1 / 1.5 times as many.
     changed: jax.Array
-    targets: jax.Array | None
+    targets: jax.Array | None  # [B] classes, None in an untargeted attack
 
     @property
     def is_adversarial(self):
@@ -83,15 +68,10 @@ class State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ApgdL1(ascent.Runs):
-    """An attack as attack.py defines it; see ascent.Runs.
+    """An attack as attack.py defines it; see ascent.Runs."""
 
-    Attributes:
-        loss: one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES.
-        steps: steps of a run, at least 5. `iterations` is two more, for the changes of the ball.
-    """
-
-    loss: Callable
-    steps: int = 100
+    loss: Callable  # one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES
+    steps: int = 100  # steps of a run, at least 5. `iterations` is two more, for the changes of the ball.
     restarts: int = 1
     targets: int = 0
 
@@ -147,12 +127,7 @@ class ApgdL1(ascent.Runs):
 
 
 def project(images, adversarial, radius):
-    """The nearest point to `adversarial` in both the L1 ball around `images` and the box [0, 1].
-
-    Args:
-        images, adversarial: [B, H, W, C], the images in [0, 1].
-        radius: [B].
-    """
+    """The nearest point to `adversarial` in both the L1 ball around `images` and the box [0, 1]."""
     perturbation = adversarial - images
     room = jnp.where(perturbation > 0, 1 - images, images)
     return jnp.clip(images + threats.l1_shrink(perturbation, radius, room), 0.0, 1.0)

@@ -23,15 +23,11 @@ class Point(NamedTuple):
 
 
 class Runs:
-    """What attacks with `restarts` and `targets` share: number of runs, cost, and targets.
+    """What attacks with `restarts` and `targets` share: number of runs, cost, and targets."""
 
-    Attributes:
-        restarts: starts, for each target.
-        targets: 0 for an untargeted attack; k: attack towards each of the k most likely wrong classes of the clean
-            image, at most the number of classes less one. Run r aims at the class of rank r modulo k.
-    """
-
-    restarts: int
+    restarts: int  # starts, for each target
+    # 0 for an untargeted attack; k: attack towards each of the k most likely wrong classes of the clean image, at most
+    # the number of classes less one. Run r aims at the class of rank r modulo k.
     targets: int
     step_passes = 2.0
 
@@ -75,12 +71,7 @@ def margin(logits_fn, images, labels):
 def likely_wrong(logits, labels, rank, count):
     """The wrong class [B] of largest logit for rank 0, of the second largest for rank 1, and so on.
 
-    Args:
-        rank: may be traced; less than `count`.
-        count: how many ranks there are.
-
-    Raises:
-        ValueError: there are fewer than `count` wrong classes.
+    The rank, which may be traced, is less than `count`; a ValueError if there are fewer than `count` wrong classes.
     """
     wrong = logits.shape[-1] - 1
     if count > wrong:

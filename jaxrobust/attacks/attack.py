@@ -20,20 +20,14 @@ import jax.numpy as jnp
 
 
 class Examples(NamedTuple):
-    """The examples that are attacked.
+    """The examples that are attacked."""
 
-    Attributes:
-        images: [B, H, W, C] float32 in [0, 1], classified correctly.
-        labels: [B] int.
-        keys: [B] PRNG keys, one for each example and run; a step draws from `fold_in(key, iteration + 1)`, `start` from
-            `fold_in(key, 0)`.
-        radius: [B] in pixel units.
-    """
-
-    images: jax.Array
-    labels: jax.Array
+    images: jax.Array  # [B, H, W, C] float32 in [0, 1], classified correctly
+    labels: jax.Array  # [B] int
+    # [B] PRNG keys, one for each example and run; a step draws from `fold_in(key, iteration + 1)`, `start` from
+    # `fold_in(key, 0)`.
     keys: jax.Array
-    radius: jax.Array
+    radius: jax.Array  # [B] in pixel units
 
 
 class State(Protocol):
@@ -47,14 +41,12 @@ class Attack(Protocol):
     """One attack, with its norm, its loss and its budget.
 
     Attributes:
-        runs: how many times it is run, each time from a different start or towards a different class.
-        iterations: steps of a run.
         start_passes, step_passes: cost of `start` and of one `step`, in forward passes of the model. A gradient with
             respect to the images costs two, which includes its forward pass.
     """
 
-    runs: int
-    iterations: int
+    runs: int  # how many times it is run, each time from a different start or towards a different class
+    iterations: int  # steps of a run
     start_passes: float
     step_passes: float
 
@@ -78,14 +70,8 @@ def fold_in(keys, number):
 def one_against_rest(logits_fn, targets):
     """The model as a two-class model: class 1 is the target, class 0 is every other class.
 
-    It predicts 1 exactly where the model predicts the target. So an untargeted attack on it with label 0 is an attack
-    towards the target.
-
-    Args:
-        targets: [B] int, the target of each image.
-
-    Returns:
-        images [B, H, W, C] -> logits [B, 2]: the largest logit of all other classes, and the target's logit.
+    It predicts 1 exactly where the model predicts the target [B]. So an untargeted attack on it with label 0 is an
+    attack towards the target. Its logits [B, 2] are the largest one of all other classes, and that of the target.
     """
 
     def two_logits(images):
@@ -95,13 +81,3 @@ def one_against_rest(logits_fn, targets):
         return jnp.stack([others, jnp.where(target, logits, 0).sum(-1)], axis=-1)
 
     return two_logits
-
-
-def run(attack: Attack, logits_fn, examples: Examples, run=0) -> State:
-    """One whole run in one program, for few examples. Evaluations split runs and drop misclassified examples."""
-
-    def step(state, iteration):
-        return attack.step(logits_fn, examples, state, iteration), None
-
-    state = attack.start(logits_fn, examples, run)
-    return jax.lax.scan(step, state, jnp.arange(attack.iterations))[0]

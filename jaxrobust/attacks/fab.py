@@ -31,27 +31,19 @@ _SMALLEST_SIZE = 1e-8  # of a displacement: two displacements of 0 get equal wei
 
 
 class FabState(NamedTuple):
-    """Where a run stands.
+    """Where a run stands."""
 
-    Attributes:
-        adversarial: [B, H, W, C], the image of largest margin so far in the ball and in the box. Not the nearest one:
-            it is at the boundary, where rounding decides the class.
-        score: [B], its margin.
-        nearest: [B, H, W, C], the misclassified image nearest to the original, in the box; the original if none is.
-        distance: [B], of `nearest`; infinite if none is misclassified.
-        nearest_logits, clean_logits: [B, K] for K classes, of `nearest` and of the original.
-        iterate: [B, H, W, C], where the next step starts.
-        target: [B] int, the class whose boundary is approached; in an untargeted run the label.
-    """
-
+    # [B, H, W, C], the image of largest margin so far in the ball and in the box. Not the nearest one: it is at the
+    # boundary, where rounding decides the class.
     adversarial: jax.Array
-    score: jax.Array
+    score: jax.Array  # [B], its margin
+    # [B, H, W, C], the misclassified image nearest to the original, in the box; the original if none is.
     nearest: jax.Array
-    distance: jax.Array
-    nearest_logits: jax.Array
-    clean_logits: jax.Array
-    iterate: jax.Array
-    target: jax.Array
+    distance: jax.Array  # [B], of `nearest`; infinite if none is misclassified
+    nearest_logits: jax.Array  # [B, K] for K classes, of `nearest`
+    clean_logits: jax.Array  # [B, K], of the original
+    iterate: jax.Array  # [B, H, W, C], where the next step starts
+    target: jax.Array  # [B] int, the class whose boundary is approached; in an untargeted run the label
 
     @property
     def is_adversarial(self):
@@ -60,30 +52,20 @@ class FabState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Fab(ascent.Runs):
-    """`iterations` steps in each of `restarts` runs, or of that many for each target.
+    """`iterations` steps in each of `restarts` runs, or of that many for each target."""
 
-    Attributes:
-        norm: linf, l2 or l1; the distance is minimised in this norm.
-        classes: how many the model has.
-        iterations: steps of a run.
-        restarts: runs towards each target. The first starts at the image, the others at a random point half a radius
-            away.
-        targets: 0: each step approaches the nearest of the boundaries to all other classes, which costs a gradient for
-            each class. k: run r approaches the boundary to one wrong class, the one of rank r % k by the logits of the
-            clean image; rank 0 has the largest logit. A success in any class counts.
-        alpha_max: largest weight of the projection of the image, which draws the iterate back to it.
-        eta: extrapolation beyond the boundary.
-        beta: share of the perturbation that is kept after a success.
-    """
-
-    norm: str
-    classes: int
-    iterations: int = 100
+    norm: str  # linf, l2 or l1; the distance is minimised in this norm
+    classes: int  # how many the model has
+    iterations: int = 100  # steps of a run
+    # runs towards each target. The first starts at the image, the others at a random point half a radius away.
     restarts: int = 1
+    # 0: each step approaches the nearest of the boundaries to all other classes, which costs a gradient for each class.
+    # k: run r approaches the boundary to one wrong class, the one of rank r % k by the logits of the clean image; rank
+    # 0 has the largest logit. A success in any class counts.
     targets: int = 0
-    alpha_max: float = 0.1
-    eta: float = 1.05
-    beta: float = 0.9
+    alpha_max: float = 0.1  # largest weight of the projection of the image, which draws the iterate back to it
+    eta: float = 1.05  # extrapolation beyond the boundary
+    beta: float = 0.9  # share of the perturbation that is kept after a success
 
     def __post_init__(self):
         if self.norm not in threats.NAMES:
@@ -116,7 +98,7 @@ class Fab(ascent.Runs):
             nearest_logits=logits,
             clean_logits=logits,
             iterate=self._first_iterate(examples, run),
-            target=self._target(logits, labels, run),
+            target=self.targets_of(lambda _: logits, examples, run).astype(labels.dtype) if self.targets else labels,
         )
         return self._record(examples, nothing, images, logits)[0]
 
@@ -124,7 +106,7 @@ class Fab(ascent.Runs):
         """The state after step number `iteration`."""
         images = examples.images
         normal, value = self._nearest_boundary(logits_fn, examples, state)
-        value_at_image = value + _inner(normal, images - state.iterate)
+        value_at_image = value + (normal * (images - state.iterate)).sum((1, 2, 3))
         displacement = functools.partial(hyperplane.displacement, self.norm)
         from_iterate, from_image = jax.vmap(displacement, (0, None, 0))(
             jnp.stack([state.iterate, images]), normal, jnp.stack([value, value_at_image])
@@ -157,25 +139,17 @@ class Fab(ascent.Runs):
         random = jnp.clip(images + direction * threats.per_example(length, images), 0.0, 1.0)
         return jnp.where(run // max(self.targets, 1) > 0, random, images)
 
-    def _target(self, logits, labels, run):
-        if not self.targets:
-            return labels
-        return ascent.likely_wrong(logits, labels, run % self.targets, self.targets).astype(labels.dtype)
-
     def _nearest_boundary(self, logits_fn, examples, state):
-        """Normal [B, H, W, C] and value [B] of the nearest linearised boundary at the iterate.
-
-        The gradients of the logit differences are computed one after another: all at once would need the memory of that
-        many images. Normal and value are 0 where all gradients are 0.
-        """
+        """Normal [B, H, W, C] and value [B] of the nearest linearised boundary at the iterate; 0 without gradients."""
+        # The gradients of the logit differences are computed one after another: all at once would need the memory of
+        # that many images.
         logits, pull_back = jax.vjp(logits_fn, state.iterate)
         if self.targets:
             others = state.target[None]
         else:
             # The classes after the label, cyclically: one boundary fewer than there are classes.
-            others = (
-                examples.labels[None] + jnp.arange(1, self.classes, dtype=examples.labels.dtype)[:, None]
-            ) % self.classes
+            steps = jnp.arange(1, self.classes, dtype=examples.labels.dtype)
+            others = (examples.labels[None] + steps[:, None]) % self.classes
 
         def nearer(best, other):
             best_distance, best_normal, best_value = best
@@ -201,14 +175,10 @@ class Fab(ascent.Runs):
         # With equal logits the model predicts the first class, so a margin of 0 may be a success.
         score = jnp.where(wrong, jnp.maximum(jnp.nan_to_num(margin, nan=jnp.inf), 1e-30), margin)
         worse = (distance <= examples.radius) & (score > state.score)
-        state = state._replace(
-            adversarial=jnp.where(threats.per_example(worse, candidate), candidate, state.adversarial),
-            score=jnp.where(worse, score, state.score),
-            nearest=jnp.where(threats.per_example(nearer, candidate), candidate, state.nearest),
-            distance=jnp.where(nearer, distance, state.distance),
-            nearest_logits=jnp.where(nearer[:, None], logits, state.nearest_logits),
-        )
-        return state, wrong
+        adversarial, score = ascent.choose(worse, (candidate, score), (state.adversarial, state.score))
+        old = state.nearest, state.distance, state.nearest_logits
+        nearest, distance, nearest_logits = ascent.choose(nearer, (candidate, distance, logits), old)
+        return FabState(adversarial, score, nearest, distance, nearest_logits, *state[5:]), wrong
 
     def _search(self, logits_fn, examples, state):
         """Secant steps on the segment from the image to the nearest adversarial image."""
@@ -228,8 +198,7 @@ class Fab(ascent.Runs):
             candidate = low + threats.per_example(share, low) * (state.nearest - low)
             logits = logits_fn(candidate)
             state, wrong = self._record(examples, state, candidate, logits)
-            low = jnp.where(threats.per_example(wrong, low), low, candidate)
-            return (state, low, jnp.where(wrong[:, None], low_logits, logits)), None
+            return (state, *ascent.choose(wrong, (low, low_logits), (candidate, logits))), None
 
         carry = state, examples.images, state.clean_logits
         return jax.lax.scan(narrow, carry, length=_SEARCH_STEPS)[0][0]
@@ -237,7 +206,3 @@ class Fab(ascent.Runs):
 
 def _symmetric_uniform(key, shape):
     return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
-
-
-def _inner(first, second):
-    return (first * second).sum(axis=tuple(range(1, first.ndim)))

@@ -19,12 +19,7 @@ from jaxrobust.attacks import threats
 def distance(norm: str, normals, values):
     """Distance [B] of each point to its hyperplane, ignoring the box.
 
-    Infinite where the normal is 0 or the value is not finite.
-
-    Args:
-        norm: one of threats.NAMES.
-        normals: [B, ...]; an entry that is not finite counts as 0.
-        values: [B], value of the plane's equation at the point.
+    Infinite where the normal is 0 or the value is not finite. See `displacement`.
     """
     normals, values = _scaled(normals, values)
     dual = threats.NORMS[threats.DUAL[norm]].size(normals)  # at least 1, unless the normal is 0
@@ -38,14 +33,10 @@ def displacement(norm: str, points, normals, values):
     is NaN; an entry of the normal that is not finite counts as 0.
 
     Args:
-        norm: linf, l2 or l1; the displacement is the smallest in this norm.
-        points: [B, ...] float32 in [0, 1].
-        normals: [B, ...].
+        norm: linf, l2 or l1; the displacement [B, ...] is the smallest in this norm.
+        points, normals: [B, ...] float32, the points in [0, 1].
         values: [B], value of the plane's equation at the point. The value is given, not the constant term: near the
             plane, computing the value from the constant term would lose digits by cancellation.
-
-    Returns:
-        [B, ...]
     """
     normals, values = _scaled(normals, jnp.nan_to_num(values, nan=0.0))
     sign = -jnp.sign(threats.per_example(values, normals)) * jnp.sign(normals)
@@ -54,16 +45,9 @@ def displacement(norm: str, points, normals, values):
     return sign * jnp.clip(moves, 0.0, room)
 
 
-def _linf_moves(weights, room, need):
+def _even_moves(weights, room, need, slopes):
     def moves(t):
-        return jnp.minimum(threats.per_example(t, room), room)
-
-    return moves(_largest(lambda t: _sum(weights * moves(t)) <= need, need.shape))
-
-
-def _l2_moves(weights, room, need):
-    def moves(t):
-        return jnp.minimum(threats.per_example(t, room) * weights, room)
+        return jnp.minimum(threats.per_example(t, room) * slopes, room)
 
     return moves(_largest(lambda t: _sum(weights * moves(t)) <= need, need.shape))
 
@@ -83,7 +67,11 @@ def _l1_moves(weights, room, need):
     return jnp.where(weights > threshold, room, jnp.where(weights == threshold, share * room, 0.0))
 
 
-_MOVES = {"linf": _linf_moves, "l2": _l2_moves, "l1": _l1_moves}
+_MOVES = {
+    "linf": lambda weights, room, need: _even_moves(weights, room, need, slopes=1.0),
+    "l2": lambda weights, room, need: _even_moves(weights, room, need, slopes=weights),
+    "l1": _l1_moves,
+}
 
 
 def _largest(holds, shape):

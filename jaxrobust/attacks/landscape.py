@@ -16,36 +16,22 @@ _RELATIVE_STEP = 0.25
 
 
 class Landscape(NamedTuple):
-    """The measurements at each image, [B].
+    """The measurements at each image, [B]."""
 
-    Attributes:
-        margin: f, positive where the image is classified correctly.
-        probability_margin: probability of the label minus the largest other one.
-        gradient: dual norm of the gradient of f. To first order the margin falls by at most this per unit of radius.
-        curvature: dual norm of the change of the gradient of f along the direction of the attack, over its length; the
-            directional finite difference of Moosavi-Dezfooli et al. (2019), arXiv:1811.09716, who apply it to the loss.
-        linearity: largest |f(x + d) - f(x) - d grad f(x)| found in the ball, in logits; the measure of Qin et al.
-            (2019), arXiv:1907.02610, who apply it to the loss.
-    """
-
-    margin: jax.Array
-    probability_margin: jax.Array
+    margin: jax.Array  # f, positive where the image is classified correctly
+    probability_margin: jax.Array  # probability of the label minus the largest other one
+    # dual norm of the gradient of f. To first order the margin falls by at most this per unit of radius.
     gradient: jax.Array
+    # dual norm of the change of the gradient of f along the direction of the attack, over its length; the directional
+    # finite difference of Moosavi-Dezfooli et al. (2019), arXiv:1811.09716, who apply it to the loss.
     curvature: jax.Array
+    # largest |f(x + d) - f(x) - d grad f(x)| found in the ball, in logits; the measure of Qin et al. (2019),
+    # arXiv:1907.02610, who apply it to the loss.
     linearity: jax.Array
 
 
 def landscape(logits_fn, norm: str, images, labels, keys, radius: float) -> Landscape:
-    """Measure the landscape of a model around some images, at the cost of 26 forward passes.
-
-    Args:
-        logits_fn: images [B, H, W, C] -> logits [B, K].
-        norm: of the threat, one of threats.NAMES.
-        images: float32 in [0, 1].
-        labels: [B] int.
-        keys: [B] PRNG keys.
-        radius: of the threat in pixel units.
-    """
+    """The landscape of a model around images, in the norm and at the radius of a threat; costs 26 forward passes."""
     ball, dual = threats.NORMS[norm], threats.NORMS[threats.DUAL[norm]].size
     radii = jnp.full(len(labels), radius, jnp.float32)
     logits = logits_fn(images)

@@ -3,10 +3,10 @@
     probes = probe(logits_fn, images, labels)      # can be jitted; one row per example
     for experiment in EXPERIMENTS:
         attack = experiment.build(norm, num_classes)
-        survives[experiment.name] = ...            # bool [N], of the same examples
-    findings.findings(labels, class_names, probes, survives)
+        is_robust[experiment.name] = ...           # bool [N], of the same examples
+    signs.signs(labels, class_names, probes, is_robust)
 
-The conclusions are drawn in ../audit/findings.py.
+The conclusions are drawn in ../audit/signs.py.
 """
 
 import math
@@ -30,40 +30,23 @@ TINY = 1e-6  # a perturbation 4,000 times smaller than a grey level; a continuou
 
 
 class Probes(NamedTuple):
-    """Properties of the model at each example; arrays [B].
+    """Properties of the model at each example; arrays [B]."""
 
-    Attributes:
-        correct: bool, whether it is classified correctly.
-        gradient: largest absolute derivative of the cross-entropy with respect to a pixel; exactly 0 if all are 0.
-        margin_gradient: the same of the margin loss.
-        probability: bool, whether the outputs look like probabilities.
-        change: largest distance of the outputs for the same image, each divided by its norm.
-        jump: by how much a perturbation of TINY changes the margin beyond what its gradient says, over the range of the
-            logits.
-        gap: the largest logit minus the second.
-        saturated: bool, whether the probability of the label is exactly 1 in float32.
-        resolution: the spacing of float32 at the largest logit over the range of the logits.
-    """
-
-    correct: jax.Array
+    correct: jax.Array  # bool, whether it is classified correctly
+    # largest absolute derivative of the cross-entropy with respect to a pixel; exactly 0 if all are 0.
     gradient: jax.Array
-    margin_gradient: jax.Array
-    probability: jax.Array
-    change: jax.Array
+    margin_gradient: jax.Array  # the same of the margin loss
+    probability: jax.Array  # bool, whether the outputs look like probabilities
+    change: jax.Array  # largest distance of the outputs for the same image, each divided by its norm
+    # by how much a perturbation of TINY changes the margin beyond what its gradient says, over the range of the logits.
     jump: jax.Array
-    gap: jax.Array
-    saturated: jax.Array
-    resolution: jax.Array
+    gap: jax.Array  # the largest logit minus the second
+    saturated: jax.Array  # bool, whether the probability of the label is exactly 1 in float32
+    resolution: jax.Array  # the spacing of float32 at the largest logit over the range of the logits
 
 
 def probe(logits_fn, images, labels) -> Probes:
-    """Probe a model at some images, at the cost of 9 forward passes.
-
-    Args:
-        logits_fn: images [B, H, W, C] -> logits [B, K].
-        images: float32 in [0, 1].
-        labels: [B] int.
-    """
+    """Probe a model at some images [B, H, W, C] with labels [B], at the cost of 9 forward passes."""
     logits, pullback = jax.vjp(logits_fn, images)
 
     def gradient(loss):
@@ -120,21 +103,15 @@ def scale_free_cross_entropy(logits, labels):
 
 @dataclass(frozen=True)
 class Experiment:
-    """An attack whose result can reveal masking.
+    """An attack whose result can reveal masking."""
 
-    Attributes:
-        attack: its name in the grammar of `suites`.
-        radius: in multiples of the threat's; infinite: `threats.largest_radius`.
-        loss: replaces the attack's own loss.
-    """
-
-    attack: str
-    radius: float = 1.0
-    loss: Callable | None = None
+    attack: str  # its name in the grammar of `suites`
+    radius: float = 1.0  # in multiples of the threat's; infinite: `threats.largest_radius`
+    loss: Callable | None = None  # replaces the attack's own loss
 
     @property
     def name(self) -> str:
-        """The name under which `findings` looks for it: that of the attack, for the plain one."""
+        """The name under which `signs` looks for it: that of the attack, for the plain one."""
         changed = "_scale_free" if self.loss else ""
         return f"{self.attack}{changed}" + ("" if self.radius == 1 else f"@{self.radius:g}")
 

@@ -24,55 +24,35 @@ LOOP = "attack_loop"  # name of the loop over steps in compiled programs
 
 
 class Path(NamedTuple):
-    """What an attack remembers of its path, the points where it takes the gradient.
+    """What an attack remembers of its path, the points where it takes the gradient."""
 
-    Attributes:
-        init: images -> value, a pytree.
-        update: (value, points [B, H, W, C], their logits [B, C], labels [B]) -> value.
-    """
-
-    init: Callable
-    update: Callable
+    init: Callable  # images -> value, a pytree
+    update: Callable  # (value, points [B, H, W, C], their logits [B, C], labels [B]) -> value
 
 
 class Attacked(NamedTuple):
-    """The result of an attack in training.
+    """The result of an attack in training."""
 
-    Attributes:
-        images: [B, H, W, C], adversarial images.
-        correct_steps: [B], number of iterates classified correctly, the start included, the last iterate not.
-        path: the last value of `Pgd.path`; () without one.
-    """
-
-    images: jax.Array
-    correct_steps: jax.Array
-    path: Any = ()
+    images: jax.Array  # [B, H, W, C], adversarial images
+    correct_steps: jax.Array  # [B], number of iterates classified correctly, the start included, the last iterate not
+    path: Any = ()  # the last value of `Pgd.path`; () without one
 
 
 @dataclasses.dataclass(frozen=True)
 class Pgd:
-    """`steps` ascent steps from each of `restarts` starting points.
+    """`steps` ascent steps from each of `restarts` starting points."""
 
-    Attributes:
-        norm: the ball and the direction of a step.
-        steps: number of steps, and so of gradients, per start.
-        restarts: number of starts.
-        start: (norm, keys [B], images, radius [B]) -> starting points, such as `threats.random_start` or
-            `threats.at_image`.
-        keep_worst: return the iterate with the largest margin loss among the image itself and all iterates of all
-            starts, so that a later step cannot undo a success. It costs a forward pass for each start and one more for
-            the image. Otherwise return the last iterate of the only start, as adversarial training does.
-        relative_radius: of the ball that iterates are projected to, in radii.
-        path: what to remember of the path.
-    """
-
-    norm: threats.Norm
-    steps: int
-    restarts: int = 1
+    norm: threats.Norm  # the ball and the direction of a step
+    steps: int  # number of steps, and so of gradients, per start
+    restarts: int = 1  # number of starts
+    # (norm, keys [B], images, radius [B]) -> starting points, such as `threats.random_start` or `threats.at_image`.
     start: Callable = threats.random_start
+    # return the iterate with the largest margin loss among the image itself and all iterates of all starts, so that a
+    # later step cannot undo a success. It costs a forward pass for each start and one more for the image. Otherwise
+    # return the last iterate of the only start, as adversarial training does.
     keep_worst: bool = False
-    relative_radius: float = 1.0
-    path: Path | None = None
+    relative_radius: float = 1.0  # of the ball that iterates are projected to, in radii
+    path: Path | None = None  # what to remember of the path
 
     def __post_init__(self):
         if self.restarts > 1 and not self.keep_worst:
@@ -123,26 +103,23 @@ class Pgd:
             # Where the logits are NaN the model has not classified the image: that is the worst case.
             candidate_score = jnp.nan_to_num(losses.margin(logits, labels), nan=jnp.inf)
             better = candidate_score > score
-            return jnp.where(threats.per_example(better, image), candidate, image), jnp.maximum(score, candidate_score)
+            return ascent.choose(better, candidate, image), jnp.maximum(score, candidate_score)
 
         @jax.named_scope(LOOP)
         def loop(body, carry):
             return jax.lax.scan(body, carry, length=self.steps)[0]
 
-        def last_iterate():
-            def ascend(carry, _):
-                adversarial, visited = carry
-                moved, logits = step(adversarial)
-                return (moved, visit(visited, adversarial, logits)), None
+        def ascend(carry, _):
+            adversarial, worst, visited = carry
+            moved, logits = step(adversarial)
+            worst = worst and worse(worst, adversarial, logits)
+            return (moved, worst, visit(visited, adversarial, logits)), None
 
-            return loop(ascend, (starting_point(0), path_start))
+        def last_iterate():
+            adversarial, _, visited = loop(ascend, (starting_point(0), (), path_start))
+            return adversarial, visited
 
         def worst_iterate():
-            def ascend(carry, _):
-                adversarial, worst, visited = carry
-                moved, logits = step(adversarial)
-                return (moved, worse(worst, adversarial, logits), visit(visited, adversarial, logits)), None
-
             def run(carry, restart):
                 adversarial, worst, visited = loop(ascend, (starting_point(restart), *carry))
                 return (worse(worst, adversarial, logits_fn(adversarial)), visited), None
@@ -156,18 +133,12 @@ class Pgd:
 
 
 class PgdState(NamedTuple):
-    """See attack.State.
+    """See attack.State."""
 
-    Attributes:
-        adversarial, margin: the iterate with the largest margin loss so far, and that loss.
-        point: the last iterate.
-        targets: [B] classes, None in an untargeted attack.
-    """
-
-    adversarial: jax.Array
-    margin: jax.Array
-    point: ascent.Point
-    targets: jax.Array | None
+    adversarial: jax.Array  # [B, H, W, C], the iterate with the largest margin loss so far
+    margin: jax.Array  # [B], that loss
+    point: ascent.Point  # the last iterate
+    targets: jax.Array | None  # [B] classes, None in an untargeted attack
 
     @property
     def is_adversarial(self):
@@ -176,23 +147,15 @@ class PgdState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PgdAttack(ascent.Runs):
-    """PGD as an attack of an evaluation, see ascent.Runs; its result is the iterate with the largest margin loss.
+    """PGD as an attack of an evaluation, see ascent.Runs; its result is the iterate with the largest margin loss."""
 
-    Attributes:
-        norm: the ball and the direction of a step.
-        loss: one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES.
-        iterations: steps per start.
-        random_start: start at a random point of the ball instead of the image itself.
-        relative_step: size of a step, as a share of the radius.
-    """
-
-    norm: threats.Norm
-    loss: Callable
-    iterations: int
+    norm: threats.Norm  # the ball and the direction of a step
+    loss: Callable  # one of losses.LOSSES; with targets one of losses.TARGETED_LOSSES
+    iterations: int  # steps per start
     restarts: int = 1
     targets: int = 0
-    random_start: bool = True
-    relative_step: float = 0.25
+    random_start: bool = True  # start at a random point of the ball instead of the image itself
+    relative_step: float = 0.25  # size of a step, as a share of the radius
 
     def start(self, logits_fn, examples: Examples, run) -> PgdState:
         """The starting point."""
@@ -208,6 +171,5 @@ class PgdAttack(ascent.Runs):
         step_size = self.relative_step * radius
         moved = threats.ascend(self.norm, images, state.point.images, state.point.gradient, radius, step_size)
         point = ascent.evaluate(logits_fn, self.loss, moved, labels, state.targets)
-        better = threats.per_example(point.margin > state.margin, images)
-        adversarial = jnp.where(better, point.images, state.adversarial)
+        adversarial = ascent.choose(point.margin > state.margin, point.images, state.adversarial)
         return PgdState(adversarial, jnp.maximum(point.margin, state.margin), point, state.targets)

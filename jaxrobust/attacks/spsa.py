@@ -37,28 +37,16 @@ class SpsaState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Spsa(ascent.Runs):
-    """Projected Adam on estimated gradients of the margin loss, from a random point of the ball.
+    """Projected Adam on estimated gradients of the margin loss, from a random point of the ball."""
 
-    Attributes:
-        norm: "linf" or "l2". In L1 the projection would undo a step that changes all pixels.
-        iterations: steps of Adam.
-        samples: forward passes of an estimate, two for each direction.
-        delta: distance of the sampled points from the iterate in each pixel, in pixel units.
-        learning_rate: of Adam, in pixel units.
-        restarts: runs, each with its own random numbers.
-        directions_at_once: how many directions are evaluated in one forward pass. The batch of that pass is twice this
-            number times the number of examples. It bounds the memory and does not change the result.
-
-    Raises:
-        ValueError: the norm is unknown, or `samples` is not a multiple of 2 x `directions_at_once`.
-    """
-
-    norm: str
-    iterations: int = 100
-    samples: int = 128
-    delta: float = 0.01
-    learning_rate: float = 0.01
-    restarts: int = 1
+    norm: str  # "linf" or "l2". In L1 the projection would undo a step that changes all pixels.
+    iterations: int = 100  # steps of Adam
+    samples: int = 128  # forward passes of an estimate, two for each direction
+    delta: float = 0.01  # distance of the sampled points from the iterate in each pixel, in pixel units
+    learning_rate: float = 0.01  # of Adam, in pixel units
+    restarts: int = 1  # runs, each with its own random numbers
+    # how many directions are evaluated in one forward pass. The batch of that pass is twice this number times the
+    # number of examples. It bounds the memory and does not change the result.
     directions_at_once: int = 8
 
     targets, start_passes = 0, 1.0
@@ -75,7 +63,6 @@ class Spsa(ascent.Runs):
 
     def start(self, logits_fn, examples, run) -> SpsaState:
         """A random point. The keys differ from run to run, so the number of the run is not needed."""
-        del run
         keys = fold_in(examples.keys, 0)
         iterate = threats.random_start(threats.NORMS[self.norm], keys, examples.images, examples.radius)
         zeros = jnp.zeros_like(iterate)
@@ -85,46 +72,34 @@ class Spsa(ascent.Runs):
         """One step of Adam."""
         keys = fold_in(examples.keys, iteration + 1)
         gradient = self.gradient(logits_fn, examples.labels, keys, state.iterate)
-        mean, square = (
-            decay * moment + (1 - decay) * term
-            for decay, moment, term in zip(
-                _DECAY, (state.mean, state.square), (gradient, jnp.square(gradient)), strict=True
-            )
-        )
+        first, second = _DECAY
+        mean = first * state.mean + (1 - first) * gradient
+        square = second * state.square + (1 - second) * jnp.square(gradient)
         unbiased_mean, unbiased_square = (
-            moment / (1 - decay ** (iteration + 1)) for decay, moment in zip(_DECAY, (mean, square), strict=True)
+            moment / (1 - decay ** (iteration + 1)) for decay, moment in ((first, mean), (second, square))
         )
         moved = state.iterate + self.learning_rate * unbiased_mean / (jnp.sqrt(unbiased_square) + _TINY)
         iterate = threats.project(threats.NORMS[self.norm], examples.images, moved, examples.radius)
         margin = ascent.margin(logits_fn, iterate, examples.labels)
-        better = margin > state.margin
-        return SpsaState(
-            jnp.where(threats.per_example(better, iterate), iterate, state.adversarial),
-            jnp.where(better, margin, state.margin),
-            iterate,
-            mean,
-            square,
-        )
+        worst = ascent.choose(margin > state.margin, (iterate, margin), (state.adversarial, state.margin))
+        return SpsaState(*worst, iterate, mean, square)
 
     def gradient(self, logits_fn, labels, keys, images):
         """Estimate [B, H, W, C] of the margin's gradient: the mean over directions v of v times the slope along v.
 
-        Args:
-            logits_fn: images -> logits.
-            labels: [B] int.
-            keys: [B] PRNG keys; direction number i is drawn from `fold_in(key, i)`.
-            images: [B, H, W, C].
+        Direction number i of an example is drawn from `fold_in(key, i)` with its key of `keys` [B].
         """
         batch, directions = len(images), self.samples // 2
         groups = jnp.arange(directions).reshape(-1, self.directions_at_once)
         both = jnp.repeat(labels, 2 * self.directions_at_once)
 
-        def of_example(key, numbers):
-            draw = lambda number: jax.random.rademacher(jax.random.fold_in(key, number), images.shape[1:], images.dtype)  # noqa: E731
-            return jax.vmap(draw)(numbers)
+        def draw(key, number):
+            return jax.random.rademacher(jax.random.fold_in(key, number), images.shape[1:], images.dtype)
+
+        draw_all = jax.vmap(jax.vmap(draw, (None, 0)), (0, None))
 
         def add(total, numbers):
-            v = jax.vmap(of_example, (0, None))(keys, numbers)  # [B, directions_at_once, H, W, C]
+            v = draw_all(keys, numbers)  # [B, directions_at_once, H, W, C]
             points = images[:, None, None] + self.delta * jnp.stack([v, -v], axis=2)
             margins = losses.margin(logits_fn(points.reshape(-1, *images.shape[1:])), both).reshape(batch, -1, 2)
             slope = (margins[..., 0] - margins[..., 1]) / (2 * self.delta)

@@ -45,24 +45,14 @@ class SquareState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Square(ascent.Runs):
-    """Square Attack on the margin loss.
+    """Square Attack on the margin loss."""
 
-    Attributes:
-        norm: "linf", "l2" or "l1".
-        queries: proposals of a run. As in the AutoAttack package, the starting point is one query more.
-        restarts: runs, each with its own random numbers.
-        p_init: share of the image's area that the first windows cover.
-        rescale_schedule: rescale the schedule of the window, which is for 10,000 queries, to `queries`. The AutoAttack
-            protocol does not do this.
-
-    Raises:
-        ValueError: the norm is unknown, or `p_init` is not in (0, 1].
-    """
-
-    norm: str
-    queries: int = 5000
-    restarts: int = 1
-    p_init: float = 0.8
+    norm: str  # "linf", "l2" or "l1"
+    queries: int = 5000  # proposals of a run. As in the AutoAttack package, the starting point is one query more.
+    restarts: int = 1  # runs, each with its own random numbers
+    p_init: float = 0.8  # share of the image's area that the first windows cover
+    # rescale the schedule of the window, which is for 10,000 queries, to `queries`. The AutoAttack protocol does not do
+    # this.
     rescale_schedule: bool = False
 
     targets, start_passes, step_passes = 0, 1.0, 1.0
@@ -79,7 +69,6 @@ class Square(ascent.Runs):
 
     def start(self, logits_fn, examples, run) -> SquareState:
         """The first point. The keys differ from run to run, so the number of the run is not needed."""
-        del run
         keys = fold_in(examples.keys, 0)
         if self.norm == "linf":
             adversarial = _stripes(keys, examples)
@@ -96,12 +85,8 @@ class Square(ascent.Runs):
             proposal = edge_of_the_ball(keys, examples, state.adversarial, jnp.asarray(sides)[level])
         else:
             proposal = _mass_transfer(_BALLS[self.norm], keys, examples, state.adversarial, sides, level)
-        margin = ascent.margin(logits_fn, proposal, examples.labels)
-        better = margin > state.margin
-        return SquareState(
-            jnp.where(threats.per_example(better, proposal), proposal, state.adversarial),
-            jnp.where(better, margin, state.margin),
-        )
+        proposed = SquareState(proposal, ascent.margin(logits_fn, proposal, examples.labels))
+        return ascent.choose(proposed.margin > state.margin, proposed, state)
 
     def level(self, iteration):
         """How many times the window's share of the area has been halved at that iteration; int32, traced or not."""
@@ -177,16 +162,12 @@ def edge_of_the_ball(keys, examples, adversarial, side):
 class _Ball(NamedTuple):
     """The parts of the attack that differ between L2 and L1.
 
-    Attributes:
-        size: (perturbation [B, H, W, C], axes) -> its norm over the axes, which are kept.
-        budget: (radius, norm of the image's perturbation, norm in both windows [.., C], C) -> norm [.., C] that the
-            first window gets: the norm in both windows, and an equal share of the rest of the radius.
-        into: (examples, perturbation) -> image in ball and box.
+    `budget` is the norm that the first window gets: the norm in both windows, and an equal share of the rest.
     """
 
-    size: Callable
-    budget: Callable
-    into: Callable
+    size: Callable  # (perturbation [B, H, W, C], axes) -> its norm over the axes, which are kept
+    budget: Callable  # (radius, norm of the image's perturbation, norm in both windows [.., C], C) -> norm [.., C]
+    into: Callable  # (examples, perturbation) -> image in ball and box
 
 
 def _l2_size(perturbation, axes):
@@ -259,14 +240,9 @@ def _grid_of_patterns(keys, shape):
 
 
 def placed_pattern(corner, turned, sizes, side, factors):
-    """[B, H, W, 1]: the pattern in the window with that corner, turned by a right angle where `turned`.
+    """[B, H, W, 1]: the pattern in the window with that corner, turned by a right angle where `turned` [B, 1].
 
-    Args:
-        corner: [B] rows and [B] columns.
-        turned: [B, 1] bool.
-        sizes: H and W.
-        side: of the window, int32.
-        factors: [3, n], those of `pattern_factors` in the first `side` columns.
+    The factors [3, n] are those of `pattern_factors` in the first `side` columns.
     """
 
     def along(start, size, turned):

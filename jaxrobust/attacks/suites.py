@@ -42,51 +42,33 @@ TARGETS = 9
 
 
 class Made(NamedTuple):
-    """What an entry of the registry makes its attack from.
-
-    Attributes:
-        loss: that of the entry, in its targeted form if there are targets; None if the entry has none.
-        budget: iterations and restarts.
-        targets: wrong classes to aim at; 0: untargeted.
-        relative_step: step as a share of the radius; None for an attack that chooses its own.
-    """
+    """What an entry of the registry makes its attack from."""
 
     norm: str
     num_classes: int
-    loss: Callable | None
-    budget: dict
-    targets: int
-    relative_step: float | None
+    loss: Callable | None  # that of the entry, in its targeted form if there are targets; None if the entry has none
+    budget: dict  # iterations and restarts
+    targets: int  # wrong classes to aim at; 0: untargeted
+    relative_step: float | None  # step as a share of the radius; None for an attack that chooses its own
 
 
 class Entry(NamedTuple):
-    """A kind of attack. To add one, write it as attack.py says and give it an entry in `ATTACKS`.
+    """A kind of attack. To add one, write it as attack.py says and give it an entry in `ATTACKS`."""
 
-    Attributes:
-        make: Made -> Attack.
-        iterations: steps or queries of a run; 0: the name has to say, as pgd20 does.
-        loss: name of the loss that it maximises; None if there is none to choose.
-        targeted: whether it aims at the most likely wrong classes one by one.
-        step: of each iteration as a share of the radius, "given" by the caller; None if it chooses its own.
-        norms: in which it exists.
-        fewest: iterations in a norm.
-        queries: whether it needs no gradient.
-    """
-
-    make: Callable[[Made], Attack]
-    iterations: int = 0
-    loss: str | None = None
-    targeted: bool = False
+    make: Callable[[Made], Attack]  # Made -> Attack
+    iterations: int = 0  # steps or queries of a run; 0: the name has to say, as pgd20 does
+    loss: str | None = None  # name of the loss that it maximises; None if there is none to choose
+    targeted: bool = False  # whether it aims at the most likely wrong classes one by one
+    # of each iteration as a share of the radius, "given" by the caller; None if it chooses its own.
     step: float | str | None = None
-    norms: tuple[str, ...] = threats.NAMES
-    fewest: Mapping[str, int] = MappingProxyType({})
-    queries: bool = False
+    norms: tuple[str, ...] = threats.NAMES  # in which it exists
+    fewest: Mapping[str, int] = MappingProxyType({})  # iterations in a norm
+    queries: bool = False  # whether it needs no gradient
 
 
 def _pgd(m: Made, **options) -> Attack:
-    return PgdAttack(
-        threats.NORMS[m.norm], m.loss, targets=m.targets, relative_step=m.relative_step, **m.budget, **options
-    )
+    options |= m.budget
+    return PgdAttack(threats.NORMS[m.norm], m.loss, targets=m.targets, relative_step=m.relative_step, **options)
 
 
 def _apgd(m: Made) -> Attack:
@@ -130,20 +112,13 @@ _L1_TARGETS = 5
 
 @dataclasses.dataclass(frozen=True)
 class AttackSpec:
-    """One attack, as specified by its name.
-
-    Attributes:
-        kind: the name without its numbers, a key of `ATTACKS`.
-        iterations: steps of a run.
-        restarts: how many times it is run, for each target.
-        targets: the number of wrong classes that it aims at one by one, at most; 0: untargeted.
-    """
+    """One attack, as specified by its name."""
 
     name: str
-    kind: str
-    iterations: int
-    restarts: int = 1
-    targets: int = 0
+    kind: str  # the name without its numbers, a key of `ATTACKS`
+    iterations: int  # steps of a run
+    restarts: int = 1  # how many times it is run, for each target
+    targets: int = 0  # the number of wrong classes that it aims at one by one, at most; 0: untargeted
 
     def relative_step(self, relative_step: float) -> float | None:
         """Its step as a share of the radius, if the configured one is `relative_step`; None if it chooses its own."""
@@ -170,15 +145,10 @@ class AttackSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """The attacks of one entry of `eval.attacks`.
+    """The attacks of one entry of `eval.attacks`."""
 
-    Attributes:
-        name: as given.
-        members: in the order in which they attack; none for the clean images.
-    """
-
-    name: str
-    members: tuple[AttackSpec, ...]
+    name: str  # as given
+    members: tuple[AttackSpec, ...]  # in the order in which they attack; none for the clean images
 
     @property
     def stages(self) -> dict[str, AttackSpec]:
@@ -191,11 +161,8 @@ class Suite:
 def parse(name: str, norm: str = "linf", field: str = "eval.attacks") -> Suite:
     """The attacks that a name in `eval.attacks` stands for.
 
-    Args:
-        field: the config field that holds the name, for the errors.
-
     Raises:
-        FieldError: the name is unknown, or the attack does not exist in that norm.
+        FieldError: names `field`; the name is unknown, or the attack does not exist in that norm.
     """
     if name == "clean":
         return Suite(name, ())
@@ -216,9 +183,8 @@ def parse(name: str, norm: str = "linf", field: str = "eval.attacks") -> Suite:
 
 def _parse_attack(name: str, whole: str, norm: str, field: str) -> AttackSpec:
     if name == "clean":
-        raise FieldError(
-            field, whole, "has clean for a member", "name it by itself: no suite attacks what is wrong clean"
-        )
+        remedy = "name it by itself: no suite attacks what is wrong clean"
+        raise FieldError(field, whole, "has clean for a member", remedy)
     match = _NAME.fullmatch(name)
     kind, iterations, restarts = match.groups() if match else ("", None, None)
     entry = ATTACKS.get(kind)

@@ -19,21 +19,14 @@ _L1_SHARE = 0.05  # of the entries of an image, those that a step in the L1 norm
 
 
 class Norm(NamedTuple):
-    """What an attack needs to know about a norm.
+    """What an attack needs to know about a norm."""
 
-    Attributes:
-        size: perturbation [B, ...] -> its norm [B].
-        shrink: (perturbation, radius) -> the nearest perturbation in the ball.
-        direction: gradient -> the perturbation of norm 1 that is the direction of a step; 0 where the gradient is 0.
-            For linf and l2 it raises the loss most to first order; for l1 it is spread over a few entries, see
-            `_l1_direction`.
-        random: (keys [B], shape of one image, radius) -> perturbations drawn uniformly from the ball.
-    """
-
-    size: Callable
-    shrink: Callable
+    size: Callable  # perturbation [B, ...] -> its norm [B]
+    shrink: Callable  # (perturbation, radius) -> the nearest perturbation in the ball
+    # gradient -> the perturbation of norm 1 that is the direction of a step; 0 where the gradient is 0. For linf and l2
+    # it raises the loss most to first order; for l1 it is spread over a few entries, see `_l1_direction`.
     direction: Callable
-    random: Callable
+    random: Callable  # (keys [B], shape of one image, radius) -> perturbations drawn uniformly from the ball
 
 
 def per_example(values: jax.Array, like: jax.Array) -> jax.Array:
@@ -112,11 +105,6 @@ def l1_shrink(perturbation, radius, most=jnp.inf):
     Each entry p becomes sign(p) * clip(|p| - m, 0, most), with the smallest multiplier m >= 0 that fits the radius
     (Croce & Hein 2021, proposition 2.1, when `most` is the room that the box leaves). m is found by bisection, in a
     fixed number of cheap steps, down to the resolution of float32.
-
-    Args:
-        perturbation: [B, ...].
-        radius: [B].
-        most: a number or [B, ...], at least 0.
     """
     flat = jnp.abs(perturbation).reshape(len(perturbation), -1)  # sums are many times slower over three short axes
     room = jnp.broadcast_to(most, perturbation.shape).reshape(flat.shape)

@@ -11,6 +11,7 @@ It consists of parts, each a series of rounds in which every example is attacked
 The state is saved after every block of examples, so an interrupted audit continues.
 """
 
+import functools
 import json
 import pathlib
 import time
@@ -61,35 +62,24 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
 
 
 class _Part(NamedTuple):
-    """A series of rounds of one attack on the examples.
-
-    Attributes:
-        settings: everything on which its arrays depend.
-        arrays: their values before the first round, [N, ...] each.
-        open: (arrays, round) -> ids of the examples to attack.
-        ask: (arrays, round, ids) -> classes and radii [n] of their attacks.
-        learn: (arrays, round, ids, success [n] bool) updates the arrays in place.
-    """
+    """A series of rounds of one attack on the examples."""
 
     name: str
     suite: suites.Suite
     targeted: bool
-    settings: dict
-    arrays: dict
+    settings: dict  # everything on which its arrays depend
+    arrays: dict  # their values before the first round, [N, ...] each
     rounds: int
-    open: Callable
-    ask: Callable
-    learn: Callable
+    open: Callable  # (arrays, round) -> ids of the examples to attack
+    ask: Callable  # (arrays, round, ids) -> classes and radii [n] of their attacks
+    learn: Callable  # (arrays, round, ids, success [n] bool) updates the arrays in place
 
 
 class Auditor:
     """Audits given weights. With several processes each attacks its share of a batch; process 0 writes the files.
 
-    Args:
-        config: of the audit.
-        workdir: the run's folder.
-        checkpoint: step, epoch and weights ("raw" or "averaged") of what is audited.
-        stop: tested between batches; once it is set, `Interrupted` is raised.
+    `checkpoint` is the step, epoch and weights ("raw" or "averaged") of what is audited. Once `stop` is set, which is
+    tested between batches, `Interrupted` is raised.
     """
 
     def __init__(self, config, workdir, dataset: data.Dataset, mesh, checkpoint: dict, stop: StopRequest):
@@ -110,22 +100,11 @@ class Auditor:
         self._hooks = attack_runner.stopping_hooks(stop, "what was found is kept; run again to continue")
 
     def run(self, weights: Callable) -> dict:
-        """Do what is not done yet, and return the content of audit.json.
+        """Do what is not done yet, and return the content of audit.json; a UserError for logits that are not finite.
 
-        Args:
-            weights: () -> the weights on the devices; called only if there is anything to do.
-
-        Raises:
-            UserError: the model's logits are not finite.
-            Interrupted: a stop was requested.
+        `weights()` gives the weights on the devices; it is called only if there is anything to do.
         """
-        loaded = []
-
-        def load():
-            if not loaded:
-                loaded.append(weights())
-            return loaded[0]
-
+        load = functools.cache(weights)
         clean = self._clean(load)
         parts = [self._curve(clean), self._matrix(clean)]
         states, arrays = {}, clean
@@ -135,12 +114,11 @@ class Auditor:
         for part in parts:
             states[part.name], found = self._run_part(part, load)
             arrays = arrays | found
-        arrays["breaking_radius"] = np.array([*self._radii, np.inf])[arrays["curve_high"]]
-        arrays["breaking_radius"][clean["prediction"] != clean["labels"]] = 0.0
-        if parallel.is_writer():
-            found = {"breaking_radius": arrays["breaking_radius"]}
-            if not np.array_equal(self._store.read().get("breaking_radius"), found["breaking_radius"]):
-                self._store.keep("curve", states["curve"], found)
+        breaking = np.array([*self._radii, np.inf])[arrays["curve_high"]]
+        breaking[clean["prediction"] != clean["labels"]] = 0.0
+        arrays["breaking_radius"] = breaking
+        if parallel.is_writer() and not np.array_equal(self._store.read().get("breaking_radius"), breaking):
+            self._store.keep("curve", states["curve"], {"breaking_radius": breaking})
         about = self._checkpoint | {
             "split": self._split_name,
             "classes": list(self._class_names),
@@ -152,12 +130,11 @@ class Auditor:
 
     def _settings(self, **settings) -> dict:
         """The settings on which results depend, those common to all parts included."""
-        config = self._config
         common = {
-            "norm": config.threat.norm,
+            "norm": self._config.threat.norm,
             "eps": self._radius,
-            "relative_step": config_lib.relative_step(config),
-            "seed": config.eval.seed,
+            "relative_step": config_lib.relative_step(self._config),
+            "seed": self._config.eval.seed,
             "examples": len(self._split),
         }
         return json.loads(json.dumps(common | settings))
@@ -181,13 +158,23 @@ class Auditor:
 
     def _kept(self, name: str, settings: dict, names, compute: Callable[[], dict]) -> dict:
         """The arrays of a part that is one pass over the images: stored ones, or else computed and stored."""
-        known = hosts.decide(lambda: self._listed(self._store.part(name, settings, names)))
+        known = self._known(name, settings, names)
         if known is not None:
-            return {name: np.array(known[1][name]) for name in names}
+            return known[1]
         started, arrays = time.monotonic(), compute()
         if parallel.is_writer():
             self._store.keep(name, {"settings": settings, "seconds": time.monotonic() - started}, arrays)
         return arrays
+
+    def _known(self, name: str, settings: dict, names) -> tuple[dict, dict] | None:
+        """(state, arrays) of a part in the store, on all processes."""
+
+        def read():
+            known = self._store.part(name, settings, names)
+            return known and (known[0], {name: array.tolist() for name, array in known[1].items()})
+
+        known = hosts.decide(read)
+        return known and (known[0], {name: np.array(values) for name, values in known[1].items()})
 
     def _curve(self, clean) -> _Part:
         """Bisection: `curve_low` <= index of the smallest breaking radius <= `curve_high`."""
@@ -284,11 +271,9 @@ class Auditor:
 
     def _run_part(self, part: _Part, weights) -> tuple[dict, dict]:
         """Run the rounds that are left. Returns the final state and arrays."""
-        known = hosts.decide(lambda: self._listed(self._store.part(part.name, part.settings, tuple(part.arrays))))
         state = {"settings": part.settings, "round": 0, "within": None, "passes": 0.0, "idle": 0.0, "seconds": 0.0}
-        arrays = part.arrays
-        if known is not None:
-            state, arrays = known[0], {name: np.array(values) for name, values in known[1].items()}
+        known = self._known(part.name, part.settings, tuple(part.arrays))
+        state, arrays = (state, part.arrays) if known is None else known
         for turn in range(state["round"], part.rounds):
             ids = part.open(arrays, turn)
             success = self._run_round(part, weights, state, arrays, turn, ids)
@@ -343,8 +328,3 @@ class Auditor:
         key = (self._checkpoint["step"], self._checkpoint["weights"], "validation")
         records = [r for r in results.read(self._workdir) if results.key_of(r)[:3] == key and r["attack"] != "clean"]
         return min(records, key=lambda record: record["accuracy"], default=None)
-
-    @staticmethod
-    def _listed(known):
-        """A part as a JSON value, for other processes."""
-        return known and (known[0], {name: array.tolist() for name, array in known[1].items()})

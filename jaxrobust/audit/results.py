@@ -24,8 +24,7 @@ import numpy as np
 
 from jaxrobust import classwise, files
 from jaxrobust.attacks import masking
-from jaxrobust.attacks.masking import Probes
-from jaxrobust.audit import findings
+from jaxrobust.audit import signs
 from jaxrobust.classwise import CONFIDENCE, curve, focus, matrix
 from jaxrobust.runs import results
 
@@ -105,14 +104,14 @@ def masking_figures(arrays: dict, names, work: dict) -> dict:
     """Signs of gradient masking.
 
     Returns:
-        findings: check, where, value, threshold and message of each, see findings.Finding;
+        findings: check, where, value, threshold and message of each, see signs.Sign;
         accuracy: the accuracy under each experiment, by name;
         passes, seconds: the cost of all experiments.
     """
-    probes = Probes(**{field: arrays[f"probe_{field}"] for field in Probes._fields})
+    probes = masking.Probes(*(arrays[f"probe_{field}"] for field in masking.Probes._fields))
     is_robust = {e.name: arrays[f"survives_{e.name}"] for e in masking.EXPERIMENTS}
     return {
-        "findings": [f._asdict() for f in findings.findings(arrays["labels"], names, probes, is_robust)],
+        "findings": [sign._asdict() for sign in signs.signs(arrays["labels"], names, probes, is_robust)],
         "accuracy": {name: float(flags.mean()) for name, flags in is_robust.items()},
         "passes": sum(work[name]["passes"] for name in is_robust),
         "seconds": sum(work[name]["seconds"] for name in is_robust),
@@ -156,12 +155,14 @@ def curve_figures(labels, breaking, radii, names) -> dict:
         "class_interval": [score.class_interval for score in scores],
         "worst_class": [score.worst_name for score in scores],
         "worst_class_accuracy": [score.worst_class_accuracy for score in scores],
-        "half": {
-            "radius": files.nullable(half.value),
-            "interval": files.nullable([half.low, half.high]),
-            "class_radius": files.nullable([h.value for h in halves]),
-            "class_interval": files.nullable([[h.low, h.high] for h in halves]),
-        },
+        "half": files.nullable(
+            {
+                "radius": half.value,
+                "interval": [half.low, half.high],
+                "class_radius": [h.value for h in halves],
+                "class_interval": [[h.low, h.high] for h in halves],
+            }
+        ),
     }
 
 
@@ -183,6 +184,7 @@ def matrix_figures(counts: matrix.TargetedCounts, names) -> dict:
         With more than 100 classes the matrices are left out.
     """
     summary = matrix.matrix_summary(counts, CONFIDENCE)
+    share = summary.share
     order = _descending(summary.at_least)[:LISTED]
     lean = _descending(np.where(summary.asymmetry > 0, summary.asymmetry, np.nan))[:LISTED]
     content = {
@@ -194,12 +196,7 @@ def matrix_figures(counts: matrix.TargetedCounts, names) -> dict:
         "most_exposed": [names[c] for (c,) in _descending(summary.exposure)],
         "pairs": [_pair(counts, summary, names, i, j) for i, j in order],
         "asymmetric": [
-            {
-                "source": names[i],
-                "target": names[j],
-                "share": float(summary.share[i, j]),
-                "back": float(summary.share[j, i]),
-            }
+            {"source": names[i], "target": names[j], "share": float(share[i, j]), "back": float(share[j, i])}
             for i, j in lean
         ],
     }
@@ -207,7 +204,7 @@ def matrix_figures(counts: matrix.TargetedCounts, names) -> dict:
         content |= {
             "tried": counts.tried.tolist(),
             "turned": counts.turned.tolist(),
-            "share": files.nullable(summary.share),
+            "share": files.nullable(share),
             "interval": files.nullable(np.stack([summary.low, summary.high], -1)),
         }
     return content
@@ -248,21 +245,20 @@ def focused_figures(score: classwise.Score, counts: matrix.TargetedCounts, valid
         there = (score.count > 0) * np.array(validation["count"])
         known = classwise.Score(np.minimum(validation["correct"], there), there).worst_class
     worst = score.worst_class if known is None else known
-    found = None
+    one = None
     if worst is not None:
-        found = focus.focused_attack(
-            score.correct, score.count, worst, chosen_here=known is None, confidence=CONFIDENCE
-        )
-    one = found and {
-        "target": names[found.target],
-        "chosen_on": split if known is None else validation["split"],
-        "chosen_by": None if known is None else validation["attack"],
-        "success": found.success,
-        "average": found.average,
-        "gain": found.gain,
-        "interval": [found.low, found.high],
-        "simultaneous": known is None,
-    }
+        here = known is None
+        found = focus.focused_attack(score.correct, score.count, worst, chosen_here=here, confidence=CONFIDENCE)
+        one = {
+            "target": names[found.target],
+            "chosen_on": split if here else validation["split"],
+            "chosen_by": None if here else validation["attack"],
+            "success": found.success,
+            "average": found.average,
+            "gain": found.gain,
+            "interval": [found.low, found.high],
+            "simultaneous": here,
+        }
     return {"class": one, "pair": _strongest_pair(counts, names)}
 
 

@@ -10,6 +10,7 @@ the `tfds:` source and where streamed images are decoded, and only when they rea
     data.train.counts(data.num_classes)
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 from jaxrobust.data import checks, classes, imbalance, randomness, shrinking, sources, splits
@@ -80,15 +81,8 @@ def load(
     if drop or merge:
         class_names, new_label = classes.regroup(class_names, drop, merge)
         train, test = (classes.relabelled(split, new_label) for split in (train, test))
-    train, validation = splits.hold_out(
-        train, validation_per_class, class_names, randomness.generator(seed, "validation")
-    )
-    train = imbalance.subset(
-        train,
-        class_names,
-        profile=imbalance_profile,
-        ratio=imbalance_ratio,
-        rng=randomness.generator(seed, "imbalance"),
-    )
-    train = classes.thinned(train, class_names, shares, randomness.generator(seed, "shares"))
+    draws = functools.partial(randomness.generator, seed)
+    train, validation = splits.hold_out(train, validation_per_class, class_names, draws("validation"))
+    train = imbalance.subset(train, class_names, imbalance_profile, imbalance_ratio, draws("imbalance"))
+    train = classes.thinned(train, class_names, shares, draws("shares"))
     return Dataset(name, class_names, train, validation, test)

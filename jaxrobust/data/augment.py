@@ -38,9 +38,6 @@ def augment(keys: jax.Array, images: jax.Array, *, operations: tuple[str, ...], 
         pad: pixels that `crop` adds on each side.
         pad_mode: what `crop` pads with: `zero` (black) or `reflect` (the image mirrored, its edge not repeated).
 
-    Returns:
-        [B, H, W, C] float32 in [0, 1].
-
     Raises:
         FieldError: an argument has another value.
     """
@@ -83,7 +80,6 @@ def check_streaming(operations: tuple[str, ...], streaming: bool, crop_scale: tu
 
 
 def _crop(key: jax.Array, image: jax.Array, pad: int, pad_mode: str) -> jax.Array:
-    """Pads an image [H, W, C] by `pad` on each side and cuts H x W out of it."""
     mode = {"zero": "constant", "reflect": "reflect"}[pad_mode]
     padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode=mode)
     row, column = jax.random.randint(key, (2,), 0, 2 * pad + 1)
@@ -91,5 +87,4 @@ def _crop(key: jax.Array, image: jax.Array, pad: int, pad_mode: str) -> jax.Arra
 
 
 def _flip(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Mirrors an image [H, W, C] left to right with probability 1/2."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)

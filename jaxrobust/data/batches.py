@@ -17,12 +17,8 @@ from jaxrobust.errors import FieldError
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """Full batches in `num_examples`; raises FieldError where there is none."""
     if not 1 <= batch_size <= num_examples:
-        raise FieldError(
-            "train.batch_size",
-            batch_size,
-            f"{num_examples} training examples make no full batch",
-            f"use 1 to {num_examples}",
-        )
+        problem = f"{num_examples} training examples make no full batch"
+        raise FieldError("train.batch_size", batch_size, problem, f"use 1 to {num_examples}")
     return num_examples // batch_size
 
 
@@ -36,8 +32,6 @@ def epoch_order(labels: np.ndarray, *, batch_size: int, seed: int, epoch: int, s
     Args:
         labels: [N] int, the labels of the training set.
         batch_size: examples per step, over all devices.
-        seed: the run's seed.
-        epoch: which epoch.
         sampling: [C] non-negative weight of an example of each class; only ratios matter.
 
     Returns:
@@ -65,9 +59,8 @@ def padded_batches(split: Split, ids: np.ndarray, *, batch_size: int, devices: i
         batch_size: the largest size allowed, a multiple of `devices`.
 
     Yields:
-        images: [B, H, W, C] in the type of the split; those of a streamed split are not decoded yet.
-        labels: [B] int32.
-        ids: [B] int32, the index of each image in the split.
+        (images [B, H, W, C] in the type of the split, labels [B] int32, ids [B] int32); those of a streamed split are
+        not decoded yet.
     """
     size = min(batch_size, -(-len(ids) // devices) * devices)
     for start in range(0, len(ids), max(size, 1)):

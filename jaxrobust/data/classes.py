@@ -17,18 +17,12 @@ from jaxrobust.errors import FieldError
 _OTHERS = "*"  # in shares: all classes that are not named
 
 
-def regroup(
-    class_names: Sequence[str], drop: Sequence[str], merge: Sequence[str]
-) -> tuple[tuple[str, ...], np.ndarray]:
+def regroup(class_names: Sequence[str], drop: Sequence[str], merge: Sequence[str]) -> tuple[tuple, np.ndarray]:
     """The classes after dropping and merging some, in their old order, and the new label of each old class.
 
     Args:
-        class_names: C names.
-        drop: classes whose images are left out.
+        drop: classes whose images are left out; their new label is -1.
         merge: groups, joined by "+", that become one class at the position of their first member.
-
-    Returns:
-        The new names, and the new label [C] of each class, -1 for those left out.
 
     Raises:
         FieldError: a class is unknown or named twice, a group has one class, or fewer than two classes are left.
@@ -105,11 +99,7 @@ def _shares(class_names: Sequence[str], shares: Sequence[str]) -> dict:
 
 
 def find(class_names: Sequence[str], name: str, field: str) -> int:
-    """The label of the class with that name, or with that label written in digits.
-
-    Raises:
-        FieldError: there is no such class.
-    """
+    """The label of the class with that name, or with that label written in digits; a FieldError if there is none."""
     if name in class_names:
         return list(class_names).index(name)
     if name.isdecimal() and int(name) < len(class_names):

@@ -93,7 +93,7 @@ class Dataset:
             >>> data.num_classes, data.image_shape, data.train.counts(3).tolist(), len(data.test)
             (3, (4, 4, 1), [2, 2, 2], 0)
         """
-        from jaxrobust.data import randomness, splits
+        from jaxrobust.data import checks, randomness, splits
 
         if class_names is None:
             labels = np.asarray(train[1])
@@ -102,9 +102,8 @@ class Dataset:
         if len(class_names) < 2 or len(set(class_names)) < len(class_names):
             raise FieldError("class_names", class_names, "are not two or more different names", "name each class once")
         train = _checked_split(train, "train", len(class_names))
-        if missing := np.flatnonzero(train.counts(len(class_names)) == 0).tolist():
-            problem = f"class {class_names[missing[0]]!r} (label {missing[0]}) has no training example"
-            raise FieldError("train", "arrays", problem, "add examples, or renumber the labels")
+        if (missing := checks.first_empty(train, class_names)) is not None:
+            raise FieldError("train", "arrays", missing, "add examples, or renumber the labels")
         others = {"test": test, "validation": validation}
         for name, given in others.items():
             others[name] = train.take(slice(0)) if given is None else _checked_split(given, name, len(class_names))
@@ -160,8 +159,4 @@ def _checked_split(given, field: str, num_classes: int) -> Split:
         images, labels = map(np.asarray, given)
     except (TypeError, ValueError) as error:
         raise FieldError(field, type(given).__name__, "is not a pair of arrays", "give (images, labels)") from error
-    images = checks.checked_images(images, "arrays", field, field)
-    labels = checks.checked_labels(labels, num_classes, "arrays", field, field)
-    if len(images) != len(labels):
-        raise FieldError(field, "arrays", f"has {len(images)} images and {len(labels)} labels", "give each image one")
-    return Split(images, labels)
+    return checks.checked_split(Split(images, labels), num_classes, field, field, "arrays")

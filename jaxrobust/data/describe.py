@@ -16,21 +16,13 @@ from jaxrobust.errors import FieldError
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """A data set without its contents.
+    """A data set without its contents."""
 
-    Attributes:
-        name: as the user wrote it, for example `tfds:cifar10`.
-        image_shape: (height, width, channels).
-        num_classes: of the labels.
-        train_examples: without the validation split; for a long-tailed subset the number it keeps.
-        pixel_type: "uint8" (0..255) or "float32" (in [0, 1]).
-    """
-
-    name: str
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    train_examples: int
-    pixel_type: str = "uint8"
+    name: str  # as the user wrote it, for example `tfds:cifar10`
+    image_shape: tuple[int, int, int]  # (height, width, channels)
+    num_classes: int  # of the labels
+    train_examples: int  # without the validation split; for a long-tailed subset the number it keeps
+    pixel_type: str = "uint8"  # "uint8" (0..255) or "float32" (in [0, 1])
 
 
 def describe(
@@ -68,10 +60,8 @@ def describe(
         size = sources.Size(images[1:], num_classes, images[0])
     else:
         counted = imbalance_profile != "none"
-        request = sources.Request(
-            name, argument, data_dir, seed, gaussians, streaming, image_size or 0, progress, counted
-        )
-        size = sources.SOURCES[form].size(request)
+        asked = data_dir, seed, gaussians, streaming, image_size or 0, progress, counted
+        size = sources.SOURCES[form].size(sources.Request(name, argument, *asked))
     examples, *shape = images or (size.examples, *size.image_shape)
     classes, counts = num_classes or size.num_classes, size.counts
     height, width, channels = shape
@@ -80,8 +70,9 @@ def describe(
     if None in (height, width, channels):
         raise FieldError("data.name", name, "has images of different sizes", sources.DESCRIBE)
     if examples is None:
-        problem = "its number of examples is known only when it is prepared"
-        raise FieldError("data.name", name, problem, sources.DESCRIBE)
+        raise FieldError(
+            "data.name", name, "its number of examples is known only when it is prepared", sources.DESCRIBE
+        )
     if counts is None or (len(counts), counts.sum()) != (classes, examples):
         counts = (np.arange(classes) + examples) // classes
     left = counts - validation_per_class

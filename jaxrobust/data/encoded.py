@@ -27,23 +27,15 @@ ERRORS = (OSError, RuntimeError, ValueError, IndexError, tf.errors.OpError)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedImages:
-    """Represents an array [N, H, W, C] uint8 of decoded images. Indexing gives another one; `np.asarray` decodes.
+    """Represents an array [N, H, W, C] uint8 of decoded images. Indexing gives another one; `np.asarray` decodes."""
 
-    Attributes:
-        name: `data.name`, for the errors.
-        read: indices [n] -> the contents of n JPEGs or PNGs; called by several threads.
-        where: index -> what the errors call this image.
-        indices: [N] int, those of the images that this object represents.
-        image_shape: (H, W, C) after decoding.
-        resized: whether images are resized to this shape; if not, they have it in the files.
-    """
-
-    name: str
+    name: str  # `data.name`, for the errors
+    # indices [n] -> the contents of n JPEGs or PNGs; called by several threads.
     read: Callable[[np.ndarray], Sequence[bytes]]
-    where: Callable[[int], str]
-    indices: np.ndarray
-    image_shape: tuple[int, int, int]
-    resized: bool
+    where: Callable[[int], str]  # index -> what the errors call this image
+    indices: np.ndarray  # [N] int, those of the images that this object represents
+    image_shape: tuple[int, int, int]  # (H, W, C) after decoding
+    resized: bool  # whether images are resized to this shape; if not, they have it in the files
 
     dtype = np.dtype(np.uint8)
     ndim = 4
@@ -65,14 +57,10 @@ class EncodedImages:
         return dataclasses.replace(self, indices=self.indices[index])
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        """The decoded images, resized as for evaluation.
-
-        Raises:
-            FieldError: a file is missing or damaged.
-        """
+        """The decoded images, resized as for evaluation; a FieldError where a file is missing or damaged."""
         if copy is False:
             raise ValueError("decoding makes a new array")
-        images = self._decoded(_decoder(self.image_shape, self.resized))
+        images = self._decoded(_parallel(pixels.decode, self.image_shape, self.resized))
         return images if dtype is None else images.astype(dtype, copy=False)
 
     def random_crops(self, seeds: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
@@ -81,18 +69,11 @@ class EncodedImages:
         Args:
             seeds: [N, 2] int64.
             scale: smallest and largest share of the area.
-
-        Raises:
-            FieldError: a file is missing or damaged.
         """
-        return self._decoded(_cropper(self.image_shape, tuple(scale)), seeds)
+        return self._decoded(_parallel(pixels.random_crop, self.image_shape, tuple(scale), seeded=True), seeds)
 
     def with_first_shape(self) -> "EncodedImages":
-        """The same images, all of the shape that the first one has in its file.
-
-        Raises:
-            FieldError: it cannot be read.
-        """
+        """The same images, all of the shape that the first one has in its file."""
         channels = self.image_shape[2]
         if not len(self):
             return dataclasses.replace(self, image_shape=(1, 1, channels))
@@ -106,16 +87,6 @@ class EncodedImages:
             for at in range(len(self) if len(self) > 1 else 0):  # raises at the image that is to blame
                 self[at : at + 1]._decoded(decode, *(argument[at : at + 1] for argument in arguments))
             raise unreadable(self.name, error, self.where(self.indices[0]) if len(self) == 1 else "") from error
-
-
-def _decoder(image_shape, resized: bool) -> Callable:
-    """Contents of files [N] -> images [N, H, W, C]."""
-    return _parallel(pixels.decode, image_shape, resized)
-
-
-def _cropper(image_shape, scale) -> Callable:
-    """Contents of files [N], seeds [N, 2] -> random parts [N, H, W, C]."""
-    return _parallel(pixels.random_crop, image_shape, scale, seeded=True)
 
 
 @functools.cache

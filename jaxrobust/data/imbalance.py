@@ -28,10 +28,7 @@ def sizes(counts: np.ndarray, profile: str, ratio: float) -> np.ndarray:
     Args:
         counts: [C] examples of each class, at least 1.
         profile: one of `PROFILES`; `none` keeps all.
-        ratio: of the smallest class to the largest, in (0, 1].
-
-    Returns:
-        [C] int64; never more than `counts`, never more for a smaller ratio, and 0 where a share is below one example.
+        ratio: of the smallest class to the largest, in (0, 1]; the result [C] is never larger for a smaller ratio.
     """
     counts = np.asarray(counts, np.int64)
     place = np.arange(len(counts))
@@ -46,19 +43,14 @@ def sizes(counts: np.ndarray, profile: str, ratio: float) -> np.ndarray:
     return np.minimum(counts, wanted)
 
 
-def subset(train: Split, class_names: Sequence[str], *, profile: str, ratio: float, rng: np.random.Generator) -> Split:
+def subset(train: Split, class_names: Sequence[str], profile: str, ratio: float, rng: np.random.Generator) -> Split:
     """The long-tailed subset of a training split, in the original order; for profile `none`, the split itself.
 
     With the same draw, the examples kept for a smaller ratio are a subset of those kept for a larger one.
 
     Args:
         train: streamed or not; every class has examples.
-        class_names: C names.
-        profile, ratio: as for `sizes`.
-        rng: source of the draw.
-
-    Raises:
-        FieldError: a class would keep no example.
+        profile, ratio: as for `sizes`; a FieldError if a class would keep no example.
     """
     if profile == "none":
         return train
@@ -74,11 +66,7 @@ def subset(train: Split, class_names: Sequence[str], *, profile: str, ratio: flo
 
 
 def checked_sizes(counts: np.ndarray, profile: str, ratio: float, class_names: Sequence[str]) -> np.ndarray:
-    """`sizes`, all of them at least 1.
-
-    Raises:
-        FieldError: a class would keep no example.
-    """
+    """`sizes`; a FieldError if a class would keep no example."""
     kept = sizes(counts, profile, ratio)
     if kept.min() < 1:
         label, largest = int(kept.argmin()), int(np.max(counts))

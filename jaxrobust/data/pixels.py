@@ -25,13 +25,7 @@ _MARGIN = 256 / 224  # shorter side before the centre is cut out / after
 
 
 def decode(contents, image_shape: tuple[int, int, int], resized: bool):
-    """The image [H, W, C] uint8 in the bytes of a file.
-
-    Args:
-        contents: [] string.
-        image_shape: (H, W, C).
-        resized: resize the shorter side and cut out the centre; otherwise the image must have that shape.
-    """
+    """The image [H, W, C] uint8 in the bytes `contents` of a file; if it is not `resized`, it must have that shape."""
     image = decode_whole(contents, image_shape[2])
     if not resized:
         return tf.ensure_shape(image, image_shape)
@@ -62,7 +56,6 @@ def random_crop(contents, seed, image_shape: tuple[int, int, int], scale: tuple[
     Args:
         contents: [] string.
         seed: [2] int64; the part is a function of it and of the image's size.
-        image_shape: (H, W, C).
         scale: smallest and largest share of the area.
     """
     image = tf.cond(

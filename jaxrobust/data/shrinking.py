@@ -7,11 +7,7 @@ from jaxrobust.errors import FieldError
 
 
 def shrunk(split: Split, side: int) -> Split:
-    """The split with images [N, side, side, C]; 0 leaves them as they are. Means of uint8 are rounded to uint8.
-
-    Raises:
-        FieldError: `side` does not divide the height and width.
-    """
+    """The split with images [N, side, side, C]; 0 leaves them as they are. Means of uint8 are rounded to uint8."""
     number, height, width, channels = split.images.shape
     if not side or (height, width) == (side, side):
         return split

@@ -9,17 +9,7 @@ from jaxrobust.errors import FieldError
 
 
 def stratified_mask(labels: np.ndarray, per_class: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Marks `per_class` random examples of every class.
-
-    Args:
-        labels: [N] int; every class has at least `per_class` examples.
-        per_class: how many to mark.
-        num_classes: C; labels are in 0..C-1.
-        rng: source of the draw.
-
-    Returns:
-        [N] bool, true `per_class * num_classes` times.
-    """
+    """Mask [N] of `per_class` random examples of every class, which has at least that many of the labels [N]."""
     mask = np.zeros(len(labels), bool)
     for label in range(num_classes):
         mask[rng.choice(np.flatnonzero(labels == label), per_class, replace=False)] = True
@@ -33,25 +23,17 @@ def hold_out(
     rng: np.random.Generator,
     field: str = "data.validation_per_class",
 ) -> tuple[Split, Split]:
-    """Moves `per_class` examples of every class from a training split to a validation split.
+    """(rest, validation): `per_class` examples of every class moved from a training split to a validation split.
 
-    Returns:
-        (rest, validation). Both keep the order of `train`; with `per_class` 0, `train` itself and an empty split.
-
-    Raises:
-        FieldError: a class would be left without a training example.
+    Both keep the order of `train`. A FieldError if a class would be left without a training example.
     """
     if per_class < 0:
         raise FieldError(field, per_class, "is negative", "use 0 for no validation split")
     counts = train.counts(len(class_names))
     smallest = int(counts.argmin())
     if per_class >= counts[smallest]:
-        raise FieldError(
-            field,
-            per_class,
-            f"class {class_names[smallest]!r} has only {counts[smallest]} training examples",
-            f"use at most {counts[smallest] - 1}",
-        )
+        problem = f"class {class_names[smallest]!r} has only {counts[smallest]} training examples"
+        raise FieldError(field, per_class, problem, f"use at most {counts[smallest] - 1}")
     if per_class == 0:
         return train, Split(train.images[:0], train.labels[:0])
     held = stratified_mask(train.labels, per_class, len(class_names), rng)
@@ -59,16 +41,9 @@ def hold_out(
 
 
 def stratified_subset(labels: np.ndarray, size: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices of a random subset that keeps the shares of the classes, rising.
+    """Indices [min(size, N)] of a random subset that keeps the shares of the classes, rising; size 0 takes all.
 
-    Args:
-        labels: [N] int.
-        size: how many; 0, or N or more, takes all.
-        num_classes: C.
-        rng: source of the draw.
-
-    Returns:
-        [min(size, N)] int. Each class has its share of `size` up to rounding; the largest remainders round up.
+    Each class of the labels [N] has its share of `size` up to rounding; the largest remainders round up.
     """
     if size == 0 or size >= len(labels):
         return np.arange(len(labels))
@@ -76,7 +51,6 @@ def stratified_subset(labels: np.ndarray, size: int, num_classes: int, rng: np.r
     per_class = np.floor(shares).astype(int)
     rounded_up = np.argsort(per_class - shares, kind="stable")[: size - per_class.sum()]
     per_class[rounded_up] += 1
-    chosen = [
-        rng.choice(np.flatnonzero(labels == label), number, replace=False) for label, number in enumerate(per_class)
-    ]
+    draw = enumerate(per_class)
+    chosen = [rng.choice(np.flatnonzero(labels == label), number, replace=False) for label, number in draw]
     return np.sort(np.concatenate(chosen))

@@ -36,14 +36,12 @@ def train_batches(
         split: streamed, see `encoded.EncodedImages`.
         order: [steps, batch] int, indices into the split: an epoch from `batches.epoch_order`, or the rest of one.
         first_step: number of the training step that `order[0]` belongs to.
-        seed: the run's seed.
         share: the positions of the global batch that this host feeds.
         operations: `data.augment`; only `resized_crop` is done here.
         crop_scale: smallest and largest share of the image's area that `resized_crop` keeps.
 
     Yields:
-        images: [positions in share, H, W, C] uint8.
-        labels: [positions in share] int32.
+        images [positions in share, H, W, C] uint8, labels [positions in share] int32.
 
     Raises:
         FieldError: a file is missing or damaged.
@@ -75,23 +73,13 @@ def images_per_second(
     crop_scale: tuple[float, float],
     seconds: float = 10.0,
 ) -> float:
-    """How many training images this host can read and decode per second if it does nothing else.
+    """How many training images this host can read and decode per second if it does nothing else; see `train_batches`.
 
-    Args:
-        seconds: how long to measure, after the first batches, which include the start-up.
-
-    Others as for `train_batches`.
+    It is measured for `seconds`, after the first batches, which include the start-up.
     """
     order = randomness.generator(0, "speed").integers(len(split), size=(1000, batch_size))
-    stream = train_batches(
-        split,
-        order,
-        first_step=0,
-        seed=0,
-        share=slice(0, batch_size),
-        operations=operations,
-        crop_scale=crop_scale,
-    )
+    options = {"share": slice(0, batch_size), "operations": operations, "crop_scale": crop_scale}
+    stream = train_batches(split, order, first_step=0, seed=0, **options)
     # Batches that were decoded before the clock starts must not be counted.
     for _ in range(1 + _BATCHES_AHEAD):
         next(stream)

@@ -10,18 +10,13 @@ from jaxrobust.errors import FieldError, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """The processes that share the work: arguments of `jax.distributed.initialize`, which finds what is None.
+    """The processes that share the work: arguments of `jax.distributed.initialize`, which finds what is None."""
 
-    Attributes:
-        coordinator: host:port of process 0.
-        local_device_ids: the GPUs of this process; (): all that it sees.
-        cluster: where JAX looks for what is None: "slurm", or None on a Cloud TPU, which may be of a single host.
-    """
-
-    coordinator: str | None = None
+    coordinator: str | None = None  # host:port of process 0
     processes: int | None = None
     process: int | None = None
-    local_device_ids: tuple[int, ...] = ()
+    local_device_ids: tuple[int, ...] = ()  # the GPUs of this process; (): all that it sees
+    # where JAX looks for what is None: "slurm", or None on a Cloud TPU, which may be of a single host.
     cluster: str | None = "deactivate"
 
 
@@ -76,9 +71,8 @@ def _check(coordinator, processes, process):
     if processes is not None and processes < 1:
         raise FieldError("--processes", processes, "must be at least 1", "give the number of all processes")
     if None not in (processes, process) and not 0 <= process < processes:
-        raise FieldError(
-            "--process", process, f"must be from 0 to {processes - 1}", "number the processes from 0 without gaps"
-        )
+        remedy = "number the processes from 0 without gaps"
+        raise FieldError("--process", process, f"must be from 0 to {processes - 1}", remedy)
 
 
 def _cluster() -> Job | None:

@@ -27,18 +27,12 @@ def make_mesh(devices=None) -> Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A per-device function with the layout of its arguments and results; calling it calls the function.
+    """A per-device function with the layout of its arguments and results; calling it calls the function."""
 
-    Attributes:
-        function: of this device's share.
-        in_specs, out_specs: REPLICATED, SHARDED or SHARDED_STEPS for each argument and result, or a pytree of them.
-        donate: numbers of the arguments whose memory the results may take.
-    """
-
-    function: Callable
-    in_specs: tuple
-    out_specs: Any
-    donate: tuple[int, ...] = ()
+    function: Callable  # of this device's share
+    in_specs: tuple  # REPLICATED, SHARDED or SHARDED_STEPS for each argument, or a pytree of them
+    out_specs: Any  # the same of the results
+    donate: tuple[int, ...] = ()  # numbers of the arguments whose memory the results may take
 
     def __call__(self, *arguments):
         return self.function(*arguments)

@@ -1,10 +1,9 @@
 """Probes: numbers for each class that may go along with the robustness of the class.
 
-    PROBES["separation"].measure(subject)     # [C]; see subject.Subject
+    PROBES["separation"].measure(inputs)     # [C]; see inputs.Inputs
 
-Each family of probes is a file with pure functions of arrays and, below them, its `PROBES`. A probe has a name, a
-meaning, the kind of its inputs, and the sign of the correlation with robustness that theory predicts. `ranking`
-measures how probes correlate with robustness.
+Each family of probes is a file with pure functions of arrays and, below them, its `PROBES`. `ranking` measures how
+probes correlate with robustness.
 """
 
 from jaxrobust.explanations import features, frequency, landscape, neighbours, transfer, verdicts

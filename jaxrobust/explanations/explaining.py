@@ -1,15 +1,14 @@
 """The probes of whole runs, and of a data set before training, with their correlations with class robustness."""
 
 from jaxrobust import console, files
-from jaxrobust.comparison.pairs import Side, check_distinct, open_runs, open_side
+from jaxrobust.comparison.pairs import check_distinct, open_runs, open_side
 from jaxrobust.config import objects, validation
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.explanations import PROBES, measuring
-from jaxrobust.explanations.images import Images
+from jaxrobust.explanations.inputs import DataInputs, Inputs, open_model
 from jaxrobust.explanations.measuring import measure, rank
 from jaxrobust.explanations.probe import EXAMPLES
-from jaxrobust.explanations.subject import Subject, open_model
 from jaxrobust.runs import reading
 
 
@@ -33,7 +32,7 @@ def explain(
         standard, other: workdirs of other models on the same images: one trained without attack, and one on which the
             adversarial images are tried.
         examples: number of images of each split to use, a stratified subset; 0 for all.
-        overrides: of subject.OWN_FIELDS, by dotted name.
+        overrides: of inputs.OWN_FIELDS, by dotted name.
 
     Raises:
         UserError: a run, result, attack or checkpoint does not exist, or the runs have different classes.
@@ -54,9 +53,18 @@ def explain(
         console.warn(f"--standard {standard} was trained with objective {objective}, not without attack")
     described, values, known = [], {name: [] for name in PROBES}, {}
     for side in sides:
-        subject = Subject(side.run, side.checkpoint, attack, overrides, examples, others)
-        found, left_out = measure(subject, known)
-        described.append(_described(side, subject, left_out))
+        inputs = Inputs(side.run, side.checkpoint, attack, overrides, examples, others)
+        found, left_out = measure(inputs, known)
+        described.append(
+            {
+                **side.description(),
+                "count": inputs.count.tolist(),
+                "correct": inputs.correct.tolist(),
+                "robustness": files.nullable(inputs.robustness.tolist()),
+                **measuring.images(inputs),
+                "left_out": left_out,
+            }
+        )
         for name in PROBES:
             values[name].append(found.get(name))
     return {
@@ -66,8 +74,7 @@ def explain(
         "classes": list(sides[0].class_names),
         "confidence": measuring.CONFIDENCE,
         "level": measuring.LEVEL,
-        "standard": None if standard is None else str(standard),
-        "other": None if other is None else str(other),
+        **{name: None if path is None else str(path) for name, path in given.items()},
         "runs": described,
         **rank(values, [run["robustness"] for run in described]),
     }
@@ -79,17 +86,14 @@ def before_training(config, title: str, *, examples: int = EXAMPLES) -> dict:
     Args:
         title: what stands for the config in messages.
         examples: as of `explain`.
-
-    Raises:
-        UserError: the config is wrong, or its data cannot be loaded.
     """
     _check_examples(examples)
     validation.validate(config, parallel.make_mesh().size, training=False)
-    looked_at = Images(config, objects.dataset(config), examples, title)
-    found = {name: probe.measure(looked_at) for name, probe in PROBES.items() if probe.looks_at == "data"}
+    inputs = DataInputs(config, objects.dataset(config), examples, title)
+    found = {name: probe.measure(inputs) for name, probe in PROBES.items() if probe.looks_at == "data"}
     return {
-        "classes": list(looked_at.class_names),
-        "training_images": len(looked_at.train_ids),
+        "classes": list(inputs.class_names),
+        "training_images": len(inputs.train_ids),
         "probes": files.nullable({name: values.tolist() for name, values in found.items()}),
     }
 
@@ -112,15 +116,3 @@ def _attack(sides, asked: str | None) -> str:
     if not common:
         raise UserError(f"{' and '.join(str(side.run.workdir) for side in sides)} share no attack; evaluate them alike")
     return reading.strongest(common)
-
-
-def _described(side: Side, subject: Subject, left_out: dict) -> dict:
-    """The entry of one run: what it is, the accuracies of its classes under attack, and which images were used."""
-    return {
-        **side.description(),
-        "count": subject.count.tolist(),
-        "correct": subject.correct.tolist(),
-        "robustness": files.nullable(subject.robustness.tolist()),
-        **measuring.images(subject),
-        "left_out": left_out,
-    }

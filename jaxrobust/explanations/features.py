@@ -15,8 +15,7 @@ def class_means(features, labels, num_classes: int) -> np.ndarray:
     """Means [C, D]; nan for a class without images."""
     sums = np.zeros((num_classes, features.shape[1]))
     np.add.at(sums, labels, features)
-    count = np.bincount(labels, minlength=num_classes)[:, None]
-    return ratio(sums, count)
+    return ratio(sums, np.bincount(labels, minlength=num_classes)[:, None])
 
 
 def mean_distance(features, labels, num_classes: int) -> np.ndarray:
@@ -73,45 +72,29 @@ def _smallest(matrix) -> np.ndarray:
 
 
 def _of_features(function):
-    return lambda subject: function(*subject.train_features, len(subject.class_names))
+    return lambda inputs: function(*inputs.train_features, len(inputs.class_names))
 
 
 def _of_linear_head(function):
-    def measure(subject):
-        if subject.config.model.head != "linear":
+    def measure(inputs):
+        if inputs.config.model.head != "linear":
             raise Missing("a cosine head has neither norms nor biases")
-        return function(subject.head)
+        return function(inputs.head)
 
     return measure
 
 
 PROBES = (
-    _probe(
-        "feature_mean_distance",
-        "Distance of the class's mean of features to the nearest mean of another class.",
-        1,
-        _of_features(mean_distance),
-    ),
-    _probe(
-        "feature_scatter", "Root mean square distance of the class's features to their mean.", -1, _of_features(scatter)
-    ),
-    _probe(
-        "separation",
-        "Root of Fisher's ratio of the class and the class it is least apart from, in features.",
-        1,
-        _of_features(separation),
-    ),
-    _probe(
-        "head_norm",
-        "Norm of the class's weights in the head.",
-        1,
-        _of_linear_head(lambda head: np.linalg.norm(np.float64(head.kernel), axis=0)),
-    ),
-    _probe("head_bias", "Bias of the class in the head.", 1, _of_linear_head(lambda head: np.float64(head.bias))),
-    _probe(
-        "head_cosine",
-        "Largest cosine of the class's weights in the head to those of another class.",
-        -1,
-        lambda subject: largest_cosine(subject.head.kernel),
-    ),
-)
+    _probe("feature_mean_distance", 1, _of_features(mean_distance),
+           "Distance of the class's mean of features to the nearest mean of another class."),
+    _probe("feature_scatter", -1, _of_features(scatter),
+           "Root mean square distance of the class's features to their mean."),
+    _probe("separation", 1, _of_features(separation),
+           "Root of Fisher's ratio of the class and the class it is least apart from, in features."),
+    _probe("head_norm", 1, _of_linear_head(lambda head: np.linalg.norm(np.float64(head["kernel"]), axis=0)),
+           "Norm of the class's weights in the head."),
+    _probe("head_bias", 1, _of_linear_head(lambda head: np.float64(head["bias"])),
+           "Bias of the class in the head."),
+    _probe("head_cosine", -1, lambda inputs: largest_cosine(inputs.head["kernel"]),
+           "Largest cosine of the class's weights in the head to those of another class."),
+)  # fmt: skip

@@ -32,25 +32,17 @@ def _low(images, cutoff: float) -> np.ndarray:
 
 
 def _lost(kind):
-    def measure(subject):
-        labels, natural, filtered = subject.filtered(kind)
-        return by_class(np.float64(natural) - np.float64(filtered), labels, len(subject.class_names))
+    def measure(inputs):
+        labels, natural, filtered = inputs.filtered(kind)
+        return by_class(np.float64(natural) - np.float64(filtered), labels, len(inputs.class_names))
 
     return measure
 
 
 FILTERS = {"low_pass": low_pass, "high_pass": high_pass}
 PROBES = (
-    _probe(
-        "low_pass_loss",
-        "Accuracy on natural images that is lost without the frequencies above half the Nyquist frequency.",
-        -1,
-        _lost("low_pass"),
-    ),
-    _probe(
-        "high_pass_loss",
-        "Accuracy on natural images that is lost without the frequencies below half the Nyquist frequency.",
-        0,
-        _lost("high_pass"),
-    ),
-)
+    _probe("low_pass_loss", -1, _lost("low_pass"),
+           "Accuracy on natural images that is lost without the frequencies above half the Nyquist frequency."),
+    _probe("high_pass_loss", 0, _lost("high_pass"),
+           "Accuracy on natural images that is lost without the frequencies below half the Nyquist frequency."),
+)  # fmt: skip

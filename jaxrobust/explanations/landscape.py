@@ -18,60 +18,42 @@ def radius_estimate(margin, gradient) -> np.ndarray:
 
 
 def _mean(field):
-    def measure(subject):
-        labels, found = subject.landscape
-        return by_class(getattr(found, field), labels, len(subject.class_names))
+    def measure(inputs):
+        labels, found = inputs.landscape
+        return by_class(getattr(found, field), labels, len(inputs.class_names))
 
     return measure
 
 
 def _in_the_ball(field):
-    def measure(subject):
-        if subject.radius == 0:
+    def measure(inputs):
+        if inputs.radius == 0:
             raise Missing("threat.eps_255 = 0, so there is no ball to search")
-        return _mean(field)(subject)
+        return _mean(field)(inputs)
 
     return measure
 
 
-def _median_radius(subject):
-    labels, found = subject.landscape
-    values = by_class(radius_estimate(found.margin, found.gradient), labels, len(subject.class_names), np.median)
+def _median_radius(inputs):
+    labels, found = inputs.landscape
+    values = by_class(radius_estimate(found.margin, found.gradient), labels, len(inputs.class_names), np.median)
     finite = values[np.isfinite(values)]
     # A value larger than all others: only ranks are used.
     return np.where(np.isinf(values), 2 * finite.max(initial=0.5), values)
 
 
 PROBES = (
-    _probe("logit_margin", "Mean of the logit of the label minus the largest other one.", 1, _mean("margin")),
-    _probe(
-        "probability_margin",
-        "Mean of the probability of the label minus the largest other one.",
-        1,
-        _mean("probability_margin"),
-    ),
-    _probe(
-        "gradient_norm",
-        "Mean of the margin's gradient with respect to the image, in the dual of the threat's norm.",
-        -1,
-        _mean("gradient"),
-    ),
-    _probe(
-        "radius_estimate",
-        "Median estimate, to first order, of the smallest radius that breaks an image: margin / dual norm of gradient.",
-        1,
-        _median_radius,
-    ),
-    _probe(
-        "curvature",
-        "Mean change of the margin's gradient over the step of the attack, per unit of its length.",
-        -1,
-        _in_the_ball("curvature"),
-    ),
-    _probe(
-        "linearity_error",
-        "Mean of the margin's largest deviation, in the ball, from its linear approximation at the image.",
-        -1,
-        _in_the_ball("linearity"),
-    ),
-)
+    _probe("logit_margin", 1, _mean("margin"),
+           "Mean of the logit of the label minus the largest other one."),
+    _probe("probability_margin", 1, _mean("probability_margin"),
+           "Mean of the probability of the label minus the largest other one."),
+    _probe("gradient_norm", -1, _mean("gradient"),
+           "Mean of the margin's gradient with respect to the image, in the dual of the threat's norm."),
+    _probe("radius_estimate", 1, _median_radius,
+           "Median estimate, to first order, of the smallest radius that breaks an image: margin / dual norm of "
+           "gradient."),
+    _probe("curvature", -1, _in_the_ball("curvature"),
+           "Mean change of the margin's gradient over the step of the attack, per unit of its length."),
+    _probe("linearity_error", -1, _in_the_ball("linearity"),
+           "Mean of the margin's largest deviation, in the ball, from its linear approximation at the image."),
+)  # fmt: skip

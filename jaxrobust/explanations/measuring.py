@@ -7,40 +7,37 @@ import numpy as np
 from jaxrobust import classwise, files
 from jaxrobust.data import randomness
 from jaxrobust.explanations import PROBES, Missing, ranking
-from jaxrobust.explanations.subject import Subject
+from jaxrobust.explanations.inputs import Inputs
 
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of the tests, after Holm's correction
 
 
-def measure(subject: Subject, known: dict | None = None) -> tuple[dict, dict]:
+def measure(inputs: Inputs, known: dict) -> tuple[dict, dict]:
     """({probe: [C]}, {probe: why it could not be measured}) of one run.
 
     Args:
         known: cache of the probes that depend on the data only, filled here; pass the same dict for several runs.
     """
-    known = {} if known is None else known
-    data_key = str((sorted(subject.dataset.fingerprint().items()), subject.config.eval.seed))
-    found, left_out = {}, {}
+    data_key = str((sorted(inputs.dataset.fingerprint().items()), inputs.config.eval.seed))
+    of_data, found, left_out = known.setdefault(data_key, {}), {}, {}
     for name, probe in PROBES.items():
         try:
-            if probe.looks_at != "data":
-                found[name] = probe.measure(subject)
-            else:
-                if (data_key, name) not in known:
-                    known[data_key, name] = probe.measure(subject)
-                found[name] = known[data_key, name]
+            found[name] = of_data[name] if name in of_data else probe.measure(inputs)
         except Missing as reason:
             left_out[name] = str(reason)
+        else:
+            if probe.looks_at == "data":
+                of_data[name] = found[name]
     return found, left_out
 
 
-def images(subject: Subject) -> dict:
+def images(inputs: Inputs) -> dict:
     """Which images the probes use, as JSON data."""
     return {
-        "training_images": len(subject.train_ids),
-        "test_images": len(subject.test_ids),
-        "test_is_scored": subject.test_is_scored,
+        "training_images": len(inputs.train_ids),
+        "test_images": len(inputs.test_ids),
+        "test_is_scored": inputs.test_is_scored,
     }
 
 
@@ -70,28 +67,26 @@ def rank(values: dict, robustness) -> dict:
         value[np.isinf(value)] = np.nan
         found = ranking.associate(value[has], robustness[has], randomness.generator(0, f"explain {name}"))
         row = {
-            **{field: getattr(probe, field) for field in ("name", "meaning", "family", "looks_at", "sign", "built_in")},
+            **{field: value for field, value in probe._asdict().items() if field != "measure"},
             "correlation": found.correlation,
             "interval": [found.low, found.high],
             "p_value": found.p_value,
             "classes": found.classes,
             "runs": len(has),
-            "of_runs": dict(zip(has, found.of_runs, strict=True)),
+            "of_runs": _spread(found.of_runs, has, len(of_runs)),
             "values": value.tolist(),
         }
-        row["of_runs"] = [row["of_runs"].get(r, math.nan) for r in range(len(of_runs))]
-        held_out = np.full(len(of_runs), np.nan)
-        if len(has) > 1:
-            held_out[has] = ranking.held_out(value[has], robustness[has])
         if several:
-            row |= {"held_out": held_out.tolist(), "mean_held_out": _mean(held_out), "p_held_out": math.nan}
+            held_out = ranking.held_out(value[has], robustness[has]) if len(has) > 1 else np.nan
+            row["held_out"] = _spread(held_out, has, len(of_runs))
+            row["mean_held_out"] = _mean(row["held_out"])
+            row["p_held_out"] = math.nan
         rows.append(row)
     tested = [row for row in rows if not row["built_in"] and not math.isnan(row["p_value"])]
-    holm = dict(
-        zip([r["name"] for r in tested], classwise.holm_correction([r["p_value"] for r in tested]), strict=True)
-    )
+    corrected = classwise.holm_correction([row["p_value"] for row in tested])
+    holm = {row["name"]: float(p_value) for row, p_value in zip(tested, corrected, strict=True)}
     for row in rows:
-        row["p_holm"] = float(holm.get(row["name"], math.nan))
+        row["p_holm"] = holm.get(row["name"], math.nan)
         row["significant"] = row["p_holm"] <= LEVEL
         defined = row["sign"] and not math.isnan(row["correlation"])
         row["as_expected"] = bool(row["correlation"] * row["sign"] > 0) if defined else None
@@ -100,15 +95,22 @@ def rank(values: dict, robustness) -> dict:
         p_values = ranking.held_out_p_values(probes, robustness, randomness.generator(0, "explain held out"))
         for row, p_value in zip(predicted, p_values.tolist(), strict=True):
             row["p_held_out"] = p_value
-    rows.sort(key=lambda row: _place(row, several))
+
+    def place(row):
+        of_order = row["mean_held_out"] if several else abs(row["correlation"])
+        return row["built_in"], math.isnan(of_order), -of_order
+
+    rows.sort(key=place)
     yardstick = ranking.held_out_by_class(robustness) if several else None
     of_classes = {"held_out": yardstick.tolist(), "mean_held_out": _mean(yardstick)} if several else None
     return files.nullable({"probes": rows, "tested": len(tested), "yardstick": of_classes})
 
 
-def _place(row: dict, several: bool) -> tuple:
-    of_order = row["mean_held_out"] if several else abs(row["correlation"])
-    return row["built_in"], math.isnan(of_order), -of_order
+def _spread(values, positions, length: int) -> list[float]:
+    """The values at their positions in a list of that length, nan elsewhere."""
+    spread = np.full(length, np.nan)
+    spread[positions] = values
+    return spread.tolist()
 
 
 def _mean(values) -> float:

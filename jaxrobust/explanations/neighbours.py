@@ -67,39 +67,19 @@ def _squares(points):
 
 
 def _of_pixels(function):
-    return lambda subject: function(*subject.train_pixels, len(subject.class_names))
+    return lambda inputs: function(*inputs.train_pixels, len(inputs.class_names))
 
 
 PROBES = (
-    _probe(
-        "training_images",
-        "Number of training images.",
-        1,
-        lambda subject: np.float64(subject.dataset.train.counts(len(subject.class_names))),
-    ),
-    _probe(
-        "pixel_overlap",
-        f"Share of the {NEIGHBOURS} nearest training images, in pixels, that are of another class.",
-        -1,
-        _of_pixels(neighbour_overlap),
-    ),
-    _probe(
-        "pixel_mean_distance",
-        "Distance of the class's mean image to the nearest mean image of another class.",
-        1,
-        _of_pixels(geometry.mean_distance),
-    ),
-    _probe(
-        "pixel_ratio",
-        "Median distance, in pixels, to the nearest image of another class over that to the nearest of its own.",
-        1,
-        _of_pixels(distance_ratio),
-    ),
-    _probe(
-        "standard_overlap",
-        f"Share of the {NEIGHBOURS} nearest training images, in features of a standard model, of another class.",
-        -1,
-        lambda subject: neighbour_overlap(*subject.standard_features, len(subject.class_names)),
-        looks_at="model",
-    ),
-)
+    _probe("training_images", 1, lambda inputs: np.float64(inputs.dataset.train.counts(len(inputs.class_names))),
+           "Number of training images."),
+    _probe("pixel_overlap", -1, _of_pixels(neighbour_overlap),
+           f"Share of the {NEIGHBOURS} nearest training images, in pixels, that are of another class."),
+    _probe("pixel_mean_distance", 1, _of_pixels(geometry.mean_distance),
+           "Distance of the class's mean image to the nearest mean image of another class."),
+    _probe("pixel_ratio", 1, _of_pixels(distance_ratio),
+           "Median distance, in pixels, to the nearest image of another class over that to the nearest of its own."),
+    _probe("standard_overlap", -1, lambda inputs: neighbour_overlap(*inputs.standard_features, len(inputs.class_names)),
+           f"Share of the {NEIGHBOURS} nearest training images, in features of a standard model, of another "
+           "class.", looks_at="model"),
+)  # fmt: skip

@@ -13,32 +13,23 @@ class Missing(Exception):
 
 
 class Probe(NamedTuple):
-    """A number for each class.
+    """A number for each class."""
 
-    Attributes:
-        name: name in files and tables.
-        meaning: description of the number, in one sentence.
-        family: name of the family of the probe.
-        looks_at: kind of inputs: only "data"; a "model" and data; or "results", which are verdicts under attacks.
-        sign: sign of the correlation with robustness that theory predicts, 1 or -1; 0 if it predicts none.
-        measure: subject.Subject -> [C] floats, nan for a class without a value. It may raise `Missing`.
-        built_in: whether it is computed from the same verdicts as robustness. Then it correlates with robustness by
-            construction, and explains nothing.
-    """
-
-    name: str
-    meaning: str
-    family: str
-    looks_at: str
-    sign: int
-    measure: Callable
+    name: str  # name in files and tables
+    meaning: str  # description of the number, in one sentence
+    family: str  # name of the family of the probe
+    looks_at: str  # kind of inputs: only "data"; a "model" and data; or "results", which are verdicts under attacks
+    sign: int  # sign of the correlation with robustness that theory predicts, 1 or -1; 0 if it predicts none
+    measure: Callable  # inputs.Inputs -> [C] floats, nan for a class without a value. It may raise `Missing`.
+    # whether it is computed from the same verdicts as robustness. Then it correlates with robustness by construction,
+    # and explains nothing.
     built_in: bool = False
 
 
 def of_family(family: str, looks_at: str) -> Callable[..., Probe]:
-    """Makes the probes of a family from (name, meaning, sign, measure)."""
+    """Makes the probes of a family from (name, sign, measure, meaning)."""
 
-    def make(name, meaning, sign, measure, looks_at=looks_at, built_in=False):
+    def make(name, sign, measure, meaning, looks_at=looks_at, built_in=False):
         return Probe(name, meaning, family, looks_at, sign, measure, built_in)
 
     return make

@@ -19,22 +19,14 @@ _TOLERANCE = 1e-9  # statistics that differ from the observed one by less count 
 
 
 class Association(NamedTuple):
-    """Rank correlation of a probe with robustness. nan if one of the two is the same for all classes.
+    """Rank correlation of a probe with robustness. nan if one of the two is the same for all classes."""
 
-    Attributes:
-        correlation: Spearman's correlation, mean over runs.
-        low, high: its interval.
-        p_value: two-sided, for the hypothesis of no relation.
-        of_runs: the correlation in each run, [R].
-        classes: number of classes used.
-    """
-
-    correlation: float
-    low: float
-    high: float
-    p_value: float
-    of_runs: tuple[float, ...]
-    classes: int
+    correlation: float  # Spearman's correlation, mean over runs
+    low: float  # of the correlation's interval
+    high: float  # of the same
+    p_value: float  # two-sided, for the hypothesis of no relation
+    of_runs: tuple[float, ...]  # the correlation in each run, [R]
+    classes: int  # number of classes used
 
 
 def associate(probe, robustness, rng: np.random.Generator, *, confidence: float = 0.95) -> Association:
@@ -48,9 +40,7 @@ def associate(probe, robustness, rng: np.random.Generator, *, confidence: float 
     permutations that reach the correlation. All permutations are used if there are at most `PERMUTATIONS`. Else this
     number is drawn, and the p-value is (b + 1) / (PERMUTATIONS + 1), where b of them reach the correlation.
 
-    Args:
-        probe, robustness: [R, C]; classes that are nan in any run are left out.
-        rng: generator of the permutations.
+    Classes that are nan in any run are left out.
     """
     probe, robustness = np.atleast_2d(np.asarray(probe, float)), np.atleast_2d(np.asarray(robustness, float))
     there = np.isfinite(probe).all(0) & np.isfinite(robustness).all(0)
@@ -78,13 +68,8 @@ def held_out(probe, robustness) -> np.ndarray:
     probe, the difference of a class from the mean of the other classes of the run is used; the probe is divided by its
     standard deviation over the classes, because models differ in the scale of their logits and features. R^2 is 1 -
     squared error / squared difference. 0 means no better than calling the class as robust as the mean of the others. It
-    is negative for a probe that says nothing, as its slope is chance.
-
-    Args:
-        probe, robustness: [R, C] of at least two runs; classes that are nan in any run are left out.
-
-    Returns:
-        [R]; nan where nothing varies, or with fewer than three classes.
+    is negative for a probe that says nothing, as its slope is chance. nan where nothing varies, or with
+    fewer than three classes. Classes that are nan in any run are left out.
     """
     return _held_out(*_there(probe, robustness))
 
@@ -165,8 +150,7 @@ def ceiling(seeds, count) -> tuple[float, float]:
         count: images of each class [C].
 
     Returns:
-        (other seeds, other seeds and images), both unbiased and therefore possibly below 0; nan for a single seed, or
-        if nothing varies.
+        (other seeds, other seeds and images), both unbiased and so possibly below 0; nan for one seed, or one value.
     """
     accuracy = np.atleast_2d(np.asarray(seeds, float))
     there = np.isfinite(accuracy).all(0)

@@ -12,31 +12,20 @@ ATTACK = "pgd20"
 def fooled(labels, natural, adversarial, num_classes: int) -> np.ndarray:
     """Share of the images of each class that the target model misclassifies after the attack, [C].
 
-    Args:
-        labels: [n] true classes.
-        natural, adversarial: [n] predictions of the target model; images with a wrong natural prediction do not count.
-        num_classes: C.
+    Images with a wrong natural prediction of the target model do not count.
     """
-    right = np.asarray(natural) == np.asarray(labels)
-    wrong = (np.asarray(adversarial) != np.asarray(labels))[right]
-    return by_class(wrong, np.asarray(labels)[right], num_classes)
+    labels, natural, adversarial = map(np.asarray, (labels, natural, adversarial))
+    right = natural == labels
+    return by_class((adversarial != labels)[right], labels[right], num_classes)
 
 
 def _measure(direction):
-    return lambda subject: fooled(*subject.transfer(direction), len(subject.class_names))
+    return lambda inputs: fooled(*inputs.transfer(direction), len(inputs.class_names))
 
 
 PROBES = (
-    _probe(
-        "transfer_out",
-        f"Share of the class's adversarial images made on this model ({ATTACK}) that fool the other model.",
-        -1,
-        _measure("out"),
-    ),
-    _probe(
-        "transfer_in",
-        f"Share of the class's adversarial images made on the other model ({ATTACK}) that fool this model.",
-        -1,
-        _measure("in"),
-    ),
-)
+    _probe("transfer_out", -1, _measure("out"),
+           f"Share of the class's adversarial images made on this model ({ATTACK}) that fool the other model."),
+    _probe("transfer_in", -1, _measure("in"),
+           f"Share of the class's adversarial images made on the other model ({ATTACK}) that fool this model."),
+)  # fmt: skip

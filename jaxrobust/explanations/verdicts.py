@@ -30,60 +30,36 @@ def largest_rival(confusion) -> np.ndarray:
     return ratio(errors.max(1), errors.sum(1))
 
 
-def _largest_rival(subject):
-    if len(subject.class_names) < 3:
+def _largest_rival(inputs):
+    if len(inputs.class_names) < 3:
         raise Missing("with two classes, all errors are predictions of the other class")
-    return largest_rival(subject.confusion)
+    return largest_rival(inputs.confusion)
 
 
-def _breaking_radius(subject):
-    if subject.audit is None:
+def _breaking_radius(inputs):
+    if inputs.audit is None:
         raise Missing("no audit of this checkpoint; run jaxrobust audit")
-    radii = subject.audit["curve"]["half"]["class_radius"]
+    radii = inputs.audit["curve"]["half"]["class_radius"]
     # Beyond the largest radius tried: any larger value will do, since only ranks are used.
-    beyond = 2 * max(subject.audit["curve"]["radii"])
-    count = np.array(subject.audit["count"])
+    beyond = 2 * max(inputs.audit["curve"]["radii"])
+    count = np.array(inputs.audit["count"])
     return np.where(count > 0, [beyond if radius is None else radius for radius in radii], np.nan)
 
 
 PROBES = (
-    _probe(
-        "train_robustness",
-        "Accuracy of the class on the attacked training images, in the last epoch of training.",
-        1,
-        lambda subject: subject.training_accuracy,
-    ),
-    _probe(
-        "flow_in",
-        "Share of the images of all other classes that the attack turns into this class.",
-        0,
-        lambda subject: flow_in(subject.confusion),
-    ),
-    _probe(
-        "largest_rival",
-        "Share of the class's errors under attack that are its most frequent wrong prediction.",
-        -1,
-        _largest_rival,
-    ),
-    _probe(
-        "flow_out",
-        "Share of the class's images that the attack turns into another class: one minus its robustness.",
-        -1,
-        lambda subject: flow_out(subject.confusion),
-        built_in=True,
-    ),
-    _probe(
-        "train_test_gap",
-        "Accuracy on the attacked training images in the last epoch, minus the accuracy under attack on scored images.",
-        -1,
-        lambda subject: subject.training_accuracy - subject.robustness,
-        built_in=True,
-    ),
-    _probe(
-        "breaking_radius",
-        "Median over the class of the smallest radius that breaks an image, from the audit's security curve.",
-        1,
-        _breaking_radius,
-        built_in=True,
-    ),
-)
+    _probe("train_robustness", 1, lambda inputs: inputs.training_accuracy,
+           "Accuracy of the class on the attacked training images, in the last epoch of training."),
+    _probe("flow_in", 0, lambda inputs: flow_in(inputs.confusion),
+           "Share of the images of all other classes that the attack turns into this class."),
+    _probe("largest_rival", -1, _largest_rival,
+           "Share of the class's errors under attack that are its most frequent wrong prediction."),
+    _probe("flow_out", -1, lambda inputs: flow_out(inputs.confusion),
+           "Share of the class's images that the attack turns into another class: one minus its robustness.",
+           built_in=True),
+    _probe("train_test_gap", -1, lambda inputs: inputs.training_accuracy - inputs.robustness,
+           "Accuracy on the attacked training images in the last epoch, minus the accuracy under attack on "
+           "scored images.", built_in=True),
+    _probe("breaking_radius", 1, _breaking_radius,
+           "Median over the class of the smallest radius that breaks an image, from the audit's security curve.",
+           built_in=True),
+)  # fmt: skip

@@ -4,8 +4,8 @@
     to_svg(figure)  # for a page: follows its light or dark theme through CSS variables
     to_rgb(figure)  # for TensorBoard
 
-A figure is a function from plain arrays to a matplotlib `Figure`: of the classes of a run in classes.py and matrix.py,
-of its images in images.py, and of a command in the file that is named after it.
+A figure is a function from plain arrays, or from rows as results files hold them, to a matplotlib `Figure`: of the
+classes of a run in classes.py and matrix.py, of its images in images.py, and of a command in the file named after it.
 
 No pyplot, so no global state and no display. Accuracies are fractions in [0, 1], shown as percentages. Any number of
 classes is readable: up to `NAMED_CLASSES` each is named; beyond, the figure shows all of them by rank and names
@@ -22,7 +22,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
 
 NAMED_CLASSES = 30  # most classes that a figure names one by one
 VECTOR_CLASSES = 200  # most classes whose marks stay vector graphics; pixels are smaller beyond
@@ -161,3 +163,81 @@ def to_file(figure: Figure, file_format: str) -> bytes:
 def text_inches(text: str, font_size: float) -> float:
     """Width of a line of text."""
     return TextPath((0, 0), text, size=font_size).get_extents().width / 72 if text else 0
+
+
+def column(rows, name: str) -> np.ndarray:
+    """What all rows have under a name, floats; nan in place of None."""
+    return np.array([row[name] for row in rows], float)
+
+
+def is_crowded(classes) -> bool:
+    """Whether the marks of so many classes become pixels."""
+    return len(classes) > VECTOR_CLASSES
+
+
+def heading(figure: Figure, title: str) -> None:
+    """One line at the top left."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+
+
+def legend(figure: Figure, marks, **layout) -> None:
+    """What marks mean, below the figure.
+
+    Args:
+        marks: artists, or the properties of lines, `label` among them.
+        layout: ncols and others of `Figure.legend`.
+    """
+    handles = [Line2D([], [], **mark) if isinstance(mark, dict) else mark for mark in marks]
+    figure.legend(handles=handles, **{"loc": "outside lower center", "fontsize": 8} | layout)
+
+
+def name_rows(axes, names, position=None, length: int = NAME_LENGTH) -> None:
+    """Names at the left of rows at `position`, by default 0, 1, ...; the first on top."""
+    position = np.arange(len(names)) if position is None else position
+    axes.set_yticks(position, [shorten(name, length) for name in names], fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(position[-1] + 0.6, -0.6)
+
+
+def whisker(axes, y: float, value: float, interval, colour: str, filled: bool) -> None:
+    """A dot with its interval in a row."""
+    axes.hlines(y, *interval, color=colour, linewidth=1.4)
+    axes.plot(value, y, "o", color=colour, markerfacecolor=colour if filled else PAPER, markersize=5)
+
+
+def percent_axis(axis, set_limits=None) -> None:
+    """Shows fractions as percentages; with the axis's `set_limits`, from 0 to 100."""
+    if set_limits:
+        set_limits(0, 1)
+        axis.set_major_locator(MultipleLocator(0.2))
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def accuracy_axis(axes) -> None:
+    """Shows accuracies from left to right, as percentages."""
+    axes.set(xlim=(-0.02, 1.02), xlabel="accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    percent_axis(axes.xaxis)
+    axes.grid(axis="x")
+
+
+def points_axis(axis) -> None:
+    """Shows differences of fractions as percentage points with their sign."""
+    axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}" if value else "0"))
+
+
+def epoch_axis(axis, most: int = 6) -> None:
+    """Whole numbers, few of them."""
+    axis.set_major_locator(MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]))
+
+
+def grid_of_panels(number: int, columns: int, size: tuple[float, float], **shared):
+    """A figure of that many panels of that size, at most `columns` beside each other, and the panels."""
+    columns = min(columns, number)
+    rows = -(-number // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
+    for panel in panels[number:]:
+        panel.set_visible(False)
+    return figure, panels[:number]

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MultipleLocator, PercentFormatter
 
+from jaxrobust import figures
 from jaxrobust.figures import BEST, CLEAN, INK, MUTED, NAMED_CLASSES, VERMILION, WORST, shorten, styled
 from jaxrobust.figures.matrix import cell_numbers, heat_map, share_bar
 
@@ -66,85 +65,79 @@ def class_to_class(share, ease, exposure, class_names: Sequence[str], title: str
 
 
 @styled
-def security_curves(
-    radii, class_accuracy, average, interval, half, class_names: Sequence[str], threat: float, unit: str
-) -> Figure:
+def security_curves(curve: dict, class_names: Sequence[str], eps: float, norm: str) -> Figure:
     """Robust accuracy by radius: average, worst class and each class; and the radius at which each falls to 50 %.
 
     The classes that are weakest and strongest at the threat radius are in colour. Up to `NAMED_CLASSES` classes all are
     named on the right, of more only those.
 
     Args:
-        radii: [R], rising from 0, in `unit`.
-        class_accuracy: [R, C]; nan for a class without examples.
-        average: [R], of all examples; interval: [R, 2], its interval.
-        half: [C, 3] of each class the smallest radius at which it is at 50 % or less, and the interval of that;
-            infinite beyond the last radius, nan without examples.
+        curve: of audit.json: `radii` [R], rising from 0; `accuracy` [R] of all examples and its `interval` [R][2];
+            `class_accuracy` [R][C], None for a class without examples; and `half`, with the smallest radius at which a
+            class is at 50 % or less, `class_radius` [C], and `class_interval` [C][2], None beyond the last radius.
         class_names: C names.
-        threat: the radius that the model is judged at, one of `radii`.
-        unit: of the radii, for the axis.
+        eps: the threat radius, one of the radii.
+        norm: radii of "linf" are shown in 255ths, as papers write them.
     """
-    radii, accuracy, half = np.asarray(radii, float), np.asarray(class_accuracy, float), np.asarray(half, float)
-    interval = np.asarray(interval, float)
+    scale, unit = (255, "1/255") if norm == "linf" else (1, "pixel units")
+    accuracy, half = np.array(curve["class_accuracy"], float), curve["half"]
+    half = np.column_stack([np.array(half[name], float) for name in ("class_radius", "class_interval")])
+    half = np.where(np.isnan(half), np.inf, half) * scale
     # What is 0 for all from some radius on says nothing more.
-    shown = min(int(np.flatnonzero((accuracy > 0).any(1)).max(initial=0)) + 1, len(radii) - 1)
-    radii, accuracy, interval = radii[: shown + 1], accuracy[: shown + 1], interval[: shown + 1]
-    average = np.asarray(average, float)[: shown + 1]
+    stop = min(int(np.flatnonzero((accuracy > 0).any(1)).max(initial=0)) + 1, len(accuracy) - 1) + 1
+    names = ("radii", "accuracy", "interval")
+    radii, average, interval = (np.array(curve[name][:stop], float) for name in names)
+    accuracy, radii, threat = accuracy[:stop], radii * scale, eps * scale
     at = int(np.abs(radii - threat).argmin())
     present = np.flatnonzero(~np.isnan(accuracy[at]))
     # Of those equal at the threat radius the one that lasts longer is the stronger.
     ranked = present[np.lexsort((half[present, 0], accuracy[at, present]))]
     marked = min(MARKED, len(ranked) // 2)
-    colours = dict.fromkeys(ranked[:marked].tolist(), WORST)
-    colours |= dict.fromkeys(ranked[len(ranked) - marked :].tolist(), BEST)
-    named = ranked if len(ranked) <= NAMED_CLASSES else np.array([*ranked[:marked], *ranked[len(ranked) - marked :]])
+    weakest, strongest = ranked[:marked].tolist(), ranked[len(ranked) - marked :].tolist()
+    colours = dict.fromkeys(weakest, WORST) | dict.fromkeys(strongest, BEST)
+    named = ranked if len(ranked) <= NAMED_CLASSES else np.array([*weakest, *strongest])
 
     figure = Figure(figsize=(7.2, max(3.6, 1.2 + 0.17 * len(named))), layout="constrained")
-    axes, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
+    left, right = panels = figure.subplots(1, 2, width_ratios=(1.7, 1))
     faint = float(np.clip(30 / max(len(ranked), 1), 0.1, 0.9))
-    for c in ranked:
-        marked_class = int(c) in colours
-        axes.plot(
-            radii, accuracy[:, c], color=colours.get(int(c), CLEAN), linewidth=0.8, alpha=0.9 if marked_class else faint
-        )
-    axes.fill_between(radii, interval[:, 0], interval[:, 1], color=INK, alpha=0.12, linewidth=0)
-    axes.plot(radii, average, color=INK, linewidth=2)
-    axes.plot(radii, accuracy[:, present].min(1), color=VERMILION, linewidth=2)
-    axes.axvline(threat, color=MUTED, linewidth=0.8, linestyle="--", zorder=0)
-    axes.text(threat, 1.01, "threat radius", ha="center", va="bottom", fontsize=7, color=MUTED)
-    _inline_names(axes, radii, accuracy, named, colours, class_names)
-    axes.set_xlim(0, radii[-1])
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_locator(MultipleLocator(0.2))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_xlabel(f"radius ({unit})")
-    axes.grid(axis="y")
-    axes.set_title("robust accuracy", pad=14)
-    handles = [
-        Line2D([], [], color=INK, linewidth=2, label="average"),
-        Line2D([], [], color=VERMILION, linewidth=2, label="worst class at each radius"),
-        Line2D([], [], color=CLEAN, linewidth=0.8, label="each class"),
+    for c in ranked.tolist():
+        alpha = 0.9 if c in colours else faint
+        left.plot(radii, accuracy[:, c], color=colours.get(c, CLEAN), linewidth=0.8, alpha=alpha)
+    left.fill_between(radii, *interval.T, color=INK, alpha=0.12, linewidth=0)
+    left.plot(radii, average, color=INK, linewidth=2)
+    left.plot(radii, accuracy[:, present].min(1), color=VERMILION, linewidth=2)
+    left.text(threat, 1.01, "threat radius", ha="center", va="bottom", fontsize=7, color=MUTED)
+    _inline_names(left, radii, accuracy, named, colours, class_names)
+    left.set_xlim(0, radii[-1])
+    figures.percent_axis(left.yaxis, left.set_ylim)
+    left.grid(axis="y")
+    left.set_title("robust accuracy", pad=14)
+    marks = [
+        {"color": INK, "linewidth": 2, "label": "average"},
+        {"color": VERMILION, "linewidth": 2, "label": "worst class at each radius"},
+        {"color": CLEAN, "linewidth": 0.8, "label": "each class"},
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
-
-    position = np.arange(len(named))
-    value, low, high = half[named].T
-    edge = radii[-1]
-    right.hlines(position, np.minimum(low, edge), np.minimum(high, edge), color=MUTED, linewidth=0.8)
-    dots = [colours.get(int(c), CLEAN) for c in named]
-    inside = np.isfinite(value)
-    right.scatter(value[inside], position[inside], s=16, color=np.array(dots)[inside], zorder=3)
-    for y in position[~inside]:
-        right.text(edge, y, ">", ha="center", va="center", fontsize=8, color=INK)
-    right.axvline(threat, color=MUTED, linewidth=0.8, linestyle="--", zorder=0)
-    right.set_yticks(position, [shorten(class_names[c]) for c in named], fontsize=8)
-    right.set_xlim(0, edge * 1.03)
-    right.set_ylim(len(named) - 0.4, -0.6)
-    right.tick_params(axis="y", length=0)
-    right.set_xlabel(f"radius ({unit})")
-    right.grid(axis="x")
-    right.set_title("falls to 50 % at", pad=14)
+    figures.legend(figure, marks, ncols=3)
+    _draw_half(right, half[named], [colours.get(c, CLEAN) for c in named.tolist()], radii[-1])
+    figures.name_rows(right, [class_names[c] for c in named])
+    for axes in panels:
+        axes.axvline(threat, color=MUTED, linewidth=0.8, linestyle="--", zorder=0)
+        axes.set_xlabel(f"radius ({unit})")
     return figure
+
+
+def _draw_half(axes, half, colours: list[str], edge: float) -> None:
+    """A row for each class: where it falls to 50 %, with the interval; > beyond the edge."""
+    position = np.arange(len(half))
+    value, low, high = half.T
+    axes.hlines(position, np.minimum(low, edge), np.minimum(high, edge), color=MUTED, linewidth=0.8)
+    inside = np.isfinite(value)
+    axes.scatter(value[inside], position[inside], s=16, color=np.array(colours)[inside], zorder=3)
+    for y in position[~inside]:
+        axes.text(edge, y, ">", ha="center", va="center", fontsize=8, color=INK)
+    axes.set_xlim(0, edge * 1.03)
+    axes.grid(axis="x")
+    axes.set_title("falls to 50 % at", pad=14)
 
 
 def _inline_names(axes, radii, accuracy, named, colours, class_names):

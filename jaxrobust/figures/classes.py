@@ -6,10 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
 from scipy.optimize import isotonic_regression
 
+from jaxrobust import figures
 from jaxrobust.figures import (
     BEST,
     CLEAN,
@@ -17,9 +16,9 @@ from jaxrobust.figures import (
     INK,
     MUTED,
     NAMED_CLASSES,
-    VECTOR_CLASSES,
     WORST,
     attack_colours,
+    percent_axis,
     shorten,
     styled,
     text_inches,
@@ -61,37 +60,28 @@ def class_bars(class_names: Sequence[str], series: Mapping[str, tuple], title: s
         axes.set_title(title)
     else:
         figure = Figure(figsize=(7.2, 4.6), layout="constrained")
-        axes, *ends = [figure.add_subplot(spec) for spec in _rank_and_two_ends(figure)]
+        # A wide panel for all classes, and two beside it for the worst and the best.
+        grid = figure.add_gridspec(2, 2, width_ratios=(1.25, 1))
+        axes, *ends = [figure.add_subplot(cells) for cells in (grid[:, 0], grid[0, 1], grid[1, 1])]
         ranks = np.arange(1, present.size + 1)
         for attack, (accuracy, low, high) in series.items():
             if attack == strongest:
                 axes.fill_between(ranks, low[present], high[present], color=colours[attack], alpha=0.2, linewidth=0)
                 axes.plot(ranks, accuracy[present], color=colours[attack])
             else:
-                crowded = present.size > VECTOR_CLASSES
-                size = 1.5 if crowded else 3
-                axes.plot(
-                    ranks, accuracy[present], ".", color=colours[attack], markersize=size, alpha=0.7, rasterized=crowded
-                )
+                crowded = figures.is_crowded(present)
+                style = {"markersize": 1.5 if crowded else 3, "alpha": 0.7, "rasterized": crowded}
+                axes.plot(ranks, accuracy[present], ".", color=colours[attack], **style)
         axes.set(xlim=(1, present.size), xlabel=f"all {present.size} classes, by accuracy under {strongest}")
-        _percent(axes.yaxis, axes.set_ylim)
+        percent_axis(axes.yaxis, axes.set_ylim)
         axes.set_title(title)
         only_strongest = {strongest: series[strongest]}
         for end, chosen, name in zip(ends, (present[:EXTREMES], present[-EXTREMES:]), ("worst", "best"), strict=True):
             _draw_bars(end, class_names, only_strongest, chosen, colours)
             end.set_title(f"{name} {chosen.size}")
-    figure.legend(
-        handles=[Line2D([], [], color=colours[attack], linewidth=5, label=attack) for attack in series],
-        loc="outside lower center",
-        ncols=min(len(series), 6),
-    )
+    marks = [{"color": colours[attack], "linewidth": 5, "label": attack} for attack in series]
+    figures.legend(figure, marks, ncols=min(len(series), 6), fontsize=9)
     return figure
-
-
-def _rank_and_two_ends(figure: Figure) -> list:
-    """A wide panel for all classes, and two stacked beside it for the worst and the best."""
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.25, 1))
-    return [grid[:, 0], grid[0, 1], grid[1, 1]]
 
 
 def _draw_bars(axes, class_names, series, classes, colours):
@@ -103,11 +93,9 @@ def _draw_bars(axes, class_names, series, classes, colours):
         error = np.maximum([width - low[classes], high[classes] - width], 0)  # rounding can leave -1e-17
         axes.barh(position, width, 0.9 * thickness, color=colours[attack], label=attack)
         axes.errorbar(width, position, xerr=error, fmt="none", ecolor=INK, elinewidth=0.8)
-    axes.set_yticks(np.arange(classes.size), [shorten(class_names[c]) for c in classes], fontsize=8)
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(classes.size - 0.4, -0.6)
+    figures.name_rows(axes, [class_names[c] for c in classes])
     axes.grid(axis="x")
-    _percent(axes.xaxis, axes.set_xlim)
+    percent_axis(axes.xaxis, axes.set_xlim)
 
 
 @styled
@@ -138,20 +126,19 @@ def learning_curves(
             axes.axvline(selected_epoch, color=MUTED, linewidth=0.8, zorder=0)
         axes.set_title(label)
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+        figures.epoch_axis(axes.xaxis)
         axes.grid(axis="y")
-    _percent(panels[0].yaxis, panels[0].set_ylim)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    percent_axis(panels[0].yaxis, panels[0].set_ylim)
+    figures.heading(figure, title)
     kinds = {kind for of_attack in curves.values() for kind in of_attack}
-    handles = [Line2D([], [], color=colours[attack], linewidth=4, label=attack) for attack in measured]
-    handles += [
-        Line2D([], [], color=INK, linestyle=lines[kind], label=f"{kind} weights")
-        for kind in ("averaged", "raw")
+    marks = [{"color": colours[attack], "linewidth": 4, "label": attack} for attack in measured]
+    said = {"averaged": (INK, "averaged weights"), "raw": (INK, "raw weights"), "training": (MUTED, "training batches")}
+    marks += [
+        {"color": colour, "linestyle": lines[kind], "label": label}
+        for kind, (colour, label) in said.items()
         if kind in kinds
     ]
-    if "training" in kinds:
-        handles.append(Line2D([], [], color=MUTED, linestyle=lines["training"], label="training batches"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), fontsize=8)
+    figures.legend(figure, marks, ncols=min(len(marks), 6))
     return figure
 
 
@@ -196,7 +183,7 @@ def class_curves(
             colors=CLEAN,
             linewidths=1.0 if len(grey) <= NAMED_CLASSES else 0.5,
             alpha=float(np.clip(40 / max(len(grey), 1), 0.1, 0.9)),
-            rasterized=len(grey) > VECTOR_CLASSES,
+            rasterized=figures.is_crowded(grey),
         )
     )
     for c, colour in coloured.items():
@@ -207,9 +194,9 @@ def class_curves(
         axes.axvline(selected_epoch, color=MUTED, linewidth=0.8, zorder=0)
     axes.set_xlim(epoch.min() - (len(epoch) == 1), epoch.max() + (len(epoch) == 1))
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+    figures.epoch_axis(axes.xaxis, 8)
     axes.grid(axis="y")
-    _percent(axes.yaxis, axes.set_ylim)
+    percent_axis(axes.yaxis, axes.set_ylim)
 
     line_height = 1.25 * font_size / 72 / axes_height  # of a label, as a share of the axes
     at = spread(last[named], line_height, 0, 1)
@@ -243,13 +230,6 @@ def spread(positions, distance: float, low: float, high: float) -> np.ndarray:
     offset = distance * np.arange(positions.size)
     free = isotonic_regression(positions - offset).x if positions.size else positions
     return np.clip(free, low, high - (offset[-1] if offset.size else 0)) + offset
-
-
-def _percent(axis, set_limits):
-    """Shows fractions as percentages, from 0 to 100."""
-    set_limits(0, 1)
-    axis.set_major_locator(MultipleLocator(0.2))
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
 def _mean(values) -> float:

@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from jaxrobust.classwise.counts import ratio
-from jaxrobust.figures import NAMED_CLASSES, shorten, styled
+from jaxrobust.figures import NAMED_CLASSES, percent_axis, shorten, styled
 
 NUMBERED_CELLS = 14  # most classes for which the cells of a confusion matrix hold numbers
 MATRIX_CELLS = 200  # most rows of a confusion matrix that are drawn one by one
@@ -88,7 +87,7 @@ def colour_bar(figure: Figure, image, percent: bool = True, **layout):
     """
     bar = figure.colorbar(image, ax=image.axes, **layout)
     if percent:
-        bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        percent_axis(bar.ax.yaxis)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
     return bar

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
-from jaxrobust.figures import BLUE, INK, MUTED, NAMED_CLASSES, shorten, styled, text_inches
+from jaxrobust import figures
+from jaxrobust.figures import BLUE, INK, MUTED, NAMED_CLASSES, column, shorten, styled, text_inches
 from jaxrobust.figures.matrix import NUMBERED_CELLS, cell_numbers, colour_bar, heat_map
 
 NATURAL, ADVERSARIAL = MUTED, BLUE
@@ -39,14 +39,13 @@ def class_table(accuracy, settings: Sequence[str], class_names: Sequence[str], t
     image = heat_map(axes, accuracy, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_yticks(range(len(settings)), _distinct(settings, 40), fontsize=8)
     if len(classes) <= NAMED_CLASSES:
-        axes.set_xticks(
-            range(len(classes)), [shorten(name, 14) for name in classes], rotation=45, ha="right", fontsize=8
-        )
+        names = [shorten(name, 14) for name in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=45, ha="right", fontsize=8)
     else:
         axes.set_xlabel("classes, weakest on average first")
     if len(classes) <= NUMBERED_CELLS and len(settings) <= 60:
         cell_numbers(axes, accuracy, lambda fraction: f"{100 * fraction:.0f}", dark=0.6)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figures.heading(figure, title)
     colour_bar(figure, image, shrink=0.8, aspect=25)
     return figure
 
@@ -67,10 +66,8 @@ def shares(of_variance: Mapping[str, float], intervals: Mapping[str, tuple[float
     for row, name in enumerate(names):
         if name in intervals and None not in intervals[name]:
             axes.plot(np.clip(intervals[name], 0, 1), [row, row], color=INK, linewidth=1)
-    axes.set_yticks(range(len(names)), [shorten(name, 40) for name in names])
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figures.name_rows(axes, names, length=40)
+    figures.percent_axis(axes.xaxis)
     axes.set(xlabel="share of the variance of class accuracy", xlim=(0, None))
     axes.grid(axis="x")
     return figure
@@ -90,11 +87,10 @@ def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], r
     colours = {"natural": NATURAL, "adversarial": ADVERSARIAL}
     if epochs:
         for name, (at, gap) in epochs.items():
-            axes[0].plot(at, gap, color=colours[name], marker="o", markersize=3)
+            axes[0].plot(at, gap, color=colours[name], marker="o", markersize=3, label=f"{name} training")
         axes[0].set(xlabel="epoch")
-        axes[0].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-        handles = [Line2D([], [], color=colours[name], label=f"{name} training") for name in epochs]
-        axes[0].legend(handles=handles, fontsize=8)
+        figures.epoch_axis(axes[0].xaxis)
+        axes[0].legend(fontsize=8)
     if radii is not None:
         at, gap, unit = radii
         axes[-1].plot(at, gap, color=ADVERSARIAL, marker="o", markersize=3)
@@ -103,7 +99,7 @@ def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], r
     axes[0].set_ylabel("best minus worst class")
     for panel in axes:
         panel.grid(axis="y")
-        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        figures.percent_axis(panel.yaxis)
         panel.set_ylim(bottom=0)
     return figure
 
@@ -136,19 +132,16 @@ def changes(effects: Sequence[Mapping], title: str = "") -> Figure:
     Args:
         effects: see studies.interventions.effects.
     """
-    columns = min(3, len(effects))
-    rows = -(-len(effects) // columns)
     tallest = max(len(of["classes"]) for of in effects)
-    figure = Figure(figsize=(3.2 * columns, rows * (1.0 + 0.2 * min(tallest, NAMED_CLASSES))), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-    for panel, of in zip(panels, effects, strict=False):
+    figure, panels = figures.grid_of_panels(
+        len(effects), 3, (3.2, 1.0 + 0.2 * min(tallest, NAMED_CLASSES)), sharex=True
+    )
+    for panel, of in zip(panels, effects, strict=True):
         shown = sorted(of["classes"], key=lambda row: row["change"])
         at = range(len(shown))
-        change = np.array([row["change"] for row in shown])
-        low, high = np.array([row["interval"] for row in shown]).T
         panel.axvline(0, color=MUTED, linewidth=0.8)
-        panel.hlines(at, low, high, color=INK, linewidth=1)
-        panel.plot(change, at, "o", color=BLUE, markersize=4)
+        panel.hlines(at, *column(shown, "interval").T, color=INK, linewidth=1)
+        panel.plot(column(shown, "change"), at, "o", color=BLUE, markersize=4)
         named = len(shown) <= NAMED_CLASSES
         panel.set_yticks(at if named else [], [shorten(row["name"], 18) for row in shown] if named else [], fontsize=8)
         panel.tick_params(axis="y", length=0)
@@ -157,8 +150,6 @@ def changes(effects: Sequence[Mapping], title: str = "") -> Figure:
         panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
         panel.tick_params(axis="x", labelbottom=True)
         panel.grid(axis="x")
-    for panel in panels[len(effects) :]:
-        panel.set_visible(False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figures.heading(figure, title)
     figure.supxlabel("change of accuracy, points", fontsize=9)
     return figure

@@ -1,12 +1,11 @@
 """Misclassification-aware adversarial training (MART, Wang et al. 2020)."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
 from jaxrobust.attacks import losses
-from jaxrobust.objectives.objective import ADVERSARIAL, Criterion, LossOutput, Objective, confused, near
+from jaxrobust.objectives.objective import ADVERSARIAL, Criterion, LossOutput, Objective, confused, from_near
+from jaxrobust.objectives.pgd_at import pgd_at
 
 
 def mart(criterion: Criterion, beta: float) -> Objective:
@@ -14,9 +13,6 @@ def mart(criterion: Criterion, beta: float) -> Objective:
 
     x' maximises the cross-entropy. The knob `weight_natural` is not used.
     """
-
-    def perturb(attack, logits_fn, images):
-        return attack(criterion.attacked)
 
     def loss(forward, batch_stats, images, attacked, labels, knobs):
         natural_logits, batch_stats = forward(batch_stats, images)
@@ -32,12 +28,5 @@ def mart(criterion: Criterion, beta: float) -> Objective:
         weighted += confused(boosted, logits, labels, knobs)
         return LossOutput(weighted, boosted + divergence, logits, natural_logits, batch_stats)
 
-    return Objective(
-        loss,
-        perturb,
-        knobs=(*ADVERSARIAL, "beta_scale"),
-        passes=6,
-        beta=beta,
-        sees_natural=True,
-        vary=lambda pgd: dataclasses.replace(pgd, start=near),
-    )
+    options = {"passes": 6, "beta": beta, "sees_natural": True, "vary": from_near}
+    return Objective(loss, pgd_at(criterion).perturb, (*ADVERSARIAL, "beta_scale"), **options)

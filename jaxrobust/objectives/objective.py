@@ -12,6 +12,7 @@ Class knobs act on the training loss here, and on the radius of the attack (trai
 effect. Knobs of the cross-entropy change the training loss only; attacks maximise plain losses.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -30,49 +31,30 @@ ADVERSARIAL = (*CROSS_ENTROPY, "radius_scale", "target_logit", "weight_robust", 
 
 
 class LossOutput(NamedTuple):
-    """The loss of a batch.
+    """The loss of a batch."""
 
-    Attributes:
-        losses: [B], with class weights; these are minimised.
-        unweighted: [B], without class weights.
-        logits: [B, C] of the images trained on: the adversarial images, if the objective attacks.
-        natural_logits: [B, C] of the unperturbed images; None if the objective does not use them.
-        batch_stats: batch statistics after the step.
-    """
-
-    losses: jax.Array
-    unweighted: jax.Array
-    logits: jax.Array
-    natural_logits: jax.Array | None
-    batch_stats: dict
+    losses: jax.Array  # [B], with class weights; these are minimised
+    unweighted: jax.Array  # [B], without class weights
+    logits: jax.Array  # [B, C] of the images trained on: the adversarial images, if the objective attacks
+    natural_logits: jax.Array | None  # [B, C] of the unperturbed images; None if the objective does not use them
+    batch_stats: dict  # batch statistics after the step
 
 
 class Objective(NamedTuple):
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Attributes:
-        loss: see there.
-        perturb: see there; None for training on unperturbed images.
-        knobs: names of the class knobs that it uses, including those of its attack.
-        passes: arithmetic of the loss and its gradient, in forward passes, without the attack.
-        attack_passes: additional forward passes of the attack, besides its steps.
-        beta: trade-off between its two losses; 0 if there is none.
-        sees_natural: whether it uses the unperturbed images.
-        vary: pgd.Pgd as configured -> the one it attacks with, for example from another start.
-        in_batch: function that computes class weights from the current batch, see remedies/in_batch.py; or None.
-        replays: 0, or the number of updates on each batch; their gradients also update the perturbation of the images.
-            `perturb` is then for images that are not trained on.
-    """
-
-    loss: Callable
-    perturb: Callable | None = None
-    knobs: tuple[str, ...] = ADVERSARIAL
-    passes: int = 3
-    attack_passes: int = 0
-    beta: float = 0.0
-    sees_natural: bool = False
-    vary: Callable = lambda pgd: pgd
+    loss: Callable  # see there
+    perturb: Callable | None = None  # see there; None for training on unperturbed images
+    knobs: tuple[str, ...] = ADVERSARIAL  # names of the class knobs that it uses, including those of its attack
+    passes: int = 3  # arithmetic of the loss and its gradient, in forward passes, without the attack
+    attack_passes: int = 0  # additional forward passes of the attack, besides its steps
+    beta: float = 0.0  # trade-off between its two losses; 0 if there is none
+    sees_natural: bool = False  # whether it uses the unperturbed images
+    vary: Callable = lambda pgd: pgd  # pgd.Pgd as configured -> the one it attacks with, for example from another start
+    # function that computes class weights from the current batch, see remedies/in_batch.py; or None.
     in_batch: Callable | None = None
+    # 0, or the number of updates on each batch; their gradients also update the perturbation of the images. `perturb`
+    # is then for images that are not trained on.
     replays: int = 0
 
     @property
@@ -82,15 +64,10 @@ class Objective(NamedTuple):
 
 
 class Criterion(NamedTuple):
-    """The loss of a classification, per example; the cross-entropy, or the user's own in its place.
+    """The loss of a classification, per example; the cross-entropy, or the user's own in its place."""
 
-    Attributes:
-        attacked: (logits, labels) -> [B], what attacks maximise.
-        trained: (logits, labels, knobs) -> [B], what training minimises.
-    """
-
-    attacked: Callable
-    trained: Callable
+    attacked: Callable  # (logits, labels) -> [B], what attacks maximise
+    trained: Callable  # (logits, labels, knobs) -> [B], what training minimises
 
 
 def criterion(label_smoothing: float = 0.0, loss: Callable | None = None) -> Criterion:
@@ -138,6 +115,11 @@ def confused(values, logits, labels, knobs: ClassKnobs):
     if knobs.confusion_weight is None:
         return 0.0
     return knobs.confusion_weight[logits.argmax(-1), labels] * values
+
+
+def from_near(pgd):
+    """The `vary` of attacks that start `near` the image."""
+    return dataclasses.replace(pgd, start=near)
 
 
 def near(norm, keys, images, radius):

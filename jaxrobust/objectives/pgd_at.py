@@ -9,13 +9,10 @@ from jaxrobust.objectives.objective import Criterion, LossOutput, Objective, con
 def pgd_at(criterion: Criterion) -> Objective:
     """The criterion of adversarial images, which maximise it."""
 
-    def perturb(attack, logits_fn, images):
-        return attack(criterion.attacked)
-
     def loss(forward, batch_stats, images, attacked, labels, knobs):
         logits, batch_stats = forward(batch_stats, attacked.images)
         plain = criterion.trained(logits, labels, knobs)
         weighted = knobs.weight_robust[labels] * plain + confused(plain, logits, labels, knobs)
         return LossOutput(weighted, plain, logits, None, batch_stats)
 
-    return Objective(loss, perturb)
+    return Objective(loss, lambda attack, logits_fn, images: attack(criterion.attacked))

@@ -1,9 +1,7 @@
 """TRADES (Zhang et al. 2019), https://arxiv.org/abs/1901.08573: accuracy on images, and agreement around them."""
 
-import dataclasses
-
 from jaxrobust.attacks import losses
-from jaxrobust.objectives.objective import ADVERSARIAL, Criterion, LossOutput, Objective, confused, near
+from jaxrobust.objectives.objective import ADVERSARIAL, Criterion, LossOutput, Objective, confused, from_near
 
 CLIMBS = ("divergence", "cross_entropy")
 
@@ -28,14 +26,6 @@ def trades(criterion: Criterion, beta: float, climb: str) -> Objective:
         weighted += confused(criterion.trained(logits, labels, knobs), logits, labels, knobs)
         return LossOutput(weighted, natural + divergence, logits, natural_logits, batch_stats)
 
-    plain = Objective(
-        loss,
-        perturb,
-        knobs=(*ADVERSARIAL, "weight_natural", "beta_scale"),
-        passes=6,
-        beta=beta,
-        sees_natural=True,
-    )
-    if climb == "cross_entropy":
-        return plain
-    return plain._replace(attack_passes=1, vary=lambda pgd: dataclasses.replace(pgd, start=near))
+    knobs = (*ADVERSARIAL, "weight_natural", "beta_scale")
+    plain = Objective(loss, perturb, knobs, passes=6, beta=beta, sees_natural=True)
+    return plain if climb == "cross_entropy" else plain._replace(attack_passes=1, vary=from_near)

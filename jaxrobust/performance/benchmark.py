@@ -30,18 +30,9 @@ from jaxrobust.training import setup as training_setup
 
 _PROFILED_DISPATCHES = 3
 # JAX's names of the devices with known rates. Other devices of the same family have different memory or clock rates.
-_MACHINES = {
-    "NVIDIA H200": "h200",
-    "NVIDIA H100 80GB HBM3": "h100",
-    "NVIDIA A100-SXM4-80GB": "a100",
-    "TPU v4": "v4",
-    "TPU v5 lite": "v5e",
-    "TPU v5e": "v5e",
-    "TPU v5": "v5p",
-    "TPU v5p": "v5p",
-    "TPU v6 lite": "v6e",
-    "TPU v6e": "v6e",
-}
+_MACHINES = {"NVIDIA H200": "h200", "NVIDIA H100 80GB HBM3": "h100", "NVIDIA A100-SXM4-80GB": "a100"}
+_MACHINES |= {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p"}
+_MACHINES |= {"TPU v6 lite": "v6e", "TPU v6e": "v6e"}
 
 
 def measure(config, description: data.Description, *, seconds=10.0, steps_per_repeat=None, profile=None) -> dict:
@@ -66,7 +57,8 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     batch, local_batch = config.train.batch_size, config.train.batch_size // mesh.size
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, batch)
     dataset = data.random_dataset(description)
-    missing = 0 if config.data.streaming else _missing_bytes(dataset, description)
+    train = dataset.train  # of limited size: `missing` bytes of the training set are not on the device
+    missing = (description.train_examples - len(train)) * (train.images[0].nbytes + train.labels[0].nbytes)
     input_rate = _input_rate(config, seconds)  # first, so that an error in the data is found before long measurements
 
     console.say(f"compiling {config.model.name} for {mesh.size} x {mesh.devices.flat[0].device_kind}, cold and warm")
@@ -97,9 +89,8 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     if profile:
         with jax.profiler.trace(profile):
             training.loop(_PROFILED_DISPATCHES)
-        console.say(
-            f"trace of {_PROFILED_DISPATCHES * training.length} steps: pip install xprof; xprof --logdir {profile}"
-        )
+        traced = _PROFILED_DISPATCHES * training.length
+        console.say(f"trace of {traced} steps: pip install xprof; xprof --logdir {profile}")
 
     per_step = [s / training.length for s in loop.seconds]
     step_s, bare_s = loop.median / training.length, bare.median / training.length
@@ -145,7 +136,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
             "peak_bytes_source": peak_source,
             "program_argument_bytes": memory and memory.argument_size_in_bytes,
             "program_temporary_bytes": memory and memory.temp_size_in_bytes,
-            "data_set_bytes_missing": missing,
+            "data_set_bytes_missing": 0 if config.data.streaming else missing,
             **_kernels("attack_step", program.attack if attacked else None, local_batch),
             **_kernels("step", program.total, local_batch),
             "input_images_per_s": input_rate,
@@ -180,21 +171,13 @@ def _settings(config, description: data.Description, mesh) -> dict:
 
 
 def _kernels(name: str, cost: Cost | None, local_batch: int) -> dict:
-    return {
-        f"{name}_kernels": cost and cost.kernels,
-        f"{name}_layout_changes": cost and cost.layout_changes,
-        f"{name}_bytes_per_image": cost and cost.bytes / local_batch,
-    }
+    of = cost and (cost.kernels, cost.layout_changes, cost.bytes / local_batch)
+    names = (f"{name}_kernels", f"{name}_layout_changes", f"{name}_bytes_per_image")
+    return dict(zip(names, of or [None] * 3, strict=True))
 
 
 class Training:
-    """The updates of a config, and a state to run them on.
-
-    Attributes:
-        length: steps in one dispatch.
-        state: current train state.
-        compiled: the compiled updates (see `lower`); None until the caller sets it.
-    """
+    """The updates of a config, `length` in a dispatch, and a `state` to run them on; the caller sets `compiled`."""
 
     def __init__(self, config, dataset, mesh, total_steps: int):
         self.mesh, self.total_steps = mesh, total_steps
@@ -216,16 +199,8 @@ class Training:
     def loop(self, dispatches: int) -> None:
         """Run the loop of a training: indices come from the host, which reads each loss one dispatch later."""
         inputs = self._inputs(np.tile(self._order, (dispatches, 1)), 0)
-        self.state, _ = epochs.update(
-            self.state,
-            0,
-            self.compiled,
-            inputs,
-            self._key,
-            log_loss=lambda step, loss: None,
-            advance=lambda length: None,
-            stop=False,
-        )
+        silent = {"log_loss": lambda step, loss: None, "advance": lambda length: None, "stop": False}
+        self.state, _ = epochs.update(self.state, 0, self.compiled, inputs, self._key, **silent)
 
     def back_to_back(self, dispatches: int) -> None:
         """Train without the host's work between dispatches: all of them are started at once."""
@@ -257,10 +232,9 @@ def _streamed(training):
 
 
 def _evaluation(config, dataset, mesh, spec, training: Training):
-    """Compile an evaluation step. Returns (run, share).
+    """Compile an evaluation step: run(number of batches sent from the host), and the share of the attack in it.
 
-    run(batches) evaluates this number of batches, each sent from the host. If an attack is divided into parts, only its
-    first part is run; `share` is the fraction of the whole attack on an example that withstands it.
+    If an attack is divided into parts, only its first part is run; the share is of an example that withstands it.
     """
     size = config.eval.batch_size
     part = dataset.train.take(np.arange(size) % len(dataset.train))
@@ -304,14 +278,9 @@ def _input_rate(config, seconds: float) -> float | None:
     from jaxrobust.data import streaming
 
     console.say("input pipeline")
-    split = objects.dataset(config).train
-    return streaming.images_per_second(
-        split,
-        batch_size=config.train.batch_size,
-        operations=tuple(config.data.augment),
-        crop_scale=tuple(config.data.crop_scale),
-        seconds=seconds,
-    )
+    options = {"operations": tuple(config.data.augment), "crop_scale": tuple(config.data.crop_scale)}
+    split, batch_size = objects.dataset(config).train, config.train.batch_size
+    return streaming.images_per_second(split, batch_size=batch_size, seconds=seconds, **options)
 
 
 def roofline_seconds(device_kind: str, program: Program, count: int) -> float | None:
@@ -323,20 +292,11 @@ def roofline_seconds(device_kind: str, program: Program, count: int) -> float | 
     return alone + machines.collective_seconds(machine, program.collectives, count)
 
 
-def _missing_bytes(dataset, description: data.Description) -> int:
-    """Bytes on a device that the training set needs beyond the random data, whose size is limited."""
-    images, labels = dataset.train.images, dataset.train.labels
-    each = images[0].nbytes + labels[0].nbytes
-    return each * (description.train_examples - len(dataset.train))
-
-
 def _check_alone() -> None:
     job = cluster.find(None, None, None)
     if (job is not None and job.processes is not None) or jax.process_count() > 1:
-        raise UserError(
-            "this is one of several processes: the benchmark measures one host; start it in a job of one process, "
-            "under SLURM with --ntasks=1"
-        )
+        remedy = "start it in a job of one process, under SLURM with --ntasks=1"
+        raise UserError(f"this is one of several processes: the benchmark measures one host; {remedy}")
 
 
 def _check_profile(folder) -> None:

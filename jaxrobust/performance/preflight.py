@@ -23,37 +23,25 @@ from jaxrobust.distributed import parallel
 from jaxrobust.performance.compiled import costs, hlo, machines
 from jaxrobust.performance.compiled.program import Cost, Program
 
+# Parts of the memory, by JAX's names; aliased are outputs that reuse the memory of arguments.
+_MEMORY = {
+    "arguments": "argument",
+    "outputs": "output",
+    "aliased": "alias",
+    "temporaries": "temp",
+    "code": "generated_code",
+}
 _ATTEMPTS = 4  # compilations in the search, at most
 _LARGEST = 2**16  # examples per chip; the search ends here
 _SCALES = (8, 64, 256)  # numbers of chips for which weak scaling is estimated, beside the requested one
-
-
-class Memory(NamedTuple):
-    """Bytes per chip; `total` must fit into its memory."""
-
-    arguments: float
-    outputs: float
-    aliased: float  # outputs that reuse the memory of arguments
-    temporaries: float
-    code: float
-    total: float
-
-    @classmethod
-    def of(cls, analysis) -> "Memory":
-        """Of `compiled.memory_analysis()`."""
-        a = analysis
-        parts = (a.argument_size_in_bytes, a.output_size_in_bytes, a.alias_size_in_bytes, a.temp_size_in_bytes)
-        arguments, outputs, aliased, temporaries = map(float, parts)
-        code = float(a.generated_code_size_in_bytes)
-        return cls(*parts, code, arguments + outputs - aliased + temporaries + code)
 
 
 class Compiled(NamedTuple):
     """A compiled program; if it did not fit, `program` and `memory` are None, and `total` is the memory it needs."""
 
     program: Program | None
-    memory: Memory | None
-    total: float
+    memory: dict[str, float] | None  # bytes per chip, by name
+    total: float  # bytes per chip, which must fit into its memory
     seconds: float
 
 
@@ -75,12 +63,9 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
     capacity = machine.capacity or math.inf
     spec = suites.costliest(config.eval.attacks, config.threat.norm)
     attack = spec.name if spec else "clean"
-
     training = _compile_training(config, description, mesh)
-    evaluation = _compile(
-        lambda: costs.lower_evaluation(config, description, mesh, spec),
-        f"evaluation under {attack}, batch {config.eval.batch_size} on {count} chips",
-    )
+    title = f"evaluation under {attack}, batch {config.eval.batch_size} on {count} chips"
+    evaluation = _compile(lambda: costs.lower_evaluation(config, description, mesh, spec), title)
     streamed = config.data.streaming
     resident = 0 if streamed else description.train_examples * (_image_bytes(description) + 4)
     beside = _beside_training(config, description, mesh, training, evaluation)
@@ -137,9 +122,11 @@ def _compile(lower, title: str, steps: int = 1) -> Compiled:
         if needed is None:
             raise
         return Compiled(None, None, needed, time.monotonic() - started)
-    seconds = time.monotonic() - started
-    memory = Memory.of(compiled.memory_analysis())
-    return Compiled(hlo.read(compiled.as_text(), steps=steps), memory, memory.total, seconds)
+    seconds, found = time.monotonic() - started, compiled.memory_analysis()
+    memory = {name: getattr(found, f"{part}_size_in_bytes") for name, part in _MEMORY.items()}
+    memory["code"] = float(memory["code"])
+    total = float(sum(memory.values()) - 2 * memory["aliased"])
+    return Compiled(hlo.read(compiled.as_text(), steps=steps), memory, total, seconds)
 
 
 def bytes_needed(message: str) -> float | None:
@@ -168,9 +155,9 @@ def _machine(machine) -> dict:
 
 
 def _memory(training: Compiled, resident: int, machine) -> dict:
-    parts = training.memory._asdict() if training.memory else dict.fromkeys(Memory._fields)
+    parts = training.memory or dict.fromkeys(_MEMORY)
     return {
-        **{f"{name}_bytes": value for name, value in parts.items() if name != "total"},
+        **{f"{name}_bytes": value for name, value in parts.items()},
         "data_set_bytes": resident,
         "total_bytes": files.nullable(training.total),
         "capacity_bytes": machine.capacity or None,
@@ -215,9 +202,7 @@ def _kernels(cost: Cost, batch: int) -> dict:
         "kernels": cost.kernels,
         "layout_changes": cost.layout_changes,
         "bytes_per_image": cost.bytes / batch,
-        "by_kind": {
-            kind: {"kernels": n, "bytes_per_image": traffic / batch} for kind, (n, traffic) in cost.by_kind.items()
-        },
+        "by_kind": {kind: {"kernels": n, "bytes_per_image": b / batch} for kind, (n, b) in cost.by_kind.items()},
     }
 
 
@@ -256,8 +241,8 @@ def _beside_training(config, description, mesh, training: Compiled, evaluation: 
     if training.memory is None or evaluation.memory is None:
         return max(training.total, evaluation.total)
     examples = config.eval.batch_size // mesh.size * (_image_bytes(description) + 12)
-    weights = evaluation.memory.arguments - examples
-    return training.memory.arguments + evaluation.total - weights
+    weights = evaluation.memory["arguments"] - examples
+    return training.memory["arguments"] + evaluation.total - weights
 
 
 def _evaluation(config, attack: str, total: float, evaluation: Compiled, machine) -> dict:
@@ -277,10 +262,8 @@ def _evaluation(config, attack: str, total: float, evaluation: Compiled, machine
 
 
 def _largest_batch(config, description, mesh, capacity, first: Compiled):
-    """(largest batch per chip that fits, what limits it: "memory" or "training examples").
-
-    Memory is nearly linear in the batch, so two compilations predict the result and a third confirms it.
-    """
+    """(largest batch per chip that fits, what limits it: "memory" or "training examples")."""
+    # Memory is nearly linear in the batch, so two compilations predict the result and a third confirms it.
     limit = min(description.train_examples // mesh.size, _LARGEST)
     known = {config.train.batch_size // mesh.size: first.total}
 
@@ -325,18 +308,17 @@ def predict(known: dict[int, float], capacity: float, limit: int) -> int | None:
 
 
 def round_down(batch: int) -> int:
-    """Round down to a multiple of 8, unless that is 0."""
+    """To a multiple of 8, unless that is 0."""
     return batch - batch % 8 if batch >= 8 else batch
 
 
 def why_not(figures: dict) -> str:
     """Why the config does not fit, and what would."""
     memory, evaluation = figures["memory"], figures["evaluation"]
-    gib = machines.GIB
-    capacity = memory["capacity_bytes"] / gib
+    capacity = memory["capacity_bytes"] / machines.GIB
 
     def needs(total):
-        return "more" if total is None else f"{total / gib:.2f} GiB"
+        return "more" if total is None else f"{total / machines.GIB:.2f} GiB"
 
     if memory["total_bytes"] is None or memory["total_bytes"] > memory["capacity_bytes"]:
         what = f"training takes {needs(memory['total_bytes'])} of {capacity:.2f} GiB per chip"

@@ -1,33 +1,22 @@
-"""What the HTML pages share: rendering a template, figures as part of a page, and tables as CSV."""
+"""What the HTML pages share: rendering a template, figures as part of a page, and tables (see tables.py)."""
 
-import csv
-import io
 import pathlib
 
 import jinja2
 import markupsafe
 
 from jaxrobust import figures, files, formatting
+from jaxrobust.reports.findings import few, under
+from jaxrobust.reports.tables import to_csv
 
-FILTERS = (  # what templates write numbers with
-    formatting.percent,
-    formatting.points,
-    formatting.interval,
-    formatting.ratio,
-    formatting.probability,
-    formatting.p_value,
-    formatting.radius,
-    formatting.norm,
-    formatting.known,
-    formatting.rounded,
-)
+__all__ = ["figure", "render", "to_csv", "write_figure", "write_page"]
 
 
 def render(template: str, page: dict) -> str:
     """The HTML of a page.
 
     Args:
-        template: name of a file in `templates/`. It may use the functions in `FILTERS` as filters.
+        template: name of a file in `templates/`. It may use the functions of `formatting` as filters.
         page: the variables of the template, by name.
 
     Raises:
@@ -40,8 +29,16 @@ def render(template: str, page: dict) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update((write.__name__, write) for write in FILTERS)
+    environment.filters |= {name: write for name, write in vars(formatting).items() if callable(write)}
+    environment.filters |= {"under": under, "few": few}
     return environment.get_template(template).render(page)
+
+
+def write_page(folder, template: str, page: dict) -> pathlib.Path:
+    """Write the page of a template, under the template's name, to a folder; returns its path."""
+    path = pathlib.Path(folder) / template
+    files.write_atomically(path, render(template, page))
+    return path
 
 
 def figure(drawn) -> markupsafe.Markup:
@@ -55,10 +52,3 @@ def write_figure(folder, stem: str, drawn) -> markupsafe.Markup:
         path = pathlib.Path(folder) / f"{stem}.{file_format}"
         files.write_atomically(path, figures.to_file(drawn, file_format))
     return figure(drawn)
-
-
-def to_csv(header, rows) -> str:
-    """A table as comma-separated values; None is empty."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
-    return buffer.getvalue()

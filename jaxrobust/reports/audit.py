@@ -1,14 +1,16 @@
 """Output of an audit: its findings, and the report's sections "Security curve" and "Class to class"."""
 
-import numpy as np
-
-from jaxrobust import console, figures, formatting, reports
+from jaxrobust import console, figures, reports
 from jaxrobust.figures import audit as figures_audit
+from jaxrobust.formatting import NOTHING, interval, percent, points
+from jaxrobust.formatting import norm as symbol
+from jaxrobust.formatting import radius as length
 from jaxrobust.reports.findings import CAUTION, Finding, table
-from jaxrobust.runs import class_summary
+from jaxrobust.reports.tables import Column, Table
 
 LISTED_NAMES = 3  # classes named in a finding
 LISTED_PAIRS = 8
+_AT = "at the threat radius"
 
 
 def page(content: dict) -> dict:
@@ -18,15 +20,17 @@ def page(content: dict) -> dict:
         content: of audit.json.
     """
     matrix = content["matrix"]
-    drawn = {"curve": _curve_figure(content)}
+    drawn = {
+        "curve": figures_audit.security_curves(content["curve"], content["classes"], content["eps"], content["norm"])
+    }
     if len(content["classes"]) <= figures.NAMED_CLASSES:
-        values = [class_summary.floats(matrix[name]) for name in ("share", "ease", "exposure")]
+        values = (matrix[name] for name in ("share", "ease", "exposure"))
         drawn["matrix"] = figures_audit.class_to_class(*values, content["classes"])
     return content | {
         "figures": {name: reports.figure(figure) for name, figure in drawn.items()},
-        "half_rows": _half_rows(content),
-        "pairs": matrix["pairs"][:LISTED_PAIRS],
-        "masking": content.get("masking"),
+        "half": _half_table(content),
+        "pairs": _pair_table(matrix),
+        "masking_tables": masking_tables(content.get("masking")),
     }
 
 
@@ -36,11 +40,11 @@ def findings(content: dict) -> list[Finding]:
     at = curve["radii"].index(content["eps"])
     images = f"{content['examples']:,} of {content['whole']:,}" if content["examples"] < content["whole"] else "all"
     of = f"epoch {content['epoch']}, {content['weights']} weights, {images} {content['split']} images"
-    what = f"audit under {curve['attack']}, radius {formatting.radius(content['eps'], norm)} in {formatting.norm(norm)}"
+    what = f"audit under {curve['attack']}, radius {length(content['eps'], norm)} in {symbol(norm)}"
     half = curve["half"]["radius"]
-    fall = f"beyond {formatting.radius(curve['radii'][-1], norm)}" if half is None else formatting.radius(half, norm)
+    fall = f"beyond {length(curve['radii'][-1], norm)}" if half is None else length(half, norm)
     return [
-        Finding(what, _percent(curve["accuracy"][at]), formatting.interval(curve["interval"][at]), note=of),
+        Finding(what, _percent(curve["accuracy"][at]), interval(curve["interval"][at]), note=of),
         Finding(f"weakest class in it: {curve['worst_class'][at]}", _percent(curve["worst_class_accuracy"][at])),
         Finding("radius at which all classes together fall to 50 %", fall),
         *_on_class(content["focused"]["class"]),
@@ -50,7 +54,7 @@ def findings(content: dict) -> list[Finding]:
 
 
 def _percent(share: float | None) -> str:
-    return formatting.NOTHING if share is None else f"{formatting.percent(share)} %"
+    return NOTHING if share is None else f"{percent(share)} %"
 
 
 def _on_class(of: dict | None) -> list[Finding]:
@@ -58,8 +62,8 @@ def _on_class(of: dict | None) -> list[Finding]:
         return []
     note = f"breaks {_percent(of['success'])} of it, {_percent(of['average'])} of all images; "
     note += "the interval allows for the choice" if of["simultaneous"] else f"the weakest on {of['chosen_on']}"
-    ends = formatting.interval(of["interval"])
-    return [Finding(f"gain of attacking {of['target']} alone", formatting.points(of["gain"]), ends, note=note)]
+    ends = interval(of["interval"])
+    return [Finding(f"gain of attacking {of['target']} alone", points(of["gain"]), ends, note=note)]
 
 
 def _on_pairs(content: dict) -> list[Finding]:
@@ -69,7 +73,7 @@ def _on_pairs(content: dict) -> list[Finding]:
     if pair:
         note = f"{_percent(pair['average'])} over all pairs"
         note += "; the interval allows for the choice" if pair["interval"] else ""
-        what, ends = f"most often turned: {pair['source']} into {pair['target']}", formatting.interval(pair["interval"])
+        what, ends = f"most often turned: {pair['source']} into {pair['target']}", interval(pair["interval"])
         found.append(Finding(what, bound + _percent(pair["share"]), ends, note=note))
     for what, ranked, values in (
         ("most exposed classes", matrix["most_exposed"], matrix["exposure"]),
@@ -96,45 +100,61 @@ def _on_masking(masking: dict | None) -> list[Finding]:
     return [Finding("signs of gradient masking", "0", note="no proof of robustness")]
 
 
-def _curve_figure(content):
-    curve, half = content["curve"], content["curve"]["half"]
-    # Papers write Linf radii in 255ths.
-    scale, unit = (255, "1/255") if content["norm"] == "linf" else (1, "pixel units")
-    present = np.array(content["count"])[:, None] > 0
-    radii = np.column_stack(
-        [class_summary.floats(half["class_radius"]), class_summary.floats(half["class_interval"]).reshape(-1, 2)]
-    )
-    radii = np.where(present, np.where(np.isnan(radii), np.inf, radii), np.nan)
-    return figures_audit.security_curves(
-        np.array(curve["radii"]) * scale,
-        class_summary.floats(curve["class_accuracy"]),
-        curve["accuracy"],
-        curve["interval"],
-        radii * scale,
-        content["classes"],
-        content["eps"] * scale,
-        unit,
-    )
-
-
-def _half_rows(content) -> list[dict]:
-    """Each class with examples: its accuracy at the threat radius, and the radius at which it falls to 50 %."""
-    curve, half = content["curve"], content["curve"]["half"]
+def _half_table(content: dict) -> Table:
+    """Each class with images: its accuracy at the threat radius, and the radius at which it falls to 50 %."""
+    curve, half, of_norm = content["curve"], content["curve"]["half"], content["norm"]
     at = curve["radii"].index(content["eps"])
-    rows = [
-        {
-            "name": name,
-            "clean": curve["class_accuracy"][0][c],
-            "accuracy": curve["class_accuracy"][at][c],
-            "interval": tuple(curve["class_interval"][at][c]),
-            "radius": half["class_radius"][c],
-            "low": half["class_interval"][c][0],
-            "high": half["class_interval"][c][1],
-        }
-        for c, name in enumerate(content["classes"])
-        if content["count"][c]
+
+    def reached(value: float | None) -> str:
+        last = length(curve["radii"][-1], of_norm)
+        return f"beyond {last}" if value is None else length(value, of_norm)
+
+    def ends(row) -> str:
+        low, high = half["class_interval"][row]
+        return reached(low) if low is None else f"{reached(low)} to {reached(high)}"
+
+    columns = [
+        Column("class", lambda c: content["classes"][c]),
+        Column("clean", lambda c: curve["class_accuracy"][0][c], percent),
+        Column(
+            _AT, lambda c: curve["class_accuracy"][at][c], percent, lambda c: interval(curve["class_interval"][at][c])
+        ),
+        Column("falls to 50 % at", lambda c: half["class_radius"][c], reached, ends),
     ]
-    return sorted(rows, key=lambda row: row["accuracy"])
+    return Table(columns, [c for c, count in enumerate(content["count"]) if count], by=_AT)
+
+
+def _pair_table(matrix: dict) -> Table:
+    bound = "" if matrix["complete"] else "at least "
+    columns = [
+        Column("class", "source"),
+        Column("into", "target"),
+        Column("share", "share", lambda share: f"{bound}{percent(share)} %", "interval"),
+        Column("images", "turned", lambda number: f"{number:,}", lambda pair: f"of {pair['of']:,}"),
+    ]
+    return Table(columns, [p for p in matrix["pairs"][:LISTED_PAIRS] if p["turned"]], title="Pairs most often turned")
+
+
+def masking_tables(masking: dict | None) -> dict[str, Table]:
+    """The signs of gradient masking, and the accuracies that they were looked for in."""
+    if not masking:
+        return {}
+    signs = [
+        Column("check", "check", _spaced),
+        Column("where", "where"),
+        Column("measured", "value", _percent),
+        Column("threshold", "threshold", _percent),
+        Column("what it means", "message"),
+    ]
+    experiments = [Column("experiment", 0, _spaced), Column("accuracy", 1, _percent)]
+    return {
+        "signs": Table(signs, masking["findings"]),
+        "experiments": Table(experiments, list(masking["accuracy"].items())),
+    }
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def show(content: dict) -> None:

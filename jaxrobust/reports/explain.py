@@ -1,13 +1,10 @@
 """Output of explain: findings and a table on the terminal, and explain.html with its figures."""
 
-import math
 import pathlib
 
-from rich.table import Table
-from rich.text import Text
-
-from jaxrobust import files, formatting, reports
-from jaxrobust.figures import explain as figures_explain
+from jaxrobust import formatting, reports
+from jaxrobust.figures.explain import ranking, scatters
+from jaxrobust.reports import findings as findings_lib
 from jaxrobust.reports.findings import (
     CAUTION,
     NOT_SIGNIFICANT,
@@ -19,6 +16,7 @@ from jaxrobust.reports.findings import (
     tested,
     under,
 )
+from jaxrobust.reports.tables import Column, Table, records_to_csv
 
 PAGE = "explain.html"
 NAMED = 4  # most probes of a kind among the findings
@@ -132,49 +130,53 @@ def _left_out(figures: dict) -> list[Finding]:
 
 
 def table(figures: dict) -> Table:
-    """The ranking for the terminal."""
-    several = figures["yardstick"] is not None
-    attack = figures["attack"]
+    """The probes, best first, of what `explain.explain` returns."""
+    classes = len(figures["classes"])
+    columns = [
+        Column("probe", "name", spaced, lambda row: "(=)" if row["built_in"] else "*" if row["significant"] else ""),
+        Column("looks at", "looks_at"),
+        Column("correlation", "correlation", correlation, lambda row: _ends(row, classes)),
+        Column("p", "p_value", formatting.p_value),
+        Column("p (Holm)", "p_holm", formatting.p_value),
+        Column("sign", sign),
+    ]
+    if figures["yardstick"]:
+        columns.append(Column(f"R², held-out {figures['unit']}", "mean_held_out", share))
     caption = (
-        f"{100 * figures['confidence']:g} % intervals; * significant at {100 * figures['level']:g} % after Holm's "
+        f"* significant at {100 * figures['level']:g} % after Holm's correction over {figures['tested']} probes. (=) "
+        "made of the verdicts that class accuracy is made of: it goes along with it by construction, and is not tested."
     )
-    caption += "correction; (=) made of the verdicts themselves, so not tested"
-    table = Table(title=Text(f"rank correlation with class accuracy, {attack}"), caption=caption)
-    table.add_column("probe")
-    table.add_column("looks at")
-    for name in ("correlation", "interval", "p", "p (Holm)", "", "sign"):
-        table.add_column(name, justify="right")
-    if several:
-        table.add_column("R², held-out run", justify="right")
-    for row in figures["probes"]:
-        cells = [
-            Text(row["name"] + (" (=)" if row["built_in"] else "")),
-            row["looks_at"],
-            correlation(row["correlation"]),
-            interval(row["interval"]),
-            formatting.p_value(row["p_value"]),
-            formatting.p_value(row["p_holm"]),
-            "*" if row["significant"] else "",
-            sign(row),
-        ]
-        table.add_row(*cells, *([share(row["mean_held_out"])] if several else []))
-    if several:
-        table.add_section()
-        empty = [""] * 7
-        table.add_row("mean of the other runs", *empty, share(figures["yardstick"]["mean_held_out"]))
-    return table
+    title = f"rank correlation with class accuracy, {figures['attack']}"
+    return Table(columns, figures["probes"], title=title, caption=caption)
+
+
+def _ends(row: dict, classes: int) -> str:
+    return interval(row["interval"]) + (f" {row['classes']} classes" if 0 < row["classes"] < classes else "")
+
+
+def class_table(figures: dict, r: int) -> Table:
+    """The classes of a run, the weakest first, with the values of all probes."""
+    probes, run = figures["probes"], figures["runs"][r]
+    accuracy = f"accuracy, {figures['attack']}"
+    columns = [Column("class", 0), Column("images", 1), Column(accuracy, 2, formatting.percent)]
+    columns += [Column(spaced(probe["name"]), i, number) for i, probe in enumerate(probes, 3)]
+    values = (probe["values"][r] for probe in probes)
+    rows = zip(figures["classes"], run["count"], run["robustness"], *values, strict=True)
+    return Table(columns, rows, by=accuracy)
 
 
 def data_table(figures: dict) -> Table:
     """Probes of data alone by class, for the terminal; the class that lies most within others first."""
     names = list(figures["probes"])
-    table = Table(title=Text(f"before training, {figures['training_images']:,} training images"))
-    table.add_column("class")
-    for name in names:
-        table.add_column(name, justify="right")
-    for c in sorted(range(len(figures["classes"])), key=lambda c: -(figures["probes"]["pixel_overlap"][c] or 0)):
-        table.add_row(Text(figures["classes"][c]), *(number(figures["probes"][name][c]) for name in names))
-    return table
+    columns = [Column("class", 0), *(Column(name, i, number) for i, name in enumerate(names, 1))]
+    rows = zip(figures["classes"], *figures["probes"].values(), strict=True)
+    title = f"before training, {figures['training_images']:,} training images"
+    return Table(columns, rows, by="pixel_overlap", descending=True, title=title)
+
+
+def spaced(name: str) -> str:
+    """The name of a probe in words."""
+    return name.replace("_", " ")
 
 
 def correlation(value: float | None) -> str:
@@ -197,37 +199,34 @@ def number(value: float | None) -> str:
     return formatting.NOTHING if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def sign(row: dict) -> str:
+def sign(row: dict) -> str | None:
     """Whether the sign is as expected."""
-    if row["as_expected"] is None:
-        return formatting.NOTHING
-    return "as expected" if row["as_expected"] else "opposite"
-
-
-# What templates write figures with.
-WRITE = {"correlation": correlation, "interval": interval, "share": share, "number": number, "sign": sign}
+    return {None: None, True: "as expected", False: "opposite"}[row["as_expected"]]
 
 
 def write(folder, figures: dict) -> pathlib.Path:
     """Write explain.html and its figures, as SVG and PNG, to a folder; returns the page's path."""
-    folder = pathlib.Path(folder)
     shown = _by_correlation(figures)
     drawn = {"ranking": draw_ranking(figures, shown), "classes": _panels(figures, shown)}
     page = figures | {
-        "explanation": figures,
-        "findings": findings(figures),
+        "findings": findings_lib.table(findings(figures)),
+        "checkpoints": _checkpoints(figures["runs"]),
         "figures": {stem: reports.write_figure(folder, stem, figure) for stem, figure in drawn.items() if figure},
-        "write": WRITE,
+        "ranking": table(figures),
+        "by_class": [class_table(figures, r) for r in range(len(figures["runs"]))],
         "several": figures["yardstick"] is not None,
-        "order": [_weakest_first(run["robustness"]) for run in figures["runs"]],
+        "in_common": figures["yardstick"] and share(figures["yardstick"]["mean_held_out"]),
     }
-    path = folder / PAGE
-    files.write_atomically(path, reports.render(PAGE, page))
-    return path
+    return reports.write_page(folder, PAGE, page)
 
 
-def _weakest_first(robustness) -> list[int]:
-    return sorted(range(len(robustness)), key=lambda c: (robustness[c] is None, robustness[c] or 0))
+def _checkpoints(runs: list[dict]) -> Table:
+    columns = [
+        Column("run", "workdir"),
+        Column("checkpoint", lambda run: f"{run['checkpoint']}, {run['weights']} weights, epoch {run['epoch']}"),
+        Column("what it is", lambda run: "; ".join(f"{name}: {fact}" for name, fact in run["facts"].items())),
+    ]
+    return Table(columns, runs, sortable=False)
 
 
 def draw_ranking(figures: dict, rows: list[dict], predicted: bool = False):
@@ -239,27 +238,24 @@ def draw_ranking(figures: dict, rows: list[dict], predicted: bool = False):
     if not rows:
         return None
     notes = ["predicts", *(share(row["mean_held_out"]) for row in rows)] if predicted and figures["yardstick"] else []
-    columns = ([row[name] for row in rows] for name in ("name", "correlation", "interval", "significant", "sign"))
-    return figures_explain.ranking(*columns, notes=notes)
+    return ranking(rows, notes)
 
 
 def _panels(figures: dict, rows: list[dict]):
     if not rows:
         return None
-
-    def numbers(values):
-        return [math.nan if value is None else value for value in values]
-
-    panels = [(row["name"], [numbers(values) for values in row["values"]]) for row in rows[:PANELS]]
-    robustness = [numbers(run["robustness"]) for run in figures["runs"]]
-    return figures_explain.scatters(panels, robustness, figures["classes"], figures["attack"])
+    panels = [(row["name"], row["values"]) for row in rows[:PANELS]]
+    robustness = [run["robustness"] for run in figures["runs"]]
+    return scatters(panels, robustness, figures["classes"], figures["attack"])
 
 
 def to_csv(figures: dict) -> str:
     """A line for each class of each run: images, robustness, and a column for each probe."""
-    header, lines = ["run", "class", "images", "robustness", *(row["name"] for row in figures["probes"])], []
-    for r, run in enumerate(figures["runs"]):
-        for c, name in enumerate(figures["classes"]):
-            probes = [row["values"][r][c] for row in figures["probes"]]
-            lines.append([run["workdir"], name, run["count"][c], run["robustness"][c], *probes])
-    return reports.to_csv(header, lines)
+    return records_to_csv(
+        [
+            {"run": run["workdir"], "class": name, "images": run["count"][c], "robustness": run["robustness"][c]}
+            | {row["name"]: row["values"][r][c] for row in figures["probes"]}
+            for r, run in enumerate(figures["runs"])
+            for c, name in enumerate(figures["classes"])
+        ]
+    )

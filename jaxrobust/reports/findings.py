@@ -3,11 +3,9 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from jaxrobust import formatting
+from jaxrobust.formatting import probability
+from jaxrobust.reports.tables import Column, Table
 
 # Verdicts.
 HIGHER, LOWER = "higher", "lower"  # of a significant difference
@@ -78,12 +76,12 @@ def few(names, number: int = 5) -> str:
     return ", ".join(names[:number]) + (f" and {len(names) - number} more" if len(names) > number else "")
 
 
-def table(findings: Iterable[Finding]) -> Table:
-    """Findings for the terminal."""
-    shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for name, justify in (("finding", "left"), ("value", "right"), ("interval", "left"), ("verdict", "left")):
-        shown.add_column(name, justify=justify)
-    shown.add_column("note", overflow="fold")
-    for finding in findings:
-        shown.add_row(*map(Text, finding))  # Text and not str: a class may be called [b]
-    return shown
+def likely(candidates: Iterable[dict], number: int = 6) -> str:
+    """The candidates for the worst class, see `classwise.Score.worst_record`, with their probabilities."""
+    return few((f"{row['name']} ({probability(row['probability'])})" for row in candidates), number)
+
+
+def table(findings: list[Finding]) -> Table:
+    """Findings for a page and the terminal."""
+    columns = [Column("finding" if name == "what" else name, name) for name in Finding._fields]
+    return Table(columns, findings, sortable=False)

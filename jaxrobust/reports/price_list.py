@@ -2,23 +2,18 @@
 
 import pathlib
 
-import numpy as np
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
-from jaxrobust import figures as figures_lib
 from jaxrobust import files, reports
 from jaxrobust.comparison import trade_off
 from jaxrobust.comparison.differences import HELPS, HURTS
-from jaxrobust.figures import price_list as figures_price_list
-from jaxrobust.formatting import NOTHING, counted, interval, percent, points
+from jaxrobust.figures import shorten
+from jaxrobust.figures.price_list import tradeoff
+from jaxrobust.formatting import NOTHING, counted, interval, p_value, percent, points
 from jaxrobust.reports.findings import CAUTION, Finding, few, table, under
+from jaxrobust.reports.tables import Column, Table, records_to_csv
 
 PAGE, TABLE, FIGURE = "price_list.html", "price_list.csv", "average-against-worst"
 NAMED = 5  # most methods of a kind among the findings
-_NAME = 30  # characters of a method's name on the terminal
-_SIGN = {HELPS: 1, HURTS: -1}
+_GAIN = "its difference"  # of the worst class: the column that methods are ranked by
 
 
 def findings(figures: dict) -> list[Finding]:
@@ -87,129 +82,115 @@ def _on_scope(figures: dict, others: list[dict]) -> Finding:
 
 
 def tables(figures: dict) -> list[tuple[str, Table]]:
-    """(title, table) for the terminal: the verdicts, and the accuracies under every attack."""
-    base, others = figures["methods"][0], len(figures["methods"]) - 1
+    """(title, table) for the terminal: the verdicts, and the accuracies under the other attacks."""
+    base, others, judge = figures["methods"][0], len(figures["methods"]) - 1, figures["judge"]
     title = f"{counted(others, 'method')} against {base['name']}; {figures['examples']:,} {figures['split']} images"
     return [
-        (f"{title}; worst class {under(figures['judge'])}", _verdict_table(figures)),
-        ("under every attack, differences to the base", _attack_table(figures)),
+        (f"{title}; worst class {under(judge)}", verdict_table(figures, narrow=True)),
+        *((under(attack), attack_table(figures, attack)) for attack in figures["attacks"] if attack != judge),
         ("findings, differences to the base in points", table(findings(figures))),
     ]
 
 
-def _name(row: dict) -> Text:
-    # Text and not str: a method may be called [b].
-    return Text(figures_lib.shorten(row["name"], _NAME) + (" (base)" if row["is_base"] else ""))
+def attack_table(figures: dict, attack: str) -> Table:
+    """Accuracies of the methods under an attack."""
+    return Table([*_ACCURACIES, _CLASS], [row | row["attacks"][attack] for row in figures["methods"]])
 
 
-def _mark(of: dict) -> str:
-    return "*" if of["significant"] else " "
+def verdict_table(figures: dict, narrow: bool = False) -> Table:
+    """The methods under the attack that judges.
 
-
-def _verdict_table(figures: dict) -> Table:
-    judge, pgd = figures["judge"], figures["pgd"]
-    shown = Table(
-        caption=f"differences to the base in points, {100 * figures['confidence']:g} % intervals; * significant at "
-        f"{100 * figures['level']:g} % after Holm's correction; + on the Pareto front; ! fewer than "
-        f"{figures['min_seeds']} pairs of seeds: the seed's chance is not covered",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
+    Args:
+        narrow: leave out what a line of a terminal has no room for.
+    """
+    columns = [
+        *(column for column in _ACCURACIES if column.name != "p (Holm)"),
+        Column("verdict", lambda row: (row["verdicts"]["judge"] or "") + (", Pareto" if row["pareto"] else "")),
+        Column(f"by {figures['pgd'] or 'PGD'}", lambda row: row["verdicts"]["pgd"] or ""),
+        Column("disagreement", lambda row: row["verdicts"]["disagreement"] or ""),
+        _CLASS,
+        Column("cost per point", "cost_per_point", lambda cost: NOTHING if cost is None else f"{cost:.2f}"),
+        Column("in training", "training.worst_class_accuracy", percent, _training),
+        Column("speed", "speed.relative", lambda speed: NOTHING if speed is None else f"{speed:.2f}x"),
+    ]
+    columns.insert(
+        1, Column("seeds", lambda row: len(row["seeds"]), note=lambda row: "" if row["covers_seeds"] else "!")
     )
-    shown.add_column("method")
-    heads = ("seeds", "avg", "diff", "worst", "diff", "interval", "rho", "verdict", f"by {pgd or 'PGD'}", "")
-    for name in (*heads, "worst class", "training", "speed"):
-        shown.add_column(name, justify="left" if name in ("verdict", f"by {pgd or 'PGD'}", "worst class") else "right")
-    for row in figures["methods"]:
-        of = row["attacks"][judge]
-        average, worst, verdicts = of["average"], of["worst"], row["verdicts"]
-        shown.add_row(
-            _name(row),
-            f"{len(row['seeds'])}{' ' if row['covers_seeds'] else '!'}",
-            percent(average["accuracy"]),
-            points(average["difference"]) + _mark(average),
-            percent(worst["accuracy"]) + ("+" if row["pareto"] else " "),
-            points(worst["difference"]) + _mark(worst),
-            interval(worst["difference_interval"]),
-            _rho(of["rho"]),
-            verdicts["judge"] or "",
-            verdicts["pgd"] or "",
-            "<>" if verdicts["disagreement"] else "",
-            Text(_classes(worst, 16)),
-            percent(row["training"]["worst_class_accuracy"]),
-            _times(row["speed"]["relative"]),
-        )
-        if row["is_base"]:
-            shown.add_section()
-    return shown
+    if narrow:
+        columns = [column for column in columns if column.name not in ("disagreement", "cost per point")]
+        columns = [column._replace(**_NARROW.get(column.name, {})) for column in columns]
+    rows = [row | row["attacks"][figures["judge"]] for row in figures["methods"]]
+    return Table(columns, rows, by=_GAIN, descending=True)
 
 
-def _attack_table(figures: dict) -> Table:
-    shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    shown.add_column("method")
-    for attack in figures["attacks"]:
-        for name in (f"{figures_lib.shorten(attack, 12)} avg", "diff", "worst", "diff", "rho"):
-            shown.add_column(name, justify="right")
-    for row in figures["methods"]:
-        cells = []
-        for of in row["attacks"].values():
-            for figure in (of["average"], of["worst"]):
-                cells.append(percent(figure["accuracy"]))
-                cells.append(points(figure["difference"]) + _mark(figure))
-            cells.append(_rho(of["rho"]))
-        shown.add_row(_name(row), *cells)
-        if row["is_base"]:
-            shown.add_section()
-    return shown
+def _difference(of: dict) -> str:
+    ends = interval(of["difference_interval"])
+    return f"* {ends}" if of["significant"] else ends
 
 
-def _rho(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:+.2f}"
+def _training(row: dict) -> str:
+    difference = row["training"]["difference"]
+    return "" if difference is None else f"({points(difference)})"
 
 
-def _times(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}x"
+def _classes(row: dict) -> str:
+    """The worst class, and in how many of the seeds."""
+    seeds = len(row["seeds"])
+    return few((f"{of['name']} ({of['seeds']})" if seeds > 1 else of["name"] for of in row["worst"]["classes"]), 3)
 
 
-def _classes(worst: dict, length: int = figures_lib.NAME_LENGTH) -> str:
-    """The class that is the worst in most seeds, and in how many where not in all."""
-    first, *others = worst["classes"]
-    name = figures_lib.shorten(first["name"], length)
-    return f"{name} +{len(others)}" if others else name
+# Of rows with the figures under one attack.
+_ACCURACIES = (
+    Column("method", "name", note=lambda row: "(base)" if row["is_base"] else ""),
+    Column("average", "average.accuracy", percent, "average.interval"),
+    Column("difference", "average.difference", points, lambda row: _difference(row["average"])),
+    Column("p (Holm)", "average.p_holm", p_value),
+    Column("worst class", "worst.accuracy", percent, "worst.interval"),
+    Column(_GAIN, "worst.difference", points, lambda row: _difference(row["worst"])),
+    Column("p (Holm)", "worst.p_holm", p_value),
+    Column("rho", "rho", lambda rho: NOTHING if rho is None else f"{rho:+.2f}"),
+)
+_CLASS = Column("which class", _classes)
+_NARROW = {
+    "method": {"write": lambda name: shorten(name, 30)},
+    "which class": {"write": lambda name: shorten(name, 16)},
+    "average": {"note": ""},
+    "difference": {"note": lambda row: "*" if row["average"]["significant"] else ""},
+    "worst class": {"note": ""},
+}
 
 
 def write(folder, figures: dict) -> pathlib.Path:
     """Write price_list.html, price_list.csv and the figure, as SVG and PNG, to a folder; returns the page's path."""
-    folder = pathlib.Path(folder)
-    files.write_atomically(folder / TABLE, to_csv(figures))
+    files.write_atomically(pathlib.Path(folder) / TABLE, to_csv(figures))
     page = figures | {
-        "findings": findings(figures),
+        "findings": table(findings(figures)),
         "figure_svg": reports.write_figure(folder, FIGURE, draw(figures)),
-        "show": {"rho": _rho, "times": _times, "classes": _classes},
+        "verdicts": verdict_table(figures),
+        "by_attack": {attack: attack_table(figures, attack) for attack in figures["attacks"]},
+        "runs": _runs(figures),
     }
-    path = folder / PAGE
-    files.write_atomically(path, reports.render(PAGE, page))
-    return path
+    return reports.write_page(folder, PAGE, page)
+
+
+def _runs(figures: dict) -> Table:
+    columns = [
+        Column("method", "name"),
+        Column("unlike the base", lambda row: "; ".join(f"{name} = {value}" for name, value in row["differs"].items())),
+        Column("seed", "seed"),
+        Column("checkpoint", lambda row: f"{row['checkpoint']}, {row['weights']} weights, epoch {row['epoch']}"),
+        Column("run", "workdir"),
+    ]
+    return Table(columns, [row | run for row in figures["methods"] for run in row["runs"]])
 
 
 def draw(figures: dict):
     """The figure of average against worst class under the attack that judges."""
-    rows, judge = figures["methods"], figures["judge"]
-    of = {name: [row["attacks"][judge][name] for row in rows] for name in ("average", "worst")}
-    plotted = figures_price_list.Points(
-        [row["name"] for row in rows],
-        *([entry["accuracy"] for entry in entries] for entries in of.values()),
-        *([_whisker(entry) for entry in entries] for entries in of.values()),
-        [_SIGN.get(row["verdicts"]["judge"], 0) for row in rows],
-        [row["pareto"] for row in rows],
-    )
-    return figures_price_list.tradeoff(plotted, f"average and worst class {under(judge)}, {figures['split']} images")
-
-
-def _whisker(entry: dict) -> tuple[float, float]:
-    if entry["difference"] is None:
-        return np.nan, np.nan
-    low, high = entry["difference_interval"]
-    return entry["difference"] - low, high - entry["difference"]
+    title = f"average and worst class {under(figures['judge'])}, {figures['split']} images"
+    rows = [
+        row | row["attacks"][figures["judge"]] | {"verdict": row["verdicts"]["judge"]} for row in figures["methods"]
+    ]
+    return tradeoff(rows, title)
 
 
 def to_csv(figures: dict) -> str:
@@ -234,7 +215,8 @@ def to_csv(figures: dict) -> str:
                     else:
                         line[f"{attack} {name} {key}"] = value
             line[f"{attack} rho"] = of["rho"]
-        line |= {f"{name} verdict": row["verdicts"][role] for role, name in _roles(figures).items()}
+        roles = {role: figures[role] for role in ("pgd", "judge") if figures[role]}
+        line |= {f"{name} verdict": row["verdicts"][role] for role, name in roles.items()}
         line |= {
             "disagreement": row["verdicts"]["disagreement"],
             "cost per point": row["cost_per_point"],
@@ -245,8 +227,4 @@ def to_csv(figures: dict) -> str:
             "training worst difference": row["training"]["difference"],
         }
         lines.append(line)
-    return reports.to_csv(lines[0], [line.values() for line in lines])
-
-
-def _roles(figures: dict) -> dict[str, str]:
-    return {role: figures[role] for role in ("pgd", "judge") if figures[role]}
+    return records_to_csv(lines)

@@ -7,28 +7,31 @@ computed from the counts per class. classes.json, written beside the page, holds
 about suites of attacks in machine-readable form (see `class_results.class_truth`).
 """
 
+import dataclasses
 import json
 import pathlib
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from jaxrobust import classwise, console, figures, files, formatting, reports
+from jaxrobust import classwise, console, figures, files, reports
 from jaxrobust.audit import results as audit_results
 from jaxrobust.classwise import CONFIDENCE, METRICS, unequal
 from jaxrobust.distributed import parallel
 from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
 from jaxrobust.figures.matrix import confusion_matrix
+from jaxrobust.formatting import counted, interval, norm, percent, radius, rounded
 from jaxrobust.reports import audit as report_audit
+from jaxrobust.reports import findings as findings_lib
 from jaxrobust.reports import suites as report_suites
-from jaxrobust.reports.findings import CAUTION, Finding, few, p_of, tested, under
-from jaxrobust.runs import class_summary, reading, results
+from jaxrobust.reports.findings import CAUTION, Finding, few, likely, p_of, tested, under
+from jaxrobust.reports.tables import Column, Table
+from jaxrobust.runs import class_summary, results
 from jaxrobust.runs.reading import Checkpoint, RunFiles, facts, field, headline, strongest
 from jaxrobust.runs.results import Result
 
 REPORT = "report.html"
+_SPREADS = [metric for metric in METRICS if not metric.name.endswith("accuracy")]
 MEASURED_WIDTH = 10_000  # characters: more than any table takes
 LARGEST_CONFUSIONS = 12
 
@@ -42,9 +45,7 @@ def write_report(workdir) -> pathlib.Path:
     run = RunFiles(workdir)
     truth = _class_truth(run)
     results.CLASSES.write(run.workdir, truth)
-    path = run.workdir / REPORT
-    files.write_atomically(path, reports.render("report.html", _page(run, truth)))
-    return path
+    return reports.write_page(run.workdir, REPORT, _page(run, truth))
 
 
 def _class_truth(run: RunFiles) -> dict:
@@ -60,49 +61,103 @@ def _page(run: RunFiles, truth: dict) -> dict:
     selected = run.selected()
     scores = headline(run.scores[selected])
     attack = strongest(scores)
-    names = scores[attack].class_names
-    compared = run.compared()
+    score, tracked = scores[attack], _tracked(run, selected)
+    names = score.class_names
+    compared = [
+        {"name": name, "checkpoint": c, "epoch": run.epoch(c), "scores": headline(run.scores[c])}
+        for c, name in run.compared().items()
+    ]
     confusions = {a: run.confusion(selected, a) for a in dict.fromkeys(("clean", attack)) if a in scores}
-    audit = audit_results.AUDIT.read(run.workdir)
     confusions = {a: matrix for a, matrix in confusions.items() if matrix is not None}
+    audit = audit_results.AUDIT.read(run.workdir)
+    config = sorted((name, json.dumps(value)) for name, value in files.flatten(run.config).items())
     return {
         "title": ", ".join(field(run.config, f"{part}.name", f"{part} unknown") for part in ("data", "model")),
         "facts": facts(run.config, run.origin),
-        "split": run.split,
+        "run": run,
         "strongest": attack,
-        "unequal": unequal(scores[attack].record["count"]),
         "selected": selected,
-        "selected_name": compared[selected],
+        "selected_name": run.compared()[selected],
         "selected_epoch": run.epoch(selected),
-        "compared": [
-            {
-                "name": name,
-                "checkpoint": c,
-                "epoch": run.epoch(c),
-                "score": run.scores[c].get(attack),
-                "scores": headline(run.scores[c]),
-            }
-            for c, name in compared.items()
-        ],
-        "scores": scores,
-        "stages": run.scores[selected],
-        "findings": findings(scores[attack], truth) + (report_audit.findings(audit) if audit else []),
-        "tracked": _tracked(run, selected),
+        "findings": findings_lib.table(findings(score, truth) + (report_audit.findings(audit) if audit else [])),
+        "compared": _compared_table(compared, attack, unequal(score.record["count"])),
+        "classes": page_class_table(scores, attack),
+        "figure_table": _figure_table(compared, score),
+        "attacks": _attack_table(run.scores[selected]),
+        "config": Table([Column("field", 0), Column("value", 1)], config, sortable=False),
+        "tracked": tracked,
         "truth": report_suites.page(truth),
-        "score": scores[attack],
-        "spreads": [metric for metric in METRICS if not metric.name.endswith("accuracy")],
-        "class_rows": class_rows(scores, attack),
-        "missing": missing(run, truth),
+        "score": score,
+        "spreads": {_label(metric, score): metric.meaning for metric in _SPREADS},
+        "missing": _missing(run, truth),
         "overfitted": [line["epoch"] for line in run.training if line.get("catastrophic_overfitting")],
-        "figures": _figures(run, selected, attack, confusions),
-        "confusions": {a: largest_confusions(matrix, names) for a, matrix in confusions.items()},
-        "validation_examples": run.validation_examples,
+        "figures": _figures(run, selected, attack, confusions, tracked),
+        "confusions": {a: _confusion_table(matrix, names, a) for a, matrix in confusions.items()},
         "audit": audit and report_audit.page(audit),
-        "best": run.best,
         "seed": field(run.config, "train.seed"),
-        "config": sorted((name, json.dumps(value)) for name, value in files.flatten(run.config).items()),
         "confidence": CONFIDENCE,
     }
+
+
+def _label(metric: classwise.Metric, score: Result) -> str:
+    return f"bottom-{score.bottom_k}" if metric.name == "bottom_k_mean" else metric.name
+
+
+def _compared_table(compared: list[dict], attack: str, with_balanced: bool) -> Table:
+    """The checkpoints, under the strongest attack and without attack."""
+
+    def write(fraction: float | None) -> str:
+        return "not scored" if fraction is None else _percent(fraction)
+
+    columns = [
+        Column("checkpoint", "name"),
+        Column("weights", "checkpoint.weights"),
+        Column("epoch", "epoch"),
+        Column("step", "checkpoint.step", rounded),
+        Column(f"average under {attack}", "score.accuracy", write, "score.interval"),
+        Column("balanced", "score.balanced_accuracy", write, "score.balanced_interval"),
+        Column("worst class", "score.worst_class_accuracy", write, "score.worst_interval"),
+        Column("which", "score.worst_name"),
+        Column("clean average", "clean.accuracy", write),
+        Column("clean balanced", "clean.balanced_accuracy", write),
+    ]
+    columns = columns[:-2] if attack == "clean" else columns
+    rows = [row | {"score": row["scores"].get(attack), "clean": row["scores"].get("clean")} for row in compared]
+    return Table([column for column in columns if with_balanced or "balanced" not in column.name], rows)
+
+
+def _figure_table(compared: list[dict], of: Result) -> Table:
+    """Every figure of the checkpoints under every attack."""
+    columns = [
+        Column("checkpoint", lambda row: f"{row['name']}, {row['checkpoint'].weights}, epoch {row['epoch']}"),
+        Column("attack", "attack"),
+        Column("average", "score.accuracy", percent, "score.interval"),
+        Column("balanced", "score.balanced_accuracy", percent, _balanced_ends),
+        Column("worst class", "score.worst_class_accuracy", percent, "score.worst_interval"),
+        Column("which", "score.worst_name"),
+        *(Column(_label(metric, of), f"score.{metric.name}", metric.text) for metric in _SPREADS),
+    ]
+    return Table(columns, [row | {"attack": a, "score": s} for row in compared for a, s in row["scores"].items()])
+
+
+def _balanced_ends(row: dict) -> tuple[float, float] | None:
+    return row["score"].balanced_interval if unequal(row["score"].record["count"]) else None
+
+
+def _attack_table(scores: dict[str, Result]) -> Table:
+    """The settings of the attacks."""
+    columns = [
+        Column("attack", "attack"),
+        Column("norm", "norm", norm),
+        Column("radius", lambda of: radius(of["eps"], of["norm"])),
+        Column("step size", lambda of: radius(of["step_size"], of["norm"])),
+        *(Column(name, name) for name in ("steps", "restarts")),
+        Column("examples", lambda of: sum(of["count"]), rounded),
+        Column("seconds", "seconds"),
+    ]
+    unknown = dict.fromkeys(("norm", "eps", "step_size", "steps", "restarts", "seconds"))
+    rows = [unknown | score.record | {"attack": attack} for attack, score in scores.items()]
+    return Table(columns, rows, sortable=False)
 
 
 def findings(score: Result, truth: dict) -> list[Finding]:
@@ -112,24 +167,24 @@ def findings(score: Result, truth: dict) -> list[Finding]:
         truth: content of classes.json.
     """
     what, worst = under(truth["strongest"]), truth["attacks"][truth["strongest"]]["worst"]
-    found = [Finding(f"average {what}", _percent(score.accuracy), formatting.interval(score.interval))]
+    found = [Finding(f"average {what}", _percent(score.accuracy), interval(score.interval))]
     if unequal(score.record["count"]):
-        ends = formatting.interval(score.balanced_interval)
+        ends = interval(score.balanced_interval)
         found.append(Finding(f"balanced average {what}", _percent(score.balanced_accuracy), ends))
     if candidates := worst["candidates"]:
-        ends = formatting.interval(score.worst_interval)
+        ends = interval(score.worst_interval)
         found.append(Finding(f"worst class: {score.worst_name}", _percent(score.worst_class_accuracy), ends))
         found.append(Finding(f"best class: {score.best_name}", _percent(score.best_class_accuracy)))
         if len(score.by_accuracy) > 1:
             gap, p_value = score.corrected["gap"], score.equality.p_value
-            note = f"{formatting.percent(score.gap)} as measured; {p_of(p_value, 'all classes equally robust')}"
-            ends = formatting.interval(gap[1:])
-            found.append(Finding("gap without chance", formatting.percent(gap.value), ends, tested(p_value), note))
-        likely = few(f"{c['name']} ({formatting.probability(c['probability'])})" for c in candidates)
+            note = f"{percent(score.gap)} as measured; {p_of(p_value, 'all classes equally robust')}"
+            found.append(Finding("gap without chance", percent(gap.value), interval(gap[1:]), tested(p_value), note))
         number = f"{len(candidates)} of {np.count_nonzero(truth['count'])}"
         verdict = CAUTION if len(candidates) > 1 else ""
-        found.append(Finding("classes that may be the worst", number, "", verdict, f"with probability: {likely}"))
-        ends = formatting.interval(worst["interval"])
+        found.append(
+            Finding("classes that may be the worst", number, "", verdict, f"with probability: {likely(candidates, 5)}")
+        )
+        ends = interval(worst["interval"])
         found.append(Finding("accuracy of the worst class, whichever it is", _percent(worst["accuracy"]), ends))
     for suite, content in truth["suites"].items():
         found += _on_loss(suite, content["loss"], truth)
@@ -137,19 +192,23 @@ def findings(score: Result, truth: dict) -> list[Finding]:
 
 
 def _percent(fraction: float) -> str:
-    return f"{formatting.percent(fraction)} %"
+    return f"{percent(fraction)} %"
 
 
 def _on_loss(suite: str, loss: dict | None, truth: dict) -> list[Finding]:
     rows = report_suites.loss_rows(truth, loss)
     if not rows:
         return []
-    start, average, most = f"lost from {loss['before']} to {suite}", loss["average"] | {"name": "average"}, rows[0]
+    start, average, most = (
+        f"lost from {loss['before']} to {suite}",
+        loss["average"] | {"name": "average"},
+        max(rows, key=lambda row: row["loss"]),
+    )
     found = [
         Finding(
             f"{start}: {of['name']}",
-            formatting.percent(of["loss"]),
-            formatting.interval(of["interval"]),
+            percent(of["loss"]),
+            interval(of["interval"]),
             note=f"{_percent(of['before'])} to {_percent(of['after'])}",
         )
         for of in (average, most)
@@ -173,163 +232,97 @@ def class_table(workdir, width: int = 160) -> tuple[str, Table]:
     selected = run.selected()
     scores = headline(run.scores[selected])
     attack = strongest(scores)
-    why = run.compared()[selected]
-    # Returned separately, because rich wraps a table's own title at the width of the table.
     title = (
         f"accuracy by class on {scores[attack].images}; "
-        f"{why} checkpoint (epoch {run.epoch(selected)}, {selected.weights} weights)"
+        f"{run.compared()[selected]} checkpoint (epoch {run.epoch(selected)}, {selected.weights} weights)"
     )
     by_rank = sorted(scores, key=lambda a: (a != attack, a != "clean", scores[a].accuracy or 0))
     for size in range(len(by_rank), 0, -1):
         shown = {a: score for a, score in scores.items() if a in by_rank[:size]}
-        table = _table(shown, attack, left_out=len(by_rank) - size)
+        table = _terminal_table(shown, attack, left_out=len(by_rank) - size)
         if Console(width=MEASURED_WIDTH).measure(table).maximum <= width:
             break
     return title, table
 
 
-def _table(scores: dict[str, Result], attack: str, left_out: int) -> Table:
-    more = f"; {left_out} more {'attack' if left_out == 1 else 'attacks'} in the report" if left_out else ""
-    table = Table(caption=f"95 % Wilson intervals; lowest under {attack} first; * worst class{more}")
-    table.add_column("class", no_wrap=True)
-    table.add_column("images", justify="right", no_wrap=True)
-    for name in scores:
-        table.add_column(Text(figures.shorten(name)), justify="right", no_wrap=True)
-    worst = [score.worst_name for score in scores.values()]
-    for row in class_rows(scores, attack):
-        cells = [_table_cell(*cell, row["name"] == name) for cell, name in zip(row["cells"], worst, strict=True)]
-        # Text and not str: a class may be called [b].
-        table.add_row(Text(figures.shorten(row["name"])), str(row["count"]), *map(Text, cells))
-    table.add_section()
-    rows = [("average", "accuracy"), ("worst", "worst_class_accuracy"), ("gap", "gap")]
-    if any(unequal(score.record["count"]) for score in scores.values()):
-        rows.insert(1, ("balanced", "balanced_accuracy"))
-    for label, figure in rows:
-        values = [score.metrics[figure] for score in scores.values()]
-        table.add_row(
-            label, "", *(formatting.NOTHING if value is None else f"{100 * value:.1f}{' ' * 10}" for value in values)
-        )
-    return table
+def _terminal_table(shown: dict[str, Result], attack: str, left_out: int) -> Table:
+    """The table of the page in fewer characters, without boundary errors; and sums."""
 
+    def note(row, a: str) -> str:
+        if row["of"][a][1] is None:
+            return ""
+        low, high = (round(100 * end) for end in row["of"][a][1])
+        return f"[{low:2}, {high:2}]" + ("*" if row["name"] == shown[a].worst_name else " ")
 
-def _table_cell(accuracy: float | None, interval: tuple[float, float], is_worst: bool) -> str:
-    if accuracy is None:
-        return formatting.NOTHING
-    low, high = interval
-    return f"{'*' if is_worst else ' '}{100 * accuracy:5.1f} [{100 * low:3.0f},{100 * high:3.0f}]"
-
-
-def class_rows(scores: dict[str, Result], attack: str) -> list[dict]:
-    """The rows of the per-class table: lowest accuracy under `attack` first, classes without examples last."""
-    score = scores[attack]
-    clean = scores.get("clean")
-    same_examples = clean is not None and attack != "clean" and clean.record["count"] == score.record["count"]
-    boundary = [None] * len(score.class_names)
-    if same_examples:
-        boundary = classwise.boundary_error(clean.record["correct"], score.record["correct"], score.record["count"])
-    accuracy = score.class_accuracy
-    order = sorted(range(len(accuracy)), key=lambda c: (accuracy[c] is None, accuracy[c] or 0))
-    return [
-        {
-            "name": score.class_names[c],
-            "count": score.record["count"][c],
-            "boundary_error": boundary[c],
-            "cells": [(s.class_accuracy[c], s.class_interval[c]) for s in scores.values()],
-        }
-        for c in order
+    table = page_class_table(shown, attack)
+    name, images, *columns, _ = table.columns
+    columns = [
+        column._replace(name=figures.shorten(column.name), note=lambda row, a=column.name: note(row, a))
+        for column in columns
     ]
+    sums = {"average": "accuracy", "balanced": "balanced_accuracy", "worst": "worst_class_accuracy", "gap": "gap"}
+    if not any(unequal(score.record["count"]) for score in shown.values()):
+        del sums["balanced"]
+    below = [
+        {"name": label, "count": "", "of": {a: (score.metrics[metric], None) for a, score in shown.items()}}
+        for label, metric in sums.items()
+    ]
+    columns = [name._replace(write=figures.shorten), images._replace(write=str), *columns]
+    more = f"; {counted(left_out, 'more attack')} in the report" if left_out else ""
+    caption = f"95 % Wilson intervals; lowest under {attack} first; * worst class{more}"
+    return dataclasses.replace(table, columns=columns, below=below, caption=caption)
 
 
-def largest_confusions(matrix: np.ndarray, names: list[str]) -> list[dict]:
-    """The most frequent mistakes as shares of their true class: dicts with true, predicted, rate, count, of."""
+def page_class_table(scores: dict[str, Result], attack: str) -> Table:
+    """The accuracy of each class under each attack, lowest under `attack` first; and what the attack takes."""
+    score, clean = scores[attack], scores.get("clean")
+    count, boundary = score.record["count"], [None] * len(score.class_names)
+    if clean is not None and attack != "clean" and clean.record["count"] == count:
+        boundary = classwise.boundary_error(clean.record["correct"], score.record["correct"], count)
+    columns = [
+        Column("class", "name"),
+        Column("images", "count", rounded),
+        *(Column(a, lambda row, a=a: row["of"][a][0], percent, lambda row, a=a: row["of"][a][1]) for a in scores),
+        Column("boundary error", "boundary_error", percent),
+    ]
+    rows = [
+        {"name": name, "count": count[c], "boundary_error": boundary[c]}
+        | {"of": {a: (s.class_accuracy[c], s.class_interval[c] if count[c] else None) for a, s in scores.items()}}
+        for c, name in enumerate(score.class_names)
+    ]
+    return Table(columns, rows, by=attack)
+
+
+def _confusion_table(matrix: np.ndarray, names: list[str], attack: str) -> Table:
+    """The most frequent mistakes, as shares of their true class."""
     total = matrix.sum(1)
     rate = matrix / np.maximum(total, 1)[:, None]
     np.fill_diagonal(rate, 0)
-    order = np.argsort(-rate, axis=None, kind="stable")[:LARGEST_CONFUSIONS]
-    pairs = [divmod(int(i), len(names)) for i in order]
-    return [
-        {
-            "true": names[t],
-            "predicted": names[p],
-            "rate": float(rate[t, p]),
-            "count": int(matrix[t, p]),
-            "of": int(total[t]),
-        }
-        for t, p in pairs
-        if rate[t, p] > 0
+    largest = np.argsort(-rate, axis=None, kind="stable")[:LARGEST_CONFUSIONS]
+    pairs = [divmod(int(i), len(names)) for i in largest]
+    columns = [
+        Column("true", lambda pair: names[pair[0]]),
+        Column("predicted", lambda pair: names[pair[1]]),
+        Column("share", lambda pair: float(rate[pair]), _percent),
+        Column("examples", lambda pair: int(matrix[pair]), rounded, lambda pair: f"of {total[pair[0]]:,}"),
     ]
+    return Table(columns, [pair for pair in pairs if rate[pair] > 0], title=f"Largest confusions, {attack}")
 
 
-def missing(run: RunFiles, truth: dict) -> list[str]:
-    """What is missing from an unfinished or partly scored run, one sentence for each gap.
-
-    Args:
-        truth: content of classes.json.
-    """
-    selected, best = run.selected(), run.best
-    scores = run.scores[selected]
-    absent = [name for name, n in zip(*reading.classes_of(scores), strict=True) if n == 0]
-    some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-    epochs = field(run.config, "train.epochs")
-    last_epoch = max(run.epoch(c) for c in run.scores)
-    num_steps = len({step for step, _ in run.scores})
-    # In both cases the training did not happen in this workdir.
-    imported, changed = run.imported, run.origin is not None and "remedy" in run.origin
-    trained = not imported and not changed
-    checks = [
-        (not run.config, "The config (config.json) is missing."),
-        (
-            imported,
-            "The weights are imported: their training is unknown here, and the training settings in the config, "
-            "including the number of epochs, do not apply.",
-        ),
-        (
-            changed,
-            "The head was changed after training; the training itself is documented in the original workdir. Settings "
-            "were chosen on the validation split, so validation figures are slightly better than on new images.",
-        ),
-        (
-            run.split != "test",
-            "The test split has not been scored: every figure on this page is from the validation split, "
-            "which is also used to select the best checkpoint.",
-        ),
-        (
-            best is None and trained,
-            "No checkpoint was selected (no best.json): the page shows the last one, whatever its score.",
-        ),
-        (
-            best is not None and run.best_checkpoint() is None,
-            f"The best checkpoint (step {best and best['step']}, {best and best['weights']} weights) "
-            f"has not been scored on {run.split} yet: the page shows the last one.",
-        ),
-        (
-            not run.validation_examples and not imported,
-            "No validation split has been scored, so no checkpoint can be selected without looking at test.",
-        ),
-        (num_steps == 1 and trained, "Only one checkpoint has been scored, so there are no curves over training."),
-        (all(c.weights != "averaged" for c in run.scores) and trained, "There are no averaged weights."),
-        (not run.training and trained, "There is no training log (training.jsonl)."),
-        *(
-            (
-                True,
-                f"The suite {suite} is not finished: {', '.join(members)} so far, shown among the settings alone.",
-            )
-            for suite, members in _unfinished(scores).items()
-        ),
-        *(
-            (True, f"No loss from PGD to {suite}: no plain PGD was scored, or the verdicts per image are missing.")
-            for suite, content in truth["suites"].items()
-            if content["loss"] is None
-        ),
-        (set(headline(scores)) == {"clean"}, "No attack has been scored: the page has no robustness figures."),
-        ("clean" not in scores, "Clean accuracy has not been scored, so there is no boundary error."),
-        (
-            epochs is not None and last_epoch < epochs,
-            f"The run is unfinished, or scored only in part: the last scored epoch is {last_epoch} of {epochs}.",
-        ),
-        (bool(absent), f"Classes without examples in the {run.split} split, left out of every figure: {some}."),
-    ]
-    return [sentence for holds, sentence in checks if holds]
+def _missing(run: RunFiles, truth: dict) -> dict:
+    """What the template `missing.html` makes sentences of, beside the run."""
+    changed = run.origin is not None and "remedy" in run.origin
+    return {
+        "changed": changed,
+        "trained": not run.imported and not changed,  # in this workdir
+        "steps": len({step for step, _ in run.scores}),
+        "weights": {c.weights for c in run.scores},
+        "unfinished": _unfinished(run.scores[run.selected()]),
+        "without_loss": [suite for suite, content in truth["suites"].items() if content["loss"] is None],
+        "last_epoch": max(run.epoch(c) for c in run.scores),
+        "epochs": field(run.config, "train.epochs"),
+        "absent": [name for name, count in zip(truth["classes"], truth["count"], strict=True) if not count],
+    }
 
 
 def _unfinished(scores: dict[str, Result]) -> dict[str, list[str]]:
@@ -342,7 +335,7 @@ def _unfinished(scores: dict[str, Result]) -> dict[str, list[str]]:
     return suites
 
 
-def _figures(run: RunFiles, selected: Checkpoint, attack: str, confusions: dict[str, np.ndarray]) -> dict[str, str]:
+def _figures(run: RunFiles, selected: Checkpoint, attack: str, confusions: dict, tracked: list[str]) -> dict[str, str]:
     """SVG by name: bars, learning, classes_<attack>, confusion_<attack>."""
     scores = headline(run.scores[selected])
     names = scores[attack].class_names
@@ -351,7 +344,7 @@ def _figures(run: RunFiles, selected: Checkpoint, attack: str, confusions: dict[
     if len({c.step for c in run.scores}) > 1:
         marked = run.epoch(selected) if run.best_checkpoint() else None
         drawn["learning"] = learning_curves(_learning_curves(run), selected_epoch=marked)
-        for a in _tracked(run, selected):
+        for a in tracked:
             history = run.over_training(a, selected.weights)
             accuracy = np.array([class_summary.floats(s.class_accuracy) for s in history])
             epochs = [s.record["epoch"] for s in history]

@@ -5,9 +5,10 @@ import pathlib
 from jaxrobust import files, reports
 from jaxrobust.figures import study as figures_study
 from jaxrobust.reports import explain as explain_pages
+from jaxrobust.reports import findings as findings_lib
 from jaxrobust.reports import price_list as price_list_pages
 from jaxrobust.reports.study_findings import findings
-from jaxrobust.reports.study_tables import tables
+from jaxrobust.reports.study_tables import csv_tables, page_tables
 
 PAGE = "study.html"
 DATA = "study.json"
@@ -16,47 +17,41 @@ DATA = "study.json"
 def write(folder, answer: dict) -> pathlib.Path:
     """Write study.html, study.json, a CSV of each table and each figure as SVG and PNG; returns the page's path."""
     folder = pathlib.Path(folder)
-    drawn, written = {}, []
-    for number, of in enumerate(answer["data"]):
+    drawn, written = [], []
+    for of in answer["data"]:
         # By the axis and not by how many data sets are done, so that no file of an earlier summary stays behind.
         stem = f"-{of['name']}" if of["name"] else ""
-        drawn[number] = {}
-        for name, figure in _figures(of, answer["attack"]):
-            drawn[number][name] = reports.write_figure(folder, f"{name}{stem}", figure)
-            written.append(f"{name}{stem}.svg")
-        for name, table in tables(of):
+        figures = dict(_figures(of, answer["attack"]))
+        drawn.append({name: reports.write_figure(folder, f"{name}{stem}", figure) for name, figure in figures.items()})
+        csvs = csv_tables(of)
+        for name, table in csvs.items():
             files.write_atomically(folder / f"{name}{stem}.csv", table)
-            written.append(f"{name}{stem}.csv")
-    remedies = None
+        written += [*(f"{name}{stem}.svg" for name in figures), *(f"{name}{stem}.csv" for name in csvs)]
+    remedies = ""
     if (found := answer["price_list"]) and "error" not in found:
-        remedies = folder / "price-list"
-        remedies.mkdir(exist_ok=True)
-        price_list_pages.write(remedies, found)
+        (folder / "price-list").mkdir(exist_ok=True)
+        price_list_pages.write(folder / "price-list", found)
+        remedies = reports.figure(price_list_pages.draw(found))
     files.write_atomically(folder / DATA, files.to_json(answer))
     page = answer | {
         "figures": drawn,
+        "tables": [page_tables(of, answer["attack"]) for of in answer["data"]],
         "files": written,
-        "findings": findings(answer),
-        "write": explain_pages.WRITE,
-        "remedies_figure": reports.figure(price_list_pages.draw(found)) if remedies else "",
+        "findings": findings_lib.table(findings(answer)),
+        "failed_runs": [f"{run['run']}: {run['error']}" for run in answer["failed"]],
+        "remedies_figure": remedies,
     }
-    path = folder / PAGE
-    files.write_atomically(path, reports.render(PAGE, page))
-    return path
+    return reports.write_page(folder, PAGE, page)
 
 
 def _figures(of: dict, attack: str):
     """(name, figure) of one data set."""
     for natural, name in ((False, "robust"), (True, "natural")):
-        rows = [row for row in of["settings"] if row["natural"] == natural]
-        if rows:
+        if rows := [row for row in of["settings"] if row["natural"] == natural]:
             accuracy = [row["clean" if natural else "attacked"]["class_accuracy"] for row in rows]
             title = "natural training, clean" if natural else f"adversarial training, under {attack}"
-            title = f"accuracy of each class, {title}"
-            yield (
-                f"classes-{name}",
-                figures_study.class_table(accuracy, [row["label"] for row in rows], of["classes"], title),
-            )
+            labels, title = [row["label"] for row in rows], f"accuracy of each class, {title}"
+            yield f"classes-{name}", figures_study.class_table(accuracy, labels, of["classes"], title)
     if of["agreement"]:
         names = of["agreement"]["settings"]
         yield "correlations", figures_study.correlations(of["agreement"]["correlations"], names, "rank correlation")

@@ -1,76 +1,131 @@
-"""The tables of a study as comma-separated values; accuracies are fractions."""
+"""The tables of a study: those of its page, and all as comma-separated values with accuracies as fractions."""
 
-from jaxrobust import reports
+from jaxrobust.formatting import interval, p_value, percent, points, ratio
+from jaxrobust.reports import explain as explain_pages
+from jaxrobust.reports.tables import Column, Table, records_to_csv
+
+_FIGURES = ("accuracy", "worst_class_accuracy", "gap", "std", "cv", "worst_class")
 
 
-def tables(of: dict):
-    """(name, CSV) of one data set."""
-    yield "classes", classes_csv(of)
-    yield "settings", settings_csv(of)
+def page_tables(of: dict, attack: str) -> dict[str, Table]:
+    """Those of one data set, by name."""
+    shown = {"settings": settings_table(of, attack)}
     if of["agreement"]:
-        columns = list(of["agreement"]["classes"][0])
-        yield "order", reports.to_csv(columns, [list(row.values()) for row in of["agreement"]["classes"]])
+        columns = [
+            Column("class", "name"),
+            Column("mean rank", "mean_rank", "{:.1f}".format),
+            Column("accuracy", "accuracy", percent),
+            Column("the worst in", "worst_in", _percent),
+            Column(f"among the lowest {of['agreement']['lowest']} in", "among_lowest_in", _percent),
+        ]
+        shown["order"] = Table(columns, of["agreement"]["classes"], by="mean rank")
     if of["axes"]:
-        columns = [name for name in of["axes"][0] if name != "levels"]
-        rows = [[row[name] for name in columns] + [" ".join(row["levels"])] for row in of["axes"]]
-        yield "axes", reports.to_csv([*columns, "levels"], rows)
+        columns = [
+            Column("axis", "axis"),
+            Column("levels", lambda row: ", ".join(row["levels"])),
+            Column("runs", "runs"),
+            Column("p, which classes are weak", "p_profile", p_value),
+            Column("least p possible", "least_p", p_value),
+            Column("p, average", "p_average", p_value),
+        ]
+        shown["axes"] = Table(columns, of["axes"])
     if of["interventions"]:
-        yield "interventions", interventions_csv(of["interventions"])
+        columns = [
+            *(Column(name, name) for name in ("from", "to", "class")),
+            *(Column(name, name, percent) for name in ("before", "after")),
+            Column("change", "change", points, lambda row: interval((row["low"], row["high"]))),
+            Column("pairs of runs", "pairs of runs"),
+        ]
+        shown["interventions"] = Table(columns, interventions(of["interventions"]))
     if of["explanations"]:
-        yield "explain", probes_csv(of["explanations"])
-        yield "ranking", ranking_csv(of["explanations"])
+        shown["ranking"] = explain_pages.table(of["explanations"])
+    return shown
 
 
-def classes_csv(of: dict) -> str:
-    """A line per setting and class: seeds, accuracy clean and under attack, as fractions."""
-    header = [*of["settings"][0]["levels"], "seeds", "class", "clean accuracy", "accuracy under attack"]
-    rows = []
+def settings_table(of: dict, attack: str) -> Table:
+    """The figures of each setting, means over seeds."""
+    names = {"accuracy": "", "worst_class_accuracy": ", worst class"}
+    columns = [
+        Column("setting", "label"),
+        Column("seeds", "seeds"),
+        *(Column(f"clean{name}", f"clean.{key}", percent) for key, name in names.items()),
+        *(Column(f"{attack}{name}", f"attacked.{key}", percent) for key, name in names.items()),
+        *(Column(key, f"attacked.{key}", percent) for key in ("gap", "std")),
+        Column("cv", "attacked.cv", ratio),
+        Column("worst", lambda row: of["classes"][row["attacked"]["worst_class"]]),
+    ]
+    return Table(columns, of["settings"])
+
+
+def _percent(share: float) -> str:
+    return f"{percent(share)} %"
+
+
+def csv_tables(of: dict) -> dict[str, str]:
+    """Those of one data set, by name."""
+    records = {"classes": _classes(of), "settings": _settings(of)}
+    if of["agreement"]:
+        records["order"] = of["agreement"]["classes"]
+    if of["axes"]:
+        records["axes"] = [
+            {key: value for key, value in row.items() if key != "levels"} | {"levels": " ".join(row["levels"])}
+            for row in of["axes"]
+        ]
+    if of["interventions"]:
+        records["interventions"] = interventions(of["interventions"])
+    if of["explanations"]:
+        records |= {"explain": _probes(of["explanations"]), "ranking": _ranking(of["explanations"])}
+    return {name: records_to_csv(rows) for name, rows in records.items()}
+
+
+def _classes(of: dict) -> list[dict]:
+    return [
+        row["levels"]
+        | {"seeds": row["seeds"], "class": name}
+        | {"clean accuracy": row["clean"]["class_accuracy"][c]}
+        | {"accuracy under attack": row["attacked"]["class_accuracy"][c]}
+        for row in of["settings"]
+        for c, name in enumerate(of["classes"])
+    ]
+
+
+def _settings(of: dict) -> list[dict]:
+    records = []
     for row in of["settings"]:
-        for c, name in enumerate(of["classes"]):
-            accuracies = [row[kind]["class_accuracy"][c] for kind in ("clean", "attacked")]
-            rows.append([*row["levels"].values(), row["seeds"], name, *accuracies])
-    return reports.to_csv(header, rows)
+        record = row["levels"] | {"radius of the training": row["radius"], "seeds": row["seeds"]}
+        for kind, words in (("clean", "clean"), ("attacked", "under attack")):
+            figures = row[kind] | {"worst_class": of["classes"][row[kind]["worst_class"]]}
+            record |= {f"{name.replace('_', ' ')} {words}": figures[name] for name in _FIGURES}
+        records.append(record)
+    return records
 
 
-def settings_csv(of: dict) -> str:
-    """A line per setting: its figures without and under attack, as fractions."""
-    names = ("accuracy", "worst_class_accuracy", "gap", "std", "cv", "worst_class")
-    header = [*of["settings"][0]["levels"], "radius of the training", "seeds"]
-    header += [f"{name.replace('_', ' ')} {kind}" for kind in ("clean", "under attack") for name in names]
-    rows = []
-    for row in of["settings"]:
-        named = [row[kind] | {"worst_class": of["classes"][row[kind]["worst_class"]]} for kind in ("clean", "attacked")]
-        figures = [figures[name] for figures in named for name in names]
-        rows.append([*row["levels"].values(), row["radius"], row["seeds"], *figures])
-    return reports.to_csv(header, rows)
-
-
-def probes_csv(figures: dict) -> str:
-    """A line for each class of each setting: robustness, and a column for each probe, means over seeds."""
-    rows = []
-    for s, setting in enumerate(figures["runs"]):
-        for c, name in enumerate(figures["classes"]):
-            values = [row["values"][s][c] for row in figures["probes"]]
-            rows.append([setting["name"], len(setting["runs"]), name, setting["robustness"][c], *values])
-    return reports.to_csv(
-        ["setting", "seeds", "class", "robustness", *(row["name"] for row in figures["probes"])], rows
-    )
-
-
-def ranking_csv(figures: dict) -> str:
-    """A line for each probe, as the page ranks them."""
-    columns = ["name", "looks_at", "built_in", "classes", "correlation", "p_value", "p_holm", "significant", "sign"]
-    columns += ["as_expected"] + (["mean_held_out", "p_held_out"] if figures["yardstick"] else [])
-    rows = [[*(row[column] for column in columns), *row["interval"]] for row in figures["probes"]]
-    return reports.to_csv([*columns, "low", "high"], rows)
-
-
-def interventions_csv(effects: list[dict]) -> str:
-    """A line for each pair of levels and class that both have; accuracies are fractions."""
-    header = ["from", "to", "pairs of runs", "class", "before", "after", "change", "low", "high"]
-    rows = [
-        [of["from"], of["to"], of["pairs"], row["name"], row["before"], row["after"], row["change"], *row["interval"]]
+def interventions(effects: list[dict]) -> list[dict]:
+    """A row for each pair of levels and class that both have."""
+    return [
+        {"from": of["from"], "to": of["to"], "pairs of runs": of["pairs"], "class": row["name"]}
+        | {name: row[name] for name in ("before", "after", "change")}
+        | {"low": row["interval"][0], "high": row["interval"][1]}
         for of in effects
         for row in of["classes"]
     ]
-    return reports.to_csv(header, rows)
+
+
+def _probes(figures: dict) -> list[dict]:
+    """Of each class of each setting, means over seeds."""
+    return [
+        {"setting": setting["name"], "seeds": len(setting["runs"]), "class": name}
+        | {"robustness": setting["robustness"][c]}
+        | {row["name"]: row["values"][s][c] for row in figures["probes"]}
+        for s, setting in enumerate(figures["runs"])
+        for c, name in enumerate(figures["classes"])
+    ]
+
+
+def _ranking(figures: dict) -> list[dict]:
+    names = ["name", "looks_at", "built_in", "classes", "correlation", "p_value", "p_holm", "significant", "sign"]
+    names += ["as_expected"] + (["mean_held_out", "p_held_out"] if figures["yardstick"] else [])
+    return [
+        {name: row[name] for name in names} | {"low": row["interval"][0], "high": row["interval"][1]}
+        for row in figures["probes"]
+    ]

@@ -14,7 +14,7 @@ import jax
 from jaxrobust import console, files
 from jaxrobust.errors import UserError
 from jaxrobust.explanations import measuring
-from jaxrobust.explanations.subject import Subject, open_model
+from jaxrobust.explanations.inputs import Inputs, open_model
 from jaxrobust.runs.reading import RunFiles
 from jaxrobust.studies import running
 from jaxrobust.studies.design import Planned, Study
@@ -140,8 +140,8 @@ def _try(task: Task, workdir, known: dict) -> str:
             folder = running.folder(workdir, task.standard)
             step, weights = RunFiles(folder, "test").last_checkpoint()
             others["standard"] = open_model(folder, {}, step=step, weights=weights)
-        subject = Subject(RunFiles(where, "test"), task.run.checkpoint, task.attack, {}, task.examples, others)
-        (values, left_out), images = measuring.measure(subject, known), measuring.images(subject)
+        inputs = Inputs(RunFiles(where, "test"), task.run.checkpoint, task.attack, {}, task.examples, others)
+        (values, left_out), images = measuring.measure(inputs, known), measuring.images(inputs)
     except UserError as error:
         return str(error)
     except Exception as error:  # a bug, or out of memory: the other runs must go on
@@ -149,7 +149,7 @@ def _try(task: Task, workdir, known: dict) -> str:
         return f"{type(error).__name__}: {error}"
     content = {
         "of": task.looked_at,
-        "classes": list(subject.class_names),
+        "classes": list(inputs.class_names),
         "images": images,
         "values": files.nullable({name: value.tolist() for name, value in values.items()}),
         "left_out": {name: _REASONS.get(reason, reason) for name, reason in left_out.items()},

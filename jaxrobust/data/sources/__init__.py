@@ -22,18 +22,6 @@ from jaxrobust.data.checks import RawDataset, checked_labels
 from jaxrobust.data.sources.gaussians import Gaussians
 from jaxrobust.errors import FieldError
 
-__all__ = [
-    "DESCRIBE",
-    "SOURCES",
-    "Gaussians",
-    "Request",
-    "Size",
-    "check_name",
-    "check_streaming",
-    "forms",
-    "no_progress",
-]
-
 # What to do about a set whose size is not known.
 DESCRIBE = "describe it: --images=50000x32x32x3 (training examples, height, width, channels) and --classes=10"
 
@@ -44,11 +32,7 @@ def no_progress(title: str, total: int, unit: str):
 
 
 class Request(NamedTuple):
-    """What a source is asked for: the name, its argument, and what `jaxrobust.data.load` was called with.
-
-    Attributes:
-        counted: for the size alone: whether the examples of each class are needed, even if that means reading labels.
-    """
+    """What a source is asked for: the name, its argument, and what `jaxrobust.data.load` was called with."""
 
     name: str
     argument: str
@@ -58,49 +42,37 @@ class Request(NamedTuple):
     streaming: bool = False
     image_size: int = 0
     progress: Callable = no_progress
+    # for the size alone: whether the examples of each class are needed, even if that means reading labels.
     counted: bool = False
 
 
 class Size(NamedTuple):
-    """What determines a program's shapes, of a training set; None for what is unknown.
+    """What determines a program's shapes, of a training set; None for what is unknown."""
 
-    Attributes:
-        image_shape: (height, width, channels).
-        counts: examples of each class, int [num_classes].
-        pixel_type: "uint8" or "float32".
-    """
-
-    image_shape: tuple[int | None, ...]
+    image_shape: tuple[int | None, ...]  # (height, width, channels)
     num_classes: int
     examples: int | None
-    counts: np.ndarray | None = None
-    pixel_type: str = "uint8"
+    counts: np.ndarray | None = None  # examples of each class, int [num_classes]
+    pixel_type: str = "uint8"  # "uint8" or "float32"
 
 
 def _size_by_reading(request: Request) -> Size:
     raw = SOURCES[check_name(request.name)[0]].read(request)
-    images, classes = raw.train_images, len(raw.class_names)
-    labels = checked_labels(raw.train_labels, classes, request.name, "training")
+    images, classes = raw.train.images, len(raw.class_names)
+    labels = checked_labels(raw.train.labels, classes, "training", "data.name", request.name)
     kind = "uint8" if images.dtype == np.uint8 else "float32"
     return Size(images.shape[1:], classes, len(images), np.bincount(labels, minlength=classes), kind)
 
 
 class Source(NamedTuple):
-    """A source of data. Its module is imported when it reads, so that it alone needs its dependencies.
+    """A source of data. Its module is imported when it reads, so that it alone needs its dependencies."""
 
-    Attributes:
-        read: Request -> RawDataset in memory.
-        argument: what follows the colon, for a reader; empty: the name has no argument.
-        stream: Request -> RawDataset whose images stay in their files; None if it cannot do that.
-        size: Request -> Size, if possible without reading images.
-        is_there: Request -> whether it can be read without a download.
-    """
-
-    read: Callable[[Request], RawDataset]
-    argument: str = ""
+    read: Callable[[Request], RawDataset]  # Request -> RawDataset in memory
+    argument: str = ""  # what follows the colon, for a reader; empty: the name has no argument
+    # Request -> RawDataset whose images stay in their files; None if it cannot do that.
     stream: Callable[[Request], RawDataset] | None = None
-    size: Callable[[Request], Size] = _size_by_reading
-    is_there: Callable[[Request], bool] = lambda request: True
+    size: Callable[[Request], Size] = _size_by_reading  # Request -> Size, if possible without reading images
+    is_there: Callable[[Request], bool] = lambda request: True  # Request -> whether it can be read without a download
 
 
 def _module(name: str):
@@ -148,11 +120,7 @@ def forms(streamed: bool = False) -> list[str]:
 
 
 def check_name(name: str) -> tuple[str, str]:
-    """Splits a data set's name into (form, argument); imports and reads nothing.
-
-    Raises:
-        FieldError: the name has no known form.
-    """
+    """Splits a data set's name into (form, argument), without imports; a FieldError if it has no known form."""
     form, colon, argument = name.partition(":")
     if form in SOURCES and bool(colon) == bool(argument) == bool(SOURCES[form].argument):
         return form, argument

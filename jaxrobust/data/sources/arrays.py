@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 
 from jaxrobust.data.checks import RawDataset
+from jaxrobust.data.dataset import Split
 from jaxrobust.errors import FieldError
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -24,9 +25,8 @@ def read(file: str) -> RawDataset:
     try:
         with np.load(os.path.expanduser(file), allow_pickle=False) as arrays:
             if missing := [key for key in _KEYS if key not in arrays]:
-                raise FieldError(
-                    "data.name", name, f"has no array {missing[0]!r}", f"write it with np.savez({', '.join(_KEYS)})"
-                )
+                remedy = f"write it with np.savez({', '.join(_KEYS)})"
+                raise FieldError("data.name", name, f"has no array {missing[0]!r}", remedy)
             train_images, train_labels, test_images, test_labels = (arrays[key] for key in _KEYS)
             class_names = arrays.get("class_names")
     except FileNotFoundError as error:
@@ -35,26 +35,9 @@ def read(file: str) -> RawDataset:
     except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         problem = f"cannot be read as an .npz file of plain arrays ({error})"
         raise FieldError("data.name", name, problem, "write it with np.savez, without Python objects") from error
-    return RawDataset(
-        class_names=_labels_as_names(train_labels) if class_names is None else _strings(class_names),
-        train_images=_with_channels(train_images),
-        train_labels=train_labels,
-        test_images=_with_channels(test_images),
-        test_labels=test_labels,
-    )
-
-
-def _with_channels(images: np.ndarray) -> np.ndarray:
-    """[N, H, W] as [N, H, W, 1]; anything else as it is."""
-    return images[..., None] if images.ndim == 3 else images
-
-
-def _strings(class_names: np.ndarray) -> tuple[str, ...]:
-    """An array [C] of str, bytes or numbers as strings."""
-    return tuple(n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in class_names.ravel().tolist())
-
-
-def _labels_as_names(labels: np.ndarray) -> tuple[str, ...]:
-    """'0', '1', ... up to the largest training label, but not more classes than there are training examples."""
-    largest = int(labels.max()) if labels.size and labels.dtype.kind in "iu" else 1
-    return tuple(str(label) for label in range(max(2, min(largest + 1, labels.size))))
+    if class_names is None:  # up to the largest training label, but not more than there are training examples
+        largest = int(train_labels.max()) if train_labels.size and train_labels.dtype.kind in "iu" else 1
+        class_names = np.arange(max(2, min(largest + 1, train_labels.size)))
+    names = (n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in class_names.ravel().tolist())
+    train, test = (images[..., None] if images.ndim == 3 else images for images in (train_images, test_images))
+    return RawDataset(tuple(names), Split(train, train_labels), Split(test, test_labels))

@@ -4,6 +4,7 @@ import numpy as np
 
 from jaxrobust.data import randomness, splits
 from jaxrobust.data.checks import RawDataset
+from jaxrobust.data.dataset import Split
 
 _TEST_PER_CLASS = 50
 _NUM_CLASSES = 10
@@ -20,10 +21,5 @@ def read() -> RawDataset:
     digits = load_digits()
     images = np.rint(digits.images * (255 / _INK_LEVELS)).astype(np.uint8)[..., None]
     test = splits.stratified_mask(digits.target, _TEST_PER_CLASS, _NUM_CLASSES, randomness.generator(0, "digits test"))
-    return RawDataset(
-        class_names=tuple(str(digit) for digit in range(_NUM_CLASSES)),
-        train_images=images[~test],
-        train_labels=digits.target[~test],
-        test_images=images[test],
-        test_labels=digits.target[test],
-    )
+    whole = Split(images, digits.target)
+    return RawDataset(tuple(map(str, range(_NUM_CLASSES))), whole.take(~test), whole.take(test))

@@ -1,7 +1,6 @@
 """Images in one folder per class: read into memory, or left in their files."""
 
 import concurrent.futures
-import itertools
 import pathlib
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from PIL import Image
 
 from jaxrobust import console
 from jaxrobust.data.checks import RawDataset
+from jaxrobust.data.dataset import Split
 from jaxrobust.errors import FieldError
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -41,7 +41,8 @@ def read(folder_dir: str) -> RawDataset:
             images[index] = _pixels(files[index], mode, name).reshape(images.shape[1:])
 
         list(pool.map(decode, range(len(files))))
-    return RawDataset(class_names, images[: len(train_files)], train_labels, images[len(train_files) :], test_labels)
+    splits = Split(images[: len(train_files)], train_labels), Split(images[len(train_files) :], test_labels)
+    return RawDataset(class_names, *splits)
 
 
 def stream(folder_dir: str, image_size: int) -> RawDataset:
@@ -50,11 +51,7 @@ def stream(folder_dir: str, image_size: int) -> RawDataset:
     TensorFlow decodes them, `read` uses Pillow: the pixels of a PNG are the same, those of a JPEG differ by rounding.
 
     Args:
-        folder_dir: as for `read`.
         image_size: side of the square that images are resized to; 0: not resized, and all must have one size.
-
-    Raises:
-        FieldError: a folder is missing, or the splits have different classes.
     """
     # Here: decoding while training takes TensorFlow, which takes seconds to import.
     from jaxrobust.data import encoded
@@ -79,8 +76,7 @@ def stream(folder_dir: str, image_size: int) -> RawDataset:
         )
         return found if image_size else found.with_first_shape()
 
-    (train_files, train_labels), (test_files, test_labels) = listed
-    return RawDataset(class_names, images(train_files), train_labels, images(test_files), test_labels)
+    return RawDataset(class_names, *(Split(images(files), labels) for files, labels in listed))
 
 
 def _listing(folder_dir: str, name: str):
@@ -106,13 +102,13 @@ def _class_names(split_dir: pathlib.Path, name: str) -> tuple[str, ...]:
 
 def _files(split_dir: pathlib.Path, class_names: Sequence[str]) -> tuple[list[pathlib.Path], np.ndarray]:
     """A split's image files, and their labels [N]."""
-    per_class = [
-        sorted(f for f in (split_dir / c).iterdir() if f.suffix.lower() in _SUFFIXES and not f.name.startswith("."))
-        for c in class_names
+    labelled = [
+        (file, label)
+        for label, name in enumerate(class_names)
+        for file in sorted((split_dir / name).iterdir())
+        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
     ]
-    return list(itertools.chain(*per_class)), np.repeat(
-        np.arange(len(class_names)), [len(files) for files in per_class]
-    )
+    return [file for file, _ in labelled], np.array([label for _, label in labelled], int)
 
 
 def _open(file: pathlib.Path, name: str) -> Image.Image:
@@ -150,10 +146,5 @@ def _pixels(file: pathlib.Path, mode: str, name: str) -> np.ndarray:
     with _open(file, name) as image:
         try:
             return np.asarray(image.convert(mode))
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            Image.DecompressionBombError,
-        ) as error:  # what Pillow raises for a broken file
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # for a broken file
             raise _broken(file, name) from error

@@ -6,6 +6,7 @@ A prepared folder is read without a network. Otherwise TFDS downloads and prepar
 import concurrent.futures
 import contextlib
 import difflib
+import functools
 import hashlib
 import io
 import os
@@ -24,6 +25,7 @@ from absl import logging
 from jaxrobust import files as files_lib
 from jaxrobust.data import encoded
 from jaxrobust.data.checks import RawDataset
+from jaxrobust.data.dataset import Split
 from jaxrobust.data.sources import no_progress
 from jaxrobust.errors import FieldError
 
@@ -55,30 +57,20 @@ def read(tfds_name: str, data_dir: str) -> RawDataset:
 
 
 def stream(tfds_name: str, data_dir: str, image_size: int, progress: Callable) -> RawDataset:
-    """A TFDS set stored as ArrayRecord files, whose images stay there until they are needed.
+    """As `read`, but of a set stored as ArrayRecord files, whose images stay there until they are needed.
 
-    A set that has to be prepared is prepared so.
+    A set that has to be prepared is prepared so; one that is stored in another format is a FieldError.
 
     Args:
-        tfds_name, data_dir: as for `read`.
         image_size: side of the square that images are resized to; 0: not resized, and all must have one size.
         progress: as `console.progress`, for the labels, which are read when a set is first streamed.
-
-    Raises:
-        FieldError: as for `read`; or it is stored in another format.
     """
-
-    def stream_split(builder, split, tfds_name):
-        return _stream_split(builder, split, tfds_name, image_size, progress)
-
-    return _raw_data_set(tfds_name, data_dir, stream_split, tfds.core.FileFormat.ARRAY_RECORD)
+    take_split = functools.partial(_stream_split, image_size=image_size, progress=progress)
+    return _raw_data_set(tfds_name, data_dir, take_split, tfds.core.FileFormat.ARRAY_RECORD)
 
 
 def _raw_data_set(tfds_name: str, data_dir: str, take_split: Callable, file_format) -> RawDataset:
-    """The set, both splits taken by `take_split`: (builder, split, tfds_name) -> images, labels.
-
-    If it is not prepared, it is prepared in `file_format`; None: in TFDS's default.
-    """
+    """The set, its splits taken by `take_split`, prepared in `file_format` (None: TFDS's default) if it is not yet."""
     with quiet():
         builder = _prepared_builder(tfds_name, data_dir, file_format)
         features, splits = builder.info.features, builder.info.splits
@@ -86,33 +78,21 @@ def _raw_data_set(tfds_name: str, data_dir: str, take_split: Callable, file_form
         test = _test_split(builder, tfds_name)
         if missing := {"train", test} - set(splits):
             raise _error(tfds_name, f"has no {min(missing)} split, only {sorted(splits)}", "choose another set")
-        train_images, train_labels = take_split(builder, "train", tfds_name)
-        test_images, test_labels = take_split(builder, test, tfds_name)
+        splits = [Split(*take_split(builder, split, tfds_name)) for split in ("train", test)]
     label = features["label"]
-    return RawDataset(
-        class_names=tuple(label.names or map(str, range(label.num_classes))),
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
-    )
+    return RawDataset(tuple(label.names or map(str, range(label.num_classes))), *splits)
 
 
 def is_prepared(tfds_name: str, data_dir: str) -> bool:
-    """Whether a set's files are there.
-
-    Raises:
-        FieldError: there is no such set.
-    """
+    """Whether a set's files are there; a FieldError if there is no such set."""
     with quiet():
         return _best_builder(tfds_name, data_dir).is_prepared()
 
 
 def describe(tfds_name: str, data_dir: str) -> tuple[tuple[int | None, ...], int, int | None]:
-    """(image shape, number of classes, training examples) of a TFDS set, as far as TFDS knows without preparing it.
+    """(image shape, number of classes, training examples) of a set, as far as TFDS knows without preparing it.
 
-    Raises:
-        FieldError: there is no such set, or it is not one of images with one label each.
+    A FieldError if there is no such set, or if it is not one of images with one label each.
     """
     with quiet():
         builder = _best_builder(tfds_name, data_dir)
@@ -123,14 +103,9 @@ def describe(tfds_name: str, data_dir: str) -> tuple[tuple[int | None, ...], int
 
 
 def train_labels(tfds_name: str, data_dir: str, streaming: bool, progress: Callable) -> np.ndarray | None:
-    """Labels [N] of the training set, in the order of its files; None where it is not prepared.
+    """Labels [N] of the training set, in the order of its files; None where it is not prepared; see `stream`.
 
-    Args:
-        tfds_name, data_dir, progress: as for `stream`.
-        streaming: whether its images are streamed: the labels are then kept in the user's cache.
-
-    Raises:
-        FieldError: as for `read`.
+    If the images are streamed, the labels are kept in the user's cache.
     """
     with quiet():
         builder = _best_builder(tfds_name, data_dir)
@@ -186,7 +161,8 @@ def _prepared_builder(tfds_name: str, data_dir: str, file_format) -> tfds.core.D
     builder = _best_builder(tfds_name, data_dir)
     if builder.is_prepared():
         return builder
-    command = f"set data.data_dir or TFDS_DATA_DIR to a folder where `tfds build {tfds_name}` has prepared it"
+    command = f"`tfds.builder({tfds_name!r}, data_dir=DIR).download_and_prepare()`"
+    command = f"set data.data_dir or TFDS_DATA_DIR to a folder DIR where {command} has prepared it"
     where = f"is not prepared in {str(builder.data_dir)!r}"
     if unreachable := _unreachable_host(builder):
         raise _error(tfds_name, f"{where} and {unreachable} cannot be reached to download it", command)
@@ -253,11 +229,8 @@ def _check_features(features: tfds.features.FeatureConnector, tfds_name: str):
     wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
     for key, kind in wanted.items():
         if key not in features or not isinstance(features[key], kind):
-            raise _error(
-                tfds_name,
-                f"has no {kind.__name__} feature {key!r}, only {sorted(features)}",
-                "choose a set for image classification",
-            )
+            problem = f"has no {kind.__name__} feature {key!r}, only {sorted(features)}"
+            raise _error(tfds_name, problem, "choose a set for image classification")
 
 
 def _read_split(builder: tfds.core.DatasetBuilder, split: str, tfds_name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -283,19 +256,11 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, tfds_name: str) -
             if images is None:
                 images = np.empty((num_examples, *block["image"].shape[1:]), block["image"].dtype)
             if block["image"].shape[1:] != images.shape[1:]:
-                raise _error(
-                    tfds_name,
-                    f"has images of {block['image'].shape[1:]} and of {images.shape[1:]}",
-                    "choose a set of equally sized images",
-                )
-            if stop > num_examples:
-                break
+                problem = f"has images of {block['image'].shape[1:]} and of {images.shape[1:]}"
+                raise _error(tfds_name, problem, "choose a set of equally sized images")
             images[start:stop], labels[start:stop] = block["image"], block["label"]
-    except encoded.ERRORS as error:
+    except encoded.ERRORS as error:  # also where there are more examples than described, or fewer
         raise encoded.unreadable(f"tfds:{tfds_name}", error) from error
-    if stop != num_examples:
-        problem = f"split {split!r} holds {'more' if stop > num_examples else 'fewer'} than the {num_examples}"
-        raise _error(tfds_name, f"{problem} examples of its description", "prepare it again")
     return (np.empty((0, 1, 1, 1), np.uint8) if images is None else images), labels
 
 
@@ -327,12 +292,12 @@ def _stream_split(builder, split: str, tfds_name: str, image_size: int, progress
 def _source(builder, split: str, tfds_name: str):
     """The serialised examples of a split, by index."""
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-        raise _error(
-            tfds_name,
-            f"is prepared in {str(builder.data_dir)!r} as {builder.info.file_format.value}, which cannot be streamed",
+        problem = f"is prepared in {str(builder.data_dir)!r} as {builder.info.file_format.value}"
+        remedy = (
             "set data.data_dir to another folder, where it is then prepared as array_record, as by "
-            f"tfds.builder({tfds_name!r}, data_dir=DIR, file_format='array_record').download_and_prepare()",
+            f"tfds.builder({tfds_name!r}, data_dir=DIR, file_format='array_record').download_and_prepare()"
         )
+        raise _error(tfds_name, f"{problem}, which cannot be streamed", remedy)
     files = [os.fspath(file) for file in builder.info.splits[split].filepaths]
     if "://" in files[0]:
         raise _error(tfds_name, f"is stored in {files[0]!r}, not on a file system", "mount or copy it")

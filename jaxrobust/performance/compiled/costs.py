@@ -30,10 +30,7 @@ def dispatch_length(config, description: data.Description, mesh) -> int:
 
 
 def lower_training(config, description: data.Description, mesh, total_steps: int) -> jax.stages.Lowered:
-    """Lower the `dispatch_length` updates of one dispatch to XLA's input, for devices that need not be present.
-
-    `lowered.args_info` describes the arguments.
-    """
+    """Lower the `dispatch_length` updates of one dispatch; `lowered.args_info` describes the arguments."""
     whole, training = parallel.REPLICATED, training_setup.create(config, description, mesh, total_steps)
     state, key = training.abstract_state(), _key(mesh)
     batch, examples, shape = config.train.batch_size, description.train_examples, description.image_shape
@@ -48,11 +45,7 @@ def lower_training(config, description: data.Description, mesh, total_steps: int
 
 
 def lower_evaluation(config, description: data.Description, mesh, spec) -> jax.stages.Lowered:
-    """Lower one batch of an evaluation to XLA's input, for devices that need not be present.
-
-    Args:
-        spec: an attack, of which the first part is lowered (see attack_runner.part_lengths); None for the clean images.
-    """
+    """Lower one batch of an evaluation, of an attack its first part, or of the clean images where `spec` is None."""
     weights = loading.abstract_weights(config, description, mesh)
     classifier = loading.classifier(config, description.num_classes, mesh)
     array, batch, share = partial(_array, mesh), config.eval.batch_size, parallel.SHARDED
@@ -74,11 +67,8 @@ def forward_flops(config, description: data.Description, mesh) -> float:
 
 
 def floor_passes(config) -> int:
-    """The minimal arithmetic of a training image, in forward passes.
-
-    An attack step is a forward pass and a gradient with respect to the image; the update also has the gradient with
-    respect to the weights.
-    """
+    """The minimal arithmetic of a training image, in forward passes."""
+    # An attack step is a forward pass and a gradient with respect to the image; an update has that of the weights too.
     of = objects.objective(config)
     attack = 2 * config.attack.steps * config.attack.restarts if of.attacks else 0
     return attack + of.attack_passes + of.passes * (2 if config.objective.awp_gamma else 1)

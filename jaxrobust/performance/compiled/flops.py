@@ -48,11 +48,7 @@ def _meetings(pixels: int, taps: int, outputs: int, stride: int, lhs_dilation: i
 def forward(function, *arguments) -> float:
     """Flops of the convolutions and matrix products of a traced function, with all loop iterations. Compiles nothing.
 
-    Args:
-        function: takes `arguments`, arrays or `jax.ShapeDtypeStruct`s.
-
-    Raises:
-        ValueError: a while loop of unknown length contains such arithmetic.
+    The arguments are arrays or `jax.ShapeDtypeStruct`s. A ValueError for such arithmetic in a loop of unknown length.
     """
     return _jaxpr_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 

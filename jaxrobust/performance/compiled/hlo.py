@@ -194,7 +194,7 @@ class _Module:
         if row.op in _SLICES:
             return memory(row.shape) + min(memory(shapes[0]), memory(row.shape)) + sum(map(memory, shapes[1:]))
         if row.op == "fusion" and (called := self.called(row)):
-            return _fusion_traffic(called, shapes, row.shape)
+            return _fusion_traffic(called, shapes)
         written = memory(row.shape)
         if re.match(r"__cu(blas|dnn)", row.target):
             *results, last = row.shape
@@ -259,7 +259,7 @@ def _changes_layout(rows, row) -> bool:
     return len(of) < 2 or of[0] != of[1]
 
 
-def _fusion_traffic(called, shapes, result_shape) -> float:
+def _fusion_traffic(called, shapes) -> float:
     """Bytes that a fusion reads, of sliced operands the slices, and writes, of results updated in place the update."""
     total, users = 0.0, collections.defaultdict(list)
     for inner in called.values():

@@ -28,40 +28,24 @@ MEMORY_FRACTION = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """One kind of chip, in a node or slice of several.
+    """One kind of chip, in a node or slice of several."""
 
-    Attributes:
-        name: as users write it.
-        platform: tpu | gpu | cpu.
-        memory: bytes; for TPUs the bytes that the compiler allows.
-        bandwidth: of the memory, bytes/s; 0 if unknown, then no times are estimated.
-        peak: flops/s of matrix products, by the type of their operands.
-        link: bytes/s that a chip can send to its neighbours while it receives as much, only over links that the shape
-            of its slice has.
-        node: number of chips connected by such links; 0: all of them.
-        network: bytes/s of a chip to other nodes.
-        source: of these figures.
-        options: topology options for TPUs; device properties for GPUs.
-    """
-
-    name: str
-    platform: str
-    memory: float
-    bandwidth: float
-    peak: dict[str, float]
+    name: str  # as users write it
+    platform: str  # tpu | gpu | cpu
+    memory: float  # bytes; for TPUs the bytes that the compiler allows
+    bandwidth: float  # of the memory, bytes/s; 0 if unknown, then no times are estimated
+    peak: dict[str, float]  # flops/s of matrix products, by the type of their operands
+    # bytes/s that a chip can send to its neighbours while it receives as much, only over links that the shape of its
+    # slice has.
     link: float
-    node: int
-    network: float
-    source: str
-    options: dict = dataclasses.field(default_factory=dict)
+    node: int  # number of chips connected by such links; 0: all of them
+    network: float  # bytes/s of a chip to other nodes
+    source: str  # of these figures
+    options: dict = dataclasses.field(default_factory=dict)  # topology options for TPUs; device properties for GPUs
 
     @property
     def capacity(self) -> float:
-        """Bytes that a program with its arguments may use; for GPUs the share that JAX reserves when it starts.
-
-        Raises:
-            FieldError: the environment variable of this share has an invalid value.
-        """
+        """Bytes that a program with its arguments may use; for GPUs the share that JAX reserves when it starts."""
         return self.memory * (_memory_fraction() if self.platform == "gpu" else 1.0)
 
 
@@ -114,11 +98,7 @@ MACHINES = {
 
 
 def parse(topology: str) -> tuple[Machine, int]:
-    """(machine with the links of this shape, number of chips).
-
-    Raises:
-        FieldError: the topology does not exist.
-    """
+    """(machine with the links of this shape, number of chips); a FieldError if the topology does not exist."""
     name, _, size = topology.partition(":")
     remedy = "write TPU:CHIPSxCHIPS, for example v5e:16x16 or v5p:2x2x4, or GPU:COUNT, for example h200:8"
     if name not in MACHINES:
@@ -149,19 +129,14 @@ def _linked(shape: list[int]) -> float:
 
 
 def devices(topology: str) -> list:
-    """The devices of a topology, for compilation only.
-
-    Raises:
-        FieldError: the topology does not exist, or its compiler is not installed.
-    """
+    """The devices of a topology, for compilation only; a FieldError if it or its compiler does not exist."""
     machine, count = parse(topology)
     if machine.platform == "cpu":
         return _cpu_devices(topology, count)
     wheel, extra = ("libtpu", "tpu") if machine.platform == "tpu" else ("jax_cuda13_plugin", "cuda")
     if importlib.util.find_spec(wheel) is None:
-        raise FieldError(
-            "--topology", topology, f"its compiler, {wheel}, is not installed", f"pip install -e '.[{extra}]'"
-        )
+        problem = f"its compiler, {wheel}, is not installed"
+        raise FieldError("--topology", topology, problem, f"pip install -e '.[{extra}]'")
     try:
         with quiet():
             jax.devices()  # starts JAX, which loads libtpu for any machine
@@ -170,9 +145,8 @@ def devices(topology: str) -> list:
                 found = topologies.get_topology_desc(topology_name=topology, platform="tpu", **machine.options, **alone)
             else:
                 nodes, each = (count // machine.node, machine.node) if count > machine.node else (1, count)
-                found = topologies.get_topology_desc(
-                    platform="cuda", topology=f"{nodes}x1x{each}", target_config=_target_config(machine)
-                )
+                shape, target = f"{nodes}x1x{each}", _target_config(machine)
+                found = topologies.get_topology_desc(platform="cuda", topology=shape, target_config=target)
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         reason, remedy = str(error).partition("\n")[0][:200], "use a shape that exists"
         if machine.platform == "gpu" and "not implemented" in reason:  # the platform has not registered a compiler
@@ -249,10 +223,7 @@ def seconds_alone(machine: Machine, least: dict[str, float]) -> float:
 
 @contextlib.contextmanager
 def quiet():
-    """Hide the output of C++ libraries on stderr; libtpu reports at length that there is no TPU.
-
-    If a library aborts the process, its output is in jaxrobust-*.log in the folder for temporary files.
-    """
+    """Hide the output of C++ libraries on stderr, see preflight.py; libtpu reports at length that there is no TPU."""
     sys.stderr.flush()
     saved = os.dup(2)
     sink, path = tempfile.mkstemp(prefix="jaxrobust-", suffix=".log")

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -25,19 +26,12 @@ LARGEST_PRODUCT = 16_384
 
 @dataclasses.dataclass
 class Work:
-    """Something whose time is measured.
+    """Something whose time is measured."""
 
-    Attributes:
-        run: run(times) does it `times` times, and returns when the results are ready.
-        times: per repeat.
-        repeats: number of measurements.
-        seconds: measured so far, of one execution.
-    """
-
-    run: Callable[[int], None]
-    times: int
-    repeats: int
-    seconds: list[float] = dataclasses.field(default_factory=list)
+    run: Callable[[int], None]  # run(times) does it `times` times, and returns when the results are ready
+    times: int  # per repeat
+    repeats: int  # number of measurements
+    seconds: list[float] = dataclasses.field(default_factory=list)  # measured so far, of one execution
 
     @property
     def median(self) -> float:
@@ -73,21 +67,13 @@ def _seconds(run, times: int) -> float:
     return time.perf_counter() - started
 
 
-@dataclasses.dataclass(frozen=True)
-class Compilation:
-    """A compiled program, and the seconds it took from the Python function to it.
+class Compilation(NamedTuple):
+    """A compiled program, and the seconds it took from the Python function to it."""
 
-    Attributes:
-        compiled: the program.
-        cold: with empty caches.
-        warm: in a new process, with the compiled program in the persistent cache.
-        traced: the part of both from Python to XLA's input.
-    """
-
-    compiled: jax.stages.Compiled
-    cold: float
-    warm: float
-    traced: float
+    compiled: jax.stages.Compiled  # the program
+    cold: float  # with empty caches
+    warm: float  # in a new process, with the compiled program in the persistent cache
+    traced: float  # the part of both from Python to XLA's input
 
 
 def compilation(lower: Callable[[], jax.stages.Lowered]) -> Compilation:
@@ -140,8 +126,7 @@ def peak_memory(mesh) -> tuple[int, str]:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "peak resident memory of the process"
 
 
-@dataclasses.dataclass(frozen=True)
-class MatrixProduct:
+class MatrixProduct(NamedTuple):
     """The fastest square matrix product: its size, and the flops per second of all devices together."""
 
     size: int

@@ -6,25 +6,19 @@ from collections.abc import Iterable
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """One operation that a device launches: a fusion, a library call, a collective.
-
-    Attributes:
-        kind: convolution | matmul | elementwise | reduction | transpose (also copies to another layout) | copy |
-            collective | other.
-        flops, bytes: of one execution.
-        dtype: of the operands of a convolution or matrix product, such as "bf16", or "f32 highest" for the highest
-            precision; empty for others.
-        executions: per step.
-        in_attack: whether it is in the attack loop.
-    """
+    """One operation that a device launches: a fusion, a library call, a collective."""
 
     name: str
+    # convolution | matmul | elementwise | reduction | transpose (also copies to another layout) | copy | collective |
+    # other.
     kind: str
-    flops: float
-    bytes: float
+    flops: float  # of one execution
+    bytes: float  # of one execution
+    # of the operands of a convolution or matrix product, such as "bf16", or "f32 highest" for the highest precision;
+    # empty for others.
     dtype: str
-    executions: float
-    in_attack: bool
+    executions: float  # per step
+    in_attack: bool  # whether it is in the attack loop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,42 +48,25 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """A communication among devices.
+    """A communication among devices."""
 
-    Attributes:
-        kind: all-reduce, all-gather, ...
-        bytes: payload of one device in one execution: what an all-reduce sums, what an all-gather returns.
-        executions: per step.
-        in_attack: whether it is in the attack loop.
-        purpose: batch statistics | class counts | gradients and sums.
-    """
-
-    kind: str
-    bytes: float
-    executions: float
-    in_attack: bool
-    purpose: str
+    kind: str  # all-reduce, all-gather, ...
+    bytes: float  # payload of one device in one execution: what an all-reduce sums, what an all-gather returns
+    executions: float  # per step
+    in_attack: bool  # whether it is in the attack loop
+    purpose: str  # batch statistics | class counts | gradients and sums
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A compiled program, per device and step.
+    """A compiled program, per device and step."""
 
-    Attributes:
-        kernels: all kernels.
-        attack: the cost of one iteration of the attack loop; None if there is no such loop.
-        attack_steps: iterations per step; 0 without a loop, as compilers inline a single iteration.
-        collectives: all collectives.
-        unknown_loops: loops with an unknown number of iterations, counted as one.
-        unknown_calls: library calls that look like arithmetic and cannot be counted.
-    """
-
-    kernels: tuple[Kernel, ...]
-    attack: Cost | None
-    attack_steps: int
-    collectives: tuple[Collective, ...]
-    unknown_loops: tuple[str, ...]
-    unknown_calls: tuple[str, ...]
+    kernels: tuple[Kernel, ...]  # all kernels
+    attack: Cost | None  # the cost of one iteration of the attack loop; None if there is no such loop
+    attack_steps: int  # iterations per step; 0 without a loop, as compilers inline a single iteration
+    collectives: tuple[Collective, ...]  # all collectives
+    unknown_loops: tuple[str, ...]  # loops with an unknown number of iterations, counted as one
+    unknown_calls: tuple[str, ...]  # library calls that look like arithmetic and cannot be counted
 
     @property
     def total(self) -> Cost:

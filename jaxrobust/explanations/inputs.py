@@ -9,20 +9,19 @@ import pathlib
 import jax
 import numpy as np
 
-from jaxrobust import classwise, data
+from jaxrobust import classwise, console, data
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
 from jaxrobust.attacks.landscape import Landscape
 from jaxrobust.audit import results as audit_results
 from jaxrobust.config import objects
+from jaxrobust.data import randomness, splits
 from jaxrobust.data.augment import to_float
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.evaluation import loading, steps
-from jaxrobust.explanations import frequency, transfer
-from jaxrobust.explanations.images import Images, each
+from jaxrobust.evaluation import batching, loading, steps
+from jaxrobust.explanations import frequency, neighbours, transfer
 from jaxrobust.explanations.probe import Missing
-from jaxrobust.posthoc.heads import Head
 from jaxrobust.runs import checkpoints as checkpoints_lib
 from jaxrobust.runs import results
 from jaxrobust.runs.reading import Checkpoint, RunFiles
@@ -30,13 +29,46 @@ from jaxrobust.runs.reading import Checkpoint, RunFiles
 OWN_FIELDS = ("data.data_dir", "eval.batch_size")
 
 
-class Model:
-    """A checkpoint with its data, ready to compute features and predictions.
+def each(split: data.Split, ids, batch_size: int, title: str):
+    """(ids, images) block by block, with progress."""
+    with console.progress(title, max(len(ids), 1), "images") as advance:
+        for block, _, images in batching.each(split, ids, batch_size):
+            yield block, images
+            advance(len(block))
+
+
+class DataInputs:
+    """What the probes use that depend on the data only: of a run, or of a config before training.
 
     Args:
-        run: its run.
-        weights: on the devices.
+        examples: number of images of a split to use, stratified by class; 0 for all.
+        title: of the progress display.
     """
+
+    def __init__(self, config, dataset: data.Dataset, examples: int, title: str):
+        self.config, self.dataset = config, dataset
+        self.class_names = tuple(dataset.class_names)
+        self._examples, self._title = examples, title
+
+    @functools.cached_property
+    def train_ids(self) -> np.ndarray:
+        """Indices of the training images that are used."""
+        return self._subset(self.dataset.train.labels, "explain train")
+
+    @functools.cached_property
+    def train_pixels(self) -> tuple[np.ndarray, np.ndarray]:
+        """(pixels [n, D] in [0, 1], labels [n]) of these training images, see neighbours.shrink."""
+        blocks = each(self.dataset.train, self.train_ids, self.config.eval.batch_size, f"{self._title}, pixels")
+        found = [neighbours.shrink(np.asarray(to_float(images))) for _, images in blocks]
+        return np.concatenate(found), self.dataset.train.labels[self.train_ids]
+
+    def _subset(self, labels, purpose: str) -> np.ndarray:
+        rng = randomness.generator(self.config.eval.seed, purpose)
+        return splits.stratified_subset(labels, self._examples, len(self.class_names), rng)
+
+
+class Model:
+    """A checkpoint with its data, ready to compute features and predictions; its weights are on the devices."""
 
     def __init__(self, run: loading.OpenRun, weights):
         self.workdir, self.config, self.dataset = str(run.workdir), run.config, run.dataset
@@ -49,6 +81,10 @@ class Model:
         if not np.isfinite(logits).all():
             raise UserError(f"{self.workdir}: the model's logits are not finite, so nothing can be explained")
         return features, logits
+
+    def predictions(self, images) -> np.ndarray:
+        """Predictions [b] of a block of images."""
+        return self.classifier.features(self.weights, images)[1].argmax(1)
 
     def blocks(self, split: data.Split, ids, what: str):
         """(ids, images) block by block, with progress."""
@@ -70,30 +106,24 @@ def open_model(
     run = loading.open_run(workdir, overrides, OWN_FIELDS, field=field)
     available = run.checkpoints.steps()
     if available and step is not None and step not in available:
-        there = ", ".join(map(str, available))
-        raise UserError(
-            f"workdir = {str(workdir)!r}: step {step} was scored, but its checkpoint is gone; available are {there}"
-        )
+        gone = f"step {step} was scored, but its checkpoint is gone; available are {', '.join(map(str, available))}"
+        raise UserError(f"workdir = {str(workdir)!r}: {gone}")
     try:
         return Model(run, run.weights(run.choose(step, weights)))
     except checkpoints_lib.DamagedCheckpoint as error:
         raise UserError(f"workdir = {str(workdir)!r}: {error}; give a run with an intact checkpoint") from error
 
 
-class Subject(Images):
-    """A scored checkpoint.
+class Inputs(DataInputs):
+    """What all probes use: of a scored checkpoint of a run.
 
     Attributes:
-        run: the run, with its files.
-        checkpoint: the checkpoint of the run.
         attack: the attack under which robustness is measured.
-        class_names: names of the classes.
         robustness: [C], accuracy under the attack; nan for a class without scored images.
-        count: scored images [C].
+        correct, count: of the scored images [C].
 
     Args:
         overrides: see `open_model`.
-        examples: number of images of a split to use, stratified by class; 0 for all.
         others: models on the same classes, by the name of their option: "standard" and "other".
 
     Raises:
@@ -111,13 +141,19 @@ class Subject(Images):
         if tuple(record["classes"]) != self.class_names:
             raise UserError(f"{run.workdir}: its results have other classes than its data; evaluate it again")
         self.radius = config_lib.radius(self.config)
+        self._test = getattr(self.dataset, run.split)
         for name, other in others.items():
             _check_alike(f"--{name}", other, self.model)
 
     @property
-    def head(self) -> Head:
-        head = jax.device_get(self.model.weights.params["head"])
-        return Head(np.asarray(head["kernel"]), np.asarray(head["bias"]))
+    def head(self) -> dict[str, np.ndarray]:
+        """The head's "kernel" [D, C], and "bias" [C]."""
+        return jax.tree.map(np.asarray, jax.device_get(self.model.weights.params["head"]))
+
+    @functools.cached_property
+    def _scored(self) -> np.ndarray | None:
+        """Indices of the scored images; None: the whole split."""
+        return results.read_examples(self.run.workdir, *self.checkpoint, self.run.split).get("index")
 
     @functools.cached_property
     def test_ids(self) -> np.ndarray:
@@ -126,19 +162,17 @@ class Subject(Images):
         If only a part of the split was scored, these are images of the other part, provided that each class has at
         least as many images there. A probe and robustness then do not agree just because they share images.
         """
-        whole = getattr(self.dataset, self.run.split).labels
-        scored = results.read_examples(self.run.workdir, *self.checkpoint, self.run.split).get("index")
-        rest = np.arange(len(whole)) if scored is None else np.setdiff1d(np.arange(len(whole)), scored)
-        enough = np.bincount(whole[rest], minlength=len(self.count)) >= self.count
-        if scored is not None and not enough.all():
-            rest = np.sort(scored)
-        return rest[self._subset(whole[rest], "explain test")]
+        labels, rest = self._test.labels, np.arange(len(self._test))
+        if self._scored is not None:
+            unscored = np.setdiff1d(rest, self._scored)
+            enough = (np.bincount(labels[unscored], minlength=len(self.count)) >= self.count).all()
+            rest = unscored if enough else np.sort(self._scored)
+        return rest[self._subset(labels[rest], "explain test")]
 
     @property
     def test_is_scored(self) -> bool:
         """Whether robustness was scored on any of the images that are used."""
-        scored = results.read_examples(self.run.workdir, *self.checkpoint, self.run.split).get("index")
-        return scored is None or bool(np.isin(self.test_ids, scored).any())
+        return self._scored is None or bool(np.isin(self.test_ids, self._scored).any())
 
     @functools.cached_property
     def confusion(self) -> np.ndarray:
@@ -218,8 +252,10 @@ class Subject(Images):
         source, target = (self.model, other) if direction == "out" else (other, self.model)
         norm = self.config.threat.norm
         spec = suites.parse(transfer.ATTACK, norm).members[0]
-        attacker = source.classifier.attacker(spec, norm, config_lib.relative_step(self._with_threat(source.config)))
-        begin, key = attacker.whole_run(), jax.random.key(source.config.eval.seed)
+        config = source.config.copy_and_resolve_references()
+        config.update({"threat": self.config.threat.to_dict()})
+        begin = source.classifier.attacker(spec, norm, config_lib.relative_step(config)).whole_run()
+        key = jax.random.key(config.eval.seed)
 
         def adversarial(weights, *arrays):
             return begin(weights, *arrays, key, np.int32(0))[0].adversarial
@@ -227,24 +263,12 @@ class Subject(Images):
         split, natural, found = self._test, [], []
         for block, images in source.blocks(split, self.test_ids, f"transfer {direction}"):
             labels = split.labels[block]
-            right = source.classifier.features(source.weights, images)[1].argmax(1) == labels
+            right = source.predictions(images) == labels
             arrays = (images, np.int32(labels), np.int32(block), np.full(len(block), self.radius, np.float32))
             made = source.classifier.of_each(adversarial, source.weights, arrays)
-            before = target.classifier.features(target.weights, images)[1].argmax(1)
-            # -1 excludes images that the source model misclassifies without attack.
-            natural.append(np.where(right, before, -1))
-            found.append(target.classifier.features(target.weights, made)[1].argmax(1))
+            natural.append(np.where(right, target.predictions(images), -1))
+            found.append(target.predictions(made))
         return split.labels[self.test_ids], np.concatenate(natural), np.concatenate(found)
-
-    def _with_threat(self, config):
-        """A config with this run's threat."""
-        config = config.copy_and_resolve_references()
-        config.update({"threat": self.config.threat.to_dict()})
-        return config
-
-    @property
-    def _test(self) -> data.Split:
-        return getattr(self.dataset, self.run.split)
 
     def _other(self, name: str) -> Model:
         if name not in self._others:
