@@ -8,14 +8,20 @@ class UserError(Exception):
 
 
 class FieldError(UserError):
-    """A field of the config, or of the data it names, holds something that cannot be used.
+    """An argument, a field of the config, or of the data it names, holds something that cannot be used.
 
     Args:
-        field: dotted name as the user writes it, for example `threat.eps_255`.
+        field: name of the argument, or dotted name of the field, for example `threat.eps_255`. Who has another name for
+            it, such as the command line for an option, sets it anew.
         value: what it holds.
         problem: what is wrong with it, as a clause.
         remedy: what to write or do instead, as a clause.
     """
 
     def __init__(self, field: str, value, problem: str, remedy: str):
-        super().__init__(" ".join(f"{field} = {value!r}: {problem}; {remedy}".split()))
+        super().__init__(field, value, problem, remedy)
+        self.field = field
+
+    def __str__(self) -> str:
+        _, value, problem, remedy = self.args
+        return " ".join(f"{self.field} = {value!r}: {problem}; {remedy}".split())

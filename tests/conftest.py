@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -14,13 +15,21 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxrobust-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-# Most programs of tests run for less time than LLVM takes to optimise them. XLA's own passes remain, so the programs
-# consist of the same kernels. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all tests run on programs as users have them.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Most programs of tests run for less time than it takes to optimise them. XLA's older emitters of kernels compile in a
+# third of the time, and one module to a program in less than 32. Flags of XLA are no API, and an unknown one ends the
+# process, so they are set for versions that they were tried with. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all tests run
+# on programs as users have them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and importlib.metadata.version("jaxlib").startswith("0.10."):
+    QUICK = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    # A process of pytest-xdist is given them.
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "").removesuffix(QUICK) + QUICK
 
 import jax
 import pytest
+
+from jaxrobust.runs.tensorboard import Writer
 
 # Not to be taken for a task of the cluster that runs the tests.
 for name in ("SLURM_NTASKS", "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX"):
@@ -34,29 +43,24 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 LONGEST_FILES = (
     "test_train",
     "test_train_steps",
-    "test_audit",
-    "test_main",
-    "test_models_layers",
-    "test_evaluate",
-    "test_worst_case",
-    "test_feeds",
     "test_hosts",
+    "test_explain",
+    "test_remedies",
+    "test_benchmark",
+    "test_library",
+    "test_fit",
+    "test_audit",
+    "test_study",
 )
 
 # What these check depends on how programs are compiled: costs and compiled text, or what different programs have in
 # common to the last bit. For single tests there is the fixture `optimised`.
 OPTIMISED_FILES = (
     "test_hlo",
-    "test_flops",
     "test_measuring",
     "test_benchmark",
     "test_preflight",
-    "test_steps",
-    "test_evaluate",
-    "test_audit",
     "test_overfitting",
-    "test_worst_case",
-    "test_attacks_threats",
     "test_attacks_hyperplane",
     "test_data_augment",
 )
@@ -98,6 +102,22 @@ def optimised():
 def optimised_files(request):
     with all_optimisations() if request.path.stem in OPTIMISED_FILES else contextlib.nullcontext():
         yield
+
+
+DRAW = Writer.figures
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_drawn_for_tensorboard():
+    """Its figures take longer than many a run here. Runs in processes of their own draw them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "figures", lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def drawn_for_tensorboard(monkeypatch):
+    monkeypatch.setattr(Writer, "figures", DRAW)
 
 
 @pytest.fixture(scope="session")

@@ -68,14 +68,12 @@ def survival(logits_fn, images, labels, experiments):
     return survives
 
 
-def worst_case(logits_fn, images, labels):
-    """Who survives the attacks of the suite `standard`, one shortened run of each."""
-    survives = np.asarray(logits_fn(images).argmax(-1) == labels)
+def survives_member(name, logits_fn, images, labels):
+    """Who survives one shortened run of a member of the suite `standard`, and so an upper bound of who survives it."""
     examples = Examples(images, labels, KEYS[0], np.full(len(labels), RADIUS, np.float32))
-    for member in suites.parse("apgd_ce20+apgd_t20+fab_t10+square1000").members:
-        state = run(member.build("linf", CLASSES), logits_fn, examples)
-        survives = survives & np.asarray(logits_fn(state.adversarial).argmax(-1) == labels)
-    return survives
+    (member,) = suites.parse(name).members
+    adversarial = run(member.build("linf", CLASSES), logits_fn, examples).adversarial
+    return np.asarray((logits_fn(images).argmax(-1) == labels) & (logits_fn(adversarial).argmax(-1) == labels))
 
 
 PLAIN, MARGIN, _, _, SCALE_FREE, _, _, HUGE, SQUARE = masking.EXPERIMENTS
@@ -125,7 +123,10 @@ def test_logits_times_100(honest):
     before = survival(logits_fn, images, labels, [PLAIN, SCALE_FREE])
     assert survives["pgd20"].mean() > before["pgd20"].mean() + 0.05
     assert abs(survives["pgd20_scale_free"].mean() - before["pgd20_scale_free"].mean()) <= 0.01
-    assert worst_case(lambda x: 100 * logits_fn(x), images, labels).mean() < survives["pgd20"].mean() - 0.05
+    assert (
+        survives_member("apgd_t20", lambda x: 100 * logits_fn(x), images, labels).mean()
+        < survives["pgd20"].mean() - 0.05
+    )
 
 
 def test_offset(honest):
@@ -134,7 +135,7 @@ def test_offset(honest):
     assert "resolution" in everywhere(found)
     assert everywhere(found) <= {"resolution", "discontinuous"}  # the steps that float32 leaves are jumps
     plain = survival(lambda x: logits_fn(x) + 1e6, images, labels, [PLAIN])["pgd20"]
-    assert worst_case(lambda x: logits_fn(x) + 1e6, images, labels).mean() < plain.mean() - 0.03
+    assert survives_member("square1000", lambda x: logits_fn(x) + 1e6, images, labels).mean() < plain.mean() - 0.03
 
 
 def test_noise_that_depends_on_the_pixels(honest):
@@ -150,7 +151,7 @@ def test_noise_that_depends_on_the_pixels(honest):
     probes = probed(noisy, images, labels)
     assert everywhere(signs(labels, NAMES, probes)) == {"discontinuous"} and not probes.change.any()
     plain = survival(noisy, images, labels, [PLAIN])["pgd20"]
-    assert worst_case(noisy, images, labels).mean() < plain.mean() - 0.01
+    assert survives_member("square1000", noisy, images, labels).mean() < plain.mean() - 0.01
 
 
 def test_noise_from_outside(honest):

@@ -77,11 +77,11 @@ def test_concordance_of_one_true_order():
 def test_equal_classes_on_the_same_images_hold_their_level():
     """On which ranks of the same images agree nearly perfectly."""
     rng, found = _rng(8), []
-    for _ in range(100):
+    for _ in range(60):
         of = judged(np.full((4, 8), 0.5), 60, rng, 0.85)
         found.append(agreement.concordance(*of, "abcd", rng=rng, draws=39))
-    assert np.mean([of.mean_correlation for of in found]) == pytest.approx(0, abs=0.12)
-    assert np.mean([of.p_value <= 0.05 for of in found]) < 0.12
+    assert np.mean([of.mean_correlation for of in found]) == pytest.approx(0, abs=0.15)
+    assert np.mean([of.p_value <= 0.05 for of in found]) < 0.14
 
 
 def test_unrelated_orders_hold_their_level_whatever_the_seeds():
@@ -106,10 +106,10 @@ def test_interval_of_concordance_covers_that_of_all_settings():
     many = ranks.mean(0).var() / ranks.var(1).mean()  # W, the mean correlation but for 1 / 3000
     expected = (1 + 3 * many) / 4
     covered = []
-    for _ in range(80):
-        found = agreement.concordance(*judged(settings(4), 300, rng, 0.8), range(4), rng=rng, draws=40)
+    for _ in range(50):
+        found = agreement.concordance(*judged(settings(4), 300, rng, 0.8), range(4), rng=rng, draws=100)
         covered.append(found.low <= expected <= found.high)
-    assert np.mean(covered) > 0.88
+    assert np.mean(covered) > 0.84
 
 
 def test_runs_on_other_images_and_classes_with_a_single_one():

@@ -91,7 +91,7 @@ def test_no_steps_left_and_a_stream_that_is_left_early(folder):
     )
     next(endless)
     endless.close()
-    assert time.monotonic() - before < 20
+    assert time.monotonic() - before < 100
 
 
 def test_speed_is_measured(folder):
@@ -108,7 +108,7 @@ def test_prefetch_keeps_the_order_and_runs_ahead():
 
     ahead = streaming.prefetch(items(), 3)
     assert next(ahead) == 0
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 100
     while made != [0, 1, 2, 3] and time.monotonic() < deadline:
         time.sleep(0.01)
     assert made == [0, 1, 2, 3]
@@ -125,8 +125,8 @@ def test_prefetch_hands_errors_on_and_ends_with_its_consumer():
     with pytest.raises(FieldError, match="is wrong"):
         next(ahead)
 
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     endless = streaming.prefetch(iter(int, 1), 2)
     next(endless)
     endless.close()
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= before

@@ -1,5 +1,8 @@
 """Every example is scored once, whatever the sizes."""
 
+import pathlib
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import UserError
 from jaxrobust.evaluation import evaluator as evaluator_lib
+from jaxrobust.evaluation import loading
 from jaxrobust.reports import run as run_page
 from jaxrobust.runs import results
 from jaxrobust.runs.tensorboard import Writer
@@ -43,17 +47,24 @@ def run(workdir, devices=1, data=None, stop=None, **overrides):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     state = training_setup.create(config, data, mesh, 10).initial_state()
     with Writer(workdir) as writer:
-        evaluator = evaluator_lib.Evaluator(
-            config, workdir, data, mesh, writer, StopRequest() if stop is None else stop
-        )
+        classifier = loading.classifier(config, data.num_classes, mesh)
+        stop = StopRequest() if stop is None else stop
+        evaluator = evaluator_lib.Evaluator(config, workdir, data, classifier, writer, stop, state.weights)
         weights = {"raw": state.weights, "averaged": state.averaged}
         evaluator.evaluate({name: of for name, of in weights.items() if of is not None}, step=3, epoch=1)
     return results.read(workdir)
 
 
-def test_counts_are_those_of_the_split(tmp_path):
-    data = dataset()
-    records = run(tmp_path, data=data)
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The folder of the run that others are compared with."""
+    workdir = tmp_path_factory.mktemp("reference")
+    run(workdir)
+    return workdir
+
+
+def test_counts_are_those_of_the_split(reference):
+    data, records = dataset(), results.read(reference)
     clean, attacked = (sum(record["correct"]) for record in records[:2])
     assert 0 < attacked < clean < 37, "verdicts of all kinds, or the tests of this file say little"
     for record in records:
@@ -61,40 +72,40 @@ def test_counts_are_those_of_the_split(tmp_path):
         assert record["examples"] == 37 and record["split"] == "test"
 
 
-@pytest.mark.parametrize("devices, batch", [(1, 37), (8, 24)])  # one batch; several, the last not full
-def test_verdicts_do_not_depend_on_batch_or_devices(tmp_path, devices, batch):
-    run(tmp_path / "reference")
-    run(tmp_path / "other", devices, **{"eval.batch_size": batch})
-    reference, other = (results.read_examples(tmp_path / name, 3, "raw", "test") for name in ("reference", "other"))
-    for name in reference:
-        np.testing.assert_array_equal(reference[name], other[name])
+@pytest.mark.parametrize("devices, batch", [(1, 37), (1, 64), (8, 8), (8, 24)])
+def test_verdicts_do_not_depend_on_batch_or_devices(tmp_path, reference, devices, batch):
+    run(tmp_path, devices, **{"eval.batch_size": batch})
+    expected, found = (results.read_examples(workdir, 3, "raw", "test") for workdir in (reference, tmp_path))
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
 
 
-def test_a_subset_is_stratified_and_gives_the_verdicts_of_the_whole(tmp_path):
-    run(tmp_path / "whole")
-    (record, *_) = run(tmp_path / "part", **{"eval.examples": 20})
+def test_a_subset_is_stratified_and_gives_the_verdicts_of_the_whole(tmp_path, reference):
+    (record, *_) = run(tmp_path, **{"eval.examples": 20})
     assert (record["examples"], record["split_examples"]) == (20, 37)
-    page = " ".join(run_page.write_report(tmp_path / "part").read_text().split())
+    page = " ".join(run_page.write_report(tmp_path).read_text().split())
     assert "the 20 test images (a stratified subset of 37)" in page
-    whole, part = (results.read_examples(tmp_path / name, 3, "raw", "test") for name in ("whole", "part"))
+    whole, part = (results.read_examples(workdir, 3, "raw", "test") for workdir in (reference, tmp_path))
     np.testing.assert_array_equal(part["labels"], whole["labels"][part["index"]])
     np.testing.assert_array_equal(part["pgd3"], whole["pgd3"][part["index"]])
     share = np.bincount(part["labels"], minlength=3) / 20 - np.bincount(whole["labels"], minlength=3) / 37
     assert (np.abs(share) <= 1 / 20).all()
 
 
+@pytest.mark.usefixtures("drawn_for_tensorboard")
 def test_a_class_without_test_examples_is_reported_as_such(tmp_path):
     for record in run(tmp_path, data=dataset(classes=("a", "b", "c", "nobody"))):
         assert record["count"][3] == 0 and record["class_accuracy"][3] is None and record["worst_class"] != "nobody"
 
 
-def test_lost_verdicts_are_made_again(tmp_path):
+def test_lost_verdicts_are_made_again(reference, tmp_path):
     """Without the clean predictions, what is added later could not be judged."""
-    before = run(tmp_path)
-    results.examples_path(tmp_path, 3, "raw", "test").unlink()
-    after = run(tmp_path, **{"eval.attacks": ("clean", "pgd3", "fgsm")})
+    workdir = pathlib.Path(shutil.copytree(reference, tmp_path / "run"))
+    before = results.read(workdir)
+    results.examples_path(workdir, 3, "raw", "test").unlink()
+    after = run(workdir, **{"eval.attacks": ("clean", "pgd3", "fgsm")})
     assert after[: len(before)] == before
-    arrays = results.read_examples(tmp_path, 3, "raw", "test")
+    arrays = results.read_examples(workdir, 3, "raw", "test")
     assert {"clean", "pgd3", "fgsm", "clean_prediction"} <= arrays.keys()
     (fgsm,) = (record for record in after if (record["attack"], record["weights"]) == ("fgsm", "raw"))
     assert max(fgsm["boundary_error"]) > 0
@@ -160,12 +171,12 @@ def assert_same(records, others):
         assert one | {"seconds": 0} == other | {"seconds": 0}
 
 
-def test_an_interrupted_evaluation_continues(tmp_path):
+def test_an_interrupted_evaluation_continues(tmp_path, reference):
     """The signal comes during the second attack: the first one is kept, and the end is the same."""
     with pytest.raises(Interrupted):
         run(tmp_path / "stopped", stop=After(4))
     assert [record["attack"] for record in results.read(tmp_path / "stopped")] == ["clean"]
-    assert_same(run(tmp_path / "stopped"), run(tmp_path / "reference"))
+    assert_same(run(tmp_path / "stopped"), results.read(reference))
 
 
 def test_an_interrupted_attack_continues_at_the_block_it_was_at(tmp_path, monkeypatch):

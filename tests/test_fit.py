@@ -14,11 +14,12 @@ from flax import nnx
 from jaxrobust import config as config_lib
 from jaxrobust import data, objectives
 from jaxrobust.attacks.threats import Linf
+from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation.run import load_run
 from jaxrobust.remedies import knobs
-from jaxrobust.runs import results
-from jaxrobust.training import epochs, fit, loop
+from jaxrobust.runs import checkpoints, results
+from jaxrobust.training import arguments, epochs, fit, loop
 
 RNG = np.random.default_rng(0)
 LABELS = np.tile(np.arange(3), 32)
@@ -44,6 +45,28 @@ class Linen(nn.Module):
     @nn.compact
     def __call__(self, images, train):
         return nn.Dense(3)(images.reshape(len(images), -1))
+
+
+class Dropout(nn.Module):
+    """With batch normalisation as well, whose statistics must not move while it is attacked."""
+
+    always: bool = False
+    stream: str = "dropout"
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = nn.BatchNorm(use_running_average=not train)(images).reshape(len(images), -1)
+        x = nn.Dropout(0.5, rng_collection=self.stream, deterministic=not (train or self.always))(x)
+        return nn.Dense(3)(x)
+
+
+class NnxDropout(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden, self.dropout = nnx.Linear(16, 8, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+        self.head = nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, images):
+        return self.head(self.dropout(nnx.relu(self.hidden(images.reshape(len(images), -1)))))
 
 
 def assert_same(one, other):
@@ -117,6 +140,70 @@ def test_a_linen_module_in_a_workdir_continues(tmp_path):
     assert scored[-1]["accuracy"] == pytest.approx(run.attack("fgsm").is_robust.mean())
 
 
+@pytest.mark.parametrize("make", [Dropout, lambda: NnxDropout(nnx.Rngs(0))], ids=["linen", "nnx"])
+@pytest.mark.parametrize("batch_norm", ["train", "eval"])
+def test_dropout_is_a_function_of_seed_and_step(tmp_path, monkeypatch, make, batch_norm):
+    """The same again and when continued in the middle of an epoch, other masks by another seed, none in evaluation."""
+    dataset = data.Dataset.from_arrays((IMAGES, LABELS), test=(IMAGES, LABELS))
+    few = FEW | {"attack_batch_norm": batch_norm, "eval_every_epochs": 2}
+    one = fit.fit(make(), dataset, Linf(0.1), **few)
+    assert (one.logits_fn(IMAGES) == one.logits_fn(IMAGES)).all()
+    asked = iter(range(100))
+
+    def stops(request):
+        request.signal_number = 15 if next(asked) == 8 else request.signal_number
+        return request.signal_number is not None
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(StopRequest, "__bool__", stops)
+        fit.fit(make(), dataset, Linf(0.1), workdir=tmp_path, **few)
+    steps = checkpoints.Checkpoints(tmp_path, read_only=True).steps()
+    assert 0 < max(steps) < 12 and max(steps) % 6, steps
+    assert_same(fit.fit(make(), dataset, Linf(0.1), workdir=tmp_path, **few), one)
+    opened = load_run(tmp_path, "last", model=make(), dataset=dataset)
+    assert_same(opened, one)
+    np.testing.assert_array_equal(opened.attack("fgsm").is_robust, one.attack("fgsm").is_robust)
+    other = fit.fit(make(), dataset, Linf(0.1), **few | {"seed": 1})
+    differ = jax.tree.map(lambda a, b: np.abs(a - b).max(), one.weights.params, other.weights.params)
+    assert max(jax.tree.leaves(differ)) > 1e-3
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The workdir of a model of one's own, on arrays."""
+    workdir = tmp_path_factory.mktemp("own")
+    fit.fit(Linen(), (IMAGES, LABELS), Linf(0.1), workdir=workdir, **FEW | {"epochs": 1})
+    return workdir
+
+
+class Wider(nn.Module):
+    @nn.compact
+    def __call__(self, images, train):
+        return nn.Dense(3)(nn.Dense(4)(images.reshape(len(images), -1)))
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({}, r"^model = 'Linen': the run is of a model of the user's own.*load_run\(workdir, model=...\) opens it"),
+        ({"model": Linen()}, r"^dataset = 'arrays': the run is of a dataset of the user's own.*dataset=...\) opens it"),
+        (
+            {"model": Wider(), "dataset": (IMAGES, LABELS)},
+            r"^model = 'Wider': .* of another model: params/Dense_0/kernel is float32\[16, 3\] there, and ",
+        ),
+        (
+            {"model": Dropout(), "dataset": (IMAGES, LABELS)},
+            r"^model = 'Dropout': .*: batch_stats/BatchNorm_0/mean is not there, and float32\[1\] in the given one",
+        ),
+        ({"model": 3, "dataset": (IMAGES, LABELS)}, "^model = 3: is no name"),
+    ],
+)
+def test_a_run_of_ones_own_model_is_opened_with_it_alone(own, given, message):
+    with pytest.raises(FieldError, match=message) as error:
+        load_run(own, "last", **given)
+    assert "\n" not in str(error.value)
+
+
 class Shift:
     """A remedy of one's own: after an epoch a class's radius is its accuracy."""
 
@@ -180,7 +267,10 @@ def test_a_loss_of_ones_own_is_what_is_trained():
         ({"remedy": "cf"}, r"^remedy = 'cf'"),
         ({"optimizer": "adam"}, r"^optimizer = 'adam'"),
         ({"model": "resnet19"}, r"^model = 'resnet19'"),
-        ({"model": nnx.Dropout(0.5, rngs=nnx.Rngs(0))}, r"^model = 'Dropout': keeps random numbers"),
+        ({"model": nnx.Dropout(0.5, rngs=nnx.Rngs(0))}, r"^model = 'Dropout': returns \[2, 4, 4, 1\] for images"),
+        ({"model": Dropout(always=True)}, r"^model = 'Dropout': draws random numbers in evaluation: .*only if `train`"),
+        ({"model": Dropout(stream="noise")}, r"^model = 'Dropout': draws random numbers beside dropout: .*noise"),
+        ({"model_options": {"depth": 10}}, r"^depth of model_options = 10: mlp has no such option; .*take wide_resnet"),
         ({"model": nn.Dense(3)}, r"^model = 'Dense': its call has no argument `train`"),
         ({"model": 3}, r"^model = 3"),
         ({"loss": optax.huber_loss, "objective": objectives.create("standard", objectives.Settings())}, r"^loss = "),
@@ -203,6 +293,6 @@ def test_what_diverges_says_what_to_do():
 
 def test_every_setting_is_a_field():
     fields = config_lib.default()
-    for field in fit.FIELDS.values():
+    for field in arguments.FIELDS.values():
         section, name = field.split(".")
         assert name in fields[section], field

@@ -53,7 +53,7 @@ for name in ("jax", "numpy", "tensorflow", "ml_collections", "absl"):
 from jaxrobust.commands import front_end
 print([front_end.main([word]) for word in ("--help", "comprae")], front_end.main([]))
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     *listing, codes = done.stdout.splitlines()
     assert codes == "[0, 2] 2"
@@ -83,7 +83,7 @@ def test_the_console_script_is_the_module(tmp_path):
     module, _, function = script.partition(":")
     assert getattr(importlib.import_module(module), function) is front_end.run
     command = [sys.executable, "-m", "jaxrobust", "report", str(tmp_path / "absent")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and "no such folder" in done.stderr
 
@@ -110,6 +110,37 @@ def test_a_wrong_mode_is_named(monkeypatch, capsys, given):
     with pytest.raises(SystemExit, match="2"):
         main_module.run()
     assert capsys.readouterr().err.startswith("error: --mode = ")
+
+
+@pytest.mark.parametrize("shown", [["--help"], ["train", "--help"], ["fields"]])
+def test_a_reader_that_leaves_early_ends_it_quietly(shown):
+    """As `jaxrobust --help | head -1` does."""
+    command = [sys.executable, "-u", "-m", "jaxrobust", *shown]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(timeout=120) in (0, 1) and said == ""  # argparse itself passes over it
+
+
+def test_what_a_command_calls_otherwise_is_named_by_its_option():
+    with pytest.raises(FieldError, match=r"^--step = 7: is absent; there are 1, 2$"), front_end.naming(step="--step"):
+        raise FieldError("step", 7, "is absent", "there are 1, 2")
+    assert parser().flags["step"] == "--step" and parser().flags["follow"] == "--follow"
+
+
+def test_a_field_that_the_model_does_not_have_is_refused(tmp_path):
+    """The defaults of others are left alone, and so is what a file sets for its own model."""
+    given = ["--config", TINY, "--config.model.name=resnet18"]
+    assert with_config().parse(given).config.values.model.width == 4
+    with pytest.raises(FieldError, match=r"^model.depth = 34: resnet18 has no such option; .* or take wide_resnet"):
+        with_config().parse([*given, "--config.model.depth=34"])
+    (tmp_path / "linear.py").write_text(
+        "from jaxrobust.config import default\n"
+        "def get_config():\n    config = default()\n    config.model.name, config.model.width = 'linear', 3\n"
+        "    return config\n"
+    )
+    with pytest.raises(FieldError, match=r"^model.width = 3: linear has no such option; .*\(its own: none\)"):
+        with_config().parse(["--config", str(tmp_path / "linear.py")])
 
 
 def test_options_are_read_in_every_form_that_absl_took():

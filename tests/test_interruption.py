@@ -46,7 +46,7 @@ with interruption.StopRequest():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
 """
-    result = subprocess.run([sys.executable, "-c", program], timeout=30, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", program], timeout=300, capture_output=True, text=True)
     assert "KeyboardInterrupt" in result.stderr and result.stdout == "alive\n"
 
 

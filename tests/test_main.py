@@ -1,6 +1,6 @@
 """Wrong input ends in one line that names field, value and remedy, and exit code 2."""
 
-import json
+import faulthandler
 import os
 import pathlib
 import subprocess
@@ -9,46 +9,31 @@ import sys
 import numpy as np
 import pytest
 
+from jaxrobust import main
+
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = "tests/tiny_config.py"
 
 
 def run(*arguments, **environment):
     command = [sys.executable, "-m", "jaxrobust.main", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment, timeout=120)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment, timeout=300)
 
 
-@pytest.fixture(scope="module")
-def forked():
-    """As `run`, with two devices, in a fork of one process, so that what is imported at the start is imported once."""
-    program = """
-import json, os, signal, sys
-from jaxrobust import main
-from jaxrobust.commands import audit, evaluate, train  # what its commands need
-for line in sys.stdin:
-    arguments, *outputs = json.loads(line)
-    child = os.fork()
-    if not child:
-        signal.alarm(120)
-        for descriptor, path in enumerate(outputs, 1):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
-        sys.argv = ["main", *arguments]
-        main.run()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+@pytest.fixture
+def run_here(monkeypatch, capfd):
+    """As `run`, in this process: its exit code and what it wrote, to the streams or their descriptors."""
 
-    def run(folder, *arguments):
-        outputs = folder / "stdout", folder / "stderr"
-        process.stdin.write(json.dumps([arguments, *map(str, outputs)]) + "\n")
-        process.stdin.flush()
-        code = int(process.stdout.readline())
-        return subprocess.CompletedProcess(arguments, code, *(path.read_text() for path in outputs))
+    def run_here(*arguments):
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", ["main", *arguments])
+        monkeypatch.setattr(faulthandler, "enable", lambda: None)  # pytest's is kept
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main.run()
+        return subprocess.CompletedProcess(arguments, ended.value.code, *capfd.readouterr())
 
-    command = [sys.executable, "-W", "ignore", "-c", program]  # JAX warns of forks; here it has started nothing yet
-    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
-        yield run
+    return run_here
 
 
 def tiny(*overrides):
@@ -108,7 +93,7 @@ CASES = {
         lambda tmp: tiny("--config.threat.eps=0.1", "--config.threat.eps_255=4"),
         ["threat.eps_255 = 4", "threat.eps = 0.1"],
     ),
-    "devices": (lambda tmp: tiny("--config.train.batch_size=65"), ["train.batch_size", "65", "multiple of 2"]),
+    "devices": (lambda tmp: tiny("--config.train.batch_size=65"), ["train.batch_size", "65", "multiple of 8"]),
     "labels": (lambda tmp: npz(tmp, class_names=np.array(["a", "b", "c"])), ["data", "3"]),
     "image type": (lambda tmp: npz(tmp, train_images=np.zeros((80, 8, 8, 1), np.int32)), ["data", "int32"]),
     "image range": (lambda tmp: npz(tmp, train_images=floats(7.0), test_images=floats(0.0)[:20]), ["data", "255"]),
@@ -132,9 +117,10 @@ for name in ("tensorflow", "clu", "tensorflow_datasets", "tensorboard"):
 from jaxrobust import main
 main.run()
 """
-    arguments = [*tiny("--workdir", str(tmp_path)), "--config.train.epochs=1", "--config.checkpoint.every_epochs=1"]
+    small = ("--config.model.name=linear", "--config.train.epochs=1", "--config.eval.attacks=('clean',)")
+    arguments = [*tiny("--workdir", str(tmp_path)), *small, "--config.checkpoint.every_epochs=1"]
     command = [sys.executable, "-c", program, *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=120)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, timeout=300)
     assert result.returncode == 0, result.stderr
     assert "no TensorBoard files" in result.stderr
     assert (tmp_path / "report.html").exists() and not (tmp_path / "tensorboard").exists()
@@ -152,11 +138,11 @@ def test_compiled_programs_are_kept_in_the_users_cache(tmp_path):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_wrong_input_ends_in_one_line(case, tmp_path, forked):
+def test_wrong_input_ends_in_one_line(case, tmp_path, run_here):
     arguments, expected = CASES[case]
     arguments = arguments(tmp_path)
     workdir = () if "--workdir" in arguments else ("--workdir", str(tmp_path / "run"))
-    assert_one_line(forked(tmp_path, *arguments, *workdir), expected)
+    assert_one_line(run_here(*arguments, *workdir), expected)
     assert not (tmp_path / "run" / "config.json").exists(), "a run that never began leaves no trace of its config"
 
 

@@ -208,6 +208,8 @@ def test_relu_is_jaxs_with_its_gradient():
     "name, train, canonical",
     [
         ("cnn", False, False),
+        ("cnn", False, True),
+        ("cnn", True, False),
         ("cnn", True, True),
         ("lenet5", False, True),
         ("mlp", True, False),
@@ -220,20 +222,30 @@ def test_relu_is_jaxs_with_its_gradient():
 def test_prepared_weights_change_neither_logits_nor_gradients(name, train, canonical):
     model = models.create(name, num_classes=3, **models.options_of(name, {"width": 4}), canonical_gradients=canonical)
     images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3))
-    variables = model.init(jax.random.key(1), images)
     rng = np.random.default_rng(0)  # not the neutral statistics of the beginning
-    variables = jax.tree.map(lambda v: v * rng.uniform(0.5, 1.5, v.shape).astype(np.float32) + 0.1, variables)
-    _, prepared = model.apply(variables, images[:1], train, mutable=["prepared"])
+    variables = jax.tree.map(
+        lambda leaf: leaf * rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32) + 0.1,
+        jax.jit(model.init)(jax.random.key(1), images),
+    )
+
+    @jax.jit
+    def prepare(variables):
+        return model.apply(variables, images[:1], train, mutable=["prepared"])[1]
+
+    @jax.jit
+    def logits_and_gradient(variables):
+        def loss(images):
+            logits = model.apply(variables, images, train)
+            return jax.nn.logsumexp(logits, -1).sum(), logits
+
+        gradient, logits = jax.grad(loss, has_aux=True)(images)
+        return logits, gradient
+
+    prepared = prepare(variables)
     assert prepared["prepared"]
-
-    def logits(variables, images):
-        return model.apply(variables, images, train)
-
-    def gradient(variables):
-        return jax.grad(lambda images: jax.nn.logsumexp(logits(variables, images), -1).sum())(images)
-
-    np.testing.assert_allclose(logits(variables | prepared, images), logits(variables, images), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(gradient(variables | prepared), gradient(variables), rtol=1e-4, atol=1e-7)
+    (logits, gradient), expected = logits_and_gradient(variables | prepared), logits_and_gradient(variables)
+    np.testing.assert_allclose(logits, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype, error", [(jnp.float32, 1e-5), (jnp.bfloat16, 0.05)])

@@ -215,13 +215,13 @@ def test_wrong_weights_are_named():
         (integers, "'conv1.bias': holds int64"),
         ({**weights, "conv1.bias": np.full(32, 1e300)}, "'conv1.bias': holds values that are no finite float32"),
     ]:
-        with pytest.raises(FieldError, match=f"^model.weights = {message}"):
+        with pytest.raises(FieldError, match=f"^path = {message}"):
             torch_weights.to_variables("lenet5", wrong, SHAPE)
     with pytest.raises(FieldError, match=r"'linear1.weight': its shape is \(200, 384\), expected \(200, 256\)"):
         torch_weights.to_variables("lenet5", weights, (8, 8, 2))
     with pytest.raises(FieldError, match=r"missing; .*'s cnn has 27 arrays"):
         torch_weights.to_variables("cnn", weights, SHAPE)
-    with pytest.raises(FieldError, match=r"^--names = 'torchvision'"):
+    with pytest.raises(FieldError, match=r"^names = 'torchvision'"):
         torch_weights.from_variables(
             "lenet5", torch_weights.to_variables("lenet5", weights, SHAPE), SHAPE, "torchvision"
         )
@@ -287,7 +287,7 @@ def test_files_of_anything_else_are_refused_and_not_executed(tmp_path):
     (tmp_path / "weights.bin").write_bytes(whole)
     names = [path.name for path in tmp_path.iterdir()]
     for name in ("absent.npz", *names):
-        with pytest.raises(FieldError, match=r"^model.weights = "):
+        with pytest.raises(FieldError, match=r"^path = "):
             torch_weights.load(tmp_path / name)
     assert not executed.exists()
 

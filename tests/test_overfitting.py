@@ -74,7 +74,7 @@ def test_it_is_said_once_when_it_comes():
     records = []
     for epoch, found in enumerate([*BROKEN_DOWN, *BROKEN_DOWN[-1:]], start=1):
         record = {"epoch": epoch}
-        warning = overfitting.judge(record, found, [*records, {"epoch": epoch, "pgd_check_accuracy": 1.0}], N)
+        warning = overfitting.add_check(record, found, [*records, {"epoch": epoch, "pgd_check_accuracy": 1.0}], N)
         records.append(record)
         assert record["catastrophic_overfitting"] == (epoch > 5)
         assert (warning is not None) == (epoch == 6)
@@ -100,7 +100,7 @@ def run(tmp_path_factory):
 
 
 def states(workdir, mesh):
-    like = training_setup.create(config(), objects.dataset(config()), mesh, 2 * STEPS_PER_EPOCH).initial_state()
+    like = training_setup.create(config(), objects.dataset(config()), mesh, 2 * STEPS_PER_EPOCH).abstract_state()
     kept = checkpoints.Checkpoints(workdir, read_only=True)
     return [kept.restore(step, like) for step in kept.steps()]
 

@@ -18,7 +18,7 @@ from jaxrobust.evaluation import loading
 from jaxrobust.posthoc import remedies as posthoc_remedies
 from jaxrobust.posthoc import training as posthoc_training
 from jaxrobust.posthoc.change import change_head
-from jaxrobust.posthoc.subject import Subject
+from jaxrobust.posthoc.model import TrainedModel
 from jaxrobust.reports import run as run_page
 from jaxrobust.runs import reading, results
 from jaxrobust.training import loop, torch_files
@@ -124,7 +124,7 @@ def test_heads_of_imported_weights_are_changed_too(trained, tmp_path):
     torch_files.export_torch(tmp_path / "file.safetensors", trained[0], step=15, weights="raw")
     config = config_lib.from_dict(files.read_json(trained[0] / "config.json"))
     config.train.batch_size = 48
-    torch_files.import_torch(tmp_path / "file.safetensors", config, tmp_path / "imported")
+    torch_files.import_run(tmp_path / "file.safetensors", config, tmp_path / "imported")
     with pytest.raises(FieldError, match=r"^data.validation_per_class = 0: .*\(or give --config.posthoc.tau\)"):
         change_head(tmp_path / "imported", "tau_norm")
     out = change_head(tmp_path / "imported", "tau_norm", {"posthoc.tau": 0.5})
@@ -283,14 +283,14 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(trained, tmp_path):
             change_head(source, remedy, overrides, **{"out": out} | arguments)
         assert "\n" not in str(error.value) and not out.exists()
 
-    refused(r"^--remedy = 'magic': is unknown; choose one of tau_norm, head_norm, lws, crt, ncm", "magic")
+    refused(r"^remedy = 'magic': is unknown; choose one of tau_norm, head_norm, lws, crt, ncm", "magic")
     refused(r"^posthoc.tau = -1.0: must be 0 or more", overrides={"posthoc.tau": -1.0})
     refused(r"^posthoc.prior = 'luck'", "logit_adjustment", overrides={"posthoc.prior": "luck"})
     refused(r"^posthoc.attack = 'clean': is not an attack", overrides={"posthoc.attack": "clean"})
     refused(r"another config \(train.epochs = 9", overrides={"train.epochs": 9})
     refused(r"holds no run", source=tmp_path)
-    refused(r"^--step = 7: is no checkpoint of the run; there are 5, 10, 15", step=7)
-    refused(r"^--out = .*holds a run already", out=workdir)
+    refused(r"^step = 7: is no checkpoint of the run; there are 5, 10, 15", step=7)
+    refused(r"^out = .*holds a run already", out=workdir)
 
     # A run without validation split, as one of imported weights is.
     bare = tmp_path / "bare"
@@ -316,9 +316,9 @@ def test_a_prior_of_equal_counts_is_said_to_have_no_effect(trained, capsys):
     run, state = state_of(trained[0])
     of_each = [np.flatnonzero(run.dataset.train.labels == label)[:50] for label in range(CLASSES)]
     dataset = type(run.dataset)(**vars(run.dataset) | {"train": run.dataset.train.take(np.concatenate(of_each))})
-    subject = Subject(run.config, dataset, run.mesh, state.weights, stop=False)
-    changed = posthoc_remedies.REMEDIES["logit_adjustment"].apply(subject)
-    np.testing.assert_array_equal(changed.head.bias, subject.head.bias)
+    model = TrainedModel(run.config, dataset, run.mesh, state.weights, stop=False)
+    changed = posthoc_remedies.REMEDIES["logit_adjustment"].apply(model)
+    np.testing.assert_array_equal(changed.head.bias, model.head.bias)
     assert "every class has 50 training images" in " ".join(capsys.readouterr().err.split())
 
 
@@ -327,10 +327,10 @@ def test_a_class_without_validation_images_is_named(trained):
     run, state = state_of(workdir)
     without = run.dataset.validation.take(run.dataset.validation.labels != 1)
     dataset = type(run.dataset)(**vars(run.dataset) | {"validation": without})
-    subject = Subject(run.config, dataset, run.mesh, state.weights, stop=False)
-    assert not len(subject.dataset.test)
+    model = TrainedModel(run.config, dataset, run.mesh, state.weights, stop=False)
+    assert not len(model.dataset.test)
     with pytest.raises(FieldError, match=r"^data.validation_per_class = 10: class '1' has no validation image"):
-        posthoc_remedies.REMEDIES["bias_balance"].apply(subject)
+        posthoc_remedies.REMEDIES["bias_balance"].apply(model)
 
 
 def test_command(trained, tmp_path, capfd):

@@ -70,9 +70,9 @@ def test_the_tables_can_be_shown(figures, capsys):
 def test_steps_are_put_together_as_in_training(figures):
     config = tiny_config.get_config()
     mesh = parallel.make_mesh()
-    assert figures["steps_per_dispatch"] == config.train.steps_per_dispatch == 4
+    assert figures["steps_per_dispatch"] == config.train.steps_per_dispatch == 6
     indices = costs.lower_training(config, DESCRIPTION, mesh, 10).args_info[0][3]
-    assert indices.shape == (4, 64)
+    assert indices.shape == (6, 64)
     config.train.steps_per_dispatch = 100
     assert costs.dispatch_length(config, DESCRIPTION, mesh) == figures["steps_per_epoch"] == 1047 // 64
     config.data.streaming = True

@@ -362,7 +362,7 @@ def test_a_training_with_remedies_resumes_where_it_was(name, tmp_path, monkeypat
 
     def scalars_and_signal(self, step, values):
         scalars(self, step, values)
-        if step == 25:
+        if step == 20:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):

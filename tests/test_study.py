@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 
 import pytest
 import small_study
@@ -27,52 +26,38 @@ def declared(tmp_path):
     return functools.partial(small_study.declare, tmp_path / "study.py")
 
 
-def _command(arguments, messages):
+def _command(arguments, messages, signal_number):
     sys.modules["clu"] = None  # see runs.py
     os.chdir(TESTS.parent)
+    if signal_number:
+        study.run_page.finish = lambda workdir: os.kill(os.getpid(), signal_number)
     with open(messages, "w") as file:
         os.dup2(file.fileno(), 2)
     front_end.run(["study", *arguments])
 
 
 @pytest.fixture
-def start(tmp_path):
-    def start(*arguments):
-        """A process, and a function that waits for its end and returns its exit code and what it said."""
+def run(tmp_path):
+    def run(path, workdir, *arguments, signal_number=None):
+        """The exit code of a process and what it said; it sends itself the signal at the end of its first run."""
         messages = tmp_path / "messages.txt"
-        process = PROCESSES.Process(target=_command, args=([str(argument) for argument in arguments], messages))
+        command = ["--study", str(path), "--workdir", str(workdir), *arguments]
+        process = PROCESSES.Process(target=_command, args=(command, messages, signal_number))
         process.start()
-
-        def end():
-            process.join(300)
-            return process.exitcode, messages.read_text()
-
-        return process, end
-
-    return start
-
-
-@pytest.fixture
-def run(start):
-    def run(path, workdir, *arguments):
-        return start("--study", path, "--workdir", workdir, *arguments)[1]()
+        process.join(300)
+        return process.exitcode, messages.read_text()
 
     return run
 
 
 @pytest.mark.slow
-def test_parts_an_interruption_and_a_resumption_give_the_page_of_one_run(declared, start, run, tmp_path):
+def test_parts_an_interruption_and_a_resumption_give_the_page_of_one_run(declared, run, tmp_path):
     path, whole, parts = declared(), tmp_path / "whole", tmp_path / "parts"
     code, said = run(path, whole)
     assert code == 0 and "run 2 of 2: slow" in said and "study.html" in said
 
     # At the end of a run, which has nothing more to stop, so that the study has to.
-    process, end = start("--study", path, "--workdir", parts)
-    while not (parts / "runs" / "fast" / "report.html").exists():
-        assert process.exitcode is None
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGTERM)
-    code, said = end()
+    code, said = run(path, parts, signal_number=signal.SIGTERM)
     assert code == 143 and "continue" in said and "run 2 of 2" not in said
     assert run(path, parts, "--shard", "1/2")[0] == run(path, parts, "--shard", "2/2")[0] == 0
     code, said = run(path, parts, "--summarise")
@@ -108,7 +93,8 @@ def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(declared, t
     assert running.status(workdir, blocked).state == "done"
 
 
-def test_wrong_flags_end_in_one_line(start):
+def test_wrong_flags_end_in_one_line(monkeypatch, capfd):
+    monkeypatch.chdir(TESTS.parent)
     shipped = ("--study", "configs/studies/digits.py")
     for arguments, words in (
         ((*shipped,), "--workdir is missing"),
@@ -121,5 +107,6 @@ def test_wrong_flags_end_in_one_line(start):
         ((*shipped, "--workdir", "x", "--processes", "0"), "at least 1"),
         ((*shipped, "--workdir", "x", "--processes", "2", "--list"), "leave one of them out"),
     ):
-        code, said = start(*arguments)[1]()
-        assert code == 2 and words in said and len(said.strip().splitlines()) == 1
+        assert front_end.main(["study", *arguments]) == 2
+        said = capfd.readouterr().err
+        assert words in said and len(said.strip().splitlines()) == 1

@@ -102,7 +102,7 @@ def test_no_effect_gives_uniform_p_values():
             correct = rng.binomial(IMAGES, np.clip(ORDER + 0.03 * rng.normal(size=ORDER.size), 0, 1))
             count = np.full(ORDER.size, IMAGES)
             runs.append(observed.Observed(run, False, 0.1, NAMES, count, correct, correct, ((1, correct, correct),)))
-        found.append(answers._axes(runs)[0]["p_profile"])
+        found.append(answers.axis_effects(runs)[0]["p_profile"])
     assert abs(np.mean(found) - 0.5) < 4 * np.sqrt(1 / 12 / len(found)) and min(found) < 0.2 and max(found) > 0.8
 
 
@@ -395,4 +395,4 @@ def _drawn(run, accuracy, names=NAMES, same_images=False) -> observed.Observed:
 
 def _of(runs) -> dict:
     """The answers of one data set, as the page is given them."""
-    return files.nullable(answers._of_data("", runs, {}, "pgd20") | {"published": [], "interventions": []})
+    return files.nullable(answers.of_data("", runs, {}, "pgd20") | {"published": [], "interventions": []})

@@ -40,7 +40,7 @@ def why(found):
 
 def explanations(runs, contents):
     return explaining.explanations(
-        runs, contents, "pgd20", lambda levels: answers.label(levels, answers._varied(runs), runs[0].run.levels)
+        runs, contents, "pgd20", lambda levels: answers.label(levels, answers.varied_axes(runs), runs[0].run.levels)
     )
 
 

@@ -67,9 +67,13 @@ def orders(steps_to_make):
     return np.stack([np.random.default_rng(i).permutation(40)[:BATCH] for i in range(steps_to_make)])
 
 
-@functools.cache
 def compiled(devices, **options):
     """The step and its first state, made once for all tests."""
+    return compiled_once(devices, **{"attack_batch_norm": "train", "objective": "pgd_at", "model": "cnn"} | options)
+
+
+@functools.cache
+def compiled_once(devices, **options):
     _, step, state = make(**options)
     mesh = parallel.make_mesh(jax.devices()[:devices])
     return parallel.spmd(step, mesh), jax.device_get(state), mesh
@@ -107,50 +111,44 @@ def test_one_update_is_the_same_on_any_number_of_devices(attack_batch_norm, numb
         np.testing.assert_array_equal(many.class_sums["count"], one.class_sums["count"])
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def loss_by_hand(variables, mode):
+    """Of the first update, from an attack and a forward pass written out."""
+    model = models.create("cnn", num_classes=CLASSES, width=4)
+    step_key = jax.random.fold_in(jax.random.key(1), 0)
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(step_key, i)))(jnp.arange(BATCH))
+    images = augment(keys[:, 0], IMAGES[:BATCH] / np.float32(255), operations=("crop", "flip"), pad=2, pad_mode="zero")
+    adversarial = Pgd(threats.NORMS["linf"], steps=3)(
+        lambda images: model.apply(variables, images, train=mode == "train"),
+        losses.cross_entropy,
+        images,
+        LABELS[:BATCH],
+        keys[:, 1],
+        jnp.full(BATCH, 8 / 255),
+        jnp.full(BATCH, 2 / 255),
+    )
+    logits = model.apply(variables, adversarial, train=True)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[:BATCH]).mean()
+
+
 @pytest.mark.parametrize("batch_norm", ["train", "eval"])
 def test_the_attack_sees_batch_norm_in_the_mode_asked_for(batch_norm):
-    """The loss of an update, from an attack and a forward pass written out."""
-    _, step, state = make(batch_norm)
+    step, state, mesh = compiled(1, attack_batch_norm=batch_norm)
     rng = np.random.default_rng(0)  # running statistics far from those of the batch
-    statistics = jax.tree.map(lambda v: jnp.float32(rng.uniform(0.2, 3, v.shape)), state.weights.batch_stats)
-    # On the host, since the step takes over the memory of its state.
-    state = jax.device_get(state.replace(weights=state.weights.replace(batch_stats=statistics)))
-    mesh = parallel.make_mesh(jax.devices()[:1])
-    step = parallel.spmd(step, mesh)
+    statistics = jax.tree.map(lambda v: np.float32(rng.uniform(0.2, 3, v.shape)), state.weights.batch_stats)
+    state = state.replace(weights=state.weights.replace(batch_stats=statistics))
     _, loss = step(*parallel.replicate((state, IMAGES[:BATCH], LABELS[:BATCH]), mesh), jax.random.key(1))
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def loss_by_hand(mode):
-        model = models.create("cnn", num_classes=CLASSES, width=4)
-        step_key = jax.random.fold_in(jax.random.key(1), 0)
-        keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(step_key, i)))(jnp.arange(BATCH))
-        images = augment(
-            keys[:, 0], IMAGES[:BATCH] / np.float32(255), operations=("crop", "flip"), pad=2, pad_mode="zero"
-        )
-        adversarial = Pgd(threats.NORMS["linf"], steps=3)(
-            lambda images: model.apply(state.weights.variables, images, train=mode == "train"),
-            losses.cross_entropy,
-            images,
-            LABELS[:BATCH],
-            keys[:, 1],
-            jnp.full(BATCH, 8 / 255),
-            jnp.full(BATCH, 2 / 255),
-        )
-        logits = model.apply(state.weights.variables, adversarial, train=True)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[:BATCH]).mean()
-
-    np.testing.assert_allclose(loss, loss_by_hand(batch_norm), rtol=1e-5)
-    other = {"train": "eval", "eval": "train"}[batch_norm]
-    assert abs(loss - loss_by_hand(other)) > 1e-4
+    by_hand = {mode: loss_by_hand(state.weights.variables, mode) for mode in ("train", "eval")}
+    np.testing.assert_allclose(loss, by_hand.pop(batch_norm), rtol=1e-5)
+    assert abs(loss - by_hand.popitem()[1]) > 1e-4
 
 
 def test_pmap_runs_the_same_step():
-    _, step, state = make()
+    _, step, _ = make()
+    spmd, state, mesh = compiled(2)
     images, labels = IMAGES[:BATCH], LABELS[:BATCH]
     mapped = jax.pmap(step, axis_name=parallel.AXIS, in_axes=(None, 0, 0, None), devices=jax.devices()[:2])
     by_pmap, _ = mapped(state, images.reshape(2, -1, *SHAPE), labels.reshape(2, -1), jax.random.key(1))
-    mesh = parallel.make_mesh(jax.devices()[:2])
-    spmd = parallel.spmd(step, mesh)
     by_spmd, _ = spmd(parallel.replicate(state, mesh), *parallel.shard((images, labels), mesh), jax.random.key(1))
     assert_trees_close(jax.tree.map(lambda x: x[0], by_pmap.weights), by_spmd.weights, rtol=1e-6, atol=1e-7)
 

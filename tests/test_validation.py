@@ -14,7 +14,7 @@ CONFIGS = [path for path in CONFIGS if path.parent.name != "studies"]  # those a
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_shipped_configs_are_valid(path):
-    validation.validate(config_lib.from_file(path), device_count=1)
+    validation.validate(config_lib.given(path, "--config"), device_count=1)
 
 
 def test_default_is_valid_and_locked():

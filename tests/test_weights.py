@@ -12,9 +12,11 @@ from jaxrobust import config as config_lib
 from jaxrobust import files
 from jaxrobust.commands import front_end, weights
 from jaxrobust.config import objects
+from jaxrobust.data import load
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import evaluator as evaluator_lib
+from jaxrobust.evaluation.run import load_run
 from jaxrobust.models import torch_weights
 from jaxrobust.reports import run as run_page
 from jaxrobust.runs import checkpoints, results
@@ -52,7 +54,7 @@ def file(tmp_path):
 
 def test_imported_weights_are_scored_and_exported_as_they_were(tmp_path, config, file):
     workdir = tmp_path / "run"
-    torch_files.import_torch(file, config, workdir)
+    torch_files.import_run(file, config, workdir)
     evaluator_lib.evaluate_checkpoints(workdir)
     records = {record["attack"]: record for record in results.read(workdir)}
     assert set(records) == {"clean", "fgsm"}
@@ -75,7 +77,34 @@ def test_imported_weights_are_scored_and_exported_as_they_were(tmp_path, config,
     for name, array in torch_weights.load(tmp_path / "again.npz").items():
         np.testing.assert_array_equal(array, state_dict()[name])
     with pytest.raises(UserError, match="holds a run already"):
-        torch_files.import_torch(file, config, workdir)
+        torch_files.import_run(file, config, workdir)
+
+
+def test_imported_by_plain_values(tmp_path, config, file):
+    """The same run as of a config, and in memory."""
+    torch_files.import_run(file, config, tmp_path / "run")
+    stored, digits = load_run(tmp_path / "run"), load("digits")
+    given = {"model": "mlp", "dataset": digits, "threat": stored.threat, "model_options": {"hidden": (6,)}}
+    for workdir in (None, tmp_path / "again"):
+        run = torch_files.import_torch(file, workdir=workdir, **given)
+        jax.tree.map(np.testing.assert_array_equal, run.weights, stored.weights)
+    again = load_run(tmp_path / "again")
+    images = digits.test.images[:20]
+    np.testing.assert_array_equal(again.logits_fn(images), run.logits_fn(images))
+    wrong = {
+        r"^workdir = .*holds a run already": {"workdir": tmp_path / "again"},
+        r"^path = '[a-z0-9.]+': its shape": {"model_options": {"hidden": (8,)}},
+        r"^path = '.*': there is no such file": {"path": tmp_path / "no.npz"},
+        r"^model = 'vgg': is unknown": {"model": "vgg"},
+        r"^mean of model_options = \(0.0,\): differs": {"path": tmp_path / "shifted.safetensors"},
+        r"^learning_rte = 1: is no argument; did you mean learning_rate": {"learning_rte": 1},
+    }
+    content = torch_weights.encode(".safetensors", state_dict(), mean=(0.1307,), std=(1.0,))
+    (tmp_path / "shifted.safetensors").write_bytes(content)
+    for message, change in wrong.items():
+        with pytest.raises(FieldError, match=message) as error:
+            torch_files.import_torch(**{"path": file} | given | change)
+        assert "--" not in str(error.value)
 
 
 def test_the_best_checkpoint_is_exported_unless_another_is_named(tmp_path, config):
@@ -91,7 +120,7 @@ def test_the_best_checkpoint_is_exported_unless_another_is_named(tmp_path, confi
     files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
 
     def exported(**options):
-        torch_files.export_torch(tmp_path / "out.safetensors", workdir, **options)
+        torch_files.export_run(tmp_path / "out.safetensors", workdir, {**options.pop("overrides", {})}, **options)
         return float(torch_weights.load(tmp_path / "out.safetensors")["linear.bias"][0])
 
     assert exported() == 4, "the last, averaged"
@@ -100,21 +129,21 @@ def test_the_best_checkpoint_is_exported_unless_another_is_named(tmp_path, confi
     assert exported(weights="averaged") == 2
     assert exported(step=8) == 4
     assert exported(step=8, weights="raw") == 3
-    with pytest.raises(FieldError, match=r"^--step = 5: is no checkpoint of the run; there are 4, 8"):
+    with pytest.raises(FieldError, match=r"^step = 5: is no checkpoint of the run; there are 4, 8"):
         exported(step=5)
     with pytest.raises(UserError, match=r"another config \(train.epochs = 9"):
         exported(overrides={"train.epochs": 9})
     with pytest.raises(UserError, match="holds no run"):
         torch_files.export_torch(tmp_path / "out.npz", tmp_path)
     (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(FieldError, match=r"^--export = .*folder.npz': cannot be written"):
+    with pytest.raises(FieldError, match=r"^path = .*folder.npz': cannot be written"):
         torch_files.export_torch(tmp_path / "folder.npz", tmp_path / "run")
 
 
 def test_what_does_not_fit_is_refused_and_leaves_no_run(tmp_path, config, file):
     def refused(match, path):
         with pytest.raises(FieldError, match=match):
-            torch_files.import_torch(path, config, tmp_path / "run")
+            torch_files.import_run(path, config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def written(name, arrays, **normalisation):
@@ -122,23 +151,21 @@ def test_what_does_not_fit_is_refused_and_leaves_no_run(tmp_path, config, file):
         return tmp_path / name
 
     refused(r"^data.name = 'digits': has 10 classes, and six.safetensors 6", written("six.safetensors", state_dict(6)))
-    refused(r"^model.weights = '[a-z0-9.]+': its shape", written("wide.safetensors", state_dict(hidden=8)))
+    refused(r"^path = '[a-z0-9.]+': its shape", written("wide.safetensors", state_dict(hidden=8)))
     shifted = written("shifted.safetensors", state_dict(), mean=(0.1307,), std=(1.0,))
     refused(r'^model.mean = \(0.0,\): differs from .* give "--config.model.mean=\(0.1307,\)"', shifted)
     broken = state_dict()
     broken["linear.bias"][:] = np.nan
-    refused(r"^model.weights = 'linear.bias': holds values that are no finite", written("broken.safetensors", broken))
+    refused(r"^path = 'linear.bias': holds values that are no finite", written("broken.safetensors", broken))
     large = {name: array * np.float32(1e30) for name, array in state_dict().items()}
-    refused(
-        r"^model.weights = 'large.safetensors': gives logits that are not finite", written("large.safetensors", large)
-    )
+    refused(r"^path = 'large.safetensors': gives logits that are not finite", written("large.safetensors", large))
     nowhere = written("nowhere.safetensors", state_dict(), mean=(np.nan,), std=(1.0,))
-    refused(r"^model.weights = 'mean': holds no finite numbers", nowhere)
+    refused(r"^path = 'mean': holds no finite numbers", nowhere)
     config.model.mean = (0.1307,)
     config.model.head = "cosine"
     refused(r"^model.head = 'cosine': is not a layer of PyTorch", shifted)
     config.model.head = "linear"
-    torch_files.import_torch(shifted, config, tmp_path / "run")
+    torch_files.import_run(shifted, config, tmp_path / "run")
 
 
 def test_a_preact_resnet_needs_a_word_on_its_shortcut():
@@ -158,4 +185,8 @@ def test_commands(tmp_path, file, capfd):
     assert f"jaxrobust evaluate --workdir {workdir}" in capfd.readouterr().err
     assert front_end.main(["weights", "--export", tmp_path / "out.txt", "--workdir", workdir]) == 2
     said = capfd.readouterr().err
-    assert said.startswith("error: model.weights = '.txt'") and said.count("\n") == 1
+    assert said.startswith("error: --export = '.txt'") and said.count("\n") == 1
+    assert front_end.main(["weights", "--import", tmp_path / "x.bin", "--config", tiny_config.__file__]) == 2
+    assert capfd.readouterr().err.startswith("error: --import = ")
+    assert front_end.main(["weights", "--export", tmp_path / "out.npz", "--workdir", workdir, "--step", "7"]) == 2
+    assert capfd.readouterr().err.startswith("error: --step = 7: is no checkpoint of the run")

@@ -15,7 +15,7 @@ def get_config():
     config.train.epochs = 4
     config.train.batch_size = 64
     config.train.log_every_steps = 5
-    config.train.steps_per_dispatch = 4  # an epoch has 20 steps and a rest of 2
+    config.train.steps_per_dispatch = 6  # a third of an epoch, so that there is one program; test_feeds.py has a rest
     config.train.average_decay = 0.9
     config.eval.attacks = ("clean", "pgd3")
     config.eval.batch_size = 136

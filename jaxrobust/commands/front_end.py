@@ -42,12 +42,8 @@ _CONFIG_HELP = "--config.FIELD=VALUE sets a field; `jaxrobust fields [PATTERN]` 
 
 
 class GivenConfig(NamedTuple):
-    """What --config and --config.FIELD=VALUE gave.
-
-    Attributes:
-        file: the config file, None without one.
-        values: its config, the default without a file; with the overrides.
-        overrides: the fields set on the command line, by dotted name.
+    """What --config and --config.FIELD=VALUE gave: the file, None without one; its config, else the default, with the
+    overrides; and the overrides, by dotted name.
     """
 
     file: pathlib.Path | None
@@ -55,11 +51,7 @@ class GivenConfig(NamedTuple):
     overrides: dict
 
     def required(self):
-        """The config.
-
-        Raises:
-            UserError: no file was given.
-        """
+        """The config. Raises UserError if no file was given."""
         if self.file is None:
             raise UserError("--config is missing; give a config file, for example --config configs/digits.py")
         return self.values
@@ -69,15 +61,18 @@ class Parser(argparse.ArgumentParser):
     """The options of a command. Errors raise UserError."""
 
     def __init__(self, command: str, docstring: str):
-        self.takes_config, self._options = False, []
+        self.takes_config, self._options, self.flags = False, [], {}
         raw = argparse.RawDescriptionHelpFormatter
         super().__init__(f"jaxrobust {command}", description=docstring, formatter_class=raw, allow_abbrev=False)
         text = "of libraries: -2 errors (the default), -1 warnings, 0 more"
         self.add_argument("--verbosity", metavar="N", type=int, help=text)
 
     def add_argument(self, *names, **options):
-        self._options += [name for name in names if name.startswith("--")]
-        return super().add_argument(*names, **options)
+        action = super().add_argument(*names, **options)
+        if names[0].startswith("--"):
+            self._options += names
+            self.flags.setdefault(action.dest, names[0])
+        return action
 
     def add_switch(self, name: str, text: str, default: bool = False) -> None:
         """An option that is on or off: --NAME, --noNAME or --NAME=false. Its help is shown for what is no default."""
@@ -147,13 +142,25 @@ def near(name: str, known) -> str:
     return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
+def require(given: argparse.Namespace, name: str, remedy: str) -> None:
+    """Raises UserError unless the option was given."""
+    if getattr(given, name) is None:
+        raise UserError(f"--{name} is missing; {remedy}")
+
+
+@contextlib.contextmanager
+def naming(**flags: str):
+    """Let errors that name one of these arguments of the library name its option, `argument="--option"`."""
+    try:
+        yield
+    except FieldError as error:
+        error.field = flags.get(error.field, error.field)
+        raise
+
+
 @contextlib.contextmanager
 def writing_to(folder: pathlib.Path):
-    """Create the folder of --out. Errors of writing inside this context are reported as errors of --out.
-
-    Raises:
-        FieldError: the folder cannot be made or written to.
-    """
+    """Create the folder of --out; errors of writing inside this context are raised as FieldError of --out."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -200,9 +207,8 @@ def main(arguments: list[str] | None = None) -> int:
         console.speak(True)
         console.say(str(error))
         return error.exit_code
-    except BrokenPipeError:  # of `jaxrobust fields | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:
+        raise
     except Exception:
         traceback.print_exc()
         return 1
@@ -211,7 +217,15 @@ def main(arguments: list[str] | None = None) -> int:
 def run(arguments: list[str] | None = None) -> None:
     """The entry point: as `main`, and exit with its code."""
     faulthandler.enable()
-    exit_code = main(arguments)
+    try:
+        try:
+            exit_code = main(arguments)
+        except SystemExit as done:  # after --help
+            exit_code = done.code
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `jaxrobust fields | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        exit_code = 1
     if "jax" not in sys.modules:
         sys.exit(exit_code)
     from jaxrobust.distributed import hosts
@@ -230,7 +244,8 @@ def _run(name: str, arguments: list[str]) -> int | None:
     if given.verbosity is not None:
         logging.set_verbosity(given.verbosity)
     _keep_compiled_programs()
-    return command.run(given)
+    with naming(**parser.flags):
+        return command.run(given)
 
 
 def _listing() -> str:
@@ -247,11 +262,7 @@ def _truth(text: str) -> bool:
 
 
 def _overrides(arguments: list[str]) -> tuple[dict, list[str]]:
-    """The values of --config.FIELD=VALUE by dotted name, and the other arguments.
-
-    Raises:
-        UserError: a field does not exist, or cannot hold the value.
-    """
+    """The values of --config.FIELD=VALUE by dotted name, and the other arguments. Raises UserError for a wrong one."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -287,16 +298,15 @@ def _without_file(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _config(path: str | None, overrides: dict) -> GivenConfig:
-    """The config of --config FILE, the default without one, with the overrides.
-
-    Raises:
-        FieldError: the file is wrong, or an override has no effect.
+    """The config of --config FILE, the default without one, with the overrides. Raises FieldError if one is wrong, or
+    without effect.
     """
     from jaxrobust import config as config_lib
 
     config = config_lib.default() if path is None else config_lib.given(path, "--config")
     config.lock()
     config.update_from_flattened_dict(overrides)
+    config_lib.check_options(config, overrides)
     # An override in 1/255 must not be lost to a value in pixel units, which replaces it.
     for field in ("threat.eps", "attack.step_size", "eval.step_size"):
         section, name = field.split(".")

@@ -40,10 +40,8 @@ def workdir(given) -> pathlib.Path:
 
 @contextlib.contextmanager
 def connected(given, **settings):
-    """Connect to the other processes of the job, if there are any, and check that all of them do the same.
-
-    Args:
-        settings: what they have to agree on beside the config.
+    """Connect to the other processes of the job, if there are any, and check that all of them do the same: by their
+    config, and by `settings`.
     """
     job = cluster.find(given.coordinator, given.processes, given.process)
     timeouts = {"start_timeout": given.start_timeout, "process_timeout": given.process_timeout}

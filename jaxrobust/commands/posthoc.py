@@ -22,8 +22,7 @@ that is tried; of several alike the first. Factors on the logits deceive attacks
 all heads on the way, the first included. Its config fields: `jaxrobust fields posthoc`.
 """
 
-from jaxrobust.commands.front_end import number
-from jaxrobust.errors import UserError
+from jaxrobust.commands.front_end import number, require
 from jaxrobust.posthoc import remedies as posthoc_remedies
 from jaxrobust.posthoc.change import change_head
 
@@ -41,9 +40,7 @@ def add_arguments(parser) -> None:
 
 def run(given) -> None:
     """Make the new run."""
-    if given.workdir is None:
-        raise UserError("--workdir is missing; give the folder of the run whose head is to be changed")
-    if given.remedy is None:
-        raise UserError(f"--remedy is missing; choose one of {', '.join(posthoc_remedies.NAMES)}")
+    require(given, "workdir", "give the folder of the run whose head is to be changed")
+    require(given, "remedy", f"choose one of {', '.join(posthoc_remedies.NAMES)}")
     chosen = {"out": given.out, "step": given.step, "weights": given.weights}
     change_head(given.workdir, given.remedy, given.config.overrides, **chosen)

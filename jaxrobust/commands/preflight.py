@@ -17,7 +17,6 @@ import json
 from jaxrobust import console
 from jaxrobust.commands import described, front_end
 from jaxrobust.config import objects
-from jaxrobust.errors import UserError
 from jaxrobust.performance import preflight
 from jaxrobust.performance.compiled import machines, preflight_tables
 
@@ -32,8 +31,7 @@ def add_arguments(parser) -> None:
 
 def run(given) -> int | None:
     """Report on the config and the topology. Returns 1 if the config does not fit."""
-    if given.topology is None:
-        raise UserError("--topology is missing; name a machine, for example --topology v5e:4x4 or --topology h200:8")
+    front_end.require(given, "topology", "name a machine, for example --topology v5e:4x4 or --topology h200:8")
     config = given.config.required()
     machines.prepare_process()
     description = objects.description(config, **described.given(given))

@@ -82,9 +82,8 @@ def run(given) -> int | None:
 
 def _check(given) -> None:
     """Check that the options go together."""
-    for name, what in (("study", "the file that declares the study"), ("workdir", "a folder for its runs")):
-        if not getattr(given, name):
-            raise UserError(f"--{name} is missing; give {what}")
+    front_end.require(given, "study", "give the file that declares the study")
+    front_end.require(given, "workdir", "give a folder for its runs")
     if given.list + given.summarise + (given.shard is not None) > 1 and not (given.list and given.shard):
         raise UserError("--list, --shard and --summarise are different actions; give one")
     if given.processes > 1 and given.list:
@@ -106,10 +105,8 @@ def _make(workdir: pathlib.Path) -> None:
 
 
 def show(planned, workdir, unprobed=frozenset()) -> None:
-    """Show the runs with their state, the minimum arithmetic of their training, and their measured or estimated time.
-
-    Args:
-        unprobed: names of the runs that lack only their probes.
+    """Show the runs with their state, the minimum arithmetic of their training, and their measured or estimated time;
+    `unprobed` names those that lack only their probes.
     """
     found, work = running.statuses(workdir, planned), running.flops(planned)
     seconds = running.estimates(work, found)

@@ -13,9 +13,9 @@ The export writes a .safetensors or .npz file of the best checkpoint, or of the 
 
 import pathlib
 
-from jaxrobust.commands.front_end import number
+from jaxrobust.commands.front_end import naming, number, require
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.training.torch_files import export_torch, import_torch
+from jaxrobust.training import torch_files
 
 
 def add_arguments(parser) -> None:
@@ -40,12 +40,14 @@ def run(given) -> None:
     if given.source is not None:
         config = given.config.required()
         check_shortcut(config.model, given.config.overrides)
-        import_torch(given.source, config, given.workdir or pathlib.Path("runs") / pathlib.Path(given.source).stem)
+        workdir = given.workdir or pathlib.Path("runs") / pathlib.Path(given.source).stem
+        with naming(path="--import"):
+            torch_files.import_run(given.source, config, workdir)
         return
-    if given.workdir is None:
-        raise UserError("--workdir is missing; give the folder of the run to export from")
+    require(given, "workdir", "give the folder of the run to export from")
     chosen = {"step": given.step, "weights": given.weights, "names": given.names}
-    export_torch(given.export, given.workdir, given.config.overrides, **chosen)
+    with naming(path="--export"):
+        torch_files.export_run(given.export, given.workdir, given.config.overrides, **chosen)
 
 
 def check_shortcut(model, overrides: dict) -> None:

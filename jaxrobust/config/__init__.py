@@ -17,10 +17,11 @@ import json
 import math
 import pathlib
 import traceback
+from collections.abc import Collection
 
 import ml_collections
 
-from jaxrobust import files, objectives
+from jaxrobust import files, models, objectives
 from jaxrobust.config import fields
 from jaxrobust.config.fields import default
 from jaxrobust.errors import FieldError
@@ -38,7 +39,8 @@ def given(path, field: str) -> ml_collections.ConfigDict:
     """The config of a file that the user has named.
 
     Raises:
-        FieldError: names the `field`; there is no such file, its code fails, or it returns no config.
+        FieldError: names the `field`: there is no such file, its code fails, or it returns no config; or an option that
+            its model does not have.
     """
     path = str(path)
     if not pathlib.Path(path).is_file():
@@ -50,7 +52,14 @@ def given(path, field: str) -> ml_collections.ConfigDict:
         raise FieldError(field, path, problem, "correct the file") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise FieldError(field, path, "get_config() returned no config", "let it end in `return config`")
+    check_options(config, differences(default().to_dict(), config.to_dict()))
     return config
+
+
+def check_options(config, given: Collection[str]) -> None:
+    """Raises FieldError if one of the fields `given` is an option of models other than that of the config."""
+    options = [name for name in models.OPTIONS if f"model.{name}" in given]
+    models.check(config.model.name, **{name: config.model[name] for name in options})
 
 
 def _line_in(path: str, error: Exception) -> str:
@@ -123,10 +132,8 @@ def to_dict(config) -> dict:
 
 
 def from_dict(values: dict) -> ml_collections.ConfigDict:
-    """The inverse of `to_dict`: the default config with every stored value put in.
-
-    Raises:
-        FieldError: a stored field does not exist in this version.
+    """The inverse of `to_dict`: the default config with every stored value put in. Raises FieldError if this version
+    lacks one.
     """
     config = default()
     for field, value in files.flatten(values).items():

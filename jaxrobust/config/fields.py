@@ -19,12 +19,8 @@ from jaxrobust.remedies import difficulty, long_tail
 
 
 class Allowed(NamedTuple):
-    """What a field may hold.
-
-    Attributes:
-        text: for a reader.
-        holds: whether a value is allowed; None: that is checked elsewhere, together with other fields.
-        problem, remedy: clauses of the error.
+    """What a field may hold: `text` for a reader; `holds`: whether a value is allowed, None: that is checked elsewhere,
+    together with other fields; and the clauses of the error.
     """
 
     text: str = ""

@@ -61,12 +61,10 @@ def threat(config) -> Threat:
     return Threat(config.threat.norm, config_lib.radius(config))
 
 
-def objective(config) -> objectives.Objective:
-    """The loss of the training, and how it attacks."""
-    fields = config.objective
-    return objectives.create(
-        fields.name, objectives.Settings(**{name: fields[name] for name in objectives.Settings._fields})
-    )
+def objective(config, name: str | None = None, *loss) -> objectives.Objective:
+    """The loss of the training, and how it attacks; by the config's settings, of another `name` and `loss` if given."""
+    settings = objectives.Settings(**{name: config.objective[name] for name in objectives.Settings._fields})
+    return objectives.create(name or config.objective.name, settings, *loss)
 
 
 def remedy(config, training_objective: objectives.Objective | None = None) -> remedies.Remedy:

@@ -33,7 +33,8 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
         field.check(values[field.name])
     _validate_data(config.data)
     fields = config.model
-    models.check(fields.name, **{name: fields[name] for name in ("dtype", "depth", "stem", "shortcut", "head")})
+    own = models.options_of(fields.name, fields)
+    models.check(fields.name, dtype=fields.dtype, head=fields.head, head_scale=fields.head_scale, **own)
     _validate_threat(config.threat)
     for section in ("attack", "eval"):
         _validate_step_size(config, section)
@@ -181,10 +182,8 @@ def _validate_step_size(config, section: str) -> None:
 
 
 def check_radius(config, image_shape: tuple[int, int, int]) -> None:
-    """Check against the shape of the images: an L2 radius beyond the diagonal of the pixel cube is in a wrong unit.
-
-    Raises:
-        FieldError: names the field, its value and the remedy.
+    """Raises FieldError if an L2 radius is beyond the diagonal of the pixel cube of such images, and so in a wrong
+    unit.
     """
     diagonal = math.sqrt(math.prod(image_shape))
     if config.threat.norm == "l2" and config_lib.radius(config) > diagonal:

@@ -3,12 +3,12 @@
     with hosts.connected(cluster.find(coordinator, processes, process)):
         ...
 
-All processes run the same code on the same numbers, so they take the same decisions. Decisions that depend on a file
-or a clock need agreement: `decide` returns the answer of process 0 to all, `gather` the answers of all. With one
-process neither costs anything. For signals see interruption.py.
+All processes run the same code on the same numbers. Decisions that depend on a file or a clock need agreement: `decide`
+returns the answer of process 0 to all, `gather` the answers of all; with one process neither costs anything.
 
 JAX's coordination service watches the processes: if one is gone, it ends the others. Where a collective fails before
-it does, as on CPUs, they end with one line of our own.
+it does, as on CPUs, they end with one line of our own. A port that is taken, and processes that do not come, are seen
+here first: JAX would crash in C++.
 """
 
 import contextlib
@@ -95,7 +95,8 @@ def leave(exit_code: int | None) -> None:
         sys.exit(exit_code)
     sys.stdout.flush()
     sys.stderr.flush()
-    if several() and parallel.is_writer():
+    others = jax.process_count() - 1 - (exit_code == GONE)  # that are still there
+    if others > 0 and parallel.is_writer():
         time.sleep(GRACE_SECONDS)
     os._exit(exit_code or 0)
 
@@ -104,13 +105,13 @@ def decide(function):
     """Call `function` on process 0 only, and return its result, a JSON value, or raise its UserError, on all."""
     if not several():
         return function()
-    result = problem = None
+    said = None
     if parallel.is_writer():
         try:
-            result = function()
+            said = [function(), None]
         except UserError as error:
-            problem = str(error)
-    result, problem = gather([result, problem])[0]
+            said = [None, str(error)]
+    result, problem = gather(said)[0]
     if problem is not None:
         raise UserError(problem)
     return result
@@ -133,11 +134,7 @@ def describe(process: int) -> str:
 
 
 def check_alike(settings: dict, remedy: str = "start all processes with the same command") -> None:
-    """Check that all processes have the same settings, a flat dict.
-
-    Raises:
-        UserError: names the first setting that differs, and the process.
-    """
+    """Raises UserError, which names the first setting of a flat dict that a process has otherwise."""
     for process, theirs in enumerate(gather(settings)):
         for name in sorted({*settings, *theirs}):
             mine = json.loads(json.dumps(settings.get(name)))
@@ -146,21 +143,12 @@ def check_alike(settings: dict, remedy: str = "start all processes with the same
 
 
 def check_shared(folder) -> None:
-    """Check that all processes see the same folder.
-
-    Raises:
-        UserError: names the processes that do not.
-    """
+    """Raises FieldError, which names the processes that do not see the same `workdir` as process 0."""
     if not several():
         return
-
-    def write():
-        name = f".shared-{uuid.uuid4().hex}"  # unique to this call
-        (folder / name).touch()
-        return name
-
-    folder = pathlib.Path(folder)
-    proof = folder / decide(write)
+    proof = pathlib.Path(folder) / decide(lambda: f".shared-{uuid.uuid4().hex}")  # unique to this call
+    if parallel.is_writer():
+        proof.touch()
     until = time.monotonic() + SHARED_SECONDS
     while not (sees := proof.exists()) and time.monotonic() < until:
         time.sleep(0.5)
@@ -168,17 +156,14 @@ def check_shared(folder) -> None:
     if parallel.is_writer():
         proof.unlink(missing_ok=True)
     if blind:
-        raise UserError(
-            f"workdir = {str(folder)!r}: {', '.join(blind)} does not see the files of process 0 there; "
-            "put it on storage that all hosts share"
-        )
+        problem = f"{', '.join(blind)} does not see the files of process 0 there"
+        raise FieldError("workdir", str(folder), problem, "put it on storage that all hosts share")
 
 
 def _join(job: Job, start_timeout: float, process_timeout: float):
     """Connect all processes and their devices."""
     if job.process == 0 and job.coordinator:
         _check_port(job.coordinator)
-    # On a timeout of its own, JAX would abort the process from C++ with a long log.
     deadline = threading.Timer(start_timeout, _give_up, [job, start_timeout])
     deadline.daemon = True
     deadline.start()
@@ -208,27 +193,21 @@ def _join(job: Job, start_timeout: float, process_timeout: float):
 
 
 def _check_port(coordinator):
-    """Check that the coordinator's port is free; JAX would crash if it is not."""
-    port = coordinator.rpartition(":")[2]
+    """Check that the coordinator's port is free."""
     try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("::", int(port)))
+        socket.create_server(("::", int(coordinator.rpartition(":")[2])), family=socket.AF_INET6).close()
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            raise FieldError(
-                "--coordinator", coordinator, f"the port cannot be opened ({error.strerror})", "give another port"
-            ) from error
+            problem = f"the port cannot be opened ({os.strerror(error.errno)})"
+            raise FieldError("coordinator", coordinator, problem, "give another port") from error
 
 
 def _give_up(job: Job, seconds: float):
     """End this process, from another thread than the one that waits."""
-    late = "not all processes have connected"
-    if job.process:
-        late = f"process {job.process} cannot reach process 0, or others are missing,"
+    late = f"process {job.process} cannot reach process 0, or others are missing," if job.process else ""
     there = f" at {job.coordinator}" if job.coordinator else ""
-    message = f"{late} after {seconds:g} s{there}; start them all, with a --coordinator that each host can reach"
-    os.write(2, f"error: {message}\n".encode())
+    message = f"{late or 'not all processes have connected'} after {seconds:g} s{there}"
+    os.write(2, f"error: {message}; start them all, with a coordinator that each host can reach\n".encode())
     os._exit(GONE)
 
 

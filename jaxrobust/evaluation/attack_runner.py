@@ -8,6 +8,7 @@ which the programs are compiled. So little work is wasted on them, and no result
         ...                                                                 # save it, so that it can continue
 """
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -53,12 +54,8 @@ class Work(NamedTuple):
 
 @dataclasses.dataclass
 class Outcome:
-    """The outcome of an attack on `n` examples; the passes are as in `Work`.
-
-    Attributes:
-        prediction: [n] int64 classes. Where the attack succeeded: not the label, or the target class of a targeted
-            attack. -1: the logits are NaN, or a targeted attack was not made.
-        adversarial: [k, H, W, C] the perturbed images of the first `k` examples, to which the predictions belong.
+    """The outcome of an attack on `n` examples: the `prediction` [n] int64, -1 where the logits are NaN or a targeted
+    attack was not made; the perturbed images `adversarial` [k, H, W, C] of the first `k`; and the passes, as in `Work`.
     """
 
     prediction: np.ndarray
@@ -71,7 +68,6 @@ class Attacker:
     """An attack on given weights.
 
     Args:
-        attack: see attacks.attack.Attack.
         steps: length -> the compiled (begin, go_on) of that many iterations, see steps.make_attack_steps.
         batch_size: over all devices.
         key: of the evaluation; the keys of all examples and runs are derived from it.
@@ -188,13 +184,9 @@ class _Part(NamedTuple):
 
 
 class Task(NamedTuple):
-    """The examples of a split that are attacked.
-
-    Attributes:
-        split: whose images are decoded block by block.
-        labels: [N] int; the true ones, or classes to be predicted if the attacks are targeted.
-        ids: [N] int, identify the examples, to seed their random numbers.
-        radius: [N] in pixel units.
+    """The examples of a split that are attacked: `labels` [N], the true ones, or classes to be predicted if the attacks
+    are targeted; `ids` [N], which seed their random numbers; `radius` [N] in pixel units. Images are decoded block by
+    block.
     """
 
     split: Split
@@ -214,16 +206,8 @@ class Progress(NamedTuple):
 class Hooks(NamedTuple):
     """What a caller does meanwhile: show progress (as console.progress), and `check` each batch, which may raise."""
 
-    progress: Callable = lambda title, total, unit, done=0: _NoProgress()
+    progress: Callable = lambda title, total, unit, done=0: contextlib.nullcontext(lambda amount: None)
     check: Callable = lambda title: None
-
-
-class _NoProgress:
-    def __enter__(self):
-        return lambda amount: None
-
-    def __exit__(self, *_):
-        pass
 
 
 SILENT = Hooks()

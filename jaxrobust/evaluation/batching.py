@@ -23,10 +23,7 @@ SMALL_SHARE = 8  # the small batch is the large one divided by this
 def each(split, ids, batch_size: int, forward_passes: float = 0.0):
     """The examples `ids` of a split in blocks: (ids of the block, ids of this process's part, images of that part).
 
-    Images are decoded one block ahead.
-
-    Args:
-        forward_passes: that the attack takes for an example that stays correct.
+    Images are decoded one block ahead. `forward_passes` are those of an example that stays correct.
     """
     bytes_of_one = 6 * 4 * int(np.prod(split.images.shape[1:]))
     most = BATCHES if forward_passes < LONG else LONG_BATCHES
@@ -63,10 +60,8 @@ def pack(count: int, large: int, small: int) -> Iterator[tuple[int, int]]:
 
 
 def row_batches(count: int, sizes) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches for the `count` examples of this process: (rows, size); the number of batches is equal on all processes.
-
-    Args:
-        sizes: of batches over all devices.
+    """Batches for the `count` examples of this process: (rows, size), equally many on all processes; `sizes` are over
+    all devices.
     """
     for start, size in pack(max(hosts.gather(count)), *(size // jax.process_count() for size in sizes)):
         yield np.arange(start, min(start + size, count)), size
@@ -83,12 +78,8 @@ def in_batches(step, weights, arrays, mesh, batch_size: int):
 
 
 def of_each(step, weights, arrays, mesh, batch_size: int):
-    """The results of a compiled step for each example, a pytree of arrays [n, ...]; each process passes its own.
-
-    Args:
-        step: (weights, *arrays) -> a pytree of arrays [B, ...].
-        arrays: [n, ...] each, n > 0 examples.
-        batch_size: over all devices.
+    """The results of a compiled step (weights, *arrays [B, ...]) -> pytree of [B, ...] for each of n > 0 examples; each
+    process passes its own. `batch_size` is over all devices.
     """
     kept = [
         jax.tree.map(lambda array, rows=rows: array[: len(rows)], parallel.local(found))

@@ -65,11 +65,7 @@ class Classifier:
         return parallel.spmd(steps.make_features_step(self._features), self.mesh)
 
     def predict(self, weights, images, title: str) -> np.ndarray:
-        """Predictions [n] for images [n, H, W, C].
-
-        Raises:
-            UserError: the model's logits are not finite.
-        """
+        """Predictions [n] for images [n, H, W, C]. Raises UserError if the model's logits are not finite."""
         prediction = np.zeros(len(images), np.int64)
         for rows, predicted in self._in_batches(self.predict_step, weights, images):
             attack_runner.check_finite(predicted, title)
@@ -81,11 +77,7 @@ class Classifier:
         return all(bool(predicted["finite"]) for _, predicted in self._in_batches(self.predict_step, weights, images))
 
     def rank(self, weights, images, count: int, title: str) -> np.ndarray:
-        """The `count` most likely classes [n, count] for images [n, H, W, C], most likely first.
-
-        Raises:
-            UserError: the model's logits are not finite.
-        """
+        """The `count` most likely classes [n, count] for images [n, H, W, C], likeliest first. Raises as `predict`."""
         ranking = []
         for rows, ranked in self._in_batches(self._ranking(count), weights, images):
             attack_runner.check_finite(ranked, title)
@@ -108,10 +100,8 @@ class Classifier:
     ) -> attack_runner.Attacker:
         """An attack, with its programs, which are shared by attacks that differ in their names alone.
 
-        Args:
-            norm: one of threats.NAMES.
-            relative_step: step of PGD as a share of the radius.
-            targeted: whether it is towards given classes, on a model of two: that class, and any other.
+        `relative_step` is of PGD, as a share of the radius; a `targeted` one is for given classes, on a model of two:
+        that class, and any other.
         """
         attack, compiled = self.attack_steps(spec, norm, relative_step, targeted=targeted)
         # One object for each attack, since its programs take long to trace and compile.

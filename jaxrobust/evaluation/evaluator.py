@@ -13,7 +13,7 @@ from jaxrobust.config import objects
 from jaxrobust.data import randomness, splits
 from jaxrobust.distributed import hosts, parallel
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import loading, result_writer
 from jaxrobust.evaluation.attack_runner import stopping_hooks
 from jaxrobust.evaluation.classifier import Classifier
@@ -40,15 +40,9 @@ class Evaluator:
     """Scores weights and writes results.jsonl, the examples files, TensorBoard and best.json.
 
     Results that are written are never computed again, so an interrupted evaluation continues. With several processes
-    each attacks its share of a batch; process 0 decides what is missing, and writes.
-
-    Args:
-        config: of the evaluation.
-        workdir: the run's folder. Its config.json defines by which attack and score the best checkpoint is chosen.
-        dataset: with the splits to score.
-        tensorboard: the writer for it.
-        stop: tested between batches; once it is set, `Interrupted` is raised.
-        classifier, like: the model and its abstract weights, if they are not those of the config.
+    each attacks its share of a batch; process 0 decides what is missing, and writes. The run's config.json, not
+    `config`, defines by which attack and score the best checkpoint is chosen. `stop` is tested between batches, and
+    raises Interrupted.
     """
 
     def __init__(
@@ -56,12 +50,10 @@ class Evaluator:
         config,
         workdir,
         dataset: data.Dataset,
-        mesh,
+        classifier: Classifier,
         tensorboard: Writer,
         stop: StopRequest,
-        *,
-        classifier: Classifier | None = None,
-        like: Weights | None = None,
+        like: Weights,
     ):
         self._config, self._workdir, self._tensorboard = config, pathlib.Path(workdir), tensorboard
         self._unreadable = set()  # steps of damaged checkpoints, each reported once
@@ -81,16 +73,11 @@ class Evaluator:
         self._suites = [
             suites.parse(name, config.threat.norm) for name in dict.fromkeys(("clean", *config.eval.attacks))
         ]
-        self._classifier = classifier or loading.classifier(config, dataset.num_classes, mesh)
-        self._like = like or loading.abstract_weights(config, dataset, mesh)
+        self._classifier, self._like = classifier, like
         self._hooks = stopping_hooks(stop, "finished attacks are kept; run again to continue")
 
     def wanted(self, step: int, last_step: int) -> list[str]:
-        """Which weights of a checkpoint, "raw" or "averaged", `eval.checkpoints` selects for scoring.
-
-        Args:
-            last_step: step of the last checkpoint.
-        """
+        """Which weights of a checkpoint, "raw" or "averaged", `eval.checkpoints` selects for scoring."""
         choice = self._config.eval.checkpoints
         if choice == "best":
             best = checkpoints_lib.read_best(self._workdir)
@@ -120,15 +107,9 @@ class Evaluator:
         return self._classifier.is_finite(weights, np.asarray(split.images[: self._config.eval.batch_size]))
 
     def evaluate_missing(self, checkpoints, steps_per_epoch: int, due) -> int | None:
-        """Score the checkpoints of due epochs as far as they are not scored yet.
-
-        Checkpoints in the middle of an epoch, saved because the run was asked to stop, are skipped.
-
-        Args:
-            due: epoch -> whether its checkpoint is to be scored.
-
-        Returns:
-            The last due epoch with a readable checkpoint; None if there is none.
+        """Score the checkpoints of due epochs (epoch -> bool) as far as they are not scored yet, except those in the
+        middle of an epoch, saved because the run was asked to stop. Returns the last due epoch with a readable
+        checkpoint, None if none.
         """
         last = None
         self._unreadable &= set(checkpoints.steps())  # the training may have replaced them
@@ -155,16 +136,12 @@ class Evaluator:
     def check_readable(self, step: int) -> None:
         """Raise UserError if the checkpoint of `step` exists and cannot be read, so that waiting for it is useless."""
         if step in self._unreadable:
-            raise UserError(
-                f"workdir = {str(self._workdir)!r}: its last checkpoint, of step {step}, cannot be read; "
-                "run the training command again, which replaces it"
-            )
+            problem = f"its last checkpoint, of step {step}, cannot be read"
+            raise FieldError("workdir", str(self._workdir), problem, "train again, which replaces it")
 
     def evaluate(self, weights: dict, step: int, epoch: int) -> None:
-        """Score weights as far as they are not scored yet, and print a summary.
-
-        Args:
-            weights: on the devices, by name: "raw", "averaged".
+        """Score weights on the devices, by name "raw" or "averaged", as far as they are not scored yet, and print a
+        summary.
         """
         for name, of_name in weights.items():
             for split in self._splits:
@@ -226,7 +203,7 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
                 time.sleep(0.2)
 
         if follow and (choice := (overrides or {}).get("eval.checkpoints", "all")) != "all":
-            raise FieldError("eval.checkpoints", choice, "is known only after the training", "leave out --follow")
+            raise FieldError("eval.checkpoints", choice, "is known only after the training", "do not follow")
         if follow:
             console.say(f"waiting for checkpoints in {workdir} until the end of the training")
         while follow and hosts.decide(lambda: results.CONFIG.read(workdir)) is None:
@@ -238,11 +215,11 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
             return config_lib.checkpoint_due(config, epoch)
 
         with Writer(workdir) as writer:
-            evaluator = Evaluator(config, workdir, run.dataset, run.mesh, writer, stop)
+            evaluator = Evaluator(config, workdir, run.dataset, run.classifier(), writer, stop, run.abstract_weights())
             last = evaluator.evaluate_missing(run.checkpoints, steps_per_epoch, due)
             while follow and last != config.train.epochs:
                 wait()
                 last = evaluator.evaluate_missing(run.checkpoints, steps_per_epoch, due)
                 evaluator.check_readable(steps_per_epoch * config.train.epochs)
     if last is None:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no complete checkpoint yet; --follow waits for one")
+        raise FieldError("workdir", str(workdir), "holds no complete checkpoint yet", "follow, which waits for one")

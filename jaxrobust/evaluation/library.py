@@ -17,7 +17,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import batching
 from jaxrobust.evaluation.classifier import Classifier
-from jaxrobust.evaluation.scoring import Scoring, verdicts_of
+from jaxrobust.evaluation.scoring import attack_split
 from jaxrobust.evaluation.verdicts import Verdicts
 
 LogitsFn = Callable[[jax.Array], jax.Array]
@@ -96,17 +96,9 @@ def attack(
     if labels.max() >= classifier.num_classes:
         problem = f"logits_fn has {classifier.num_classes} logits"
         raise FieldError("labels", int(labels.max()), problem, "give labels from 0 to the number of logits minus 1")
-    scoring = Scoring(
-        classifier,
-        constants,
-        Split(images, labels),
-        np.arange(len(labels)),
-        threat,
-        0.25 if step_size is None or not eps else step_size / eps,
-        title="logits_fn:",
-        shown_images=len(labels) if keep_adversarial and jax.process_count() == 1 else 0,
-    )
-    return verdicts_of(scoring, suite)
+    relative_step = 0.25 if step_size is None or not eps else step_size / eps
+    known = classifier, constants, Split(images, labels), suite, threat, relative_step
+    return attack_split(*known, title="logits_fn:", keep_adversarial=keep_adversarial)
 
 
 def predict(logits_fn: LogitsFn, images: ArrayLike, *, batch_size: int = 512) -> np.ndarray:
@@ -186,10 +178,8 @@ def _program(traced: list) -> tuple[list[str], list]:
 
 
 def _with_constants(function: LogitsFn) -> Callable:
-    """(arrays that the function closes over, images) -> logits.
-
-    In the compiled program they are arguments: as constants, weights would make its compilation long, and weights that
-    have been trained on would need another program.
+    """(arrays that the function closes over, images) -> logits. As constants of the compiled program, weights would
+    make its compilation long, and weights that have been trained on would need another program.
     """
 
     def forward(constants: list, images: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
@@ -9,11 +10,11 @@ import jax
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import data
+from jaxrobust import data, models
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches
 from jaxrobust.distributed import hosts, parallel
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError
 from jaxrobust.evaluation.classifier import Classifier
 from jaxrobust.models.weights import Weights
 from jaxrobust.runs import checkpoints as checkpoints_lib
@@ -22,27 +23,19 @@ from jaxrobust.runs.checkpoints import Chosen
 
 
 def path(given: str) -> pathlib.Path:
-    """The folder that --workdir names.
-
-    Raises:
-        FieldError: it is a URL, or a file.
-    """
+    """The folder of a run as the user has named it. Raises FieldError if it is a URL, or a file."""
     if "://" in given:
         remedy = "mount the storage, and give its path"
-        raise FieldError("--workdir", given, "is not a folder of a mounted file system", remedy)
+        raise FieldError("workdir", given, "is not a folder of a mounted file system", remedy)
     folder = pathlib.Path(given)
     if folder.exists() and not folder.is_dir():
-        raise FieldError("--workdir", given, "is not a folder", "give another one")
+        raise FieldError("workdir", given, "is not a folder", "give another one")
     return folder
 
 
 @dataclasses.dataclass(frozen=True)
 class OpenRun:
-    """A run in a workdir: its config with overrides applied, its data, and its checkpoints, to read only.
-
-    Attributes:
-        workdir: the run's folder.
-    """
+    """A run in a workdir: its config with overrides applied, its data, and its checkpoints, to read only."""
 
     workdir: pathlib.Path
     config: Any
@@ -66,9 +59,7 @@ class OpenRun:
         steps = [step for step in self.checkpoints.steps() if step % per_epoch == 0]
         return [step for step in steps if config_lib.checkpoint_due(self.config, step // per_epoch)]
 
-    def choose(
-        self, step: int | None = None, weights: str | None = None, *, among: list[int] | None = None, prefix="--"
-    ) -> Chosen:
+    def choose(self, step: int | None = None, weights: str | None = None, *, among: list[int] | None = None) -> Chosen:
         """See checkpoints.choose; `among` the given steps, or all."""
         return checkpoints_lib.choose(
             self.workdir,
@@ -76,20 +67,22 @@ class OpenRun:
             averaged=self.config.train.average_decay > 0,
             step=step,
             weights=weights,
-            prefix=prefix,
         )
 
-    def weights(self, chosen: Chosen, described=None) -> Weights:
-        """The weights of a checkpoint, on the devices.
+    def weights(self, chosen: Chosen, described=None, model=None) -> Weights:
+        """The weights of a checkpoint, on the devices; of the run's data set and model, if none are given.
 
-        Args:
-            described: the data set or its description; None: the run's.
-
-        Raises:
-            DamagedCheckpoint: they cannot be read.
+        Raises DamagedCheckpoint if they cannot be read, or are not those of the model.
         """
-        like = abstract_weights(self.config, described or self.dataset, self.mesh)
+        like = self.abstract_weights(described, model)
         return self.checkpoints.restore_weights(chosen.step, like, chosen.weights)
+
+    def abstract_weights(self, described=None, model=None) -> Weights:
+        """The shapes, types and devices of the weights; arguments as of `weights`."""
+        described = described or self.dataset
+        if model is None:
+            return abstract_weights(self.config, described, self.mesh)
+        return weights_like(model, described.image_shape, self.mesh)
 
     def classifier(self) -> Classifier:
         """The model, for any weights of it."""
@@ -103,6 +96,7 @@ def open_run(
     *,
     stored: dict | None = None,
     field: str | None = None,
+    given: Collection[str] = (),
 ) -> OpenRun:
     """Open a run that is finished or still training, or imported weights. Its data are read when they are needed.
 
@@ -110,9 +104,11 @@ def open_run(
         overrides: values of fields by dotted name; only fields in `may_differ` are allowed.
         stored: the run's config.json if not as it is in the file.
         field: the option that names the run, for the message where there is none.
+        given: of "model" and "dataset", those that the user brings, as `fit` was given them.
 
     Raises:
-        UserError: there is no run, a field that must not differ is overridden, or a value is wrong.
+        UserError: there is no run, a field that must not differ is overridden, a value is wrong, or the run is of a
+            model or of data that its folder does not describe.
     """
     workdir = pathlib.Path(workdir)
     stored = stored or _stored_config(workdir, field or "workdir")
@@ -121,8 +117,22 @@ def open_run(
     config.update_from_flattened_dict(overrides or {})
     check_same_config(workdir, config, stored, may_differ=may_differ)
     mesh = parallel.make_mesh()
-    validation.validate(config, mesh.size, training=False)
+    validation.validate(_with_stand_ins(config, given), mesh.size, training=False)
     return OpenRun(workdir, config, mesh, checkpoints_lib.Checkpoints(workdir, read_only=True))
+
+
+def _with_stand_ins(config, given: Collection[str]):
+    """The config with fields that can be checked, in the place of those of a model and of data that `given` brings."""
+    config = config_lib.from_dict(config_lib.to_dict(config))
+    for argument, known in (("model", config.model.name in models.NAMES), ("dataset", config.data.name != "arrays")):
+        section = config["data" if argument == "dataset" else argument]
+        if not known and argument not in given:
+            problem = f"the run is of a {argument} of the user's own, which its folder does not hold"
+            raise FieldError(argument, section.name, problem, f"jaxrobust.load_run(workdir, {argument}=...) opens it")
+        if argument in given:
+            default = config_lib.default()["data" if argument == "dataset" else argument]
+            section.update(default)
+    return config
 
 
 def _stored_config(workdir: pathlib.Path, field: str) -> dict:
@@ -144,13 +154,13 @@ def classifier(config, num_classes: int, mesh) -> Classifier:
 
 
 def abstract_weights(config, described, mesh) -> Weights:
-    """The shapes, types and devices of the model's weights.
+    """The shapes, types and devices of the weights of the config's model, on a data set or its description."""
+    return weights_like(objects.model(config, described.num_classes, mesh), described.image_shape, mesh)
 
-    Args:
-        described: a data set or its description.
-    """
-    model = objects.model(config, described.num_classes, mesh)
-    image = jax.ShapeDtypeStruct((1, *described.image_shape), np.float32)
+
+def weights_like(model, image_shape: tuple[int, int, int], mesh) -> Weights:
+    """The shapes, types and devices of the weights of a Flax model."""
+    image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
     variables = jax.eval_shape(lambda key, image: model.init(key, image, train=False), jax.random.key(0), image)
     return parallel.abstract(Weights(variables["params"], variables.get("batch_stats", {})), mesh)
 
@@ -190,17 +200,11 @@ def load_weights(workdir, config, dataset: data.Dataset, mesh) -> Weights:
 
 
 def check_same_config(workdir, config, stored: dict, may_differ: tuple[str, ...]) -> None:
-    """Refuse a workdir that holds a run of another config.
-
-    Raises:
-        UserError: names the fields that differ.
-    """
+    """Raises FieldError, which names the fields that differ, if the workdir holds a run of another config."""
     # Fields that were added after the run was made get their defaults.
     stored = config_lib.to_dict(config_lib.from_dict(stored))
     differences = config_lib.differences(stored, config_lib.to_dict(config))
     wrong = [f"{name} = {new!r}, there {old!r}" for name, (old, new) in differences.items() if name not in may_differ]
     if wrong:
-        raise UserError(
-            f"workdir = {str(workdir)!r}: holds a run of another config ({'; '.join(wrong)}); "
-            "give another --workdir, or the same config"
-        )
+        problem = f"holds a run of another config ({'; '.join(wrong)})"
+        raise FieldError("workdir", str(workdir), problem, "give another one, or the same config")

@@ -13,9 +13,7 @@ from jaxrobust.runs.tensorboard import Writer
 class ResultWriter:
     """Writes the results of one (step, weights, split). Process 0 alone makes use of it.
 
-    Args:
-        about: step, epoch, weights ("raw" or "averaged"), split and split_examples, as results record them.
-        store: of the same.
+    `about` has step, epoch, weights ("raw" or "averaged"), split and split_examples, as results record them.
     """
 
     def __init__(self, config, class_names, about: dict, store: results.StoredResults, tensorboard: Writer):

@@ -20,9 +20,11 @@ from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import loading
 from jaxrobust.evaluation.classifier import Classifier
-from jaxrobust.evaluation.scoring import Scoring, verdicts_of
+from jaxrobust.evaluation.scoring import attack_split
 from jaxrobust.evaluation.verdicts import Verdicts
+from jaxrobust.models import own as own_models
 from jaxrobust.models.weights import Weights
+from jaxrobust.runs import checkpoints as checkpoints_lib
 
 SPLITS = ("train", "validation", "test")
 
@@ -71,6 +73,23 @@ class Run:
             seed=seed,
         )
 
+    @classmethod
+    def of_config(cls, config: Any, dataset: Dataset, weights: Weights | dict, model: Any = None) -> "Run":
+        """What a config describes, by the commands; `model` takes the place of its own."""
+        own, mesh = {"model": model, "verified": model}, parallel.make_mesh()
+        if model is None:
+            own["model"] = objects.model(config, dataset.num_classes, mesh)
+            own["verified"] = objects.model(config, dataset.num_classes, mesh, dtype="float32")
+        return cls(
+            **own,
+            weights=weights,
+            dataset=dataset,
+            threat=objects.threat(config),
+            relative_step=config_lib.relative_step(config),
+            batch_size=config.eval.batch_size,
+            seed=config.eval.seed,
+        )
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the labels."""
@@ -116,17 +135,9 @@ class Run:
         threat = Threat(norm, self.threat.eps if eps is None else float(eps))
         threat.check(self.dataset.image_shape)
         suite = suites.parse(attack, norm, "attack")
-        scoring = Scoring(
-            self.classifier,
-            self.weights,
-            images,
-            np.arange(len(images)),
-            threat,
-            self._relative_step if step_size is None or not threat.eps else step_size / threat.eps,
-            title=split,
-            shown_images=len(images) if keep_adversarial and jax.process_count() == 1 else 0,
-        )
-        return verdicts_of(scoring, suite)
+        relative_step = self._relative_step if step_size is None or not threat.eps else step_size / threat.eps
+        known = self.classifier, self.weights, images, suite, threat, relative_step
+        return attack_split(*known, title=split, keep_adversarial=keep_adversarial)
 
     def table(self, attack: str | Verdicts = "standard", split: str = "test", **settings: Any) -> ClassTable:
         """The accuracy of each class under an attack with its interval, see `jaxrobust.classwise_table`.
@@ -157,7 +168,13 @@ class Run:
 
 
 def load_run(
-    workdir: str | pathlib.Path, step: str | int = "best", weights: str | None = None, *, data_dir: str | None = None
+    workdir: str | pathlib.Path,
+    step: str | int = "best",
+    weights: str | None = None,
+    *,
+    model: Any = None,
+    dataset: Dataset | tuple | None = None,
+    data_dir: str | None = None,
 ) -> Run:
     """Open a checkpoint of a run in a workdir: of a training, or of imported weights.
 
@@ -165,10 +182,13 @@ def load_run(
         workdir: the run's folder.
         step: "best" by validation score, or the last where none was chosen; "last"; or the number of a step.
         weights: "raw" or "averaged"; None: those of the best checkpoint if it is that one, else averaged if there are.
+        model: the Linen or NNX module, where `fit` trained one of the user's own; its parameters are those stored.
+        dataset: the data, where `fit` was given arrays; as of `fit`.
         data_dir: where the data are, if elsewhere than in the training.
 
     Raises:
-        FieldError, UserError: there is no such run, checkpoint or weights, or the data cannot be read.
+        FieldError, UserError: there is no such run, checkpoint or weights, the data cannot be read, the model or the
+            data are of the user's own and not given, or the first parameter of the model that differs in name or shape.
 
     Example:
         run = jaxrobust.load_run("runs/digits")
@@ -180,20 +200,20 @@ def load_run(
     if step not in ("best", "last") and not isinstance(step, int | np.integer):
         raise FieldError("step", step, "is no step", "give best, last or a number")
     overrides = {} if data_dir is None else {"data.data_dir": data_dir}
-    opened = loading.open_run(pathlib.Path(workdir), overrides)
+    given = [name for name, value in (("model", model), ("dataset", dataset)) if value is not None]
+    opened = loading.open_run(pathlib.Path(workdir), overrides, given=given)
+    if dataset is None:
+        dataset = opened.dataset
+    elif not isinstance(dataset, Dataset):
+        dataset = Dataset.from_arrays(dataset)
+    own = None if model is None else own_models.adapted(model, dataset.image_shape, dataset.num_classes)
     steps = opened.checkpoints.steps()
-    if step == "last":
-        chosen = opened.choose(None, weights, among=steps[-1:], prefix="")
-    else:
-        chosen = opened.choose(None if step == "best" else int(step), weights, among=steps, prefix="")
-    config = opened.config
-    return Run(
-        objects.model(config, opened.dataset.num_classes, opened.mesh),
-        opened.weights(chosen),
-        opened.dataset,
-        objects.threat(config),
-        verified=objects.model(config, opened.dataset.num_classes, opened.mesh, dtype="float32"),
-        relative_step=config_lib.relative_step(config),
-        batch_size=config.eval.batch_size,
-        seed=config.eval.seed,
+    chosen = opened.choose(
+        None if isinstance(step, str) else int(step), weights, among=steps[-1:] if step == "last" else steps
     )
+    try:
+        return Run.of_config(opened.config, dataset, opened.weights(chosen, dataset, own), own)
+    except checkpoints_lib.UnlikeCheckpoint as error:
+        name = opened.config.model.name if model is None else type(model).__name__
+        remedy = "give the model, and the data, of the training"
+        raise FieldError("model", name, str(error), remedy) from error

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxrobust.attacks.suites import AttackSpec, Suite
@@ -43,18 +44,10 @@ class Result(NamedTuple):
 class NoStore:
     """The results known from before, of which there are none; see results.StoredResults for those in files."""
 
-    def finished(self, attack: str) -> list[int] | None:
-        """The predictions under an attack if they are known."""
+    def finished(self, attack: str, *state, **work) -> None:
+        """Nothing is known, and nothing kept."""
 
-    def is_finished(self, attack: str) -> bool:
-        """Whether the result of an attack is known."""
-        return False
-
-    def unfinished(self, attack: str) -> dict | None:
-        """What `keep_unfinished` kept for that attack."""
-
-    def keep_unfinished(self, attack: str, prediction, todo, **work) -> None:
-        """Keep the state in the middle of an attack."""
+    is_finished = unfinished = keep_unfinished = finished
 
 
 @dataclasses.dataclass
@@ -129,10 +122,10 @@ class Scoring:
         return prediction, Work(len(self.split), 0.0, time.monotonic() - started)
 
     def _attack(self, attack: str, spec: AttackSpec, before) -> tuple[np.ndarray, Work]:
-        """Predictions [N] under an attack on the examples that are still classified correctly before it.
+        """Predictions [N] under an attack on the examples still classified correctly before it; `shown` becomes
+        adversarial.
 
-        They are stored after each block, so that an interrupted attack continues. The images in `shown` are replaced by
-        adversarial ones.
+        They are stored after each block, so that an interrupted attack continues.
         """
         labels, prediction, todo, work = self.split.labels, before.copy(), None, Work()
         if saved := hosts.decide(lambda: self.store.unfinished(attack)):
@@ -161,8 +154,24 @@ class Scoring:
         return prediction, work
 
 
-def verdicts_of(scoring: Scoring, suite: Suite) -> Verdicts:
-    """Score the clean images and one suite, from the beginning, as one object."""
+def attack_split(
+    classifier: Classifier,
+    weights,
+    split: Split,
+    suite: Suite,
+    threat: Threat,
+    relative_step: float,
+    *,
+    keep_adversarial: bool = False,
+    title: str = "",
+    hooks: Hooks = SILENT,
+) -> Verdicts:
+    """Score the clean images of a split and one suite, from the beginning; the images are kept in one process alone."""
+    shown = len(split) if keep_adversarial and jax.process_count() == 1 else 0
+    ids = np.arange(len(split))
+    scoring = Scoring(
+        classifier, weights, split, ids, threat, relative_step, title=title, hooks=hooks, shown_images=shown
+    )
     labels, members, work = scoring.split.labels, {}, Work()
     clean = Suite("clean", ())
     for result in scoring.results((clean, suite) if suite.members else (clean,)):

@@ -88,11 +88,7 @@ def make_verify_step(forward: Callable, norm: threats.Norm) -> Step:
 
 
 def make_ranking_step(forward: Callable, count: int) -> Step:
-    """The step (weights, images [B, H, W, C]) -> dict of ranking [B, count], largest logits first, and finite [].
-
-    Args:
-        forward: as of `make_predict_step`, whose prediction comes first.
-    """
+    """The step (weights, images [B, H, W, C]) -> dict of ranking [B, count], the prediction first, and finite []."""
 
     @step(REPLICATED, SHARDED, out={"ranking": SHARDED, "finite": REPLICATED})
     def ranking_step(weights, images):
@@ -221,20 +217,20 @@ def make_robust_counts_step(prepared: Callable, verify_step: Step, attacks: Sequ
     return robust_counts
 
 
-def apply(model, weights: Weights, images, *, train: bool):
-    """Logits [B, C] and the batch statistics after the pass, which only a pass in train mode changes."""
+def apply(model, weights: Weights, images, *, train: bool, rngs: dict | None = None):
+    """Logits [B, C] and the batch statistics after the pass, which only a pass in train mode changes; what the model
+    draws in train mode is from the keys `rngs`, as Flax takes them.
+    """
     if not train:
         return model.apply(weights.variables, images, train=False), weights.batch_stats
-    logits, updates = model.apply(weights.variables, images, train=True, mutable=["batch_stats"])
+    logits, updates = model.apply(weights.variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
     return logits, updates.get("batch_stats", weights.batch_stats)
 
 
-def prepared_logits_fn(model, weights: Weights, images, *, train: bool) -> Callable:
-    """images -> logits, for many passes with the same weights; what depends only on the weights is computed here, once.
-
-    Args:
-        images: any images [B, H, W, C] of the right shape; their values do not matter.
+def prepared_logits_fn(model, weights: Weights, images, *, train: bool, rngs: dict | None = None) -> Callable:
+    """images -> logits, for many passes with the same weights and the same draws from `rngs`; what depends only on the
+    weights is computed here, once. Of `images` [B, H, W, C] the shape alone matters.
     """
     # Only the part of this pass that depends on the weights alone is kept; the compiler removes the rest.
-    _, prepared = model.apply(weights.variables, images[:1], train=train, mutable=["prepared"])
-    return lambda images: model.apply(weights.variables | prepared, images, train=train)
+    _, prepared = model.apply(weights.variables, images[:1], train=train, mutable=["prepared"], rngs=rngs)
+    return lambda images: model.apply(weights.variables | prepared, images, train=train, rngs=rngs)

@@ -63,6 +63,7 @@ ARCHITECTURES = {
     "wide_resnet": Architecture(wide_resnet, {"depth": 28, "width": 10}, title="wide_resnet {depth}-{width}"),
 }
 NAMES = tuple(ARCHITECTURES)
+OPTIONS = tuple(dict.fromkeys(option for kind in ARCHITECTURES.values() for option in kind.options))
 # Allowed values of options, and what raises FieldError for others.
 _CHECKS = {
     "stem": lambda stem: _one_of("stem", stem, STEMS),
@@ -73,9 +74,7 @@ _CHECKS = {
 
 def options_of(name: str, given: Mapping[str, object]) -> dict:
     """The options of the architecture among those given, such as all fields of `config.model`; defaults filled in.
-
-    Raises:
-        FieldError: the name is unknown.
+    Raises FieldError if the name is unknown.
     """
     _one_of("name", name, NAMES)
     chosen = {}
@@ -88,8 +87,13 @@ def options_of(name: str, given: Mapping[str, object]) -> dict:
 
 
 def check(name: str, *, dtype: str = "float32", head: str = "linear", head_scale: float = 10.0, **options) -> None:
-    """Raises FieldError unless `create` can build this model; options of other models are ignored."""
+    """Raises FieldError unless `create` can build this model."""
     chosen = options_of(name, options)
+    for option in sorted(set(options) - set(chosen)):
+        having = ", ".join(other for other, kind in ARCHITECTURES.items() if option in kind.options)
+        own = ", ".join(chosen) or "none"
+        remedy = f"leave it out (its own: {own})" + (f", or take {having}" if having else "")
+        raise FieldError(f"model.{option}", options[option], f"{name} has no such option", remedy)
     _one_of("dtype", dtype, tuple(DTYPES))
     _one_of("head", head, HEADS)
     if not 0 < head_scale < math.inf:
@@ -135,10 +139,6 @@ def create(
         FieldError: the name or the value of an option is unknown, or the architecture has no such option.
     """
     check(name, dtype=dtype, head=head, head_scale=head_scale, **options)
-    if unknown := sorted(set(options) - set(ARCHITECTURES[name].options)):
-        known = ", ".join(ARCHITECTURES[name].options) or "none of its own"
-        problem = f"{name} has no such option"
-        raise FieldError(f"model.{unknown[0]}", options[unknown[0]], problem, f"leave it out; its options: {known}")
     return ARCHITECTURES[name].make(
         **options_of(name, options),
         num_classes=num_classes,

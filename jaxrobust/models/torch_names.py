@@ -12,12 +12,8 @@ from collections.abc import Iterable
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
-    """How a code base names the modules of a model.
-
-    Attributes:
-        name: of the code base.
-        modules: our name of a module without its number -> its name. Modules not listed have the same name in both.
-        block: its name for a residual block, a format of the `stage`, from 1, and the `index` in the stage, from 0.
+    """How a code base, `name`, calls the modules of a model: our name of a module without its number -> its name, where
+    they differ; and a residual `block`, a format of the `stage`, from 1, and the `index` in the stage, from 0.
     """
 
     name: str
@@ -105,9 +101,7 @@ def recognise(model: str, paths: Iterable[str], names: Iterable[str]) -> Scheme:
 
 def unwrapped(model: str, names: Iterable[str]) -> dict[str, str]:
     """Names without the prefixes of wrappers: bare name -> name; without names that the forward pass does not use.
-
-    Raises:
-        ValueError: two names are the same without wrappers.
+    Raises ValueError if two are the same then.
     """
     bare = {}
     for name in names:

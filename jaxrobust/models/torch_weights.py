@@ -28,7 +28,7 @@ from jaxrobust import models
 from jaxrobust.errors import FieldError
 from jaxrobust.models import torch_names
 
-_FIELD = "model.weights"
+_FIELD = "path"  # the argument that the file is
 _SHOWN = 3  # number of names listed in a message
 
 # From PyTorch's axes to ours, by number of axes: vectors, linear layers (out, in) and convolutions OIHW.
@@ -119,7 +119,7 @@ def encode(suffix: str, arrays: dict[str, np.ndarray], mean=None, std=None) -> b
     The pixels' mean and std are put into the metadata of a .safetensors file, which `load_state_dict` does not read.
 
     Raises:
-        FieldError: the suffix is another.
+        FieldError: names `path`; the suffix is another.
     """
     if suffix == ".safetensors":
         metadata = {"format": "pt"}
@@ -129,7 +129,7 @@ def encode(suffix: str, arrays: dict[str, np.ndarray], mean=None, std=None) -> b
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         return buffer.getvalue()
-    raise FieldError(_FIELD, suffix, "weights cannot be written to such a file", "name a .safetensors or an .npz file")
+    raise FieldError("path", suffix, "weights cannot be written to such a file", "name a .safetensors or an .npz file")
 
 
 def normalisation(name: str, arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, ...]]:
@@ -216,7 +216,7 @@ def from_variables(
     """
     schemes = {known.name: known for known in torch_names.SCHEMES[name]}
     if scheme is not None and scheme not in schemes:
-        raise FieldError("--names", scheme, f"{name} has no names of this kind", f"write one of {', '.join(schemes)}")
+        raise FieldError("names", scheme, f"{name} has no names of this kind", f"write one of {', '.join(schemes)}")
     chosen = schemes[scheme] if scheme else torch_names.SCHEMES[name][0]
     arrays = {}
     for path, array in flatten_dict(variables, sep="/").items():

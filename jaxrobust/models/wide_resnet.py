@@ -5,10 +5,8 @@ from jaxrobust.models.preact_resnet import PreActResNet
 
 
 def blocks_per_stage(depth: int) -> int:
-    """Blocks in each of the three stages. Depth counts the stem, two convolutions a block and three shortcuts: 6n + 4.
-
-    Raises:
-        FieldError: no network has this depth.
+    """Blocks in each of the three stages. Depth counts the stem, two convolutions a block and three shortcuts: 6n + 4;
+    FieldError for any other.
     """
     blocks, rest = divmod(depth - 4, 6)
     if blocks < 1 or rest:

@@ -1,18 +1,17 @@
 """Another head for a checkpoint, in a run of its own."""
 
-import contextlib
 import pathlib
 
 import jax
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import console, files
+from jaxrobust import console
 from jaxrobust.distributed.interruption import StopRequest
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import loading
 from jaxrobust.posthoc import remedies as posthoc_remedies
-from jaxrobust.posthoc.subject import Subject
+from jaxrobust.posthoc.model import TrainedModel
 from jaxrobust.runs import checkpoints as checkpoints_lib
 from jaxrobust.runs import results
 from jaxrobust.training import setup as training_setup
@@ -47,12 +46,11 @@ def change_head(
         Interrupted: by a signal. Nothing is written.
     """
     if remedy not in posthoc_remedies.REMEDIES:
-        raise FieldError("--remedy", remedy, "is unknown", f"choose one of {', '.join(posthoc_remedies.NAMES)}")
+        raise FieldError("remedy", remedy, "is unknown", f"choose one of {', '.join(posthoc_remedies.NAMES)}")
     workdir = pathlib.Path(workdir)
     out = pathlib.Path(out) if out is not None else _beside(workdir, remedy)
-    stored = files.read_json(workdir / "config.json")
-    if (out / "config.json").exists() or (out / checkpoints_lib.FOLDER).exists():
-        raise FieldError("--out", str(out), "holds a run already", "give another")
+    stored = results.CONFIG.read(workdir)
+    checkpoints_lib.check_free(out, "out")
     if stored and stored.get("posthoc", {}).get("remedy", "none") != "none":
         # The settings there were those of another remedy.
         stored = stored | {"posthoc": config_lib.to_dict(config_lib.default())["posthoc"]}
@@ -63,8 +61,8 @@ def change_head(
     state = run.checkpoints.restore(step, like)
     source = state.averaged if weights == "averaged" else state.weights
     with StopRequest() as stop:
-        subject = Subject(run.config, run.dataset, run.mesh, jax.device_get(source), stop)
-        changed = posthoc_remedies.REMEDIES[remedy].apply(subject)
+        model = TrainedModel(run.config, run.dataset, run.mesh, jax.device_get(source), stop)
+        changed = posthoc_remedies.REMEDIES[remedy].apply(model)
     if not all(np.isfinite(array).all() for array in changed.head):
         raise UserError(f"{remedy}: gives a head that is not finite numbers; the run's own may be none")
 
@@ -81,9 +79,10 @@ def change_head(
         "settings": _settings(remedy, run.config.posthoc),
         "chosen": changed.chosen,
     }
-    if before := files.read_json(workdir / results.ORIGIN):
+    if before := results.ORIGIN.read(workdir):
         origin["origin"] = before
-    _write(out, config, step, state.replace(weights=subject.with_head(changed.head), averaged=None), origin)
+    state = state.replace(weights=model.with_head(changed.head), averaged=None)
+    checkpoints_lib.write_run(out, config_lib.to_dict(config), step, state, origin, "out")
     said = [f"{name} = {value:.4g}" for name, value in changed.chosen.items() if isinstance(value, int | float)]
     console.say(f"{remedy} on the {weights} weights of step {step}" + (f": {', '.join(said)}" if said else ""))
     if "validation_after" in changed.chosen:
@@ -104,15 +103,3 @@ def _in_percent(figures: dict) -> str:
 
 def _settings(remedy: str, posthoc) -> dict:
     return {name: posthoc[name] for name in posthoc_remedies.REMEDIES[remedy].settings if posthoc[name] is not None}
-
-
-def _write(out: pathlib.Path, config, step: int, state, origin: dict) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FieldError("--out", str(out), f"cannot be made ({error.strerror})", "give another") from error
-    with contextlib.closing(checkpoints_lib.Checkpoints(out)) as checkpoints:
-        checkpoints.save(step, state)
-    files.write_atomically(out / results.ORIGIN, files.to_json(origin))
-    # Last, for where it is there is a run.
-    files.write_atomically(out / "config.json", files.to_json(config_lib.to_dict(config)))

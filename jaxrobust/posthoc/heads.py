@@ -101,14 +101,9 @@ def try_taus(head: Head, measure: Callable, *, keep_bias: bool) -> list[Trial]:
 
 
 def balance_bias(head: Head, measure: Callable, accuracy_of: Callable, *, size: float, iterations: int) -> list[Trial]:
-    """A damped fixed-point iteration: bias steps from the accuracies of the latest head, of size `size`, falling to 0.
-
-    Args:
-        measure: head -> measurement.
-        accuracy_of: measurement -> accuracy [C] of the classes.
-
-    Returns:
-        All heads of the iteration, starting with `head` itself; the setting is the number of steps.
+    """A damped fixed-point iteration: bias steps from the accuracies [C], `accuracy_of` the measurement of the latest
+    head, of size `size`, falling to 0. Returns all heads, starting with `head` itself; the setting is the number of
+    steps.
     """
     trials = [Trial(head, 0, measure(head))]
     for step in range(iterations):

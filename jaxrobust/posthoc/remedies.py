@@ -10,7 +10,7 @@ from jaxrobust.errors import FieldError
 from jaxrobust.posthoc import heads
 from jaxrobust.posthoc import training as posthoc_training
 from jaxrobust.posthoc.heads import Head
-from jaxrobust.posthoc.subject import Measured, Subject
+from jaxrobust.posthoc.model import Measured, TrainedModel
 
 
 class Changed(NamedTuple):
@@ -21,105 +21,105 @@ class Changed(NamedTuple):
     kind: str = "linear"
 
 
-def _tau_norm(subject: Subject) -> Changed:
-    _check_linear(subject, "the weights of each class count by their direction alone")
-    fields = subject.fields
+def _tau_norm(model: TrainedModel) -> Changed:
+    _check_linear(model, "the weights of each class count by their direction alone")
+    fields = model.fields
     if fields.tau is not None:
-        return Changed(heads.tau_norm(subject.head, fields.tau, keep_bias=fields.keep_bias), {})
-    subject.check_validation("tau is chosen (or give --config.posthoc.tau)")
-    before = subject.measure(subject.head)
-    trials = heads.try_taus(subject.head, subject.measure, keep_bias=fields.keep_bias)
+        return Changed(heads.tau_norm(model.head, fields.tau, keep_bias=fields.keep_bias), {})
+    model.check_validation("tau is chosen (or give --config.posthoc.tau)")
+    before = model.measure(model.head)
+    trials = heads.try_taus(model.head, model.measure, keep_bias=fields.keep_bias)
     best = heads.best(trials, lambda measured: measured.score)
     tried = {f"{trial.setting:g}": trial.measured.figures() for trial in trials}
     return Changed(best.head, {"tau": best.setting} | _change(before, best.measured) | {"tried": tried})
 
 
-def _head_norm(subject: Subject) -> Changed:
-    _check_linear(subject, "the weights of each class count by their direction alone")
-    return Changed(heads.head_norm(subject.head), {})
+def _head_norm(model: TrainedModel) -> Changed:
+    _check_linear(model, "the weights of each class count by their direction alone")
+    return Changed(heads.head_norm(model.head), {})
 
 
-def _lws(subject: Subject) -> Changed:
-    _check_linear(subject, "factors on the weights of a class change nothing")
-    head, factors, found = _train(subject, "lws")
+def _lws(model: TrainedModel) -> Changed:
+    _check_linear(model, "factors on the weights of a class change nothing")
+    head, factors, found = _train(model, "lws")
     return Changed(head, found | {"factors": factors.tolist()})
 
 
-def _crt(subject: Subject) -> Changed:
-    head, _, found = _train(subject, "crt")
-    return Changed(head, found, subject.kind)
+def _crt(model: TrainedModel) -> Changed:
+    head, _, found = _train(model, "crt")
+    return Changed(head, found, model.kind)
 
 
-def _train(subject: Subject, kind: str):
-    args = subject.config, subject.dataset, subject.mesh, subject.weights, kind, subject.stop
+def _train(model: TrainedModel, kind: str):
+    args = model.config, model.dataset, model.mesh, model.weights, kind, model.stop
     head, factors, found = posthoc_training.train_head(*args)
     return head, factors, {"last_loss": round(found["loss"], 4), "last_training_accuracy": round(found["accuracy"], 4)}
 
 
-def _ncm(subject: Subject) -> Changed:
-    l2n = subject.fields.features == "l2n"
-    sums = np.zeros((subject.dataset.num_classes, len(subject.head.kernel)))
-    for labels, features, _ in subject.features(subject.dataset.train):
+def _ncm(model: TrainedModel) -> Changed:
+    l2n = model.fields.features == "l2n"
+    sums = np.zeros((model.dataset.num_classes, len(model.head.kernel)))
+    for labels, features, _ in model.features(model.dataset.train):
         features = np.float64(features)
         if l2n:
             features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
         np.add.at(sums, labels, features)
-    means = sums / subject.dataset.train.counts(subject.dataset.num_classes)[:, None]
+    means = sums / model.dataset.train.counts(model.dataset.num_classes)[:, None]
     return Changed(heads.nearest_direction(means), {}, "cosine") if l2n else Changed(heads.nearest_mean(means), {})
 
 
-def _logit_adjustment(subject: Subject) -> Changed:
-    fields, chosen = subject.fields, {}
+def _logit_adjustment(model: TrainedModel) -> Changed:
+    fields, chosen = model.fields, {}
     tau = 1.0 if fields.tau is None else fields.tau
     if fields.prior == "counts":
-        values = subject.dataset.train.counts(subject.dataset.num_classes)
+        values = model.dataset.train.counts(model.dataset.num_classes)
         if (values == values[0]).all():
             console.warn(
                 f"posthoc.prior = 'counts' changes no prediction, as every class has {values[0]:,} training images; "
                 "--config.posthoc.prior=robust_accuracy goes by how hard they are"
             )
     else:
-        subject.check_validation("the prior is measured (or give --config.posthoc.prior=counts)")
-        before = subject.measure(subject.head)
+        model.check_validation("the prior is measured (or give --config.posthoc.prior=counts)")
+        before = model.measure(model.head)
         values = before.accuracy if fields.prior == "robust_accuracy" else before.predicted
     prior = heads.prior_of(values) if fields.prior != "counts" else values / values.sum()
-    head = heads.logit_adjusted(subject.head, prior, tau)
+    head = heads.logit_adjusted(model.head, prior, tau)
     if fields.prior != "counts":
-        chosen = _change(before, subject.measure(head))
-    return Changed(head, {"tau": tau, "class_prior": prior.tolist()} | chosen, subject.kind)
+        chosen = _change(before, model.measure(head))
+    return Changed(head, {"tau": tau, "class_prior": prior.tolist()} | chosen, model.kind)
 
 
-def _bias_balance(subject: Subject) -> Changed:
-    subject.check_validation("the biases are balanced")
-    fields = subject.fields
+def _bias_balance(model: TrainedModel) -> Changed:
+    model.check_validation("the biases are balanced")
+    fields = model.fields
     # A step that means the same whatever the scale of the logits.
-    top = [np.sort(logits, axis=1)[:, -2:] for _, _, logits in subject.features(subject.dataset.validation)]
+    top = [np.sort(logits, axis=1)[:, -2:] for _, _, logits in model.features(model.dataset.validation)]
     margin = float(np.diff(np.concatenate(top), axis=1).mean())
     trials = heads.balance_bias(
-        subject.head,
-        subject.measure,
+        model.head,
+        model.measure,
         lambda measured: measured.accuracy,
         size=fields.bias_size * margin,
         iterations=fields.bias_steps,
     )
     best = heads.best(trials, lambda measured: measured.score)
     chosen = {"steps": best.setting} | _change(trials[0].measured, best.measured)
-    change = (best.head.bias - subject.head.bias).tolist()
-    return Changed(best.head, chosen | {"mean_margin": margin, "bias_change": change}, subject.kind)
+    change = (best.head.bias - model.head.bias).tolist()
+    return Changed(best.head, chosen | {"mean_margin": margin, "bias_change": change}, model.kind)
 
 
 def _change(before: Measured, after: Measured) -> dict:
     return {"validation_before": before.figures(), "validation_after": after.figures()}
 
 
-def _check_linear(subject: Subject, why: str) -> None:
-    if subject.kind != "linear":
+def _check_linear(model: TrainedModel, why: str) -> None:
+    if model.kind != "linear":
         remedy = "take crt, ncm, logit_adjustment or bias_balance"
-        raise FieldError("model.head", subject.kind, f"of this head {why}", remedy)
+        raise FieldError("model.head", model.kind, f"of this head {why}", remedy)
 
 
 class Remedy(NamedTuple):
-    """Subject -> Changed, and the fields of `posthoc` that it goes by."""
+    """TrainedModel -> Changed, and the fields of `posthoc` that it goes by."""
 
     apply: Callable
     settings: tuple[str, ...] = ()

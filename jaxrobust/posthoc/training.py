@@ -31,18 +31,15 @@ FACTORS = "head_factors"  # of lws, beside the model's own parameters
 
 
 class FrozenModel(NamedTuple):
-    """A model whose head alone is trained, in the place of a model in step.make_train_step.
-
-    Attributes:
-        model: the whole one.
-        deploy: parameters that are trained, and others -> those of `model`.
+    """A model whose head alone is trained, in the place of a model in step.make_train_step; `deploy` makes its
+    parameters of those that are trained, and others.
     """
 
     model: object
     deploy: Callable
 
-    def apply(self, variables, images, train: bool = False, mutable=False):
-        """As of a Flax module; batch statistics are neither used nor changed by `train`."""
+    def apply(self, variables, images, train: bool = False, mutable=False, rngs=None):
+        """As of a Flax module; batch statistics are neither used nor changed by `train`, and nothing is drawn."""
         variables = variables | {"params": self.deploy(variables["params"])}
         if train:
             return self.model.apply(variables, images, train=False), {}
@@ -62,20 +59,10 @@ def deploy_lws(params: dict) -> dict:
 
 
 def train_head(config, dataset: data.Dataset, mesh, weights: Weights, kind: str, stop: StopRequest):
-    """Train the head of given weights.
+    """Train the head of given weights, host arrays; `kind` is crt or lws.
 
-    Args:
-        config: of the run, with `posthoc`.
-        weights: host arrays.
-        kind: crt or lws.
-
-    Returns:
-        (Head, factors [C] of lws, None for crt, and of the adversarial images of the last epoch the mean `loss`, the
-        `accuracy`, and the `count` [C] of each class).
-
-    Raises:
-        FieldError: the loss is no longer a finite number.
-        Interrupted: by the stop.
+    Returns (Head, factors [C] of lws, None for crt, and of the adversarial images of the last epoch the mean `loss`,
+    the `accuracy`, and the `count` [C] of each class). Raises FieldError if the loss is no longer a finite number.
     """
     fields, labels = config.posthoc, dataset.train.labels
     batch_size, seed, classes = config.train.batch_size, config.train.seed, dataset.num_classes

@@ -9,6 +9,7 @@ for another one that has ended, and a run can continue with any number of proces
 which checkpoints exist and can be read, so they must call everything except `save` and `wait` together.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -35,6 +36,10 @@ class DamagedCheckpoint(UserError):
     """A checkpoint that cannot be read, or whose arrays differ from those that were saved."""
 
 
+class UnlikeCheckpoint(DamagedCheckpoint):
+    """A checkpoint of another model."""
+
+
 @dataclasses.dataclass
 class _Preserve:
     """Orbax preservation policy: keep the steps that `choose(steps)` returns, and always the newest."""
@@ -48,12 +53,8 @@ class _Preserve:
 
 
 class Checkpoints:
-    """The checkpoints of a workdir.
-
-    Args:
-        workdir: the run's folder.
-        preserve: ascending steps of all checkpoints -> those to keep. Called at every save.
-        read_only: for a process that only reads while another one trains.
+    """The checkpoints of a workdir. `preserve`, called at every save: ascending steps of all -> those to keep.
+    `read_only`: for a process that only reads while another one trains.
     """
 
     def __init__(self, workdir, *, preserve: Callable = lambda steps: steps, read_only: bool = False):
@@ -128,13 +129,8 @@ class Checkpoints:
         return self._read(step, like, self._read_state)
 
     def restore_weights(self, step: int, like: Weights, name: str) -> Weights:
-        """The weights saved at `step`, with the shapes and devices of `like`.
-
-        Args:
-            name: "raw" or "averaged".
-
-        Raises:
-            DamagedCheckpoint, UserError: as of `restore`.
+        """The weights, "raw" or "averaged", saved at `step`, with the shapes and devices of `like`. Raises as
+        `restore`, and UnlikeCheckpoint if they are of another model.
         """
 
         def read(step, like):
@@ -149,19 +145,21 @@ class Checkpoints:
         arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         until = time.monotonic() + hosts.SHARED_SECONDS
         while True:
-            found, problem = None, None
+            found, problem, kind = None, None, DamagedCheckpoint
             try:
                 if not self._is_open():
                     raise FileNotFoundError(f"{self._folder} is not there")
                 found = read(step, arrays)
             except _Differs:
                 problem = "is damaged: its checksum differs"
+            except _Unlike as error:
+                problem, kind = f"is of another model: {error}", UnlikeCheckpoint
             except Exception as error:  # orbax and tensorstore raise many types for truncated, missing or altered files
                 reason = " ".join(str(error).split("See full TensorStore details")[0].split())[:200]
                 problem = f"cannot be read: {reason}"
             problems = hosts.gather(problem)
             if problems[0]:
-                raise DamagedCheckpoint(f"{title} {problems[0]}")
+                raise kind(f"{title} {problems[0]}")
             if not any(problems):
                 return parallel.replicate_like(found, like)
             if hosts.decide(lambda: time.monotonic() > until):
@@ -186,6 +184,7 @@ class Checkpoints:
         wanted = {field: {"params": arrays.params, "batch_stats": arrays.batch_stats}}
         handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=self._alone)
         with ocp.Checkpointer(handler, multiprocessing_options=self._alone) as reader:
+            _check_alike(handler.metadata(folder / "state").tree.get(field), wanted[field])
             if field in expected:
                 saved = reader.restore(folder / "state", args=ocp.args.PyTreeRestore(wanted, partial_restore=True))
                 is_same = checksum(Weights(**saved[field])) == expected[field]
@@ -194,17 +193,12 @@ class Checkpoints:
                 is_same = checksum(_in_order_of_saving(folder / "state", saved)) == expected["crc32"]
         if not is_same:
             raise _Differs
-        _check_alike(saved[field], wanted[field])
         return Weights(**saved[field])
 
     def restore_latest(self, like):
-        """The newest checkpoint that can be restored; None if there is no checkpoint at all.
-
-        Newer ones that cannot be restored are reported and moved to another folder, so that their steps can be saved
-        again.
-
-        Raises:
-            UserError: there are checkpoints and none can be restored. Damage to all is unlikely, so nothing is moved.
+        """The newest checkpoint that can be restored; None if there is none at all. Newer ones are reported and moved
+        to another folder, so that their steps can be saved again; where none can be restored, which is hardly damage,
+        UserError is raised and nothing is moved.
         """
         damaged = {}
         for step in reversed(self.steps()):
@@ -219,10 +213,9 @@ class Checkpoints:
                     self._set_aside(bad_step)
             return state
         if damaged:
-            raise UserError(
-                f"workdir = {str(self._workdir)!r}: none of its {len(damaged)} checkpoints can be restored "
-                f"({next(iter(damaged.values()))}); restore the files, or give another --workdir to train anew"
-            )
+            problem = f"none of its {len(damaged)} checkpoints can be restored ({next(iter(damaged.values()))})"
+            remedy = "restore the files, or give another folder to train anew"
+            raise FieldError("workdir", str(self._workdir), problem, remedy)
         return None
 
     def _set_aside(self, step: int) -> None:
@@ -255,6 +248,10 @@ class _Differs(Exception):
     """The checksum of what was read is not the one that was saved."""
 
 
+class _Unlike(Exception):
+    """The first array that differs in name, shape or type from that of the model."""
+
+
 def checksums_of_weights(state) -> dict:
     """Those of the parts of a train state that hold weights, by field."""
     parts = {"weights": getattr(state, "weights", None), "averaged": getattr(state, "averaged", None)}
@@ -275,17 +272,40 @@ def _in_order_of_saving(folder: pathlib.Path, saved) -> list:
 
 
 def _check_alike(saved, wanted) -> None:
-    """Raises ValueError unless the trees have the same names, shapes and types."""
+    """Raises _Unlike unless the trees have the same names, shapes and types."""
+    is_leaf = lambda node: hasattr(node, "shape")  # noqa: E731
     one, other = (
         {
-            jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
-            for path, leaf in jax.tree.leaves_with_path(tree)
+            jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(leaf.dtype)}{list(leaf.shape)}"
+            for path, leaf in jax.tree.leaves_with_path(tree, is_leaf=is_leaf)
         }
         for tree in (saved, wanted)
     )
     if one != other:
         name = next(name for name in sorted(one | other) if one.get(name) != other.get(name))
-        raise ValueError(f"{name} is {one.get(name)} there, and {other.get(name)} in a model of this config")
+        raise _Unlike(f"{name} is {one.get(name, 'not')} there, and {other.get(name, 'not')} in the given one")
+
+
+def check_free(workdir, argument: str = "workdir") -> None:
+    """Raises FieldError, which names the `argument`, if there is a run in the folder."""
+    folder = pathlib.Path(workdir)
+    if (folder / results.CONFIG).exists() or (folder / FOLDER).exists():
+        raise FieldError(argument, str(workdir), "holds a run already", "give another")
+
+
+def write_run(workdir, config: dict, step: int, state, origin: dict, argument: str = "workdir") -> None:
+    """Make the folder a run with one checkpoint, with config.json and weights.json of this content.
+
+    Raises FieldError, which names the `argument`, if it cannot be made.
+    """
+    try:
+        pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FieldError(argument, str(workdir), f"cannot be made ({error.strerror})", "give another") from error
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        checkpoints.save(step, state)
+    results.ORIGIN.write(workdir, origin)
+    results.CONFIG.write(workdir, config)  # last, for where it is there is a run
 
 
 class Chosen(NamedTuple):
@@ -300,9 +320,7 @@ def read_best(workdir) -> dict | None:
     return hosts.decide(lambda: results.BEST.read(workdir))
 
 
-def choose(
-    workdir, steps: list[int], *, averaged: bool, step: int | None = None, weights: str | None = None, prefix="--"
-) -> Chosen:
+def choose(workdir, steps: list[int], *, averaged: bool, step: int | None = None, weights: str | None = None) -> Chosen:
     """The checkpoint and the weights to use: those asked for, else the best by validation score, else the last.
 
     Args:
@@ -311,22 +329,20 @@ def choose(
         step: the requested one; None: the best, or the last if there is no best one among `steps`.
         weights: the requested ones, "raw" or "averaged"; None: those of the best checkpoint if it is that one, else
             averaged where there are any.
-        prefix: of `step` and `weights` in messages.
 
     Raises:
         UserError: there is no checkpoint, or not the requested one, or no averaged weights.
     """
     if not steps:
-        raise UserError(f"workdir = {str(workdir)!r}: holds no complete checkpoint; train longer, or give another run")
+        remedy = "train longer, or give another run"
+        raise FieldError("workdir", str(workdir), "holds no complete checkpoint", remedy)
     best = read_best(workdir) or {}
     if step is None:
         step = best["step"] if best.get("step") in steps else steps[-1]
     if step not in steps:
-        raise FieldError(
-            f"{prefix}step", step, "is no checkpoint of the run", f"there are {', '.join(map(str, steps))}"
-        )
+        raise FieldError("step", step, "is no checkpoint of the run", f"there are {', '.join(map(str, steps))}")
     if weights is None and best.get("step") == step:
         weights = best["weights"]
     if weights == "averaged" and not averaged:
-        raise FieldError(f"{prefix}weights", weights, "the run has none (train.average_decay = 0)", "give raw")
+        raise FieldError("weights", weights, "the run has none (train.average_decay = 0)", "give raw")
     return Chosen(step, weights or ("averaged" if averaged else "raw"))

@@ -134,10 +134,8 @@ def _scores(records: Iterable[dict]) -> dict[Checkpoint, dict[str, Result]]:
 
 
 def facts(config: dict, origin: dict | None) -> list[tuple[str, str]]:
-    """Short facts about a run, as (name, text). Facts that the config does not contain are left out.
-
-    Args:
-        origin: as of `RunFiles`.
+    """Short facts about a run, as (name, text), of its config and `RunFiles.origin`; what the config does not contain
+    is left out.
     """
     if not config:
         return []

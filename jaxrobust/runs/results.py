@@ -106,11 +106,7 @@ def make_record(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Result(classwise.Score):
-    """A line of results.jsonl: the score of one attack on one checkpoint, computed from its counts.
-
-    Attributes:
-        record: the line.
-    """
+    """A line of results.jsonl, `record`: the score of one attack on one checkpoint, computed from its counts."""
 
     record: dict = dataclasses.field(default_factory=dict, repr=False)
 
@@ -270,11 +266,10 @@ class StoredResults:
 
 
 def find_best(records: list[dict], *, attack: str, criterion: str) -> dict | None:
-    """The checkpoint and weights with the highest validation score, the earliest if several; None without validation.
+    """The checkpoint and weights with the highest validation score under the attack, the earliest if several; None
+    without any.
 
-    Args:
-        attack: the attack whose accuracies are compared.
-        criterion: "average" accuracy, accuracy of the "worst" class, or their "sum" (as in Wei et al. 2023).
+    The criterion is "average" accuracy, accuracy of the "worst" class, or their "sum" (as in Wei et al. 2023).
     """
     scores = {
         "average": lambda record: record["accuracy"],

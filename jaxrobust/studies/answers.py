@@ -62,7 +62,7 @@ def answer(study: Study, planned: list[Planned], workdir) -> dict:
         "failed": [{"run": name, "error": found.error} for name, found in states.items() if found.state == "failed"],
         "axes": {axis: list(levels) for axis, levels in study.axes.items()},
         "data": [
-            _of_data(name, runs, probes, attack)
+            of_data(name, runs, probes, attack)
             | {
                 "published": _published(_robust(runs), study.published.get(name, {})),
                 "interventions": effects(_robust(by_data(observed)[name]), interventions),
@@ -74,10 +74,10 @@ def answer(study: Study, planned: list[Planned], workdir) -> dict:
     return files.nullable(found)
 
 
-def _of_data(name: str, runs: list[Observed], probes: dict[str, dict], attack: str) -> dict:
+def of_data(name: str, runs: list[Observed], probes: dict[str, dict], attack: str) -> dict:
     """The answers within one data set."""
     robust = _robust(runs)
-    varied = _varied(robust) if robust else {}
+    varied = varied_axes(robust) if robust else {}
 
     def name_of(levels):
         return label(levels, varied, robust[0].run.levels)
@@ -89,7 +89,7 @@ def _of_data(name: str, runs: list[Observed], probes: dict[str, dict], attack: s
         "settings": _settings(runs),
         "agreement": _agreement(robust),
         "components": _components(robust),
-        "axes": _axes(robust),
+        "axes": axis_effects(robust),
         "widening": _widening(runs),
         "radius": _radius(robust, _threat(runs)),
         "epochs": _epochs(runs),
@@ -113,14 +113,14 @@ def label(levels: dict[str, str], varied: dict[str, bool], reference: dict[str, 
     Only levels that differ from `reference` are named; if none differs, all are named.
 
     Args:
-        varied: result of `_varied`.
+        varied: result of `varied_axes`.
     """
     named = {axis: f"{axis} {levels[axis]}" if shared else levels[axis] for axis, shared in varied.items()}
     different = [name for axis, name in named.items() if levels[axis] != reference[axis]]
     return ", ".join(different or named.values()) or "all"
 
 
-def _varied(runs: list[Observed]) -> dict[str, bool]:
+def varied_axes(runs: list[Observed]) -> dict[str, bool]:
     """The axes on which the runs differ, except seed and data set, each with a flag.
 
     The flag is True if another such axis has a level of the same name, for example `on`: the name of the level alone is
@@ -131,7 +131,7 @@ def _varied(runs: list[Observed]) -> dict[str, bool]:
 
 
 def _settings(runs: list[Observed]) -> list[dict]:
-    varied, found = _varied(runs), []
+    varied, found = varied_axes(runs), []
     for seeds in matched(runs, SEED).values():
         count = sum(run.count for run in seeds)
         attacked, clean = sum(run.correct for run in seeds), sum(run.clean for run in seeds)
@@ -181,7 +181,7 @@ def _agreement(robust: list[Observed]) -> dict | None:
     ranks, least_ranks = (rankdata(means.round(12), method=method, axis=1) for method in ("average", "min"))
     lowest = max(1, round(0.4 * means.shape[1]))
     return {
-        "settings": [label(seeds[0].run.levels, _varied(robust), robust[0].run.levels) for seeds in settings],
+        "settings": [label(seeds[0].run.levels, varied_axes(robust), robust[0].run.levels) for seeds in settings],
         "w": float(w),
         "interval": interval,
         "p_value": p_value,
@@ -233,7 +233,7 @@ def _components(robust: list[Observed]) -> dict | None:
     if not robust:
         return None
     seeds = [SEED] if len({run.run.levels.get(SEED) for run in robust}) > 1 else []
-    factors = {axis: [run.run.levels[axis] for run in robust] for axis in [*_varied(robust), *seeds]}
+    factors = {axis: [run.run.levels[axis] for run in robust] for axis in [*varied_axes(robust), *seeds]}
     if len(robust) < 3 or not factors:
         return None
     accuracy, covariance = np.stack([run.accuracy for run in robust]), None
@@ -255,11 +255,11 @@ def _components(robust: list[Observed]) -> dict | None:
     }
 
 
-def _axes(robust: list[Observed]) -> list[dict]:
+def axis_effects(robust: list[Observed]) -> list[dict]:
     """Does an axis change which classes are weak, and does it change the average?"""
     found = []
     # With a single class there is nothing to compare.
-    for axis in _varied(robust) if robust and len(robust[0].classes) > 1 else ():
+    for axis in varied_axes(robust) if robust and len(robust[0].classes) > 1 else ():
         groups = [of for of in matched(robust, axis, SEED).values() if len({run.run.levels[axis] for run in of}) > 1]
         runs = [run for group in groups for run in group]
         if not runs:

@@ -25,14 +25,9 @@ SHRINKAGE = 0.1  # as Jin et al. 2025
 
 
 class Seen(NamedTuple):
-    """The results for a batch. An entry with label -1 is padding and is not counted.
-
-    Attributes:
-        labels: [B].
-        logits: [B, C] of the images trained on.
-        losses: [B], before class weights.
-        natural_logits: [B, C] of the unperturbed images; None if the objective does not compute them.
-        correct_steps: [B] iterates classified correctly; None if there is no attack.
+    """The results for a batch: labels [B], -1 for padding, which is not counted; logits [B, C] of the images trained
+    on; losses [B] before class weights; natural_logits [B, C] of the unperturbed images, if the objective computes
+    them; and correct_steps [B], iterates classified correctly, if there is an attack.
     """
 
     labels: jax.Array

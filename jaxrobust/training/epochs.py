@@ -23,14 +23,9 @@ class Diverged(Exception):
 
 
 class Epoch(NamedTuple):
-    """What an epoch has led to.
-
-    Attributes:
-        number: from 1.
-        step: batches trained on so far.
-        state: valid until the next epoch is asked for, which takes over its memory.
-        record: see `_record`; None where the training was stopped within the epoch.
-        warning: what the user should know, as a sentence; or None.
+    """What epoch `number`, from 1, has led to: batches trained on so far, the `state`, valid until the next epoch is
+    asked for, its `record` (None where the training was stopped within the epoch), and a `warning` for the user, as a
+    sentence.
     """
 
     number: int
@@ -93,7 +88,7 @@ def prepare(training: Training) -> Callable[..., Iterator[Epoch]]:
             sums, knobs = jax.device_get((state.class_sums, state.knobs))
             state = end_epoch(state, observer(state.weights) if observer else None)
             record = _record(epoch + 1, step, sums, knobs, float(learning_rates[step - 1]), images_per_second)
-            warning = overfitting.judge(record, check(state), earlier, check.examples) if check else None
+            warning = overfitting.add_check(record, check(state), earlier, check.examples) if check else None
             earlier.append(record)
             yield Epoch(epoch + 1, step, state, record, warning)
 
@@ -101,10 +96,8 @@ def prepare(training: Training) -> Callable[..., Iterator[Epoch]]:
 
 
 def update(state, step, train_steps, inputs, key, log_loss, advance, stop):
-    """Updates with all inputs, or with fewer if `stop` is set: the new state and step.
-
-    The losses of a dispatch are looked at when the next one has been started, so that the device never waits for the
-    host.
+    """Updates with all inputs, or with fewer if `stop` is set: the new state and step. The losses of a dispatch are
+    looked at when the next one has been started, so that the device never waits for the host.
     """
 
     def dispatches():

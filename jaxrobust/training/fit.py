@@ -2,72 +2,28 @@
 
 import contextlib
 import dataclasses
-import difflib
 import pathlib
-import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 
-from jaxrobust import config as config_lib
-from jaxrobust import console, objectives, remedies
+from jaxrobust import console, remedies
 from jaxrobust.attacks.threats import Threat
 from jaxrobust.config import objects, validation
 from jaxrobust.data import Dataset
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
-from jaxrobust.evaluation.classifier import Classifier
+from jaxrobust.evaluation.attack_runner import SILENT
 from jaxrobust.evaluation.run import Run
+from jaxrobust.models import own as own_models
 from jaxrobust.models.weights import Weights
 from jaxrobust.objectives import Objective
+from jaxrobust.training import arguments, loop, setup
 from jaxrobust.training import epochs as epochs_lib
-from jaxrobust.training import loop, setup, user_models
 from jaxrobust.training.epochs import Diverged
 from jaxrobust.training.training import Training
-
-# The config field of each argument.
-FIELDS = {
-    "model": "model.name",
-    "threat": "threat.eps",
-    "objective": "objective.name",
-    "remedy": "remedy.name",
-    "epochs": "train.epochs",
-    "batch_size": "train.batch_size",
-    "seed": "train.seed",
-    "average_decay": "train.average_decay",
-    "optimizer": "optimizer.name",
-    "attack_steps": "attack.steps",
-    "attack_restarts": "attack.restarts",
-    "attack_batch_norm": "attack.batch_norm",
-    "step_size": "attack.step_size",
-    "random_start": "attack.random_start",
-    "radius_warmup": "attack.radius_warmup",
-    "observe": "remedy.observe",
-    "remedy_begin": "remedy.begin",
-    "counts": "remedy.counts",
-    "counts_decay": "remedy.counts_decay",
-    "dtype": "model.dtype",
-    "batch_norm": "model.batch_norm",
-    "augment": "data.augment",
-    "pad": "data.pad",
-    "attacks": "eval.attacks",
-    "eval_batch_size": "eval.batch_size",
-    "eval_every_epochs": "eval.every_epochs",
-    "checkpoint_every_epochs": "checkpoint.every_epochs",
-    **{
-        name: f"optimizer.{name}"
-        for name in (
-            "learning_rate", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "decay_factor", "warmup",
-            "clip_norm",
-        )
-    },
-    **{
-        name: f"objective.{name}"
-        for name in ("label_smoothing", "beta", "climb", "noise", "replays", "variance", "awp_gamma", "awp_begin")
-    },
-}  # fmt: skip
 
 
 def fit(
@@ -96,7 +52,8 @@ def fit(
     Args:
         model: the name of one of the package's, with its `model_options`; a Linen module whose call takes `train`; or
             an NNX module, which is trained from its own parameters and stays as it is. It maps images [B, H, W, C] in
-            [0, 1] to logits [B, C]; a model of one's own normalises the images itself.
+            [0, 1] to logits [B, C]; a model of one's own normalises the images itself. In training it may use dropout,
+            whose masks are a function of the seed, the step and the device, the same for all passes of a step.
         dataset: a data set, or (images [N, H, W, C], labels [N]) to train on, uint8 or float in [0, 1].
         threat: what an attacker may do, for example `Linf(8 / 255)`.
         objective: one of objectives.NAMES, such as "pgd_at" or "trades"; or an Objective of one's own.
@@ -116,8 +73,8 @@ def fit(
             step_size in pixel units, attack_restarts, attack_batch_norm, random_start, radius_warmup (attack);
             schedule, milestones, decay_factor, warmup, momentum, nesterov, weight_decay, clip_norm (optimizer);
             observe, remedy_begin, counts, counts_decay (remedy); average_decay, augment, pad, dtype, batch_norm
-            (training); attacks, eval_batch_size, eval_every_epochs, checkpoint_every_epochs (of a workdir). Defaults
-            are those of the config fields of these names.
+            (training); attacks, eval_batch_size, eval_every_epochs, checkpoint_every_epochs (of a workdir). The
+            command `jaxrobust fields` says what they mean, and their defaults.
 
     Returns:
         The trained model as a Run: averaged weights where an average is kept (average_decay = 0: none), else the last.
@@ -146,20 +103,19 @@ def fit(
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "attack_steps": attack_steps,
         "seed": seed, **settings,
     }  # fmt: skip
-    if not isinstance(threat, Threat):
-        raise FieldError("threat", threat, "is no threat", "give one, for example Linf(8/255)")
     if loss is not None and isinstance(objective, Objective):
         problem = "is not used beside an objective of one's own"
         raise FieldError("loss", loss, problem, "let the objective use it, or name one of the package's")
     if not isinstance(dataset, Dataset):
         dataset = Dataset.from_arrays(dataset)
-    threat.check(dataset.image_shape)
-    own_model = None if isinstance(model, str) else user_models.adapted(model)
     for name, value in {"model": model, "objective": objective, "remedy": remedy, "optimizer": optimizer}.items():
         if isinstance(value, str):
             given[name] = value
-    with _arguments_named():
-        config = _config(given, threat, dataset, model_options or {}, remedy_options or {})
+    with arguments.named():
+        config = arguments.config_of(given, threat, dataset, model_options, remedy_options)
+        own_model = (
+            None if isinstance(model, str) else own_models.adapted(model, dataset.image_shape, dataset.num_classes)
+        )
         mesh = parallel.make_mesh()
         validation.validate(config, mesh.size)
         config.data.name = dataset.name
@@ -171,48 +127,8 @@ def fit(
             state = _in_workdir(training, config, workdir, progress) if workdir else _in_memory(training, progress, log)
         except Diverged as error:
             raise Diverged(f"{error}: lower learning_rate, or set clip_norm") from error
-    return Run(
-        training.model,
-        Weights(**jax.device_get(vars(state.averaged or state.weights))),
-        dataset,
-        threat,
-        verified=training.verified,
-        relative_step=config_lib.relative_step(config),
-        batch_size=config.eval.batch_size,
-        seed=config.eval.seed,
-    )
-
-
-def _config(given: dict, threat: Threat, dataset: Dataset, model_options: dict, remedy_options: dict):
-    """The default config with the arguments put in.
-
-    Raises:
-        FieldError: there is no such argument, or its value is of a wrong type.
-    """
-    config = config_lib.default()
-    config.update_from_flattened_dict({"threat.norm": threat.norm, "threat.eps": float(threat.eps)})
-    fields = {}
-    for name, value in given.items():
-        if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, 1)
-            raise FieldError(
-                name, value, "is no argument of fit", f"did you mean {near[0]}?" if near else "see its help"
-            )
-        fields[FIELDS[name]] = value
-    fields |= {f"model.{name}": value for name, value in model_options.items()}
-    for name, value in remedy_options.items():
-        fields[f"remedy.{name}" if "." in name else f"remedy.{given.get('remedy')}.{name}"] = value
-    for field, value in fields.items():
-        value = tuple(value) if isinstance(value, list) else value
-        try:
-            config.update_from_flattened_dict({field: value})
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
-            raise FieldError(field, value, "does not exist or is of another type", "correct it") from error
-    if len(dataset.validation):
-        config.data.validation_per_class = int(dataset.validation.counts(dataset.num_classes).min())
-    # What a workdir is evaluated on, of the splits that the data have.
-    config.eval.splits = tuple(name for name in ("validation", "test") if len(getattr(dataset, name))) or ("test",)
-    return config
+    weights = Weights(**jax.device_get(vars(state.averaged or state.weights)))
+    return Run.of_config(config, dataset, weights, own_model)
 
 
 def _with_own(training: Training, config, model, objective, remedy, optimizer, loss) -> Training:
@@ -221,8 +137,7 @@ def _with_own(training: Training, config, model, objective, remedy, optimizer, l
     if isinstance(objective, Objective):
         own["objective"] = objective
     elif loss is not None:
-        settings = {name: config.objective[name] for name in objectives.Settings._fields}
-        own["objective"] = objectives.create(objective, objectives.Settings(**settings), loss)
+        own["objective"] = objects.objective(config, objective, loss)
     if not isinstance(remedy, str):
         statistics = tuple(getattr(remedy, "statistics", ()))
         own["remedy"] = remedies.Remedy(remedy.init, remedy.update, statistics, uses_statistics=True)
@@ -236,12 +151,12 @@ def _with_own(training: Training, config, model, objective, remedy, optimizer, l
 
 def _in_memory(training: Training, progress: bool, log):
     """Train without files; the last state."""
-    state, bar = training.initial_state(), console.progress if progress else _silent
+    state, bar = training.initial_state(), console.progress if progress else SILENT.progress
     for epoch in epochs_lib.prepare(training)(state, progress=bar):
         if log:
             log(epoch.record)
         if epoch.warning:
-            console.warn(epoch.warning)
+            console.warn(arguments.renamed(epoch.warning))
         state = epoch.state
     if not epochs_lib.is_finite(state.weights):
         raise Diverged(f"the weights are no longer finite numbers after step {training.total_steps}")
@@ -250,21 +165,8 @@ def _in_memory(training: Training, progress: bool, log):
 
 def _in_workdir(training: Training, config, workdir, progress: bool):
     """Train in a workdir, or continue there; the last state."""
-    classifier = Classifier.of_model(
-        training.model,
-        training.data.num_classes,
-        verified=training.verified,
-        mesh=training.mesh,
-        batch_size=config.eval.batch_size,
-        seed=config.eval.seed,
-    )
     with _quiet(not progress), loop.training_in(workdir, config):
-        return loop.run(training, config, pathlib.Path(workdir), classifier)
-
-
-@contextlib.contextmanager
-def _silent(*_):
-    yield lambda amount: None
+        return loop.run(training, config, pathlib.Path(workdir))
 
 
 @contextlib.contextmanager
@@ -276,25 +178,3 @@ def _quiet(quiet: bool):
         yield
     finally:
         console.speak(before)
-
-
-@contextlib.contextmanager
-def _arguments_named():
-    """Let errors name the arguments of `fit` instead of config fields."""
-    try:
-        yield
-    except FieldError as error:
-        message = str(error)
-        names = {field: name for name, field in FIELDS.items()} | {
-            "data.validation_per_class": "validation_per_class of the dataset",
-            "data.name": "dataset",
-            "threat.norm": "threat",
-        }
-        for field, name in names.items():
-            message = re.sub(rf"(--config\.)?\b{re.escape(field)}\b", name, message)
-        message = re.sub(r"\b(--config\.)?model\.(\w+)", r"\2 of model_options", message)
-        message = re.sub(r"\b(--config\.)?remedy\.(\w+\.\w+)", r"\2 of remedy_options", message)
-        field, _, rest = message.partition(" = ")
-        renamed = FieldError(field, "", "", "")
-        renamed.args = (f"{field} = {rest}",)
-        raise renamed from None

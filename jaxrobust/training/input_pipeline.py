@@ -22,8 +22,7 @@ def create(training: Training):
 def resident(training: Training):
     """The training set is on every device; the host sends the indices of several steps at once.
 
-    An interruption does not change how steps are grouped, since a run stops only between groups. If an epoch ends with
-    a shorter group, that group has its own program, which is compiled at the end of the first epoch.
+    An interruption does not change how steps are grouped, since a run stops only between groups.
     """
     split, mesh, length = training.data.train, training.mesh, training.steps_per_dispatch
     data = parallel.replicate((split.images.reshape(len(split), -1), split.labels), mesh)

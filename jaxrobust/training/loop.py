@@ -12,7 +12,7 @@ from jaxrobust import console, files, remedies
 from jaxrobust.config import objects, validation
 from jaxrobust.distributed import hosts, parallel
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import evaluator as evaluator_lib
 from jaxrobust.evaluation import loading
 from jaxrobust.runs import checkpoints as checkpoints_lib
@@ -38,7 +38,7 @@ MAY_DIFFER = (
 )
 
 
-class InUse(UserError):
+class InUse(FieldError):
     """Another training is running in the workdir."""
 
 
@@ -64,19 +64,14 @@ def train_and_evaluate(config, workdir) -> None:
             of_remedy = f", or mend the settings of remedy.name = {name!r}" if name != "none" else ""
             raise Diverged(
                 f"{error}; the last checkpoint before it is kept: lower optimizer.learning_rate, or set "
-                f"optimizer.clip_norm{of_remedy}, and train in another --workdir"
+                f"optimizer.clip_norm{of_remedy}, and train in another workdir"
             ) from error
 
 
-def run(training: Training, config, workdir: pathlib.Path, classifier=None) -> TrainState:
-    """Train in a workdir that has been entered by `training_in`.
+def run(training: Training, config, workdir: pathlib.Path) -> TrainState:
+    """Train in a workdir that has been entered by `training_in`; returns the last state.
 
-    Args:
-        config: of what is logged, saved and evaluated; it is written to the workdir.
-        classifier: evaluation.Classifier of the model, if it is not the config's.
-
-    Returns:
-        The last state.
+    The config is of what is logged, saved and evaluated; it is written to the workdir.
     """
     steps_per_epoch, total_steps, dataset = training.steps_per_epoch, training.total_steps, training.data
     like = training.abstract_state()
@@ -96,7 +91,7 @@ def run(training: Training, config, workdir: pathlib.Path, classifier=None) -> T
     checkpoints = checkpoints_lib.Checkpoints(workdir, preserve=_preserve(config, workdir, steps_per_epoch))
     with StopRequest() as stop, Writer(workdir) as writer, contextlib.closing(checkpoints):
         evaluator = evaluator_lib.Evaluator(
-            config, workdir, dataset, training.mesh, writer, stop, classifier=classifier, like=like.weights
+            config, workdir, dataset, training.classifier(config.eval.seed), writer, stop, like.weights
         )
 
         # Continue from the newest checkpoint, and score what an interruption left unscored.
@@ -153,10 +148,8 @@ def run(training: Training, config, workdir: pathlib.Path, classifier=None) -> T
 def training_in(workdir, config):
     """Create the workdir where there is none, and hold it against a second training.
 
-    Raises:
-        FieldError: it cannot be written.
-        UserError: it holds another config's run.
-        InUse: there is another training, such as that of a job which the scheduler has restarted.
+    Raises FieldError if it cannot be written or holds another config's run, and InUse if there is another training,
+    such as that of a job which the scheduler has restarted.
     """
     workdir = pathlib.Path(workdir)
     if parallel.is_writer():
@@ -165,7 +158,7 @@ def training_in(workdir, config):
             tempfile.TemporaryFile(dir=workdir).close()
         except OSError as error:
             problem = f"cannot be written ({error.strerror})"
-            raise FieldError("workdir", str(workdir), problem, "give another --workdir") from error
+            raise FieldError("workdir", str(workdir), problem, "give another one") from error
         stored = results.CONFIG.read(workdir)
         if stored is not None:
             loading.check_same_config(workdir, config, stored, MAY_DIFFER)
@@ -175,8 +168,8 @@ def training_in(workdir, config):
             try:
                 stack.enter_context(files.locked(workdir / ".training", wait=False))
             except BlockingIOError as error:
-                problem = "another training is running there; wait for it, or give another --workdir"
-                raise InUse(f"workdir = {str(workdir)!r}: {problem}") from error
+                problem = "another training is running there"
+                raise InUse("workdir", str(workdir), problem, "wait for it, or give another one") from error
         yield
 
 

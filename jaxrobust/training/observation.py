@@ -12,15 +12,9 @@ from jaxrobust.training import class_statistics
 class Observer:
     """Statistics of a split under the attack of the training: observer(weights) -> dict, see class_statistics.py.
 
-    Random numbers are the same each time, and the training does not use them.
-
-    Args:
-        step: the compiled step, see step.make_observe_step.
-        batch_size: over all devices, a multiple of their number.
-        seed: draws the random starts.
-
-    Raises:
-        FieldError: a class has no image in the split.
+    Random numbers, drawn from `seed`, are the same each time, and the training does not use them. `step` is the
+    compiled step.make_observe_step, `batch_size` a multiple of the devices. Raises FieldError if a class has no image
+    in the split.
     """
 
     def __init__(self, step, split: data.Split, num_classes: int, *, batch_size: int, seed: int, mesh):

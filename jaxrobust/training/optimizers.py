@@ -58,10 +58,8 @@ def create(
     weight_decay: float = 0.0,
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """The optimizer with this name, one of `NAMES`.
-
-    Weight decay works as in PyTorch: for sgd it is added to the gradient and so enters the momentum, for adamw it is
-    decoupled. It acts on every parameter. The gradient is clipped before the weight decay is added.
+    """The optimizer with this name, one of `NAMES`. Weight decay, of every parameter, works as in PyTorch: for sgd it
+    is added to the gradient, after clipping, and so enters the momentum; for adamw it is decoupled.
     """
     if name == "sgd":
         update = optax.chain(

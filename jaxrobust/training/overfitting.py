@@ -4,7 +4,7 @@ It happens within an epoch, while the training accuracy rises (Wong et al. 2020,
 after each epoch a few training images are attacked both by the training's single step and by PGD of some steps:
 
     check = Check(step, split, num_classes, radius=..., batch_size=..., seed=..., mesh=mesh)
-    warning = judge(record, check(state), earlier, check.examples)
+    warning = add_check(record, check(state), earlier, check.examples)
 
 Images and random numbers are the same after each epoch, and the training does not use these random numbers.
 """
@@ -29,14 +29,9 @@ GONE = 0.1
 
 
 class Check:
-    """Accuracy of the weights on fixed training images under two attacks.
-
-    Args:
-        step: the compiled counts, see steps.make_robust_counts_step, of the training's step and of PGD.
-        train: the training split.
-        radius: in pixel units, before the remedy's scaling.
-        batch_size: the largest over all devices, a multiple of their number.
-        seed: draws the images and the random starts.
+    """Accuracy of the weights on fixed training images under two attacks, the training's step and PGD, counted by the
+    compiled step, see steps.make_robust_counts_step. `radius` is in pixel units, before the remedy's scaling; `seed`
+    draws the images and the random starts.
     """
 
     def __init__(self, step, train: data.Split, num_classes: int, *, radius: float, batch_size: int, seed: int, mesh):
@@ -59,13 +54,9 @@ class Check:
         return float(single_step), float(pgd)
 
 
-def judge(record: dict, found: tuple[float, float], earlier: list[dict], examples: int) -> str | None:
-    """Add to an epoch's record what the check has found. Returns the warning if it has happened now.
-
-    Args:
-        record: with its `epoch`.
-        found: accuracies under the training's step, and under PGD.
-        earlier: records; those of this epoch and later ones do not count.
+def add_check(record: dict, found: tuple[float, float], earlier: list[dict], examples: int) -> str | None:
+    """Add what the check has found, accuracies under the training's step and under PGD, to an epoch's record. Returns
+    the warning if it has happened now; of the `earlier` records those of epochs before count.
     """
     before = [line for line in earlier if line["epoch"] < record["epoch"]]
     of_pgd = [line["pgd_check_accuracy"] for line in before if "pgd_check_accuracy" in line]
@@ -77,11 +68,8 @@ def judge(record: dict, found: tuple[float, float], earlier: list[dict], example
 
 
 def has_happened(single_step: float, pgd: float, earlier: list[float], examples: int) -> bool:
-    """Whether the accuracies after an epoch show catastrophic overfitting.
-
-    Args:
-        single_step, pgd: on `examples` images.
-        earlier: PGD's accuracies after the epochs before.
+    """Whether the accuracies on `examples` images after an epoch, of which `earlier` are those under PGD of epochs
+    before, show catastrophic overfitting.
     """
     _, (high,) = wilson_interval([round(pgd * examples)], [examples])
     has_fallen = high < FALL * min(single_step, max(earlier, default=0.0))

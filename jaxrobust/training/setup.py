@@ -4,7 +4,7 @@ import dataclasses
 from functools import partial
 
 from jaxrobust import config as config_lib
-from jaxrobust import objectives, remedies
+from jaxrobust import remedies
 from jaxrobust.attacks import threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.config import objects
@@ -18,11 +18,8 @@ from jaxrobust.training.training import Training
 
 
 def create(config, data: Dataset | Description, mesh, total_steps: int | None = None) -> Training:
-    """The training of a config.
-
-    Args:
-        data: its data set; a description is enough for what is only compiled.
-        total_steps: of all epochs, if not as many as the data give.
+    """The training of a config on a data set, or of its description for what is only compiled; `total_steps` are of all
+    epochs, if not as many as the data give.
     """
     epochs, batch_size, of = config.train.epochs, config.train.batch_size, config.objective
     if total_steps is None:
@@ -61,21 +58,15 @@ def create(config, data: Dataset | Description, mesh, total_steps: int | None = 
 
 def head_training(config, data: Dataset, mesh, frozen_model, optimizer, total_steps: int) -> Training:
     """The training of the head of a model after its training, see posthoc/training.py: as that was, by its attack and
-    augmentation, but on adversarial images alone wherever it attacked, and without its remedies.
-
-    Args:
-        frozen_model: takes the place of the model, and ignores batch statistics.
+    augmentation, but on adversarial images alone wherever it attacked, without its remedies, and of `frozen_model`.
     """
     training = create(config, data, mesh, total_steps)
-    objective = training.objective
-    if config.objective.name != "standard":
-        settings = {name: config.objective[name] for name in objectives.Settings._fields}
-        objective = objectives.create("pgd_at", objectives.Settings(**settings))
+    attacks = config.objective.name != "standard"
     return dataclasses.replace(
         training,
         model=frozen_model,
         optimizer=optimizer,
-        objective=objective,
+        objective=objects.objective(config, "pgd_at") if attacks else training.objective,
         attack=training.attack._replace(batch_norm="eval", warmup_steps=0),
         remedy=remedies.none(),
         observe="training",

@@ -35,12 +35,8 @@ class TrainState:
 
 
 def create(model, optimizer, remedy, class_counts, image_shape, key, *, averaged: bool, observed=()) -> TrainState:
-    """The state before the first step.
-
-    Args:
-        key: random key for the initial weights.
-        averaged: whether to keep an average of the weights.
-        observed: names of statistics to sum in addition to those that are always summed, see class_statistics.py.
+    """The state before the first step; `averaged`: whether to keep an average of the weights; `observed`: statistics to
+    sum in addition to those that are always summed, see class_statistics.py.
     """
     images = jnp.zeros((1, *image_shape))
     variables = model.init(key, images, train=False)

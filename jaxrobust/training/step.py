@@ -28,15 +28,12 @@ from jaxrobust.training import state as state_lib
 from jaxrobust.training.class_statistics import Seen
 from jaxrobust.training.state import TrainState
 
+_DROPOUT = 2**32 - 1  # beyond the positions of a batch, from which `example_keys` makes its keys
+
 
 class TrainAttack(NamedTuple):
-    """The attack in training.
-
-    Attributes:
-        pgd: the loop of the attack.
-        radius, step_size: in pixel units.
-        batch_norm: mode of batch normalisation during the attack, "train" or "eval".
-        warmup_steps: number of training steps over which the radius and the step size rise from 0.
+    """The attack in training: radius and step size in pixel units, rising from 0 over `warmup_steps`; `batch_norm` is
+    the mode of batch normalisation (and of dropout) meanwhile, "train" or "eval".
     """
 
     pgd: Pgd
@@ -46,12 +43,20 @@ class TrainAttack(NamedTuple):
     warmup_steps: int = 0
 
 
-class WeightPerturbation(NamedTuple):
-    """Adversarial weight perturbation, see `perturb_weights`.
+class _Batch(NamedTuple):
+    """This device's share of a batch: augmented images [B, H, W, C], labels [B], keys [B] of the attack, factors [B] on
+    its radius and step, and keys of the random numbers that the model draws, as Flax takes them."""
 
-    Attributes:
-        gamma: size of the perturbation of each kernel, as a fraction of its norm.
-        first_step: first training step with the perturbation.
+    images: jax.Array
+    labels: jax.Array
+    keys: jax.Array
+    scale: jax.Array
+    rngs: dict
+
+
+class WeightPerturbation(NamedTuple):
+    """Adversarial weight perturbation, see `perturb_weights`: `gamma`, the size of the perturbation of each kernel as a
+    fraction of its norm, and the first training step with it.
     """
 
     gamma: float
@@ -92,28 +97,28 @@ def make_train_step(
 
     @step(REPLICATED, SHARDED, SHARDED, REPLICATED, out=REPLICATED, donate=(0,))
     def train_step(state: TrainState, images, labels, key):
-        augment_keys, attack_keys = example_keys(jax.random.fold_in(key, state.step), len(labels))
+        step_key = jax.random.fold_in(key, state.step)
+        augment_keys, attack_keys = example_keys(step_key, len(labels))
         images = augment(augment_keys, to_float(images))
         scale = state.knobs.radius_scale[labels]
         if attack.warmup_steps:
             scale *= jnp.minimum(state.step / attack.warmup_steps, 1.0)
-        if objective.replays:
-            state, loss, sums = replay(state, images, labels, attack_keys, scale)
-        else:
-            state, loss, sums = update_once(state, images, labels, attack_keys, scale)
+        batch = _Batch(images, labels, attack_keys, scale, {"dropout": dropout_key(step_key)})
+        state, loss, sums = (replay if objective.replays else update_once)(state, batch)
         averaged = state.averaged
         if averaged is not None and average_decay is not None:
             averaged = state_lib.average(averaged, state.weights, state.step, average_decay)
         class_sums = class_statistics.add(state.class_sums, sums)
         return state.replace(step=state.step + 1, averaged=averaged, class_sums=class_sums), loss
 
-    def update_once(state, images, labels, keys, scale):
-        logits_fn = prepared_logits_fn(model, state.weights, images, train=attack.batch_norm == "train")
+    def update_once(state, batch: _Batch):
+        images, labels, keys, scale, rngs = batch
+        logits_fn = prepared_logits_fn(model, state.weights, images, train=attack.batch_norm == "train", rngs=rngs)
         attacked = objective.perturb and objective.perturb(
             attack_on(attack, logits_fn, images, labels, keys, scale, state.knobs), logits_fn, images
         )
         params = state.weights.params
-        gradient_at = jax.value_and_grad(lambda params: loss_at(params, state, images, attacked, labels), has_aux=True)
+        gradient_at = jax.value_and_grad(lambda params: loss_at(params, state, batch, attacked), has_aux=True)
         if weight_perturbation:
             gradients = lax.pmean(gradient_at(params)[1], AXIS)
             perturbed = perturb_weights(params, gradients, weight_perturbation.gamma)
@@ -122,15 +127,16 @@ def make_train_step(
         (loss, output), gradients = gradient_at(params)
         return descend(state, gradients, output, loss, labels, attacked)
 
-    def replay(state, images, labels, keys, scale):
+    def replay(state, batch: _Batch):
         """Several updates on one batch, see `objectives.free`; returns the mean loss and the last statistics."""
+        images, labels, keys, scale, _ = batch
         norm, radius, step_size = attack.pgd.norm, attack.radius * scale, attack.step_size * scale
 
         def once(carry, _):
             state, adversarial = carry
 
             def loss_of(params, adversarial):
-                return loss_at(params, state, images, Attacked(adversarial, correct_steps=None), labels)
+                return loss_at(params, state, batch, Attacked(adversarial, correct_steps=None))
 
             gradient_at = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
             (loss, output), (gradients, gradient) = gradient_at(state.weights.params, adversarial)
@@ -142,9 +148,11 @@ def make_train_step(
         (state, _), (loss_by_update, sums) = lax.scan(once, (state, start), length=objective.replays)
         return state, loss_by_update.mean(), jax.tree.map(lambda sum: sum[-1], sums)
 
-    def loss_at(params, state, images, attacked, labels):
+    def loss_at(params, state, batch: _Batch, attacked):
+        images, labels = batch.images, batch.labels
+
         def forward(batch_stats, images):
-            return apply(model, Weights(params, batch_stats), images, train=True)
+            return apply(model, Weights(params, batch_stats), images, train=True, rngs=batch.rngs)
 
         output = objective.loss(forward, state.weights.batch_stats, images, attacked, labels, state.knobs)
         weighted = output.losses
@@ -174,11 +182,8 @@ def make_train_step(
 
 
 def attack_on(attack: TrainAttack, logits_fn, images, labels, keys, scale, knobs: ClassKnobs) -> Callable:
-    """The attack on a batch as a function of what it maximises, loss(logits, labels) -> [B], to pgd.Attacked.
-
-    Args:
-        keys: [B], one per example.
-        scale: [B], factor on the radius and the step size.
+    """The attack on a batch as a function of what it maximises, loss(logits, labels) -> [B], to pgd.Attacked; by keys
+    [B], with factors `scale` [B] on the radius and the step size.
     """
 
     def attacked(loss):
@@ -194,8 +199,8 @@ def targeted(loss: Callable, target_logit, targets) -> Callable:
     """The given loss, or the cross-entropy towards the targets [B] if the knob `target_logit` is set (not all -inf)."""
 
     def loss_or_targeted(logits, labels):
-        towards = losses.targeted_cross_entropy(logits, labels, targets)
-        return jnp.where(jnp.isfinite(target_logit).any(), towards, loss(logits, labels))
+        of_targets = losses.targeted_cross_entropy(logits, labels, targets)
+        return jnp.where(jnp.isfinite(target_logit).any(), of_targets, loss(logits, labels))
 
     return loss_or_targeted
 
@@ -289,3 +294,8 @@ def example_keys(step_key, batch_size: int):
     positions = lax.axis_index(AXIS) * batch_size + jnp.arange(batch_size)
     keys = jax.vmap(lambda position: jax.random.split(jax.random.fold_in(step_key, position)))(positions)
     return keys[:, 0], keys[:, 1]
+
+
+def dropout_key(step_key):
+    """The key for what a model draws on this device; its masks are for all images together, so they are of a device."""
+    return jax.random.fold_in(jax.random.fold_in(step_key, _DROPOUT), lax.axis_index(AXIS))

@@ -1,116 +1,158 @@
 """Weights from PyTorch as a run, and those of a run for PyTorch; without PyTorch, see models.torch_weights."""
 
-import contextlib
 import hashlib
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import console, files
-from jaxrobust import data as data_lib
+from jaxrobust import console, data, files, models
+from jaxrobust.attacks.threats import Threat
 from jaxrobust.config import objects, validation
-from jaxrobust.data import batches
+from jaxrobust.data import Dataset, Description, batches
 from jaxrobust.distributed import parallel
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import loading
+from jaxrobust.evaluation.run import Run
 from jaxrobust.models import torch_weights
 from jaxrobust.models.weights import Weights
-from jaxrobust.runs import checkpoints as checkpoints_lib
-from jaxrobust.runs import results
+from jaxrobust.runs import checkpoints
+from jaxrobust.training import arguments
 from jaxrobust.training import setup as training_setup
 
-# Fields that determine the variables of a model, or its computation.
-_OPTIONS = ("depth", "width", "hidden", "final_batch_norm", "shortcut", "stem")
 _SAME = 1e-4  # normalisations are published with four decimals
 _CHECKED = 8  # number of images for which the logits are checked to be finite
 
 
-def import_torch(path, config, workdir) -> None:
-    """Make `workdir` a run of a config whose single checkpoint, the last one, has the weights of a file.
+def import_torch(
+    path: str | pathlib.Path,
+    model: str,
+    dataset: Dataset | tuple,
+    threat: Threat,
+    *,
+    model_options: dict | None = None,
+    workdir: str | pathlib.Path | None = None,
+    **settings: Any,
+) -> Run:
+    """Weights that were trained with PyTorch, as a run.
 
-    The stored config has no averaged weights. It has no validation split either: it is unknown which images the weights
-    were trained on, so no image can be treated as held out. `weights.json` records the source of the weights.
+    Args:
+        path: a .safetensors, .npz, .pt or .pth file with a state dict; no code in it is executed.
+        model: the architecture, one of the package's, with its `model_options`, for example
+            {"mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}.
+        dataset: a data set, or (images [N, H, W, C], labels [N]).
+        threat: the default of the run's attacks, for example `Linf(8 / 255)`.
+        workdir: where the run is written, with a single checkpoint, its last; None: nowhere. There it has no validation
+            split, since it is unknown which images the weights were trained on.
+        settings: dtype, eval_batch_size or attacks, as of `fit`.
+
+    Returns:
+        The model with these weights.
 
     Raises:
-        UserError: the config, the file or the workdir is wrong, or the weights do not fit the config's model and data;
-            the workdir is not changed.
-    """
-    path, workdir = pathlib.Path(path), pathlib.Path(workdir)
-    if (workdir / "config.json").exists() or (workdir / checkpoints_lib.FOLDER).exists():
-        raise UserError(f"workdir = {str(workdir)!r}: holds a run already; give another --workdir")
-    config = config_lib.from_dict(config_lib.to_dict(config))
-    config.train.average_decay = 0.0
-    config.data.validation_per_class = 0
-    mesh = parallel.make_mesh()
-    validation.validate(config, mesh.size, training=False)
-    _check_head(config.model)
+        FieldError, UserError: name the argument; the weights do not fit the model and the data, the file cannot be
+            read, or the workdir holds a run.
 
+    Example:
+        run = jaxrobust.import_torch("resnet18.safetensors", "resnet18", cifar10, jaxrobust.Linf(8 / 255))
+        print(run.table("standard"))
+    """
+    if not isinstance(dataset, Dataset):
+        dataset = Dataset.from_arrays(dataset)
+    with arguments.named():
+        config = arguments.config_of({"model": model} | settings, threat, dataset, model_options)
+        config.train.average_decay, config.data.validation_per_class = 0.0, 0
+        if workdir is not None:
+            checkpoints.check_free(workdir)
+        validation.validate(config, parallel.make_mesh().size, training=False)
+        config.data.name, description = dataset.name, data.described(dataset)
+        weights, _ = _read(pathlib.Path(path), config, description)
+        if workdir is not None:
+            _write(workdir, config, description, weights, pathlib.Path(path))
+    return Run.of_config(config, dataset, weights)
+
+
+def import_run(path, config, workdir) -> None:
+    """Make `workdir` a run of a config, without averaged weights and validation split, whose single checkpoint, the
+    last one, has the weights of a file. `weights.json` says where they are from. Raises UserError if anything does not
+    fit; then the workdir is not changed.
+    """
+    path = pathlib.Path(path)
+    checkpoints.check_free(workdir)
+    config = config_lib.from_dict(config_lib.to_dict(config))
+    config.train.average_decay, config.data.validation_per_class = 0.0, 0
+    validation.validate(config, parallel.make_mesh().size, training=False)
     description = objects.description(config)
     validation.check_radius(config, description.image_shape)
-    arrays = torch_weights.load(path)
-    normalisation = torch_weights.normalisation(config.model.name, arrays)
-    _check_normalisation(config.model, normalisation)
-    variables = torch_weights.to_variables(
-        config.model.name, arrays, description.image_shape, **{name: config.model[name] for name in _OPTIONS}
-    )
-    num_classes = variables["params"]["head"]["bias"].size
-    if num_classes != description.num_classes:
-        problem = f"has {description.num_classes} classes, and {path.name} {num_classes} logits"
-        raise FieldError("data.name", config.data.name, problem, "give the weights' own data set")
-
-    # A state as training creates it, except for the weights. Images are not needed, and may not be available.
-    stand_in = data_lib.random_dataset(description, largest_bytes=1)
-    steps_per_epoch = batches.steps_per_epoch(description.train_examples, config.train.batch_size)
-    step = steps_per_epoch * config.train.epochs
-    state = training_setup.create(config, stand_in, mesh, step).initial_state()
-    weights = Weights(variables["params"], variables.get("batch_stats", {}))
-    state = state.replace(step=np.int32(step), weights=weights)
-    _check_finite(objects.model(config, num_classes, mesh, dtype="float32"), variables, stand_in.train, path)
-
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FieldError("--workdir", str(workdir), f"cannot be made ({error.strerror})", "give another") from error
-    with contextlib.closing(checkpoints_lib.Checkpoints(workdir)) as checkpoints:
-        checkpoints.save(step, state)
-    origin = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    files.write_atomically(workdir / results.ORIGIN, files.to_json(origin))
-    # Written last, because a folder with config.json counts as a run.
-    files.write_atomically(workdir / "config.json", files.to_json(config_lib.to_dict(config)))
-    console.say(f"{path.name}: {len(jax.tree.leaves(variables))} arrays, now a run in {workdir}")
+    weights, normalisation = _read(path, config, description)
+    _write(workdir, config, description, weights, path)
+    console.say(f"{path.name}: {len(jax.tree.leaves(weights))} arrays, now a run in {workdir}")
     if not normalisation:
         mean, std = tuple(config.model.mean), tuple(config.model.std)
         console.say(f"the file contains no normalisation, so the config's is used: mean {mean}, std {std}")
     console.say(f"to evaluate it: jaxrobust evaluate --workdir {workdir}")
 
 
+def _read(path: pathlib.Path, config, description: Description) -> tuple[Weights, dict]:
+    """The weights of the file, which fit the config's model and data; and the pixels' mean and std if it has them."""
+    _check_head(config.model)
+    name, shape = config.model.name, description.image_shape
+    arrays = torch_weights.load(path)
+    normalisation = torch_weights.normalisation(name, arrays)
+    _check_normalisation(config.model, normalisation)
+    variables = torch_weights.to_variables(name, arrays, shape, **models.options_of(name, config.model))
+    num_classes = variables["params"]["head"]["bias"].size
+    if num_classes != description.num_classes:
+        problem = f"has {description.num_classes} classes, and {path.name} {num_classes} logits"
+        raise FieldError("data.name", config.data.name, problem, "give the weights' own data set")
+    model = objects.model(config, num_classes, parallel.make_mesh(), dtype="float32")
+    _check_finite(model, variables, data.random_dataset(description, largest_bytes=1).train, path)
+    return Weights(variables["params"], variables.get("batch_stats", {})), normalisation
+
+
+def _write(workdir, config, description: Description, weights: Weights, path: pathlib.Path) -> None:
+    # A state as training creates it, except for the weights. Images are not needed, and may not be available.
+    stand_in = data.random_dataset(description, largest_bytes=1)
+    step = batches.steps_per_epoch(description.train_examples, config.train.batch_size) * config.train.epochs
+    state = training_setup.create(config, stand_in, parallel.make_mesh(), step).initial_state()
+    state = state.replace(step=np.int32(step), weights=weights)
+    origin = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    checkpoints.write_run(workdir, config_lib.to_dict(config), step, state, origin)
+
+
 def export_torch(
-    path,
-    workdir,
-    overrides: dict | None = None,
+    path: str | pathlib.Path,
+    workdir: str | pathlib.Path,
     *,
     step: int | None = None,
     weights: str | None = None,
     names: str | None = None,
+    data_dir: str | None = None,
 ) -> None:
     """Write weights of a run to a .safetensors or .npz file, under PyTorch's names and in PyTorch's layouts.
 
     Args:
-        overrides: new values for fields of the run's config, by dotted name; only `data.data_dir` may change.
         step: step of the checkpoint; None: the best by validation score, or the last if none was selected.
         weights: "raw" or "averaged"; None: those of the best checkpoint, else averaged if the run has them.
         names: naming scheme, of `torch_names.SCHEMES`; None: torchvision for ResNets with its stem, else the first.
+        data_dir: where the data are, if elsewhere than in the training.
 
     Raises:
-        UserError: the run, the checkpoint, the weights, the naming scheme or the file format does not exist, or the
-            file cannot be written.
+        FieldError, UserError: the run, the checkpoint, the weights, the naming scheme or the file format does not
+            exist, or the file cannot be written.
     """
-    path, workdir = pathlib.Path(path), pathlib.Path(workdir)
+    overrides = {} if data_dir is None else {"data.data_dir": data_dir}
+    export_run(path, workdir, overrides, step=step, weights=weights, names=names)
+
+
+def export_run(path, workdir, overrides: dict, *, step=None, weights=None, names=None) -> None:
+    """As `export_torch`, with fields of the run's config by dotted name; only `data.data_dir` may differ."""
+    path = pathlib.Path(path)
     run = loading.open_run(workdir, overrides)
     if not path.parent.is_dir():
-        raise FieldError("--export", str(path), "its folder does not exist", "create it first")
+        raise FieldError("path", str(path), "its folder does not exist", "create it first")
     config = run.config
     _check_head(config.model)
     description = objects.description(config)
@@ -127,7 +169,7 @@ def export_torch(
         files.write_atomically(path, content)
     except OSError as error:
         remedy = "name a file in a writable folder"
-        raise FieldError("--export", str(path), f"cannot be written ({error.strerror})", remedy) from error
+        raise FieldError("path", str(path), f"cannot be written ({error.strerror})", remedy) from error
     console.say(f"{path}: {len(arrays)} arrays, {chosen.weights} weights of step {chosen.step}")
     console.say(f"pixels in [0, 1] must be normalised with {normalisation}")
 
@@ -155,4 +197,4 @@ def _check_finite(model, variables, split, path) -> None:
     images = np.float32(images / 255) if images.dtype == np.uint8 else images
     logits = jax.jit(lambda variables, images: model.apply(variables, images, train=False))(variables, images)
     if not np.isfinite(logits).all():
-        raise FieldError("model.weights", path.name, "gives logits that are not finite", "correct the weights")
+        raise FieldError("path", path.name, "gives logits that are not finite", "correct the weights")

@@ -15,6 +15,7 @@ from jaxrobust.attacks.pgd import PgdAttack
 from jaxrobust.data import Dataset, Description, batches, randomness
 from jaxrobust.distributed import parallel
 from jaxrobust.evaluation import steps
+from jaxrobust.evaluation.classifier import Classifier
 from jaxrobust.objectives import Objective
 from jaxrobust.remedies import Remedy
 from jaxrobust.training import observation, overfitting
@@ -112,6 +113,11 @@ class Training:
             averaged=self.average_decay > 0,
             observed=self._observed,
         )
+
+    def classifier(self, seed: int) -> Classifier:
+        """The model, for any weights of it; `seed` is of the random numbers of attacks."""
+        options = {"mesh": self.mesh, "batch_size": self.eval_batch_size, "seed": seed}
+        return Classifier.of_model(self.model, self.data.num_classes, verified=self.verified, **options)
 
     def train_step(self) -> parallel.Step:
         """The update by one batch, see step.make_train_step."""

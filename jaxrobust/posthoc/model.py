@@ -14,7 +14,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.distributed.interruption import StopRequest
 from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import attack_runner, batching, loading
-from jaxrobust.evaluation.scoring import Scoring, verdicts_of
+from jaxrobust.evaluation.scoring import attack_split
 from jaxrobust.models.weights import Weights
 from jaxrobust.posthoc.heads import Head
 
@@ -41,13 +41,9 @@ class Measured(NamedTuple):
         return sum(self.figures().values())
 
 
-class Subject:
-    """A checkpoint whose head is to be changed, with what a remedy may look at.
-
-    Attributes:
-        config: of the run.
-        dataset: without its test split.
-        weights: host arrays.
+class TrainedModel:
+    """A checkpoint whose head is to be changed (host arrays `weights`), with what a remedy may look at: the config of
+    the run, and its data without the test split.
     """
 
     def __init__(self, config, dataset: data_lib.Dataset, mesh, weights: Weights, stop: StopRequest):
@@ -99,17 +95,16 @@ class Subject:
     def measure(self, head: Head) -> Measured:
         """Attack the validation images, and count."""
         split, classes, config = self.dataset.validation, self.dataset.num_classes, self.config
-        scoring = Scoring(
+        found = attack_split(
             self._classifier,
             self.with_head(head),
             split,
-            np.arange(len(split)),
+            suites.parse(self.fields.attack, config.threat.norm),
             objects.threat(config),
             config_lib.relative_step(config),
             title="validation",
             hooks=attack_runner.Hooks(check=self._check),
         )
-        found = verdicts_of(scoring, suites.parse(self.fields.attack, config.threat.norm))
         count = classwise.class_counts(split.labels, classes)
         correct = classwise.correct_counts(split.labels, found.is_robust, classes)
         # -1 is no class: the logits are not finite there.
