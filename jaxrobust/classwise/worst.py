@@ -93,9 +93,9 @@ def probability_worst(correct, count, *, draws: int = 10_000, seed: int = 0) -> 
 
     The sum is 1, or 0 if no class has an example. The true accuracies are taken as draws of one beta distribution whose
     mean and width are not known either (empirical Bayes, beta-binomial; Casella, 1985). So what a class shares with the
-    others tempers what its own images say: for equal classes the probabilities are near 1 / C, where resampling the
-    images gives the one that happens to be lowest almost half. In simulations, of the classes given 75 %, 3 of 4 were
-    the worst.
+    others tempers what its own images say: of ten equal classes with 50 images each, resampling the images gives the
+    one that happens to be lowest 44 % on average, this 26 %. In simulations of such classes with a standard deviation
+    of 7 points, the likeliest was given 39 % and was the worst in 37 %; with 15 points, 65 and 68 %.
 
     Args:
         correct, count: integers [C].
