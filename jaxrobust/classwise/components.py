@@ -108,9 +108,9 @@ def variance_components(
     The sampling covariance is subtracted first, for each pair of runs: images that are hard for all runs would
     otherwise pass for classes that are.
 
-    Intervals are Student's with C - 1 degrees of freedom by the jackknife over classes. In simulations of ten classes on
-    the same images, 95 % intervals of explained_by_class_order held the truth in 83 to 97 %. They do *not* cover the draw
-    of the runs: for a factor with three levels, f and class x f are known poorly, however narrow the interval.
+    Intervals are Student's with C - 1 degrees of freedom by the jackknife over classes. In simulations of ten classes
+    on the same images, 95 % intervals of explained_by_class_order held the truth in 83 to 97 %. They do *not* cover the
+    draw of the runs: for a factor with three levels, f and class x f are known poorly, however narrow the interval.
 
     Args:
         accuracy: fractions [R, C]; classes that are nan in any run are left out.
