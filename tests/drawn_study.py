@@ -56,3 +56,5 @@ def write(workdir, run, rng, probabilities=truth):
                 clean_prediction=np.where(clean | robust, labels, (labels + 1) % len(NAMES)),
             )
             results.append(folder, record)
+        arrays = {"labels": labels, "index": np.arange(labels.size), "clean": clean | robust, "pgd20": robust}
+        results.add_examples(folder, epoch, "raw", "test", arrays)

@@ -66,7 +66,7 @@ def test_worst_class_by_hand(truth):
     assert worst["candidates"][0]["name"] == "c"
     assert worst["interval"][0] < 0.2 < worst["interval"][1]
     assert sum(worst["probability"]) == pytest.approx(1, abs=1e-3) and worst["probability"][3] == 0
-    assert worst["probability"][2] > 0.85
+    assert worst["probability"][2] == max(worst["probability"]) > 0.65
     # All alike: no class is likelier than another, and all of them may be the worst.
     clean = truth["attacks"]["clean"]["worst"]
     assert clean["classes"] == ["a", "b", "c"] and len(clean["candidates"]) == 3

@@ -154,9 +154,8 @@ def test_balanced_interval():
     """Of one class it is Wilson's; a rare class makes it wider; it is around the mean of the class accuracies."""
     one = binomtest(7, 9).proportion_ci(method="wilson")
     assert classwise.balanced_interval([7, 0], [9, 0]) == pytest.approx((one.low, one.high))
-    a, b = binomtest(18, 90).proportion_ci(method="wilson"), binomtest(1, 10).proportion_ci(method="wilson")
-    below, above = np.hypot(0.2 - a.low, 0.1 - b.low) / 2, np.hypot(a.high - 0.2, b.high - 0.1) / 2
-    assert classwise.balanced_interval([18, 1], [90, 10]) == pytest.approx((0.15 - below, 0.15 + above))
+    found = classwise.balanced_interval([50] * 5 + [48] * 5, [50] * 10)
+    assert found == pytest.approx((0.964, 0.989), abs=5e-4)
     low, high = classwise.balanced_interval([50, 500], [100, 1000])
     assert low < 0.5 < high
     wider = classwise.balanced_interval([5, 500], [10, 1000])
@@ -171,3 +170,10 @@ def test_balanced_interval_covers_the_mean_over_classes():
     intervals = [classwise.balanced_interval(correct, count) for correct in rng.binomial(count, rate, (4000, 4))]
     low, high = np.array(intervals).T
     assert 0.94 < np.mean((low <= rate.mean()) & (rate.mean() <= high)) < 0.99
+
+
+@pytest.mark.parametrize("classes, rate", [(10, 0.97), (10, 0.99), (1000, 0.03)])
+def test_balanced_interval_covers_near_0_and_1(classes, rate):
+    rng, count = np.random.default_rng(1), np.full(classes, 50)
+    low, high = np.transpose([classwise.balanced_interval(k, count) for k in rng.binomial(50, rate, (1000, classes))])
+    assert np.mean((low <= rate) & (rate <= high)) > 0.93

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from jaxrobust.classwise.components import variance_components
+from jaxrobust.classwise.components import measured, variance_components
 
 TRUTH = {
     "class": 0.010,
@@ -30,6 +31,15 @@ def _simulated(factors, classes, truth, rng):
         number = max(levels) + 1
         accuracy = accuracy + effect(name, number, 1)[levels] + effect(f"class x {name}", number, classes)[levels]
     return np.clip(accuracy, 0, 1)
+
+
+def _judged(accuracy, images, rng, shared=0.0):
+    """What is measured on images whose difficulty the runs have in common to this share."""
+    runs, classes = accuracy.shape
+    common, own = rng.normal(size=(1, classes, images)), rng.normal(size=(runs, classes, images))
+    difficulty = math.sqrt(shared) * common + math.sqrt(1 - shared) * own
+    is_robust = difficulty < norm.ppf(np.clip(accuracy, 1e-9, 1 - 1e-9))[:, :, None]
+    return measured(is_robust.reshape(runs, -1), np.repeat(np.arange(classes), images), classes)
 
 
 def _mean_squares(y_AxBxC):
@@ -105,9 +115,8 @@ def test_one_axis_at_a_time_with_missing_runs_is_unbiased():
     rng, found, repeats, images = np.random.default_rng(2), [], 300, 200
     for _ in range(repeats):
         accuracy = _simulated({"arch": arch, "rate": rate}, 10, truth, rng)
-        count = np.full(accuracy.shape, images)
-        measured = rng.binomial(images, accuracy) / images
-        found.append(variance_components(measured, count, {"arch": arch, "rate": rate}).variance)
+        drawn, covariance = _judged(accuracy, images, rng)
+        found.append(variance_components(drawn, covariance, {"arch": arch, "rate": rate}).variance)
     for name in ("class", "class x arch", "class x rate", "residual"):
         values = [f[name] for f in found]
         assert np.mean(values) == pytest.approx(truth[name], abs=4 * np.std(values) / math.sqrt(repeats)), name
@@ -139,13 +148,48 @@ def test_jackknife_error_is_that_of_repeated_draws_of_classes():
 
 def test_sampling_variance_alone_leaves_nothing_else():
     rng = np.random.default_rng(5)
-    accuracy = rng.binomial(100, 0.4, (12, 30)) / 100
+    accuracy, covariance = _judged(np.full((12, 30), 0.4), 100, rng)
     factors = {"arch": np.arange(12) % 3}
-    found = variance_components(accuracy, np.full(accuracy.shape, 100), factors)
+    found = variance_components(accuracy, covariance, factors)
     assert found.share["sampling"] > 0.85
     assert found.variance["sampling"] == pytest.approx(0.4 * 0.6 / 100, rel=0.05)
     kept = variance_components(accuracy, None, factors)
     assert kept.variance["sampling"] == 0 and kept.variance["residual"] == pytest.approx(0.0024, rel=0.2)
+
+
+def test_four_identical_runs_on_the_same_images_by_hand():
+    correct = [45, 50, 55, 60]
+    one = np.concatenate([np.arange(100) < k for k in correct])
+    accuracy, covariance = measured(np.tile(one, (4, 1)), np.repeat(np.arange(4), 100), 4)
+    found = variance_components(accuracy, covariance, {"seed": [0, 0, 1, 1]})
+    of_images = np.mean([k / 100 * (1 - k / 100) / 99 for k in correct])
+    assert found.variance["class"] == pytest.approx(np.var(accuracy[0], ddof=1) - of_images)
+    assert found.variance["class"] == pytest.approx(0.00168, abs=5e-6)
+
+
+def test_covariances_are_those_of_repeated_draws_whichever_images_runs_share():
+    """Of two runs on the same images, and a third on half of them and as many others."""
+    rng, seen, estimated = np.random.default_rng(8), [], []
+    labels = np.zeros(90, int)
+    for _ in range(6000):
+        difficulty = math.sqrt(0.8) * rng.normal(size=90) + math.sqrt(0.2) * rng.normal(size=(3, 90))
+        is_robust = (difficulty < 0.3).astype(int)
+        is_robust[:2, 60:], is_robust[2, :30] = -1, -1
+        accuracy, covariance = measured(is_robust, labels, 1)
+        seen.append(accuracy[:, 0])
+        estimated.append(covariance[0])
+    np.testing.assert_allclose(np.mean(estimated, axis=0), np.cov(np.array(seen).T), rtol=0.1)
+    apart = np.full((2, 8), -1)
+    apart[0, :4] = apart[1, 4:] = [0, 1, 0, 1]
+    assert measured(apart, np.zeros(8, int), 1)[1][0, 0, 1] == 0
+
+
+def test_images_that_are_hard_for_all_runs_do_not_pass_for_classes_that_are():
+    rng, factors = np.random.default_rng(9), {"arch": np.arange(12) // 3}
+    draws = [_judged(np.full((12, 10), 0.5), 100, rng, shared=0.85) for _ in range(60)]
+    own = [variance_components(a, c * np.eye(12), factors).variance["class"] for a, c in draws]
+    both = [variance_components(a, c, factors).variance["class"] for a, c in draws]
+    assert np.mean(own) > 0.001 and np.mean(both) < 0.0006
 
 
 def test_profiles_that_are_all_alike_are_explained_by_class():
@@ -172,7 +216,7 @@ def test_classes_that_a_run_lacks_take_no_part():
 def test_two_hundred_runs_of_a_hundred_classes():
     rng = np.random.default_rng(7)
     factors = {name: rng.integers(0, 4, 200) for name in ("data", "arch", "rate", "radius", "seed")}
-    found = variance_components(rng.random((200, 100)), np.full((200, 100), 100), factors)
+    found = variance_components(rng.random((200, 100)), np.zeros((100, 200, 200)), factors)
     assert found.share["residual"] > 0.8 and found.classes == 100
 
 
@@ -192,5 +236,9 @@ def test_wrong_input():
         variance_components(accuracy[:, :2], None, {"arch": two})
     with pytest.raises(ValueError, match="fraction"):
         variance_components(100 * accuracy, None, {"arch": two})
-    with pytest.raises(ValueError, match="1 images"):
+    with pytest.raises(ValueError, match="single image"):
+        variance_components(*measured(np.ones((4, 5), bool), np.arange(5), 5), {"arch": two})
+    with pytest.raises(ValueError, match=r"\[C, R, R\]"):
         variance_components(accuracy, np.ones((4, 5)), {"arch": two})
+    with pytest.raises(ValueError, match="one for each image"):
+        measured(np.ones((4, 5), bool), np.arange(4), 5)

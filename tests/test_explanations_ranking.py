@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jaxrobust.classwise.agreement import unit_ranks
 from jaxrobust.explanations import ranking
 
 
@@ -53,7 +54,7 @@ def test_intervals_cover():
     truth = 6 / math.pi * math.asin(correlation / 2)
     x, noise = rng(7).normal(size=(2, 4000, classes))
     y = correlation * x + math.sqrt(1 - correlation**2) * noise
-    ranks = [ranking.unit_ranks(values) for values in (x, y)]
+    ranks = [unit_ranks(values) for values in (x, y)]
     ends = np.array([ranking.fisher_interval(r, classes, 0.95) for r in (ranks[0] * ranks[1]).sum(1)])
     assert ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean() == pytest.approx(0.95, abs=0.015)
 
@@ -85,6 +86,42 @@ def test_a_line_common_to_all_runs_predicts_everything():
     # The slope is that of the others alone.
     y[2] = -y[2]
     assert ranking.held_out(x, y)[2] == pytest.approx(1 - 2**2)
+
+
+def test_neither_run_nor_class_is_known_to_the_line_that_predicts_it():
+    x, y = rng(10).normal(size=(2, 3, 6))
+    x = stats.zscore(x, axis=1)
+    expected = np.zeros(3)
+    for r in range(3):
+        others, errors, squares = [s for s in range(3) if s != r], 0.0, 0.0
+        for c in range(6):
+            left = [k for k in range(6) if k != c]
+            u, v = (z[:, left] - z[:, left].mean(1, keepdims=True) for z in (x, y))
+            slope = (u[others] * v[others]).sum() / (u[others] ** 2).sum()
+            target = y[r, c] - y[r, left].mean()
+            errors += (target - slope * (x[r, c] - x[r, left].mean())) ** 2
+            squares += target**2
+        expected[r] = 1 - errors / squares
+    np.testing.assert_allclose(ranking.held_out(x, y), expected)
+
+
+def test_of_irrelevant_probes_the_best_is_no_finding():
+    """Classes alike in all runs: R^2 of one probe is below 0 on average, and p of the best of eight keeps its level."""
+    generator, means, p_values = rng(11), [], []
+    for _ in range(150):
+        robustness = generator.normal(size=10) + 0.2 * generator.normal(size=(5, 10))
+        probes = generator.normal(size=(8, 1, 10)) + 0.3 * generator.normal(size=(8, 5, 10))
+        means += [ranking.held_out(probe, robustness).mean() for probe in probes]
+        p_values.append(ranking.held_out_p_values(probes, robustness, generator).min())
+    assert -0.25 < np.mean(means) < -0.05
+    assert np.mean(np.array(p_values) < 0.05) < 0.11 and 0.35 < np.mean(p_values) < 0.65
+
+
+def test_p_of_a_probe_that_predicts_is_small_and_of_one_that_cannot_be_measured_unknown():
+    robustness = rng(12).normal(size=8) + 0.05 * rng(13).normal(size=(4, 8))
+    probes = np.stack([robustness + 0.05, rng(14).normal(size=(4, 8)), np.full((4, 8), np.nan)])
+    found = ranking.held_out_p_values(probes, robustness, rng())
+    assert found[0] == pytest.approx(1 / 1000) and found[1] > 0.05 and math.isnan(found[2])
 
 
 def test_the_yardstick_is_the_mean_of_the_other_runs():

@@ -26,7 +26,7 @@ def _worst(num_classes):
     count, _, correct = _counts(num_classes)
     worst = classwise.worst_class(correct, count)
     bounds = classwise.wilson_interval(correct, count)
-    probability = classwise.probability_worst(correct, count, resamples=100)
+    probability = classwise.probability_worst(correct, count, draws=100)
     columns = (_names(num_classes), correct / count, np.stack(bounds, 1), probability)
     return _worst_figure(*columns, (worst.low, worst.high), worst.candidates)
 

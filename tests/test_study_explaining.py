@@ -64,7 +64,7 @@ def test_what_predicts_settings_comes_first_and_reaches_the_ceiling():
     assert files.to_json(found)
     said = {row.what: row for row in why(found)}
     assert "in 4 settings" in said["probes that go along with class accuracy"].note
-    assert "R² on a held-out setting: separation" in said and "R² that can be reached" in said
+    assert "R² on a held-out class of a held-out setting: separation" in said and "R² that can be reached" in said
     assert said["probes left out"].note == "head_cosine: a cosine head"
 
 

@@ -12,7 +12,8 @@ and comparisons of two models on the same examples from counts of the pairs:
 
 `classwise_table` is the score of labels and predictions that shows itself.
 
-Other files: targeted attacks (matrix.py), several radii (curve.py), an attacker who attacks a single class (focus.py).
+Other files: differences between classes beyond chance (spread.py), targeted attacks (matrix.py), several radii
+(curve.py), an attacker who attacks a single class (focus.py).
 For many runs: whether they rank the classes in the same order (agreement.py), what explains the robustness of a class
 (components.py), and whether an axis of a study has an effect (permutation.py).
 
@@ -32,6 +33,7 @@ from jaxrobust.classwise.paired import (
     worst_difference,
 )
 from jaxrobust.classwise.score import CONFIDENCE, METRICS, Metric, Score, boundary_error, class_accuracy
+from jaxrobust.classwise.spread import Corrected, Equality, corrected, equality_test
 from jaxrobust.classwise.table import ClassTable, classwise_table
 from jaxrobust.classwise.worst import WorstClass, probability_worst, worst_class
 
@@ -39,6 +41,8 @@ __all__ = [
     "CONFIDENCE",
     "METRICS",
     "ClassTable",
+    "Corrected",
+    "Equality",
     "Metric",
     "PairedCounts",
     "Score",
@@ -51,6 +55,8 @@ __all__ = [
     "classwise_table",
     "confusion",
     "correct_counts",
+    "corrected",
+    "equality_test",
     "holm_correction",
     "mcnemar_test",
     "paired_counts",

@@ -1,20 +1,20 @@
 """Whether settings rank the classes in the same order: rank correlation of two settings, concordance of many.
 
     rank_correlation(accuracy_a, accuracy_b)
-    concordance(correct, count, settings, rng=rng).w
+    concordance(is_robust, labels, settings, rng=rng).w
 
 A setting is the whole configuration of a run except its seed; the mean accuracy over its seeds is ranked.
 
-Accuracies measured on few images are ranked partly by chance, which biases all figures here towards 0 ("no agreement"):
-always compare a figure with its ceiling, the value expected for the same true order. Scoring on the same images has the
-opposite bias. All seeds are assumed to fail on the same images, which is nearly true; if they do not, intervals are too
-wide and ceilings too low.
+Settings are judged on the same images, and an image that is hard for one is hard for all: ranked on the same images,
+settings agree even on classes that are equally robust. So one of two settings is ranked on one half of the images of
+each class, and the other on the other half.
 """
 
 import dataclasses
 import math
 
 import numpy as np
+from scipy.linalg import hadamard
 from scipy.stats import rankdata
 
 from jaxrobust.classwise.counts import ratio
@@ -22,8 +22,9 @@ from jaxrobust.classwise.intervals import checked_confidence
 from jaxrobust.classwise.permutation import label_indices
 
 _DECIMALS = 12  # accuracies are rounded, so that equal means over seeds do not differ by rounding errors
-_TOLERANCE = 1e-9  # relative; statistics that differ from the observed one by less count as equal to it
-_RELIABILITY_DRAWS = 200  # for each of many settings; only the mean over the settings is used
+_TOLERANCE = 1e-9  # statistics that differ from the observed one by less count as equal to it
+_FOLDS = 8  # parts of the images of a class, a power of 2; half of the parts are half of the images
+_SPLITS = 50  # random divisions into parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +32,12 @@ class Concordance:
     """The agreement of many settings on the order of the classes. nan if all classes are equal in every setting.
 
     Attributes:
-        w: Kendall's coefficient of concordance: 1 if all orders are the same, 1 / settings on average for independent
-            orders.
+        w: Kendall's coefficient of concordance, from `mean_correlation`: 1 if all orders are the same, 1 / settings on
+            average for independent orders.
         low, high: its interval.
-        p_value: for the hypothesis of independent orders.
-        mean_correlation: mean of Spearman's correlation over the pairs of settings, (settings w - 1) / (settings - 1);
-            a weighted mean if settings have tied classes. Unlike w it does not depend on the number of settings.
-        ceiling: expected w, with the same numbers of images and seeds, if the true accuracies had the same order.
+        p_value: for the hypothesis that all classes are equally robust.
+        correlations: Spearman's correlation of each two settings as if each were judged on images of its own, [G, G].
+        mean_correlation: its mean over the pairs. Unlike w it does not depend on the number of settings.
         settings, classes: their numbers.
     """
 
@@ -45,8 +45,8 @@ class Concordance:
     low: float
     high: float
     p_value: float
+    correlations: np.ndarray
     mean_correlation: float
-    ceiling: float
     settings: int
     classes: int
 
@@ -55,7 +55,7 @@ def rank_correlation(a, b) -> float:
     """Spearman's correlation of two vectors; ties get their mean rank; nan if a vector is constant.
 
     It is the correlation coefficient of the ranks (Spearman, 1904); the formula with squared differences would be wrong
-    with ties. Errors in the values bias it towards 0, see `reliability`.
+    with ties. Independent errors in the values bias it towards 0, common ones away from it.
 
     Args:
         a, b: [C], in any unit; classes that are nan in either are left out.
@@ -67,98 +67,157 @@ def rank_correlation(a, b) -> float:
     if a.ndim != 1 or a.shape != b.shape:
         raise ValueError(f"a {a.shape} and b {b.shape} must be vectors with one entry per class")
     there = ~(np.isnan(a) | np.isnan(b))
-    return float(_correlations(centred_ranks(a[there]), centred_ranks(b[there])))
+    ranks = centred_ranks(np.stack([a[there], b[there]]))
+    return float(ratio(ranks[0] @ ranks[1], np.sqrt(np.square(ranks).sum(1).prod())))
 
 
 def concordance(
-    correct, count, settings, *, rng: np.random.Generator, draws: int = 2000, confidence: float = 0.95
+    is_robust, labels, settings, *, rng: np.random.Generator, draws: int = 1000, confidence: float = 0.95
 ) -> Concordance:
-    """Kendall's W over settings, each the mean of its runs, with its interval, its p-value and its ceiling.
+    """Kendall's W over settings, each the mean of its runs, as if each setting were judged on images of its own.
 
-    W is the variance of the mean ranks over the mean variance of the ranks (Kendall & Babington Smith, 1939). With mean
-    ranks for ties, the denominator equals the one after the usual correction for ties.
+    The correlation of two settings is the mean over random halves of the images of each class, one setting ranked on
+    one half and the other on the other half. Half the images make it too small: it is multiplied by 2 / (1 + r), the
+    factor of Spearman and Brown (1910), with r the same correlation of a setting with itself (the mean of both in the
+    geometric sense). For settings of the same true order this is their formula; orders that truly differ are not made
+    alike by it.
 
-    Interval: bootstrap over settings, the seeds of each, and images. A setting drawn twice agrees with itself
-    trivially, so only pairs of different settings are used. Resamples contain the noise of the images twice, so their
-    percentiles are shifted to have the observed W as their mean: the interval is for the W expected with this number of
-    images. In simulations, 95 % intervals contained the truth in 94 to 95 % of cases with four and six settings, in 90
-    % with three.
+    Interval: bootstrap over settings, the seeds of each, and the images within each half. A setting drawn twice agrees
+    with itself trivially, so only pairs of different settings are used. Resamples contain the noise of the images
+    twice, so their percentiles are shifted to have the observed W as their mean.
 
-    p-value: classes are permuted independently in each setting, (b + 1) / (draws + 1). Similar settings are not
-    independent, so this hypothesis is easily rejected.
+    p-value: the class labels of the images are permuted, in all runs alike, which changes nothing if all classes are
+    equally robust, whatever images have in common; (b + 1) / (draws + 1) for the mean correlation of the halves.
 
     Args:
-        correct, count: integers [R, C]; classes without examples in any run are left out.
+        is_robust: [R, N], whether each image is robust in each run; -1 where a run was not judged on it.
+        labels: of the images, integers, [N]. Classes with fewer than two images in a run are left out.
         settings: [R] labels; runs of one setting differ only in their seed.
         rng: generator of all draws.
         draws: number of resamples, and of permutations.
         confidence: strictly between 0 and 1.
 
     Raises:
-        ValueError: shapes do not fit, not 0 <= correct <= count, fewer than two settings, no draws, or a confidence
-            outside (0, 1).
+        ValueError: shapes do not fit, fewer than two settings, no draws, or a confidence outside (0, 1).
     """
     checked_confidence(confidence)
-    _checked_draws(draws)
-    accuracy, images = _checked_setting(correct, count)
-    there = images > 0
-    accuracy, count = accuracy[:, there], np.atleast_2d(count)[:, there]
-    setting_R = label_indices("settings", settings, len(accuracy))
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1; got {draws}")
+    is_robust, labels = np.asarray(is_robust).astype(np.int8), np.asarray(labels)
+    if is_robust.ndim != 2 or labels.shape != is_robust.shape[1:]:
+        raise ValueError(f"is_robust {is_robust.shape} must be [R, N], with labels {labels.shape} one for each image")
+    setting_R = label_indices("settings", settings, len(is_robust))
     if not setting_R.any():
         raise ValueError("all runs belong to one setting; need at least two settings to compare")
-    groups = [(accuracy[setting_R == g], count[setting_R == g].min(0)) for g in range(setting_R.max() + 1)]
-    ranks_GxC = centred_ranks(np.stack([seeds.mean(0) for seeds, _ in groups]))
-    number, classes = ranks_GxC.shape
-    found = _concordance_of(ranks_GxC)
-    if math.isnan(found):
-        return Concordance(*[math.nan] * 6, number, classes)
+    halves = _Halves(is_robust, labels)
+    member = (setting_R == np.arange(setting_R.max() + 1)[:, None]).astype(float)
+    means, number = member / member.sum(1, keepdims=True), len(member)
+    of_halves = np.mean([halves.correlations(halves.shuffled(rng), means) for _ in range(_SPLITS)], axis=0)
+    if halves.classes < 2 or not of_halves.any():
+        return Concordance(*[math.nan] * 4, np.full((number, number), math.nan), math.nan, number, halves.classes)
 
-    times_DxG = _resampled(number, rng, draws)
-    total, permuted = np.zeros((draws, classes)), np.zeros((draws, classes))
-    squares, squares_of_repeated, roots = 0.0, 0.0, []
-    for ranks, times, group in zip(ranks_GxC, times_DxG.T, groups, strict=True):
-        redrawn = centred_ranks(_redrawn(*group, rng, draws))
-        total += times[:, None] * redrawn
-        squares = squares + times * (redrawn**2).sum(1)
-        squares_of_repeated = squares_of_repeated + times**2 * (redrawn**2).sum(1)
-        permuted += rng.permuted(np.broadcast_to(ranks, (draws, classes)), axis=1)
-        roots.append(math.sqrt(np.nan_to_num(reliability(*group, rng, _RELIABILITY_DRAWS))))
+    def mean_of_pairs(correlations, times=None):
+        pairs = np.ones((number, number)) if times is None else np.outer(times, times)
+        np.fill_diagonal(pairs, 0.0)
+        return (pairs * correlations).sum() / pairs.sum()
 
-    between = ((total**2).sum(1) - squares_of_repeated) / (number**2 - (times_DxG**2).sum(1))
-    mean_correlation = np.divide(between, squares / number, out=np.zeros(draws), where=squares > 0)
-    resampled = (1 + (number - 1) * mean_correlation) / number
+    def w_of(mean_correlation):
+        return (1 + (number - 1) * mean_correlation) / number
+
+    permuted = [mean_of_pairs(halves.correlations(halves.permuted(rng), means)) for _ in range(draws)]
+    reached = np.sum(np.array(permuted) >= mean_of_pairs(of_halves) - _TOLERANCE)
+    resampled = []
+    for times in _resampled(number, rng, draws):
+        seeds = np.stack([rng.multinomial(int(of.sum()), of / of.sum()) / of.sum() for of in member])
+        correlations = halves.correlations(halves.resampled(rng), seeds)
+        resampled.append(w_of(mean_of_pairs(_of_full_length(correlations), times)))
+    correlations = _of_full_length(of_halves)
+    mean_correlation = float(mean_of_pairs(correlations))
+    found = float(np.clip(w_of(mean_correlation), 0, 1))
     # The distances are widened, because resamples of few settings vary less than new settings would.
-    low, high = _moved_percentiles(resampled, found, confidence, math.sqrt(number / (number - 1)))
-    reached = (permuted**2).sum(1) >= (ranks_GxC.sum(0) ** 2).sum() * (1 - _TOLERANCE)
-    # The mean, over all pairs of different settings, of the product of their roots.
-    ceiling = (sum(roots) ** 2 - sum(root**2 for root in roots)) / (number * (number - 1))
+    tail, widened = (1 - confidence) / 2, math.sqrt(number / (number - 1))
+    low, high = found + widened * (np.quantile(resampled, [tail, 1 - tail]) - np.mean(resampled))
+    np.fill_diagonal(correlations, 1.0)
     return Concordance(
         w=found,
-        low=low,
-        high=high,
-        p_value=float((reached.sum() + 1) / (draws + 1)),
-        mean_correlation=(number * found - 1) / (number - 1),
-        ceiling=float((1 + (number - 1) * ceiling) / number),
+        low=float(np.clip(low, 0, found)),
+        high=float(np.clip(high, found, 1)),
+        p_value=float((reached + 1) / (draws + 1)),
+        correlations=np.clip(correlations, -1, 1),
+        mean_correlation=mean_correlation,
         settings=number,
-        classes=classes,
+        classes=halves.classes,
     )
 
 
-def _checked_setting(correct, count) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy of each seed [S, C], and images of each class [C]: the smallest number over the seeds."""
-    correct, count = np.asarray(correct), np.asarray(count)
-    if correct.ndim not in (1, 2) or correct.shape != count.shape or not correct.shape[0]:
-        raise ValueError(f"correct {correct.shape} and count {count.shape} must both be [C], or [S, C] of S seeds")
-    wrong = (correct < 0) | (correct > count)
-    if wrong.any():
-        raise ValueError(f"{correct[wrong][0]} correct of {count[wrong][0]}; need 0 <= correct <= count")
-    accuracy = np.atleast_2d(np.divide(correct, count, out=np.zeros(correct.shape), where=count > 0))
-    return accuracy, np.atleast_2d(count).min(0)
+class _Halves:
+    """Rank correlations of settings over disjoint halves of the images of each class.
+
+    Attributes:
+        classes: number of classes with at least two images in every run.
+        starts, sizes: of the folds, in images sorted by class; each class has the same number of folds.
+    """
+
+    def __init__(self, is_robust, labels):
+        there = is_robust >= 0
+        names, class_N = np.unique(labels, return_inverse=True)
+        least = np.array([there[:, class_N == c].sum(1).min() for c in range(names.size)])
+        kept = np.isin(class_N, np.flatnonzero(least >= 2))
+        self._kept = np.flatnonzero(kept)[np.argsort(class_N[kept], kind="stable")]
+        self._right, self._there = (is_robust == 1)[:, self._kept], there[:, self._kept]
+        self._class_N = np.unique(class_N[self._kept], return_inverse=True)[1]
+        images = np.bincount(self._class_N)
+        self.classes = images.size
+        folds = 2 ** int(math.log2(min(_FOLDS, images.min(initial=_FOLDS))))
+        starts = (np.cumsum(images) - images)[:, None] + np.arange(folds) * images[:, None] // folds
+        self.starts = starts.ravel()
+        self.sizes = np.diff(self.starts, append=self._class_N.size)
+        self._everywhere = bool(self._there.all())
+        # Any two folds are in different halves equally often. The complement of a half is as far from the other end.
+        signs = hadamard(folds)[1:]
+        self._chosen = np.concatenate([signs > 0, signs[::-1] < 0]).astype(float)
+        self._images = (self._chosen @ self.sizes.reshape(self.classes, -1).T)[:, None] if self.classes else None
+
+    def shuffled(self, rng) -> np.ndarray:
+        """An order of the images that puts those of each class into random folds."""
+        return np.lexsort((rng.random(self._class_N.size), self._class_N))
+
+    def permuted(self, rng) -> np.ndarray:
+        """An order of the images that gives them to random classes."""
+        return rng.permutation(self._class_N.size)
+
+    def resampled(self, rng) -> np.ndarray:
+        """Images drawn with replacement within random folds, so that no image is in two of them."""
+        start, size = (np.repeat(of, self.sizes) for of in (self.starts, self.sizes))
+        return self.shuffled(rng)[start + (rng.random(size.size) * size).astype(int)]
+
+    def correlations(self, images, means) -> np.ndarray:
+        """Mean over the halves of the correlation of setting g on one with setting h on the other, [G, G].
+
+        Args:
+            images: in which fold each image is: indices of images, in the order of the folds.
+            means: weights of the runs in each setting, [G, R].
+        """
+        if self.classes < 2:
+            return np.zeros((len(means), len(means)))
+
+        right = self._half_sums(self._right, images)
+        there = self._images if self._everywhere else self._half_sums(self._there, images)
+        # Without images in a half nothing is known.
+        ranks = unit_ranks(means @ np.where(there > 0, right / np.maximum(there, 1), 0.5))
+        return np.einsum("sgc,shc->gh", ranks, ranks[::-1]) / len(ranks)
+
+    def _half_sums(self, of, images) -> np.ndarray:
+        """[halves, R, C] of [R, N]."""
+        folds = np.add.reduceat(of[:, images], self.starts, axis=1, dtype=np.int32)
+        return np.tensordot(self._chosen, folds.reshape(len(of), self.classes, -1), (1, 2))
 
 
-def _checked_draws(draws: int) -> None:
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1; got {draws}")
+def _of_full_length(correlations) -> np.ndarray:
+    """Correlations [G, G] for twice as many images; on the diagonal are those of each setting with itself."""
+    # The absolute value makes chance as large on both sides of 0; a true correlation with itself is not negative.
+    factor = np.sqrt(2 / (1 + np.abs(np.diag(correlations))))
+    return correlations * np.outer(factor, factor)
 
 
 def centred_ranks(values) -> np.ndarray:
@@ -166,53 +225,11 @@ def centred_ranks(values) -> np.ndarray:
     return rankdata(np.round(values, _DECIMALS), axis=-1) - (values.shape[-1] + 1) / 2
 
 
-def _correlations(ranks_a, ranks_b) -> np.ndarray:
-    """Correlation of centred ranks over the last axis; nan where one of them is constant."""
-    norms = np.sqrt((ranks_a**2).sum(-1) * (ranks_b**2).sum(-1))
-    return ratio((ranks_a * ranks_b).sum(-1), norms)
-
-
-def _concordance_of(ranks_RxC) -> float:
-    variance = (ranks_RxC**2).sum(1).mean()
-    return float((ranks_RxC.mean(0) ** 2).sum() / variance) if variance > 0 else math.nan
-
-
-def _redrawn(accuracy_SxC, images, rng, draws: int, shrunk: float = 1.0) -> np.ndarray:
-    """Resampled mean accuracies [draws, C], for other seeds and other images.
-
-    Args:
-        shrunk: factor on the distances of the classes from their mean.
-    """
-    mean, seeds = accuracy_SxC.mean(0), len(accuracy_SxC)
-    centre = mean.mean() + shrunk * (mean - mean.mean()) if mean.size else mean
-    times = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
-    # Corrects that seeds vary less around their own mean than around the true mean.
-    unbiased = math.sqrt(seeds / (seeds - 1)) if seeds > 1 else 0.0
-    probability = centre + unbiased * times @ (accuracy_SxC - mean)
-    return rng.binomial(images, np.clip(probability, 0, 1)) / images
-
-
-def reliability(accuracy_SxC, images, rng: np.random.Generator, draws: int) -> float:
-    """Expected rank correlation of two measurements of a setting with other seeds and images; nan if constant.
-
-    Noise spreads the measured accuracies, so they are first shrunk to their mean until their variance is the measured
-    one minus that of the noise. From these, pairs of measurements are drawn and correlated.
-
-    Args:
-        accuracy_SxC: of S seeds; with one seed only the images are drawn.
-        images: of each class, integers [C].
-        rng: generator of all draws.
-        draws: number of pairs of measurements.
-    """
-    mean, seeds = accuracy_SxC.mean(0), len(accuracy_SxC)
-    if mean.size < 2 or np.ptp(np.round(mean, _DECIMALS)) == 0:
-        return math.nan
-    noise = (mean * (1 - mean) / np.maximum(images - 1, 1)).mean()
-    if seeds > 1:
-        noise += accuracy_SxC.var(0, ddof=1).mean() / seeds
-    shrunk = math.sqrt(max(0.0, 1 - noise / mean.var(ddof=1)))
-    pairs = (centred_ranks(_redrawn(accuracy_SxC, images, rng, draws, shrunk)) for _ in range(2))
-    return max(0.0, float(np.nan_to_num(_correlations(*pairs)).mean()))
+def unit_ranks(values) -> np.ndarray:
+    """Ranks of the classes, [..., C], mean 0 and length 1, or all 0. Their inner products are correlations."""
+    ranks = centred_ranks(values) if values.shape[-1] else values
+    lengths = np.linalg.norm(ranks, axis=-1, keepdims=True)
+    return np.divide(ranks, lengths, out=np.zeros_like(ranks, dtype=float), where=lengths > 0)
 
 
 def _resampled(number: int, rng, draws: int) -> np.ndarray:
@@ -221,14 +238,3 @@ def _resampled(number: int, rng, draws: int) -> np.ndarray:
     while (single := (times == number).any(1)).any():
         times[single] = rng.multinomial(number, np.full(number, 1 / number), size=int(single.sum()))
     return times
-
-
-def _moved_percentiles(draws, found: float, confidence: float, widened: float) -> tuple[float, float]:
-    """Percentiles of the draws, shifted so that the mean of the draws equals `found`, within [0, 1].
-
-    Args:
-        widened: factor on the distances of the percentiles from the mean.
-    """
-    tail = (1 - confidence) / 2
-    low, high = found + widened * (np.quantile(draws, [tail, 1 - tail]) - draws.mean())
-    return float(max(min(low, found), 0.0)), float(min(max(high, found), 1.0))

@@ -1,6 +1,7 @@
 """Variance components: how much class, architecture, hyper-parameters, seed and chance explain of a class's robustness.
 
-    found = variance_components(accuracy, count, {"architecture": [...], "radius": [...], "seed": [...]})
+    accuracy, covariance = measured(is_robust, labels, num_classes)     # [R, N], whether each image is robust
+    found = variance_components(accuracy, covariance, {"architecture": [...], "radius": [...], "seed": [...]})
     found.variance["class x architecture"], found.share["class"], found.explained_by_class_order
 
 A run is a training with one level of each factor. The model for the accuracy of a class in a run is
@@ -14,7 +15,7 @@ All terms except the mean are random and independent, each with one variance:
     class x f     differences between the levels of f in the class profile: the order of the classes or their distances
     run           variation of a run's average beyond its factors: interactions of factors, and the seed if not a factor
     residual      the same for the class profile
-    sampling      the draw of the test images; binomial, known from the counts
+    sampling      the draw of the test images; shared by runs on the same images, and known from their verdicts
 """
 
 import dataclasses
@@ -60,7 +61,41 @@ class VarianceComponents:
     classes: int
 
 
-def variance_components(accuracy, count, factors: Mapping[str, object], confidence: float = 0.95) -> VarianceComponents:
+def measured(is_robust, labels, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy of each class in each run, and the covariances of its errors that the draw of the images causes.
+
+    Runs judged on the same images err together: an image that is hard for one is hard for all. The covariance of two
+    runs is estimated from the images that both were judged on; without bias, and 0 for fewer than two of them.
+
+    Args:
+        is_robust: [R, N], whether each image is robust in each run; -1 where a run was not judged on it.
+        labels: of the images, integers in [0, C), [N].
+        num_classes: C.
+
+    Returns:
+        accuracy [R, C], nan for a class without images in a run; covariance [C, R, R], in squared fractions; nan on
+        the diagonal for a class with fewer than two images in a run.
+    """
+    is_robust, labels = np.asarray(is_robust), np.asarray(labels)
+    if is_robust.ndim != 2 or labels.shape != is_robust.shape[1:]:
+        raise ValueError(f"is_robust {is_robust.shape} must be [R, N], with labels {labels.shape} one for each image")
+    runs = len(is_robust)
+    accuracy, covariance = np.empty((runs, num_classes)), np.empty((num_classes, runs, runs))
+    for c in range(num_classes):
+        of_class = is_robust[:, labels == c]
+        judged, right = (of_class >= 0).astype(float), (of_class == 1).astype(float)
+        images, common, sums = judged.sum(1), judged @ judged.T, right @ judged.T  # sums: of row, over both's images
+        accuracy[:, c] = ratio(right.sum(1), images)
+        products = right @ right.T - ratio(sums * sums.T, common)
+        # The covariance of two images, times the share of common ones among the pairs of images.
+        covariance[c] = ratio(common * ratio(products, common - 1), np.outer(images, images))
+        covariance[c][(common < 2) & ~np.eye(runs, dtype=bool)] = 0.0
+    return accuracy, covariance
+
+
+def variance_components(
+    accuracy, covariance, factors: Mapping[str, object], confidence: float = 0.95
+) -> VarianceComponents:
     """Components of variance by the method of moments, for any choice of runs.
 
     The covariance of the class profiles of two runs is the variance class, plus class x f for each factor f whose level
@@ -70,17 +105,17 @@ def variance_components(accuracy, count, factors: Mapping[str, object], confiden
     all combinations of levels these are the estimators of the analysis of variance; except for cutting off negative
     values they are unbiased for any choice of runs.
 
-    The sampling variance, p (1 - p) / (n - 1) for each class and run, is subtracted from residual and class, as if each
-    run had its own images. Runs judged on the same images share a part of it, so residual may be too small, and class
-    too large, by at most sampling. Without counts residual is too large instead: the truth lies between the two
-    results.
+    The sampling covariance is subtracted first, for each pair of runs: images that are hard for all runs would
+    otherwise pass for classes that are.
 
-    Intervals are Student's with C - 1 degrees of freedom by the jackknife over classes. They do *not* cover the draw of
-    the runs: for a factor with three levels, f and class x f are known poorly, however narrow the interval.
+    Intervals are Student's with C - 1 degrees of freedom by the jackknife over classes. In simulations of ten classes
+    on the same images, 95 % intervals of explained_by_class_order held the truth in 83 to 97 %. They do *not* cover the
+    draw of the runs: for a factor with three levels, f and class x f are known poorly, however narrow the interval.
 
     Args:
         accuracy: fractions [R, C]; classes that are nan in any run are left out.
-        count: test images [R, C]; or None, to leave the sampling variance in residual and report sampling as 0.
+        covariance: of the sampling errors, [C, R, R], see `measured`; or None, to leave them in the other components
+            and report sampling as 0.
         factors: for each factor its level in each run, [R], of any type. Runs of equal levels are repetitions.
         confidence: strictly between 0 and 1.
 
@@ -89,7 +124,7 @@ def variance_components(accuracy, count, factors: Mapping[str, object], confiden
             level or the name of another component, or the runs cannot separate the effects.
     """
     checked_confidence(confidence)
-    accuracy, sampling = _checked_accuracy(accuracy, count)
+    accuracy, sampling = _checked_accuracy(accuracy, covariance)
     design = _Design(factors, len(accuracy))
     names = ["class", *factors, *(f"class x {name}" for name in factors), "run", "residual", "sampling"]
     if len(set(names)) < len(names):
@@ -98,7 +133,7 @@ def variance_components(accuracy, count, factors: Mapping[str, object], confiden
     classes = accuracy.shape[1]
     found = _estimate(accuracy, sampling, design)
     left_out = np.stack(
-        [_estimate(np.delete(accuracy, c, 1), np.delete(sampling, c, 1), design) for c in range(classes)]
+        [_estimate(np.delete(accuracy, c, 1), np.delete(sampling, c, 0), design) for c in range(classes)]
     )
     between = np.array([name == "class" or name.startswith("class x ") or name == "residual" for name in names])
     t = stdtrit(classes - 1, (1 + confidence) / 2)
@@ -173,37 +208,37 @@ def _estimate(accuracy, sampling, design: _Design) -> np.ndarray:
     classes = accuracy.shape[1]
     average = accuracy.mean(1)
     profile = accuracy - average[:, None]
-    covariance = profile @ profile.T / (classes - 1) - np.diag(sampling.mean(1))
+    of_images = sampling.mean(0)
+    covariance = profile @ profile.T / (classes - 1) - of_images
     interactions = design.fit(covariance)
     of_class = max(0.0, (covariance - design.sum(interactions)).mean())
     # In the average over C classes, the variance of their random terms is divided by C.
-    known = (design.sum(interactions) + np.diag(sampling.mean(1))) / classes
+    known = (design.sum(interactions) + of_images) / classes
     centred = average - average.mean()  # `fit` would do this too, but with larger rounding errors
     averages = design.fit(np.outer(centred, centred) - known)
-    found = np.array([of_class, *averages[:-1], *interactions[:-1], averages[-1], interactions[-1], sampling.mean()])
+    of_run = averages[-1], interactions[-1], np.diag(of_images).mean()
+    found = np.array([of_class, *averages[:-1], *interactions[:-1], *of_run])
     return np.where(found > _ROUNDING, found, 0.0)
 
 
-def _checked_accuracy(accuracy, count) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracies and their sampling variances, [R, C] each, for the classes that all runs have."""
+def _checked_accuracy(accuracy, covariance) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracies [R, C] and the covariances of their sampling errors [C, R, R], for the classes that all runs have."""
     accuracy = np.asarray(accuracy, float)
     if accuracy.ndim != 2 or len(accuracy) < 2:
         raise ValueError(f"accuracy {accuracy.shape} must be [R, C] with at least two runs")
+    runs, classes = accuracy.shape
     there = ~np.isnan(accuracy).any(0)
     if there.sum() < 3:
         raise ValueError(f"{there.sum()} classes with examples in all runs; the jackknife over classes needs three")
     accuracy = accuracy[:, there]
     if (accuracy < 0).any() or (accuracy > 1).any():
         raise ValueError(f"accuracy must be a fraction; found {accuracy.min()} to {accuracy.max()}")
-    if count is None:
-        return accuracy, np.zeros(accuracy.shape)
-    count = np.asarray(count)
-    if count.shape != (len(accuracy), there.size):
-        raise ValueError(f"count {count.shape} must be [R, C] as accuracy {(len(accuracy), there.size)}")
-    count = count[:, there]
-    if count.min() < 2:
-        raise ValueError(f"a class has {count.min():g} images in a run; their sampling variance needs two")
-    return accuracy, accuracy * (1 - accuracy) / (count - 1)
+    covariance = np.zeros((classes, runs, runs)) if covariance is None else np.asarray(covariance, float)
+    if covariance.shape != (classes, runs, runs):
+        raise ValueError(f"covariance {covariance.shape} must be [C, R, R] as accuracy {(runs, classes)} is [R, C]")
+    if np.isnan(covariance[there]).any():
+        raise ValueError("a class has a single image in a run; its sampling variance needs two")
+    return accuracy, covariance[there]
 
 
 def _shared_levels(name: str, levels, runs: int) -> np.ndarray:

@@ -19,26 +19,30 @@ def wilson_interval(correct, count, confidence: float = 0.95) -> tuple[np.ndarra
     Raises:
         ValueError: the shapes differ, not 0 <= correct <= count, or a confidence outside (0, 1).
     """
-    from scipy.special import ndtri  # not at the top: `import jaxrobust` does without SciPy
-
     checked_confidence(confidence)
     correct, count = checked_counts(correct, count)
+    low, high = _wilson(correct, count, confidence)
+    # With 0 or all correct the exact bound is 0 or 1; rounding must not exclude the accuracy itself.
+    return np.where(correct == 0, 0.0, low), np.where(correct == count, 1.0, high)
+
+
+def _wilson(correct, count, confidence: float):
+    from scipy.special import ndtri  # not at the top: `import jaxrobust` does without SciPy
+
     z = ndtri((1 + confidence) / 2)
     centre = (correct + z**2 / 2) / (count + z**2)
     # The root of correct * wrong / count, kept finite (zero) where count is 0.
     variance = correct * (count - correct) / np.maximum(count, 1)
     half_width = z * np.sqrt(variance + z**2 / 4) / (count + z**2)
-    # With 0 or all correct the exact bound is 0 or 1; rounding must not exclude the accuracy itself.
-    low = np.where(correct == 0, 0.0, centre - half_width)
-    high = np.where(correct == count, 1.0, centre + half_width)
-    return low, high
+    return centre - half_width, centre + half_width
 
 
 def balanced_interval(correct, count, confidence: float = 0.95) -> tuple[float, float] | None:
     """Interval of the mean of the class accuracies; None if no class has examples.
 
-    The interval of Zou, Huang & Zhang (2009) for a linear function of independent proportions: the distance of each end
-    from the mean is the root of the sum of squared distances between class accuracies and their Wilson limits, over C.
+    Wilson's interval at the number of images that would give the accuracy of a single class the variance of this mean:
+    m (1 - m) over the mean's variance, each with k + 1/2 correct of n + 1, so that neither is 0 (an effective sample
+    size as for complex surveys: Korn and Graubard, 1998). For one class it is Wilson's interval.
 
     Args:
         correct, count, confidence: as for `wilson_interval`; classes without examples are left out.
@@ -46,13 +50,16 @@ def balanced_interval(correct, count, confidence: float = 0.95) -> tuple[float, 
     Raises:
         ValueError: as for `wilson_interval`.
     """
-    low, high = wilson_interval(correct, count, confidence)
-    present = np.asarray(count) > 0
-    if not present.any():
+    checked_confidence(confidence)
+    correct, count = checked_counts(correct, count)
+    correct, count = correct[count > 0], count[count > 0]
+    if not count.size:
         return None
-    accuracy = np.asarray(correct)[present] / np.asarray(count)[present]
-    below, above = (np.linalg.norm(limit[present] - accuracy) / accuracy.size for limit in (low, high))
-    return float(max(accuracy.mean() - below, 0.0)), float(min(accuracy.mean() + above, 1.0))
+    likely = (correct + 0.5) / (count + 1)
+    variance = (likely * (1 - likely) / count).sum() / count.size**2
+    images = likely.mean() * (1 - likely.mean()) / variance
+    low, high = _wilson((correct / count).mean() * images, images, confidence)
+    return (0.0 if not correct.any() else float(low)), (1.0 if (correct == count).all() else float(high))
 
 
 def checked_confidence(confidence: float) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxrobust import files, formatting
 from jaxrobust.classwise.counts import checked_counts, class_counts, correct_counts, ratio
 from jaxrobust.classwise.intervals import balanced_interval, wilson_interval
+from jaxrobust.classwise.spread import Corrected, Equality, corrected, equality_test
 from jaxrobust.classwise.worst import WorstClass, probability_worst, worst_class
 
 CONFIDENCE = 0.95
@@ -214,8 +215,18 @@ class Score:
         return worst_class(self.correct, self.count, self.confidence)
 
     @functools.cached_property
+    def corrected(self) -> dict[str, Corrected]:
+        """Spreads with the sampling variance taken off, by the names in `METRICS`, see `spread.corrected`."""
+        return corrected(self.correct, self.count, self.confidence)
+
+    @functools.cached_property
+    def equality(self) -> Equality:
+        """The test that all classes have the same accuracy, see `spread.equality_test`."""
+        return equality_test(self.correct, self.count)
+
+    @functools.cached_property
     def probability_worst(self) -> tuple[float, ...]:
-        """How often each class is the worst if its examples are resampled [C], see `worst.probability_worst`."""
+        """The probability of each class to be truly the worst [C], see `worst.probability_worst`."""
         return tuple(probability_worst(self.correct, self.count).tolist())
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 from jaxrobust.classwise.counts import unequal
 from jaxrobust.classwise.score import CONFIDENCE, Score
 from jaxrobust.errors import FieldError
-from jaxrobust.formatting import NOTHING, interval, percent
+from jaxrobust.formatting import NOTHING, interval, p_value, percent
 
 SHOWN = 40  # most classes of a table that is shown; of more, those at both ends
 _ENDS = 10
@@ -93,6 +93,8 @@ class ClassTable(Table, Score):
 
     Shown are the classes, lowest accuracy first, those without images last; the average; and the worst class. Its
     interval, and the candidates (classes that may truly be the worst), account for its selection, see `Score.worst`.
+    Below, the gap between best and worst class without what the draw of the images adds to it, see `Score.corrected`,
+    and whether the classes differ at all, see `Score.equality`.
     """
 
     def rows(self) -> list[dict]:
@@ -131,6 +133,10 @@ class ClassTable(Table, Score):
         name = f"worst class ({named(self.worst.classes, self.class_names)})"
         overall.append((name, "", "", percent(self.worst.accuracy), interval(ends), str(len(self.worst.candidates))))
         caption = f"accuracies in percent; {100 * self.confidence:g} % intervals"
+        if len(self.by_accuracy) > 1:
+            gap = self.corrected["gap"]
+            overall.append(("gap without chance", "", "", percent(gap.value), interval(gap[1:]), ""))
+            caption += f"; equally accurate classes: p = {p_value(self.equality.p_value)}"
         return Cells(("class", "images", "correct", "accuracy", "interval", "may be worst"), classes, overall, caption)
 
 
@@ -159,14 +165,15 @@ def classwise_table(
         >>> table.worst_name, table.worst_class_accuracy, table.gap
         ('cat', 0.1, 0.9)
         >>> table
-        class              images  correct  accuracy       interval  may be worst
-        -------------------------------------------------------------------------
-        cat                    40        4      10.0    [4.0, 23.1]           yes
-        dog                    40       40     100.0  [91.2, 100.0]
-        -------------------------------------------------------------------------
-        average                80       44      55.0   [44.1, 65.4]
-        worst class (cat)                       10.0    [2.8, 25.7]             1
-        accuracies in percent; 95 % intervals
+        class               images  correct  accuracy       interval  may be worst
+        --------------------------------------------------------------------------
+        cat                     40        4      10.0    [4.0, 23.1]           yes
+        dog                     40       40     100.0  [91.2, 100.0]
+        --------------------------------------------------------------------------
+        average                 80       44      55.0   [44.1, 65.4]
+        worst class (cat)                        10.0    [2.8, 25.7]             1
+        gap without chance                       89.9  [76.0, 100.0]
+        accuracies in percent; 95 % intervals; equally accurate classes: p = 5.9e-16
     """
     labels, names = checked_labels(labels, class_names)
     return ClassTable.of(labels, checked_verdicts("verdicts", verdicts, labels), names, level(confidence))

@@ -51,7 +51,8 @@ def rank(values: dict, robustness) -> dict:
     Returns:
         probes: for each probe that at least one run has: its description, its `values` [R][C] and the results of
             `ranking`: `correlation`, `interval`, `p_value`, `p_holm`, `significant`, `as_expected` (None if theory
-            predicts no sign), `of_runs` [R], and with several runs `held_out`, R^2 [R], and `mean_held_out`;
+            predicts no sign), `of_runs` [R], and with several runs `held_out`, R^2 [R], `mean_held_out`, and
+            `p_held_out` of those that are tested, see `ranking.held_out_p_values`;
         yardstick: R^2 [R] and their mean, if each class is predicted by its mean over the other runs; None for one run.
     """
     robustness = np.array(robustness, float)  # None becomes nan
@@ -79,6 +80,7 @@ def rank(values: dict, robustness) -> dict:
             held_out = ranking.held_out(value[has], robustness[has]) if len(has) > 1 else np.nan
             row["held_out"] = _spread(held_out, has, len(of_runs))
             row["mean_held_out"] = _mean(row["held_out"])
+            row["p_held_out"] = math.nan
         rows.append(row)
     tested = [row for row in rows if not row["built_in"] and not math.isnan(row["p_value"])]
     corrected = classwise.holm_correction([row["p_value"] for row in tested])
@@ -88,6 +90,11 @@ def rank(values: dict, robustness) -> dict:
         row["significant"] = row["p_holm"] <= LEVEL
         defined = row["sign"] and not math.isnan(row["correlation"])
         row["as_expected"] = bool(row["correlation"] * row["sign"] > 0) if defined else None
+    if predicted := [row for row in rows if not row["built_in"] and several]:
+        probes = [np.array(row["values"]) for row in predicted]
+        p_values = ranking.held_out_p_values(probes, robustness, randomness.generator(0, "explain held out"))
+        for row, p_value in zip(predicted, p_values.tolist(), strict=True):
+            row["p_held_out"] = p_value
 
     def place(row):
         of_order = row["mean_held_out"] if several else abs(row["correlation"])

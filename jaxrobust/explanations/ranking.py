@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import norm
 
-from jaxrobust.classwise.agreement import centred_ranks
+from jaxrobust.classwise.agreement import unit_ranks
 from jaxrobust.classwise.counts import ratio
 
 PERMUTATIONS = 10_000
+BEST_PERMUTATIONS = 999
 _TOLERANCE = 1e-9  # statistics that differ from the observed one by less count as equal to it
 
 
@@ -61,28 +62,78 @@ def associate(probe, robustness, rng: np.random.Generator, *, confidence: float 
 
 
 def held_out(probe, robustness) -> np.ndarray:
-    """R^2 [R]: share of the variance between the classes of a run that a line fitted to the other runs predicts.
+    """R^2 [R]: share of the variance between the classes of a run that a line predicts, fitted without run and class.
 
-    Robustness and probe are centred in each run, and the probe is divided by its standard deviation over the classes,
-    because models differ in the scale of their logits and features. The slope is the least-squares slope over all other
-    runs together. R^2 is 1 - squared error / squared robustness. 0 means no better than predicting equal robustness for
-    all classes; R^2 may be negative, and is nan where nothing varies. Classes that are nan in any run are left out.
+    Each class of each run is predicted by the line of all other classes of all other runs. Of robustness, and of the
+    probe, the difference of a class from the mean of the other classes of the run is used; the probe is divided by its
+    standard deviation over the classes, because models differ in the scale of their logits and features. R^2 is 1 -
+    squared error / squared difference. 0 means no better than calling the class as robust as the mean of the others. It
+    is negative for a probe that says nothing, as its slope is chance. nan where nothing varies, or with
+    fewer than three classes. Classes that are nan in any run are left out.
     """
-    x, y = _centred(probe, robustness)
-    deviation = np.sqrt(np.square(x).mean(1, keepdims=True)) if x.size else np.zeros((len(x), 1))
+    return _held_out(*_there(probe, robustness))
+
+
+def held_out_p_values(probes, robustness, rng: np.random.Generator) -> np.ndarray:
+    """p-values [P] of the mean R^2 of `held_out`, each as that of the best of all these probes.
+
+    The classes of robustness are permuted, in all runs alike; the p-value of a probe is the share of permutations in
+    which any probe reaches its R^2 (Westfall and Young, 1993), (b + 1) / (`BEST_PERMUTATIONS` + 1). The hypothesis is
+    that no probe has to do with robustness.
+
+    Args:
+        probes: P arrays [R, C]; nan for a run that lacks the probe, else as for `held_out`.
+        robustness: [R, C].
+        rng: generator of the permutations.
+    """
+    robustness = np.asarray(robustness, float)
+    classes = robustness.shape[1]
+    orders = np.stack([np.arange(classes), *(rng.permutation(classes) for _ in range(BEST_PERMUTATIONS))])
+    found = []
+    for probe in probes:
+        has = np.isfinite(probe).any(1)
+        parts = np.array_split(orders, 10)  # [B, R, C] at a time
+        of_parts = [_held_out(*_there(probe[has], robustness[has][:, part].swapaxes(0, 1))) for part in parts]
+        found.append(np.concatenate([_mean_of_runs(of) for of in of_parts]))
+    found = np.stack(found)
+    best = np.fmax.reduce(found, axis=0)
+    reached = (best >= found[:, :1] - _TOLERANCE).mean(1)
+    return np.where(np.isnan(found[:, 0]), np.nan, reached)
+
+
+def _there(probe, robustness) -> tuple[np.ndarray, np.ndarray]:
+    """The classes that are known in all runs of both, [..., R, C]."""
+    probe, robustness = np.asarray(probe, float), np.asarray(robustness, float)
+    there = np.isfinite(probe).all(0) & np.isfinite(robustness).reshape(-1, robustness.shape[-1]).all(0)
+    return probe[:, there], robustness[..., there]
+
+
+def _mean_of_runs(values) -> np.ndarray:
+    """Mean over the last axis of what is known."""
+    known = np.isfinite(values)
+    return ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1))
+
+
+def _held_out(x, y) -> np.ndarray:
+    """R^2 [..., R] of x [R, C] for y [..., R, C]. Sums without a class follow from those with it."""
+    classes = y.shape[-1]
+    if classes < 3:
+        return np.full(y.shape[:-1], np.nan)
+    x, y = (values - values.mean(-1, keepdims=True) for values in (x, y))
+    deviation = np.sqrt(np.square(x).mean(-1, keepdims=True))
     x = np.divide(x, deviation, out=np.zeros_like(x), where=deviation > _TOLERANCE * np.abs(x).max(initial=0))
-    products, squares = (x * y).sum(1), np.square(x).sum(1)
-    others = squares.sum() - squares
-    slope = ratio(products.sum() - products, others)
-    return _explained(y, slope[:, None] * x)
+    more = classes / (classes - 1)  # a difference from the mean of the others, over that from the mean of all
+    products, squares = ((x * of).sum(-1, keepdims=True) - more * x * of for of in (y, x))
+    slope = ratio(products.sum(-2, keepdims=True) - products, squares.sum(-2, keepdims=True) - squares)
+    return _explained(y, slope * x)
 
 
 def held_out_by_class(robustness) -> np.ndarray:
-    """R^2 [R] as in `held_out`, if the robustness of each class is predicted by its mean over the other runs.
+    """R^2 [R], if the robustness of each class is predicted by its mean over the other runs.
 
     It measures what the runs have in common. It is a yardstick: a probe with this R^2 leaves little unexplained.
     """
-    _, y = _centred(robustness, robustness)
+    y = _centred(robustness)
     return _explained(y, (y.sum(0, keepdims=True) - y) / (len(y) - 1))
 
 
@@ -104,7 +155,7 @@ def ceiling(seeds, count) -> tuple[float, float]:
     accuracy = np.atleast_2d(np.asarray(seeds, float))
     there = np.isfinite(accuracy).all(0)
     accuracy, count = accuracy[:, there], np.asarray(count, float)[there]
-    centred, classes = _centred(accuracy)[0], accuracy.shape[1]
+    centred, classes = _centred(accuracy), accuracy.shape[1]
     total = np.square(centred.mean(0)).sum()
     if len(centred) < 2 or not total > 0:
         return math.nan, math.nan
@@ -114,26 +165,15 @@ def ceiling(seeds, count) -> tuple[float, float]:
     return float(1 - of_seeds / total), float(1 - (of_seeds + of_images) / total)
 
 
-def _centred(*values):
-    values = [np.asarray(array, float) for array in values]
-    there = np.all([np.isfinite(array).all(0) for array in values], axis=0)
-    return [
-        array[:, there] - array[:, there].mean(1, keepdims=True) if there.any() else array[:, :0] for array in values
-    ]
+def _centred(values) -> np.ndarray:
+    """Differences from the mean of each run, of the classes that all runs have."""
+    values = np.asarray(values, float)
+    values = values[:, np.isfinite(values).all(0)]
+    return values - values.mean(1, keepdims=True) if values.size else values
 
 
 def _explained(y, predicted) -> np.ndarray:
-    total = np.square(y).sum(1)
-    return 1 - ratio(np.square(y - predicted).sum(1), total)
-
-
-def unit_ranks(values) -> np.ndarray:
-    """Ranks [R, C] of the classes, mean 0 and length 1; 0 if all are equal. Their inner products are correlations."""
-    if values.shape[1] == 0:
-        return values
-    ranks = centred_ranks(values)
-    lengths = np.linalg.norm(ranks, axis=1, keepdims=True)
-    return np.divide(ranks, lengths, out=np.zeros_like(ranks), where=lengths > 0)
+    return 1 - ratio(np.square(y - predicted).sum(-1), np.square(y).sum(-1))
 
 
 def _orders(classes: int, rng) -> tuple[np.ndarray, bool]:

@@ -5,7 +5,17 @@ import pathlib
 from jaxrobust import formatting, reports
 from jaxrobust.figures.explain import ranking, scatters
 from jaxrobust.reports import findings as findings_lib
-from jaxrobust.reports.findings import CAUTION, NOT_SIGNIFICANT, SIGNIFICANT, UNTESTABLE, Finding, few, under
+from jaxrobust.reports.findings import (
+    CAUTION,
+    NOT_SIGNIFICANT,
+    SIGNIFICANT,
+    UNTESTABLE,
+    Finding,
+    few,
+    p_of,
+    tested,
+    under,
+)
 from jaxrobust.reports.tables import Column, Table, records_to_csv
 
 PAGE = "explain.html"
@@ -20,12 +30,12 @@ def findings(figures: dict, more=()) -> list[Finding]:
     Args:
         more: findings to put before those on what was looked at.
     """
-    tested = _by_correlation(figures)
-    found = _on_strength(figures, tested)
-    if tested:
-        found += _on_signs(tested)
-    if figures["yardstick"] and tested:
-        found += _on_held_out(figures, tested)
+    rows = _by_correlation(figures)
+    found = _on_strength(figures, rows)
+    if rows:
+        found += _on_signs(rows)
+    if figures["yardstick"] and rows:
+        found += _on_held_out(figures, rows)
     note = "no cause is shown: probes go along with each other, and only an intervention can show one"
     scope = Finding("scope", f"{len(figures['classes'])} classes", verdict=CAUTION, note=note)
     return [*found, *more, *_on_images(figures), *_left_out(figures), scope]
@@ -33,31 +43,31 @@ def findings(figures: dict, more=()) -> list[Finding]:
 
 def _by_correlation(figures: dict) -> list[dict]:
     """The probes that are tested, the largest correlation first."""
-    tested = [row for row in figures["probes"] if not row["built_in"] and row["correlation"] is not None]
-    return sorted(tested, key=lambda row: -abs(row["correlation"]))
+    rows = [row for row in figures["probes"] if not row["built_in"] and row["correlation"] is not None]
+    return sorted(rows, key=lambda row: -abs(row["correlation"]))
 
 
-def _on_strength(figures: dict, tested: list[dict]) -> list[Finding]:
+def _on_strength(figures: dict, rows: list[dict]) -> list[Finding]:
     what, start = "probes that go along with class accuracy", under(figures["attack"])
     if len(figures["runs"]) > 1:
         start += f", in {len(figures['runs'])} {figures['unit']}s"
     if len(figures["classes"]) < FEW:
         return [Finding(what, verdict=UNTESTABLE, note=f"{start}: {len(figures['classes'])} classes are too few")]
     level = f"at {100 * figures['level']:g} %, permuted classes, Holm's correction"
-    sure = [row for row in tested if row["significant"]]
+    sure = [row for row in rows if row["significant"]]
     count = Finding(what, f"{len(sure)} of {figures['tested']}", note=f"{start}; {level}")
-    return [count, *map(_probe, sure[:NAMED] or tested[:1])]
+    return [count, *map(_probe, sure[:NAMED] or rows[:1])]
 
 
 def _probe(row: dict) -> Finding:
     verdict = SIGNIFICANT if row["significant"] else NOT_SIGNIFICANT
-    note = f"p (Holm) = {formatting.p_value(row['p_holm'])}"
+    note = p_of(row["p_holm"], "unrelated to robustness; Holm")
     note += "" if row["as_expected"] is None else f"; sign {sign(row)}"
     return Finding(row["name"], correlation(row["correlation"]), interval(row["interval"]), verdict, note)
 
 
-def _on_signs(tested: list[dict]) -> list[Finding]:
-    signed = [row for row in tested if row["as_expected"] is not None]
+def _on_signs(rows: list[dict]) -> list[Finding]:
+    signed = [row for row in rows if row["as_expected"] is not None]
     against = [row for row in signed if not row["as_expected"]]
     sure = [row["name"] for row in against if row["significant"]]
     note = f"significant with the opposite sign: {few(sure, NAMED)}" if sure else ""
@@ -68,16 +78,25 @@ def _on_signs(tested: list[dict]) -> list[Finding]:
     ]
 
 
-def _on_held_out(figures: dict, tested: list[dict]) -> list[Finding]:
-    what = f"R² on a held-out {figures['unit']}"
-    ranked = sorted((r for r in tested if r["mean_held_out"] is not None), key=lambda r: -r["mean_held_out"])
+def _on_held_out(figures: dict, rows: list[dict]) -> list[Finding]:
+    what = f"R² on a held-out class of a held-out {figures['unit']}"
+    ranked = sorted((r for r in rows if r["mean_held_out"] is not None), key=lambda r: -r["mean_held_out"])
     if not ranked:
         return [Finding(what, verdict=UNTESTABLE, note="the classes do not differ")]
     best = [row for row in ranked if row["mean_held_out"] > 0][:NAMED] or ranked[:1]
-    yardstick = share(figures["yardstick"]["mean_held_out"])
+    yardstick, reference = share(figures["yardstick"]["mean_held_out"]), "what any probe is to be measured by"
+    reference += ", though it knows the class, and lines of probes other classes alone"
     return [
-        *(Finding(f"{what}: {row['name']}", share(row["mean_held_out"])) for row in best),
-        Finding(f"{what}: mean of each class in the others", yardstick, note="what any probe is to be measured by"),
+        *(
+            Finding(
+                f"{what}: {row['name']}",
+                share(row["mean_held_out"]),
+                verdict=tested(row["p_held_out"]),
+                note=f"{p_of(row['p_held_out'], 'no probe tells of robustness')}; class means {yardstick}",
+            )
+            for row in best
+        ),
+        Finding(f"{what}: mean of each class in the others", yardstick, note=reference),
     ]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from jaxrobust import formatting
 from jaxrobust.formatting import probability
 from jaxrobust.reports.tables import Column, Table
 
@@ -10,7 +11,9 @@ from jaxrobust.reports.tables import Column, Table
 HIGHER, LOWER = "higher", "lower"  # of a significant difference
 SIGNIFICANT, NOT_SIGNIFICANT, UNTESTABLE = "significant", "not significant", "no p below 5 % possible"  # of a test
 CAUTION = "caution"
+UNCORRECTED = "not corrected"  # for what runs share by being judged on the same images
 LEVEL = 0.05  # of the tests
+_FEW = 3  # observations with which a spread is known at all
 
 
 class Finding(NamedTuple):
@@ -46,6 +49,20 @@ def tested(p_value: float, least_p: float = 0.0) -> str:
     if least_p >= LEVEL:
         return UNTESTABLE
     return SIGNIFICANT if p_value < LEVEL else NOT_SIGNIFICANT
+
+
+def too_few(number: int, of: str) -> str:
+    """The verdict where there are too few observations for their chance to be known; empty if there are enough.
+
+    Args:
+        of: what they are, in the singular.
+    """
+    return f"too few {of}s ({number}) to say" if number < _FEW else ""
+
+
+def p_of(p_value: float, null: str) -> str:
+    """A p-value with its hypothesis, in about five words."""
+    return f"p = {formatting.p_value(p_value)} (null: {null})"
 
 
 def under(attack: str) -> str:

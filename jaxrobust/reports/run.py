@@ -24,7 +24,7 @@ from jaxrobust.formatting import counted, interval, norm, percent, radius, round
 from jaxrobust.reports import audit as report_audit
 from jaxrobust.reports import findings as findings_lib
 from jaxrobust.reports import suites as report_suites
-from jaxrobust.reports.findings import CAUTION, Finding, few, likely, under
+from jaxrobust.reports.findings import CAUTION, Finding, few, likely, p_of, tested, under
 from jaxrobust.reports.tables import Column, Table
 from jaxrobust.runs import class_summary, results
 from jaxrobust.runs.reading import Checkpoint, RunFiles, facts, field, headline, strongest
@@ -175,6 +175,10 @@ def findings(score: Result, truth: dict) -> list[Finding]:
         ends = interval(score.worst_interval)
         found.append(Finding(f"worst class: {score.worst_name}", _percent(score.worst_class_accuracy), ends))
         found.append(Finding(f"best class: {score.best_name}", _percent(score.best_class_accuracy)))
+        if len(score.by_accuracy) > 1:
+            gap, p_value = score.corrected["gap"], score.equality.p_value
+            note = f"{percent(score.gap)} as measured; {p_of(p_value, 'all classes equally robust')}"
+            found.append(Finding("gap without chance", percent(gap.value), interval(gap[1:]), tested(p_value), note))
         number = f"{len(candidates)} of {np.count_nonzero(truth['count'])}"
         verdict = CAUTION if len(candidates) > 1 else ""
         found.append(

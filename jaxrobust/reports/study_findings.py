@@ -1,6 +1,5 @@
 """The findings of a study, from the data of `studies.answers.answer`."""
 
-from jaxrobust import formatting
 from jaxrobust.formatting import counted, decimals, percent, points
 from jaxrobust.formatting import interval as interval_of
 from jaxrobust.reports import explain as explain_pages
@@ -9,10 +8,14 @@ from jaxrobust.reports.findings import (
     CAUTION,
     LEVEL,
     NOT_SIGNIFICANT,
+    SIGNIFICANT,
+    UNCORRECTED,
     UNTESTABLE,
     Finding,
     direction,
+    p_of,
     tested,
+    too_few,
     under,
 )
 
@@ -48,24 +51,22 @@ def _on_order(of: dict, attack: str) -> list[Finding]:
     what = f"Kendall's W of {number} settings {under(attack)}"
     if found["w"] is None:
         return [Finding(what, verdict=UNTESTABLE, note="the classes are equal in each, so have no order")]
-    note = f"p = {formatting.p_value(found['p_value'])}; unrelated orders give {1 / number:.2f}"
+    verdict, ends, p = UNCORRECTED, "", "what settings share by the same images is in it: files of examples are missing"
+    if found["corrected"]:
+        (low, high), p = found["interval"], p_of(found["p_value"], "all classes equally robust")
+        ends = f"[{low:.2f}, {high:.2f}]"
+        sure = low > 1 / number and found["p_value"] < LEVEL
+        verdict = too_few(number, "setting") or (SIGNIFICANT if sure else NOT_SIGNIFICANT)
+    note = f"{p}; unrelated orders give {1 / number:.2f}"
     if (median := found["median_correlation"]) is not None:
         least = f", at least {explain_pages.correlation(found['least_correlation'])}" if number > 2 else ""
         note += f"; rank correlations of two settings: median {explain_pages.correlation(median)}{least}"
-    low, high = found["interval"]
-    verdict = tested(found["p_value"], found["least_p"])
-    rows = [Finding(what, f"{found['w']:.2f}", f"[{low:.2f}, {high:.2f}]", verdict, note)]
-    if found["p_value"] < LEVEL and _seeds_agree(of):
+    rows = [Finding(what, f"{found['w']:.2f}", ends, verdict, note)]
+    shares = (of["components"] or {}).get("share", {})
+    if shares.get("class x seed", 0.0) > shares.get("class", 1.0):
         note = "shared by the settings, and enough to bring about the agreement"
-        rows.append(Finding("seeds and test images", verdict=CAUTION, note=note))
+        rows.append(Finding("seeds", verdict=CAUTION, note=note))
     return rows + _on_weakest(found["classes"])
-
-
-def _seeds_agree(of: dict) -> bool:
-    """Whether what settings have in common is rather the seeds than the classes."""
-    ceiling, shares = of["agreement"]["ceiling"], (of["components"] or {}).get("share", {})
-    above = ceiling is not None and of["agreement"]["w"] > ceiling
-    return above and shares.get("class x seed", 0.0) > shares.get("class", 1.0)
 
 
 def _on_one_setting(settings: list[dict], classes: list[str], attack: str) -> list[Finding]:
@@ -106,7 +107,7 @@ def _on_published(of: dict) -> list[Finding]:
     for row in of["published"]:
         if row["correlation"] is not None and None not in row["settings"]:
             least, most = map(explain_pages.correlation, row["settings"])
-            note = f"p = {formatting.p_value(row['p_value'])}; single settings {least} to {most}"
+            note = f"{p_of(row['p_value'], 'unrelated orders of classes')}; single settings {least} to {most}"
             note += f"; {row['classes']} classes" if row["classes"] < len(of["classes"]) else ""
             values = explain_pages.correlation(row["correlation"]), explain_pages.interval(row["interval"])
             rows.append(Finding(f"rank correlation with {row['source']}", *values, tested(row["p_value"]), note))
@@ -117,15 +118,19 @@ def _on_components(of: dict) -> list[Finding]:
     found = of["components"]
     if found is None or "missing" in found:
         return []
+    verdict = "" if found["corrected"] else UNCORRECTED
     largest = [name for name in sorted(found["share"], key=lambda name: -found["share"][name])[:3]]
     rows = [
-        Finding(f"variance of class accuracies: {name}", *_share(found["share"][name], found["intervals"][name]))
+        Finding(
+            f"variance of class accuracies: {name}", *_share(found["share"][name], found["intervals"][name]), verdict
+        )
         for name in largest
         if found["share"][name] >= 0.005
     ]
     if (order := found["explained_by_class_order"]) is not None:
         share = _share(order, found["explained_interval"])
-        rows.append(Finding("differences between classes that all runs share", *share))
+        note = "intervals cover other classes and images, not other settings and seeds"
+        rows.append(Finding("differences between classes that all runs share", *share, verdict, note))
     return rows
 
 
@@ -144,7 +149,7 @@ def _on_axes(of: dict) -> list[Finding]:
             f"{row['runs']} runs",
             "",
             tested(row["p_profile"], row["least_p"]),
-            f"p = {formatting.p_value(row['p_profile'])}{corrected}",
+            p_of(row["p_profile"], f"{row['axis']} has no effect") + corrected,
         )
         for row in of["axes"]
     ]
@@ -158,7 +163,8 @@ def _on_widening(of: dict) -> list[Finding]:
     runs = f"{counted(found['settings'], 'setting')}, {found['pairs']} pairs of runs"
     if 1 < found["settings"] != found["units"]:
         runs += "; those that share natural runs count as one"
-    rows = [_changed("gap, from natural to adversarial training", gap, (gap["natural"], gap["adversarial"]), runs)]
+    few = too_few(found["units"], "setting" if found["settings"] > 1 else "seed")
+    rows = [_changed("gap, from natural to adversarial training", gap, (gap["natural"], gap["adversarial"]), runs, few)]
     if cv["change"] is not None:
         ends = f"[{', '.join(decimals(end, 2) for end in cv['interval'])}]"
         note = f"{cv['natural']:.2f} to {cv['adversarial']:.2f}"
@@ -166,13 +172,13 @@ def _on_widening(of: dict) -> list[Finding]:
     return [*rows, Finding("gap in clean accuracy, likewise", points(clean["change"]), interval_of(clean["interval"]))]
 
 
-def _changed(what: str, of: dict | None, ends, runs: str) -> Finding:
-    """A change of the gap, from one end to another."""
-    note = f"{percent(ends[0])} to {percent(ends[1])} points; {runs}"
+def _changed(what: str, of: dict | None, ends, runs: str, few: str) -> Finding:
+    """A change of the gap, from one end to another; `few` is the verdict if there are too few observations."""
+    note = f"{percent(ends[0])} to {percent(ends[1])} points; {runs}, on these images"
     if of is None:
-        return Finding(what, note=note)
-    verdict = tested(of["p_value"], of["least_p"])
-    note = f"p = {formatting.p_value(of['p_value'])}; {note}"
+        return Finding(what, verdict=few, note=note)
+    verdict = few or tested(of["p_value"], of["least_p"])
+    note = f"{p_of(of['p_value'], 'changes as often down')}; {note}"
     return Finding(what, points(of["change"]), interval_of(of["interval"]), verdict, note)
 
 
@@ -184,7 +190,7 @@ def _on_radius(of: dict) -> list[Finding]:
     ends = "" if low is None else interval_of((low * unit["length"], high * unit["length"]))
     holds_zero = low is None or low <= 0 <= high
     verdict = tested(gap["p_value"], gap["least_p"])
-    note = f"p = {formatting.p_value(gap['p_value'])}; {of['radius']['runs']} runs"
+    note = f"{p_of(gap['p_value'], 'gap unrelated to radius')}; {of['radius']['runs']} runs, on these images"
     # The test speaks of these settings alone, the interval of others too.
     if verdict != UNTESTABLE and (verdict == NOT_SIGNIFICANT) != holds_zero:
         verdict, note = CAUTION, f"{note}; test and interval disagree"
@@ -198,30 +204,29 @@ def _on_epochs(of: dict) -> list[Finding]:
     found = robust[0]
     what = f"gap over adversarial training, epoch {found['epochs'][0]} to {found['epochs'][-1]}"
     runs = f"{counted(found['settings'], 'setting')}, {counted(found['runs'], 'run')}"
-    return [_changed(what, found["change"], (found["gap"][0], found["gap"][-1]), runs)]
+    few = too_few(*((found["settings"], "setting") if found["settings"] > 1 else (found["runs"], "seed")))
+    return [_changed(what, found["change"], (found["gap"][0], found["gap"][-1]), runs, few)]
 
 
 def on_intervention(of: dict, attack: str) -> list[Finding]:
     """The classes that differ between two levels, see studies.interventions.effects."""
     pairs = f"{counted(of['pairs'], 'pair')} of runs" + (f" in {of['settings']} settings" if of["settings"] > 1 else "")
     pairs += "; intervals cover other images alone, not other seeds" if of["pairs"] == 1 else ""
+    few = too_few(*((of["settings"], "setting") if of["settings"] > 1 else (of["pairs"], "seed")))
     sure = [row for row in of["classes"] if _is_sure(row)]
     shown, rows = sorted(sure, key=lambda row: -abs(row["change"]))[:CHANGED], []
     if len(of["classes"]) == 1:
         shown = of["classes"]
     else:
         note = f"{under(attack)}; intervals that exclude 0, each class separately; {pairs}"
-        rows = [
-            Finding(
-                f"{of['from']} to {of['to']}: classes that change", f"{len(sure)} of {len(of['classes'])}", note=note
-            )
-        ]
+        what = f"{of['from']} to {of['to']}: classes that change"
+        rows = [Finding(what, f"{len(sure)} of {len(of['classes'])}", verdict=few, note=note)]
     return rows + [
         Finding(
             f"{of['from']} to {of['to']}: {row['name']}",
             points(row["change"]),
             interval_of(row["interval"]),
-            direction(row["change"], _is_sure(row)),
+            few or direction(row["change"], _is_sure(row)),
             f"{percent(row['before'])} % to {percent(row['after'])} %" + ("" if rows else f" {under(attack)}; {pairs}"),
         )
         for row in shown

@@ -124,7 +124,7 @@ def _probes(figures: dict) -> list[dict]:
 
 def _ranking(figures: dict) -> list[dict]:
     names = ["name", "looks_at", "built_in", "classes", "correlation", "p_value", "p_holm", "significant", "sign"]
-    names += ["as_expected"] + (["mean_held_out"] if figures["yardstick"] else [])
+    names += ["as_expected"] + (["mean_held_out", "p_held_out"] if figures["yardstick"] else [])
     return [
         {name: row[name] for name in names} | {"low": row["interval"][0], "high": row["interval"][1]}
         for row in figures["probes"]

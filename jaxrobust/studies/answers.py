@@ -30,6 +30,7 @@ from jaxrobust.studies.observed import (
     matched,
     observe,
     ordinary,
+    verdicts,
 )
 
 REMEDY = "remedy"
@@ -158,31 +159,33 @@ def _figures(correct, count) -> dict:
 
 
 def _agreement(robust: list[Observed]) -> dict | None:
-    """Do the settings rank the classes in the same order?"""
+    """Do the settings rank the classes in the same order?
+
+    Without the verdicts on single images nothing is corrected for what the settings share by being judged on the same
+    images: then `corrected` is False, and there is no interval and no p-value.
+    """
     settings = list(matched(robust, SEED).values())
     if len(settings) < 2:
         return None
-    concordance = agreement.concordance(
-        np.stack([run.correct for seeds in settings for run in seeds]),
-        np.stack([run.count for seeds in settings for run in seeds]),
-        np.repeat(np.arange(len(settings)), [len(seeds) for seeds in settings]),
-        rng=np.random.default_rng(_RANDOM),
-    )
     means = np.stack([np.mean([run.accuracy for run in seeds], axis=0) for seeds in settings])
-    correlations = np.array([[agreement.rank_correlation(a, b) for b in means] for a in means])
-    above = correlations[np.triu_indices(len(means), 1)]
-    known = above[~np.isnan(above)]
+    pairs, number = np.triu_indices(len(means), 1), len(means)
+    if judged := verdicts([run for seeds in settings for run in seeds]):
+        setting_R = np.repeat(np.arange(number), [len(seeds) for seeds in settings])
+        found = agreement.concordance(*judged, setting_R, rng=np.random.default_rng(_RANDOM))
+        w, interval, p_value, correlations = found.w, [found.low, found.high], found.p_value, found.correlations
+    else:
+        correlations = np.array([[agreement.rank_correlation(a, b) for b in means] for a in means])
+        w, interval, p_value = (1 + (number - 1) * correlations[pairs].mean()) / number, [math.nan] * 2, math.nan
+    known = correlations[pairs][~np.isnan(correlations[pairs])]
     # Rank 1 is the weakest. Tied classes share their mean rank, and for the counts each takes the lowest tied rank.
     ranks, least_ranks = (rankdata(means.round(12), method=method, axis=1) for method in ("average", "min"))
     lowest = max(1, round(0.4 * means.shape[1]))
     return {
         "settings": [label(seeds[0].run.levels, varied_axes(robust), robust[0].run.levels) for seeds in settings],
-        "w": concordance.w,
-        "interval": [concordance.low, concordance.high],
-        "ceiling": concordance.ceiling,
-        "p_value": concordance.p_value,
-        # Of orders that have nothing in common, so many are the same.
-        "least_p": math.factorial(min(means.shape[1], 20)) ** (1 - len(settings)),
+        "w": float(w),
+        "interval": interval,
+        "p_value": p_value,
+        "corrected": judged is not None,
         "correlations": correlations.tolist(),
         "median_correlation": float(np.median(known)) if known.size else None,
         "least_correlation": float(known.min()) if known.size else None,
@@ -233,15 +236,18 @@ def _components(robust: list[Observed]) -> dict | None:
     factors = {axis: [run.run.levels[axis] for run in robust] for axis in [*varied_axes(robust), *seeds]}
     if len(robust) < 3 or not factors:
         return None
-    accuracy, count = np.stack([run.accuracy for run in robust]), np.stack([run.count for run in robust])
+    accuracy, covariance = np.stack([run.accuracy for run in robust]), None
+    if judged := verdicts(robust):
+        accuracy, covariance = components.measured(*judged, len(robust[0].classes))
     try:
-        found = components.variance_components(accuracy, count, factors)
+        found = components.variance_components(accuracy, covariance, factors)
     except ValueError as error:  # the effects of the factors cannot be separated with these runs
         return {"missing": str(error)}
     if math.isnan(found.share["class"]):
         return {"missing": "nothing varies"}
     intervals = {name: [found.share_low[name], found.share_high[name]] for name in found.share}
     return {
+        "corrected": judged is not None,
         "share": found.share,
         "intervals": intervals,
         "explained_by_class_order": found.explained_by_class_order,
@@ -279,7 +285,7 @@ def _widening(runs: list[Observed]) -> dict | None:
     """Is the gap wider with adversarial training than with natural training of the same setting and seed?
 
     `own` compares the accuracies that each run is trained for: clean for the natural run, under attack for the
-    adversarial run. `clean` compares the clean accuracies of both.
+    adversarial run. `clean` compares the clean accuracies of both. Of both, the sampling variance is taken off.
     """
     natural = {}
     # Natural training does not depend on the training radius.
@@ -318,8 +324,9 @@ def _widened(units, figure: str, attacked: bool) -> dict:
 
 
 def _figure(name: str, correct, count) -> float:
-    """nan where it is not defined, as cv is where nothing withstands."""
-    value = classwise.Score(correct, count).metrics[name]
+    """Without the sampling variance of the images; nan where it is not defined, as cv is where nothing withstands."""
+    score = classwise.Score(correct, count)
+    value = score.corrected[name].value if name in score.corrected else score.metrics[name]
     return math.nan if value is None else value
 
 

@@ -12,8 +12,8 @@ def explanations(robust: list[Observed], contents: dict[str, dict], attack: str,
     """The probes, ranked by how well they predict the robustness of the classes in a held-out setting.
 
     A setting is a group of runs that differ only in their seed; its robustness and probes are the means over those of
-    its seeds that have them. A fit uses all settings but one, and predicts the one left out. With a single setting
-    nothing is held out, `yardstick` is null, and the probes are sorted by their correlation.
+    its seeds that have them. A class of a setting is predicted from all other classes of all other settings. With a
+    single setting nothing is held out, `yardstick` is null, and the probes are sorted by their correlation.
 
     The `ceiling` is the part of the variance between the classes of a setting that can be predicted, see
     `explanations.ranking.ceiling`: `seeds` for these images, which the yardstick can approach; `images` if the images

@@ -4,8 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from jaxrobust import classwise
 from jaxrobust import config as config_lib
 from jaxrobust.errors import UserError
+from jaxrobust.runs import results
 from jaxrobust.runs.reading import Checkpoint, RunFiles, strongest
 from jaxrobust.studies import running
 from jaxrobust.studies.design import Planned, Study
@@ -29,6 +31,8 @@ class Observed:
             those classified correctly without attack.
         epochs: (epoch, correct [C], clean [C]) of every checkpoint that was scored, in order.
         checkpoint: the checkpoint that was scored.
+        images: (index of each image in the split, its class, whether it is robust), [N] each; None if the file with
+            them is missing or does not fit the counts.
     """
 
     run: Planned
@@ -40,6 +44,7 @@ class Observed:
     clean: np.ndarray
     epochs: tuple[tuple[int, np.ndarray, np.ndarray], ...]
     checkpoint: Checkpoint | None = None
+    images: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @property
     def accuracy(self) -> np.ndarray:
@@ -58,6 +63,21 @@ def observe(study: Study, done: list[Planned], workdir) -> tuple[list[Observed],
     found = [_observed(planned, run, attack) for planned, run in opened]
     _check_classes(found)
     return found, attack
+
+
+def verdicts(runs: list[Observed]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Whether each image is robust in each run, int8 [R, N], -1 where a run was not judged on it; and its class, [N].
+
+    None if a run lacks the file with them.
+    """
+    if any(run.images is None for run in runs):
+        return None
+    index = np.unique(np.concatenate([run.images[0] for run in runs]))
+    labels, is_robust = np.empty(index.size, np.int64), np.full((len(runs), index.size), -1, np.int8)
+    for row, run in zip(is_robust, runs, strict=True):
+        place = np.searchsorted(index, run.images[0])
+        row[place], labels[place] = run.images[2], run.images[1]
+    return is_robust, labels
 
 
 def by_data(observed: list[Observed]) -> dict[str, list[Observed]]:
@@ -108,7 +128,18 @@ def _observed(planned: Planned, run: RunFiles, attack: str) -> Observed:
         clean=epochs[-1][2][there],
         epochs=tuple((epoch, correct[there], clean[there]) for epoch, correct, clean in epochs),
         checkpoint=last_one,
+        images=_images(run, last_one, attack, there, epochs[-1][1]),
     )
+
+
+def _images(run: RunFiles, checkpoint: Checkpoint, attack: str, there, correct):
+    arrays = results.read_examples(run.workdir, checkpoint.step, checkpoint.weights, "test")
+    if not {"index", "labels", attack} <= set(arrays):
+        return None
+    index, labels, is_robust = (arrays[name] for name in ("index", "labels", attack))
+    if not np.array_equal(classwise.correct_counts(labels, is_robust, there.size), correct):
+        return None
+    return index, (np.cumsum(there) - 1)[labels], is_robust
 
 
 def _check_classes(observed: list[Observed]) -> None:
