@@ -146,7 +146,7 @@ def test_errors_in_one_line(trained, tmp_path, capsys):
     write_two_classes(tmp_path / "two.npz")
     content["data"] |= {"name": f"arrays:{tmp_path / 'two.npz'}", "validation_per_class": 0}
     (other / "config.json").write_text(json.dumps(content))
-    assert "float32[10] there, and float32[2] in a model of this config" in said(run, "--other", other)
+    assert "float32[10] there, and float32[2] in the given one" in said(run, "--other", other)
 
 
 def write_two_classes(path):

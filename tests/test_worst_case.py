@@ -47,7 +47,7 @@ class Model:
     first = jnp.asarray(rng.normal(size=(12, 16)), jnp.float32)
     second = jnp.asarray(rng.normal(size=(16, 3)), jnp.float32)
 
-    def apply(self, variables, images, *, train, mutable=None):
+    def apply(self, variables, images, *, train, mutable=None, rngs=None):
         logits = jax.nn.relu((images.reshape(len(images), -1) - 0.5) @ self.first) @ self.second
         return logits if mutable is None else (logits, {})
 
