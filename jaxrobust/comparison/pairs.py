@@ -54,6 +54,7 @@ class Side:
             "step": self.checkpoint.step,
             "epoch": self.run.epoch(self.checkpoint),
             "weights": self.checkpoint.weights,
+            "checksum": self.run.checksum(self.checkpoint),
             "checkpoint": self.why,
             "facts": dict(facts(self.run.config, self.run.origin)),
         }
@@ -148,7 +149,7 @@ def open_side(letter: str, run: RunFiles, weights: str, step: int | None = None)
         UserError: it was not scored, or has no results per image.
     """
     checkpoint, why = _checkpoint(letter, run, weights, step)
-    examples = results.read_examples(run.workdir, checkpoint.step, checkpoint.weights, run.split)
+    examples = run.examples(checkpoint)
     if "labels" not in examples:
         path = results.examples_path(run.workdir, checkpoint.step, checkpoint.weights, run.split)
         raise UserError(f"{path}: no results per image, so nothing can be paired; copy the folder with the run")

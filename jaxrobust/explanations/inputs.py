@@ -153,7 +153,7 @@ class Inputs(DataInputs):
     @functools.cached_property
     def _scored(self) -> np.ndarray | None:
         """Indices of the scored images; None: the whole split."""
-        return results.read_examples(self.run.workdir, *self.checkpoint, self.run.split).get("index")
+        return self.run.examples(self.checkpoint).get("index")
 
     @functools.cached_property
     def test_ids(self) -> np.ndarray:
@@ -195,7 +195,9 @@ class Inputs(DataInputs):
     def audit(self) -> dict | None:
         """The content of audit.json, if it belongs to this checkpoint."""
         found = audit_results.AUDIT.read(self.run.workdir)
-        return found if found and (found["step"], found["weights"]) == tuple(self.checkpoint) else None
+        if found and self.run.has(found) and (found["step"], found["weights"]) == self.checkpoint:
+            return found
+        return None
 
     @functools.cached_property
     def train_features(self) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,16 @@
                       whether the example is classified correctly under it, and `<attack>_prediction` [N]
 
 A line in results.jsonl is written after its arrays, so a line implies that its arrays exist.
+
+Whatever is said of weights carries their `checksum`, the CRC-32 that the checkpoint stores of them, and belongs to
+the run on two conditions (`history.py` drops what does not):
+
+    its step is not after the one that the training goes on from. What is later, as after a fallback to an older
+    checkpoint, is dropped before the training goes on, and comes again with the weights that come then;
+    the checkpoint of its step has this checksum, if it is there.
+
+So lines of checkpoints that were deleted to save room stay: they are the history of this training. What was written by
+earlier versions has no checksum, and belongs by its step alone.
 """
 
 import dataclasses
@@ -57,6 +67,7 @@ def make_record(
     step,
     epoch,
     weights,
+    checksum,
     split,
     attack,
     class_names,
@@ -73,6 +84,7 @@ def make_record(
     Args:
         step, epoch: of the checkpoint; epoch counts the epochs completed.
         weights: "raw" or "averaged".
+        checksum: of these weights, see checkpoints.checksum.
         split: "validation" or "test".
         attack: its name in `eval.attacks`; "SUITE/MEMBER" for the worst case over a suite up to that member.
         labels, clean_prediction: [N] ints.
@@ -92,6 +104,7 @@ def make_record(
         "step": step,
         "epoch": epoch,
         "weights": weights,
+        "checksum": checksum,
         "split": split,
         "attack": attack,
         **settings,
@@ -153,6 +166,11 @@ def key_of(record: dict) -> tuple:
     return tuple(record[name] for name in KEY)
 
 
+def belongs(checksum: int | None, to: int | None) -> bool:
+    """Whether two checksums are of the same weights, as far as is known; None: of an earlier version."""
+    return checksum is None or to is None or checksum == to
+
+
 def read_training(workdir) -> list[dict]:
     """The lines of training.jsonl, in order."""
     return files.read_records(pathlib.Path(workdir) / TRAINING)
@@ -178,7 +196,8 @@ def read_arrays(path) -> dict:
 
 def add_arrays(path, arrays: dict) -> None:
     """Add arrays to those of an .npz file, which is replaced atomically."""
-    path.parent.mkdir(exist_ok=True)
+    with files.writing(path.parent):
+        path.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **read_arrays(path) | arrays)
     files.write_atomically(path, buffer.getvalue())
@@ -189,19 +208,22 @@ def examples_path(workdir, step: int, weights: str, split: str) -> pathlib.Path:
     return pathlib.Path(workdir) / EXAMPLES / f"{step}-{weights}-{split}.npz"
 
 
-def read_examples(workdir, step: int, weights: str, split: str) -> dict:
-    """The arrays of an examples file; empty if there is none, and with a warning if it cannot be read."""
-    return read_arrays(examples_path(workdir, step, weights, split))
+def read_examples(workdir, step: int, weights: str, split: str, checksum: int | None = None) -> dict:
+    """The arrays of an examples file; empty if there is none, or of weights with another `checksum`, and with a warning
+    if it cannot be read.
+    """
+    arrays = read_arrays(examples_path(workdir, step, weights, split))
+    return arrays if belongs(arrays.get("checksum"), checksum) else {}
 
 
-def example_names(workdir, step: int, weights: str, split: str) -> list[str]:
-    """The names of the arrays of an examples file, without reading the arrays; none if it cannot be read."""
+def example_names(workdir, step: int, weights: str, split: str, checksum: int | None = None) -> list[str]:
+    """The names of the arrays of an examples file, without reading the arrays; none if `read_examples` has none."""
     try:
         with (
             open(examples_path(workdir, step, weights, split), "rb") as file,
             np.load(file, allow_pickle=False) as arrays,
         ):
-            return arrays.files
+            return arrays.files if belongs(arrays.get("checksum"), checksum) else []
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return []
 
@@ -213,12 +235,15 @@ def add_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> 
 
 
 class StoredResults:
-    """The results and predictions of one (step, weights, split) in the files."""
+    """The results and predictions of one (step, weights, split) in the files, of the weights with this checksum."""
 
-    def __init__(self, workdir, step: int, weights: str, split: str):
-        self._of = pathlib.Path(workdir), step, weights, split
+    def __init__(self, workdir, step: int, weights: str, split: str, checksum: int | None = None):
+        self._of, self._checksum = (pathlib.Path(workdir), step, weights, split), checksum
         own = (step, weights, split)
-        self._log = files.RecordLog(pathlib.Path(workdir) / RESULTS, lambda record: key_of(record)[:3] == own)
+        self._log = files.RecordLog(
+            pathlib.Path(workdir) / RESULTS,
+            lambda record: key_of(record)[:3] == own and belongs(record.get("checksum"), checksum),
+        )
 
     def records(self) -> dict[str, dict]:
         """The lines of results.jsonl as they are now, by attack."""
@@ -236,7 +261,7 @@ class StoredResults:
         """The predictions under an attack; None unless both they and its line exist."""
         if attack not in self.records():
             return None
-        prediction = read_examples(*self._of).get(f"{attack}_prediction")
+        prediction = read_examples(*self._of, self._checksum).get(f"{attack}_prediction")
         return None if prediction is None else prediction.tolist()
 
     def add(self, attack: str, labels, index, prediction) -> None:
@@ -247,18 +272,23 @@ class StoredResults:
             attack: prediction == labels,
             f"{attack}_prediction": prediction.astype(np.int32),
         }
+        if self._checksum is not None:
+            arrays["checksum"] = np.int64(self._checksum)
         add_examples(*self._of, arrays)
         self._unfinished(attack).unlink(missing_ok=True)
 
     def keep_unfinished(self, attack: str, prediction, todo, **work) -> None:
         """Save the state in the middle of an attack: predictions [N], still to be computed for the examples `todo`."""
-        state = {"prediction": prediction.tolist(), "todo": todo.tolist(), "work": work}
-        self._unfinished(attack).parent.mkdir(exist_ok=True)
-        files.write_atomically(self._unfinished(attack), json.dumps(state))
+        state = {"checksum": self._checksum, "prediction": prediction.tolist(), "todo": todo.tolist(), "work": work}
+        path = self._unfinished(attack)
+        with files.writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
+        files.write_atomically(path, json.dumps(state))
 
     def unfinished(self, attack: str) -> dict | None:
         """The arguments saved by `keep_unfinished` for that attack, as a dict; None if there is nothing."""
-        return files.read_json(self._unfinished(attack))
+        state = files.read_json(self._unfinished(attack))
+        return state if state and belongs(state.get("checksum"), self._checksum) else None
 
     def _unfinished(self, attack: str) -> pathlib.Path:
         path = examples_path(*self._of)
@@ -286,6 +316,7 @@ def find_best(records: list[dict], *, attack: str, criterion: str) -> dict | Non
         "step": best["step"],
         "epoch": best["epoch"],
         "weights": best["weights"],
+        **{name: best[name] for name in ("checksum",) if name in best},
         "criterion": criterion,
         "attack": attack,
         "score": scores[criterion](best),

@@ -133,7 +133,7 @@ def _observed(planned: Planned, run: RunFiles, attack: str) -> Observed:
 
 
 def _images(run: RunFiles, checkpoint: Checkpoint, attack: str, there, correct):
-    arrays = results.read_examples(run.workdir, checkpoint.step, checkpoint.weights, "test")
+    arrays = run.examples(checkpoint)
     if not {"index", "labels", attack} <= set(arrays):
         return None
     index, labels, is_robust = (arrays[name] for name in ("index", "labels", attack))
