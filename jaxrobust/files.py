@@ -1,4 +1,7 @@
-"""Files that are never left half written: atomic replacement, and a log of JSON records, one a line."""
+"""Files that are never left half written, and whose content is checked when it is read.
+
+Atomic replacement, JSON of a type that msgspec knows, and a log of JSON records, one a line.
+"""
 
 import contextlib
 import errno
@@ -9,11 +12,52 @@ import math
 import os
 import pathlib
 import re
+import stat
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
-from jaxrobust.errors import UserError
+import msgspec
+
+from jaxrobust.errors import FieldError, UserError
+
+LARGEST = 2**31  # bytes of a file that is read at once, and of the arrays in one
+LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes that Linux and its file systems allow
+
+
+def path(given, field: str) -> pathlib.Path:
+    """A path as the user has named it. Raises FieldError, which names the `field`, if there can be no such path."""
+    text, problem, remedy = os.fspath(given), None, "give another"
+    try:
+        longest = max(map(len, os.fsencode(text).split(b"/")))
+        if not text.strip():
+            problem, remedy = "is empty", "give a path; . is the current folder"
+        elif "://" in text:
+            problem, remedy = "is not a path of a mounted file system", "mount the storage, and give its path"
+        elif "\0" in text:
+            problem = "contains a zero byte"
+        elif longest > LONGEST_NAME or len(os.fsencode(text)) >= LONGEST_PATH:
+            problem = f"is too long: {longest} bytes in a name" if longest > LONGEST_NAME else "is too long"
+            remedy = f"give names of up to {LONGEST_NAME} bytes, and fewer than {LONGEST_PATH} altogether"
+        else:
+            text.encode()
+    except UnicodeEncodeError:
+        problem, remedy = "is not UTF-8", "give a path in UTF-8"
+    if problem:
+        raise FieldError(field, text, problem, remedy)
+    return pathlib.Path(text)
+
+
+def folder(given, field: str) -> pathlib.Path:
+    """A folder that is there, or can be made: as `path`; also raises FieldError if something else is there."""
+    where = path(given, field)
+    try:
+        if not where.is_dir() and (where.exists() or where.is_symlink()):
+            raise FieldError(field, str(given), "is not a folder", "give another one")
+    except OSError as error:
+        raise FieldError(field, str(given), f"cannot be read ({error.strerror})", "give another one") from error
+    return where
 
 
 class NotWritten(UserError, OSError):
@@ -99,18 +143,58 @@ def locked(path, *, wait: bool = True):
         yield
 
 
-def read_json(path):
-    """The content of a JSON file, or None if there is no file.
+def read_bytes(path, start: int = 0) -> bytes | None:
+    """The content of a file, from the byte `start` on; None if there is no file.
 
     Raises:
-        UserError: the file is not valid JSON.
+        UserError: it is no ordinary file, cannot be read, or has more than `LARGEST` bytes.
     """
     try:
-        return json.loads(pathlib.Path(path).read_text())
+        # A pipe would block without O_NONBLOCK, which has no effect on ordinary files.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise UserError(f"{path} is not an ordinary file; move it away")
+            if found.st_size - start > LARGEST:
+                raise UserError(f"{path} has {found.st_size:,} bytes, more than {LARGEST:,}; remove it or restore it")
+            file.seek(start)
+            return file.read(LARGEST)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); repair or remove it") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder, and should be a file; move it away") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read ({reason}); correct its permissions, or give another folder") from error
+
+
+def read_json(path, schema: Any = Any, check: Callable[[Any], str | None] = lambda content: None) -> Any:
+    """The content of a JSON file, or None if there is no file.
+
+    Args:
+        schema: its type, which msgspec checks; keys that a TypedDict does not name are left out.
+        check: content -> what is wrong with it beyond the types, as a clause; None if nothing is.
+
+    Raises:
+        UserError: the file cannot be read, is not valid JSON, or not of the `schema`.
+    """
+    content = read_bytes(path)
+    return None if content is None else parsed(content, path, schema, check, "repair or remove it")
+
+
+def parsed(content: bytes, where, schema: Any, check: Callable[[Any], str | None], remedy: str) -> Any:
+    """JSON text as data; the other arguments and the errors as of `read_json`, `where` and `remedy` for messages."""
+    try:
+        value = msgspec.json.decode(content, type=schema)
+        problem = check(value)
+    except msgspec.ValidationError as error:
+        said, _, place = str(error).replace("`", "").partition(" - at ")
+        problem = f"{place or '$'}: {said[0].lower()}{said[1:]}"
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UserError(f"{where} is not valid JSON ({error}); {remedy}") from error
+    if problem:
+        raise UserError(f"{where} does not hold what it should ({problem}); {remedy}")
+    return value
 
 
 def read_records(path) -> list[dict]:
@@ -131,10 +215,18 @@ class RecordLog:
 
     Args:
         wanted: which records to keep in memory; `read` returns these, and no others may be appended.
+        schema, check: of each record, see `read_json`.
     """
 
-    def __init__(self, path, wanted: Callable[[dict], bool] = lambda record: True):
-        self._path, self._wanted = pathlib.Path(path), wanted
+    def __init__(
+        self,
+        path,
+        wanted: Callable[[dict], bool] = lambda record: True,
+        *,
+        schema: Any = dict[str, Any],
+        check: Callable[[dict], str | None] = lambda record: None,
+    ):
+        self._path, self._wanted, self._schema, self._check = pathlib.Path(path), wanted, schema, check
         self._forget()
 
     def _forget(self):
@@ -146,13 +238,9 @@ class RecordLog:
         """The wanted records, in order. An incomplete last line is left out: another process may be writing it.
 
         Raises:
-            UserError: another line is not valid JSON.
+            UserError: the file cannot be read, or another line is not valid JSON or not of the schema.
         """
-        try:
-            with open(self._path, "rb") as file:
-                self._read_on(file)
-        except FileNotFoundError:
-            self._forget()
+        self._read_on()
         return list(self._records)
 
     def append(self, record: dict, key: tuple[str, ...]) -> bool:
@@ -165,12 +253,12 @@ class RecordLog:
             Whether the record was appended.
 
         Raises:
-            UserError: a complete line is not valid JSON.
+            UserError: as `read`.
             ValueError: the record holds nan or infinity, which JSON does not have.
         """
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         with self._locked() as file:
-            self._read_on(file)
+            self._read_on()
             identity = [record[name] for name in key]
             if any([there.get(name) for name in key] == identity for there in self._records):
                 return False
@@ -188,8 +276,8 @@ class RecordLog:
         """Remove the records that do not belong, at once; returns their number. Others may append at the same time."""
         if all(map(belongs, self.read())):
             return 0
-        with self._locked() as file:
-            self._read_on(file)
+        with self._locked():
+            self._read_on()
             kept = [record for record in self._records if belongs(record)]
             write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in kept))
             return len(self._records) - len(kept)
@@ -206,22 +294,21 @@ class RecordLog:
                     break
             yield file
 
-    def _read_on(self, file):
+    def _read_on(self):
         """Parse the complete lines that were added since the last call."""
-        about = os.fstat(file.fileno())
-        if about.st_size < self._end or about.st_ino != self._file:  # the file was replaced or edited
-            self._forget()
-            self._file = about.st_ino
-        file.seek(self._end)
-        content = file.read()
+        with contextlib.suppress(OSError):  # the reader says what is wrong
+            about = os.stat(self._path)
+            if about.st_size < self._end or about.st_ino != self._file:  # the file was replaced or edited
+                self._forget()
+                self._file = about.st_ino
+        content = read_bytes(self._path, self._end)
+        if content is None:
+            return self._forget()
         content = content[: content.rfind(b"\n") + 1]
-        added = []
-        for number, line in enumerate(content.splitlines(), start=self._lines + 1):
-            try:
-                added.append(json.loads(line))
-            except ValueError as error:
-                problem = f"{self._path}, line {number} is not valid JSON ({error})"
-                raise UserError(f"{problem}; repair or remove the line") from error
+        added = [
+            parsed(line, f"{self._path}, line {number}", self._schema, self._check, "repair or remove the line")
+            for number, line in enumerate(content.split(b"\n")[:-1], start=self._lines + 1)
+        ]
         self._records += filter(self._wanted, added)
         self._lines += len(added)
         self._end += len(content)

@@ -152,6 +152,27 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
     return config
 
 
+def type_problem(values: dict) -> str | None:
+    """The first field of stored values that is of another type than its default, as a clause; None if none is."""
+    for name, value in files.flatten(values).items():
+        if name in fields.FIELDS and not _is_like(value, fields.FIELDS[name].default):
+            return f"{name} is {value!r}"
+    return None
+
+
+def _is_like(value, default) -> bool:
+    """Whether a value from JSON has the type of a default; any text or number is like an entry of an empty tuple."""
+    if default is None:
+        return value is None or _is_like(value, 0.0)
+    if isinstance(default, tuple):
+        kinds = default[:1] or ("", 0.0)
+        return isinstance(value, list) and all(any(_is_like(one, kind) for kind in kinds) for one in value)
+    if isinstance(default, bool | str):
+        return isinstance(value, type(default))
+    kinds = float | int if isinstance(default, float) else int
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
 def comparable(flat: dict) -> dict:
     """A config by dotted names, with `as_published` in the place of a mode of the attack that is the published one."""
     name, default = "attack.batch_norm", "as_published"

@@ -23,7 +23,6 @@ from jaxrobust.evaluation import batching, loading, steps
 from jaxrobust.explanations import frequency, neighbours, transfer
 from jaxrobust.explanations.probe import Missing
 from jaxrobust.runs import checkpoints as checkpoints_lib
-from jaxrobust.runs import results
 from jaxrobust.runs.reading import Checkpoint, RunFiles
 
 OWN_FIELDS = ("data.data_dir", "eval.batch_size")

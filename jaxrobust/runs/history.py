@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from jaxrobust import files
 from jaxrobust import config as config_lib
+from jaxrobust import files
 from jaxrobust.errors import FieldError
 from jaxrobust.formatting import counted
 from jaxrobust.runs import results
@@ -73,7 +73,7 @@ def drop_after(workdir, step: int) -> str:
     """Drop what is of later steps than the one that a training goes on from; returns what it was, for the user."""
     folder = pathlib.Path(workdir)
     stale = [path for path, (of, _) in _arrays(folder) if of > step]
-    epochs = files.RecordLog(folder / results.TRAINING).keep(lambda line: line["step"] <= step)
+    epochs = results.training_log(folder).keep(lambda line: line.get("step", 0) <= step)
     dropped = _drop(folder, stale, lambda of, weights, checksum: of <= step)
     return ", ".join(([counted(epochs, "epoch")] if epochs else []) + dropped)
 
@@ -105,7 +105,7 @@ def _drop(folder: pathlib.Path, stale: list[pathlib.Path], belongs: Callable) ->
         with files.writing(path):
             path.unlink(missing_ok=True)
     # Last, so that what a kill cuts short is seen again by the same command.
-    files.RecordLog(folder / results.RESULTS).keep(is_kept)
+    results.log(folder).keep(is_kept)
     if lines:
         mark_best(folder)
     return [counted(number, what) for number, what in ((lines, "result"), (len(stale), "file")) if number]

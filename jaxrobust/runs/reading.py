@@ -109,7 +109,8 @@ class RunFiles:
 
     def examples(self, checkpoint: Checkpoint) -> dict:
         """The arrays of its examples file, of `split`; empty if there is none."""
-        return results.read_examples(self.workdir, *checkpoint, self.split, self.checksum(checkpoint))
+        lines = {attack: score.record for attack, score in self.scores[checkpoint].items()}
+        return results.read_examples(self.workdir, *checkpoint, self.split, lines)
 
     def confusion(self, checkpoint: Checkpoint, attack: str) -> np.ndarray | None:
         """Confusion counts [C, C] under an attack, from the results or the examples file; None if in neither."""

@@ -22,37 +22,210 @@ the run on two conditions (`history.py` drops what does not):
 
 So lines of checkpoints that were deleted to save room stay: they are the history of this training. What was written by
 earlier versions has no checksum, and belongs by its step alone.
+
+Each file has a type below, which is checked whenever it is read, and what the type cannot say is checked beside it: an
+error names the file, the first thing that is wrong, and the remedy.
 """
 
 import dataclasses
 import io
 import json
+import math
 import pathlib
-import zipfile
-import zlib
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
+from msgspec import Meta
 
 from jaxrobust import classwise, console, files
+from jaxrobust import config as config_lib
+from jaxrobust.errors import UserError
+
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Amount = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Interval = Annotated[list[float | None], Meta(min_length=2, max_length=2)]
+Name = Annotated[str, Meta(min_length=1)]
+WeightsName = Literal["raw", "averaged"]
+SplitName = Literal["validation", "test"]
+
+
+class Best(TypedDict):
+    """best.json, see `find_best`."""
+
+    step: Count
+    weights: WeightsName
+    epoch: NotRequired[Count]
+    criterion: NotRequired[str]
+    attack: NotRequired[str]
+    score: NotRequired[float]
+    checksum: NotRequired[int | None]  # CRC-32 of the weights, as in their checkpoint
+
+
+class Origin(TypedDict, total=False):
+    """weights.json: `file` and `sha256` of imported weights; or else the other fields, of a changed head."""
+
+    file: str
+    sha256: str
+    remedy: Name
+    run: str
+    step: Count
+    epoch: Count
+    weights: WeightsName
+    checksum: int | None
+    settings: dict[str, Any]
+    chosen: dict[str, Any]
+    origin: "Origin"
+
+
+class Line(TypedDict):
+    """A line of results.jsonl, see `make_record`."""
+
+    step: Count
+    epoch: Count
+    weights: WeightsName
+    split: SplitName
+    attack: Name
+    split_examples: NotRequired[Count]
+    norm: NotRequired[str | None]
+    eps: NotRequired[Amount | None]
+    step_size: NotRequired[Amount | None]
+    steps: NotRequired[Count | None]
+    restarts: NotRequired[Count | None]
+    targets: NotRequired[Count | None]
+    loss: NotRequired[str | None]
+    members: NotRequired[Annotated[list[Name], Meta(min_length=1)] | None]
+    examples: Count
+    classes: list[str]
+    count: list[Count]
+    correct: list[Count]
+    class_accuracy: list[Share | None]
+    class_interval: list[Interval]
+    worst_class: str | None
+    best_class: str | None
+    bottom_k: Count
+    accuracy: Share | None
+    balanced_accuracy: Share | None
+    worst_class_accuracy: Share | None
+    best_class_accuracy: Share | None
+    gap: Share | None
+    std: Amount | None
+    cv: Amount | None
+    nsd: Amount | None
+    bottom_k_mean: Share | None
+    boundary_error: list[float | None] | None
+    confusion: NotRequired[list[list[Count]]]
+    passes: Amount
+    idle: Amount
+    seconds: Amount
+    checksum: NotRequired[int | None]
+
+
+class TrainingLine(TypedDict):
+    """A line of training.jsonl. Lists have an entry for each class."""
+
+    epoch: Count
+    step: NotRequired[Count]
+    loss: NotRequired[float]
+    learning_rate: NotRequired[float]
+    accuracy: NotRequired[Share]
+    train_class_accuracy: NotRequired[list[Share | None]]
+    train_class_loss: NotRequired[list[float | None]]
+    train_class_count: NotRequired[list[Count]]
+    images_per_second: NotRequired[Amount]
+    knobs: NotRequired[dict[str, list[float]]]
+    single_step_check_accuracy: NotRequired[Share]
+    pgd_check_accuracy: NotRequired[Share]
+    catastrophic_overfitting: NotRequired[bool]
+
+
+class Work(TypedDict):
+    """What an attack has cost so far."""
+
+    passes: Amount
+    idle: Amount
+    seconds: Amount
+
+
+class Unfinished(TypedDict):
+    """The state in the middle of an attack."""
+
+    checksum: NotRequired[int | None]
+    prediction: list[Annotated[int, Meta(ge=-1, le=2**31)]]
+    todo: list[Count]
+    work: Work
+
+
+def _lengths_problem(record: dict, names: tuple[str, ...], of: str) -> str | None:
+    """The first of the lists of a record that has not as many entries as the list `of`."""
+    wrong = [name for name in names if record.get(name) is not None and len(record[name]) != len(record[of])]
+    return f"{len(record[wrong[0]])} entries in {wrong[0]}, {len(record[of])} in {of}" if wrong else None
+
+
+def line_problem(line: Line) -> str | None:
+    """How the counts, the confusion and the figures of a line of results.jsonl contradict each other; None if not."""
+    by_class = ("count", "correct", "class_accuracy", "class_interval", "boundary_error", "confusion")
+    if problem := _lengths_problem(line, by_class, "classes"):
+        return problem
+    count, correct = line["count"], line["correct"]
+    for name, n, right in zip(line["classes"], count, correct, strict=True):
+        if right > n:
+            return f"{right} correct of {n} examples of class {name!r}"
+    if sum(count) != line["examples"]:
+        return f"examples is {line['examples']}, and count adds up to {sum(count)}"
+    for c, row in enumerate(line.get("confusion", ())):
+        if len(row) != len(count) or sum(row) != count[c] or row[c] != correct[c]:
+            return f"row {c} of confusion is not of {correct[c]} correct of {count[c]}"
+    metrics = classwise.Score(correct, count, line["classes"]).metrics
+    for name, value in metrics.items():
+        if line[name] != value and (None in (line[name], value) or not math.isclose(line[name], value, abs_tol=1e-9)):
+            return f"{name} is {line[name]}, and {value} by the counts"
+    return None
+
+
+def training_problem(line: TrainingLine) -> str | None:
+    """How the lists of a line of training.jsonl contradict each other; None if they do not."""
+    by_class = {name: values for name, values in line.items() if isinstance(values, list)} | line.get("knobs", {})
+    first = next(iter(by_class), None)
+    return first and _lengths_problem(by_class, tuple(by_class), first)
+
+
+def origin_problem(origin: Origin) -> str | None:
+    """What is missing in weights.json; None if nothing is."""
+    needed = ("run", "step", "weights", "settings", "chosen") if "remedy" in origin else ("file", "sha256")
+    missing = [name for name in needed if name not in origin]
+    return f"{missing[0]} is missing" if missing else ("origin" in origin and origin_problem(origin["origin"])) or None
 
 
 class JsonFile(str):
-    """The name of a JSON file in a workdir, with its reader and its writer."""
+    """The name of a JSON file in a workdir, with its reader and its writer.
 
-    __slots__ = ()
+    Args:
+        schema, check: of the content, see `files.read_json`.
+    """
+
+    schema: Any
+    check: Callable[[Any], str | None]
+
+    def __new__(cls, name: str, schema: Any = Any, check: Callable[[Any], str | None] = lambda content: None):
+        self = super().__new__(cls, name)
+        self.schema, self.check = schema, check
+        return self
 
     def read(self, workdir):
-        """The content; None if there is no file."""
-        return files.read_json(pathlib.Path(workdir) / self)
+        """The content; None if there is no file. Raises UserError if it cannot be read, or is not of the schema."""
+        return files.read_json(pathlib.Path(workdir) / self, self.schema, self.check)
 
     def write(self, workdir, content) -> None:
         """Replace the file."""
         files.write_atomically(pathlib.Path(workdir) / self, files.to_json(content))
 
 
-CONFIG = JsonFile("config.json")
-BEST = JsonFile("best.json")
-ORIGIN = JsonFile("weights.json")
+_SECTIONS = Annotated[dict[str, dict[str, Any]], Meta(min_length=1)]
+CONFIG = JsonFile("config.json", _SECTIONS, config_lib.type_problem)
+BEST = JsonFile("best.json", Best)
+ORIGIN = JsonFile("weights.json", Origin, origin_problem)
 CLASSES = JsonFile("classes.json")
 RESULTS = "results.jsonl"
 TRAINING = "training.jsonl"
@@ -151,14 +324,38 @@ def total_work(records: list[dict]) -> dict:
     }
 
 
+def log(workdir, wanted: Callable[[dict], bool] = lambda record: True) -> files.RecordLog:
+    """The lines of results.jsonl that are wanted."""
+    return files.RecordLog(pathlib.Path(workdir) / RESULTS, wanted, schema=Line, check=line_problem)
+
+
+def training_log(workdir) -> files.RecordLog:
+    """The lines of training.jsonl."""
+    return files.RecordLog(pathlib.Path(workdir) / TRAINING, schema=TrainingLine, check=training_problem)
+
+
 def read(workdir) -> list[dict]:
-    """The lines of results.jsonl, in order."""
-    return files.read_records(pathlib.Path(workdir) / RESULTS)
+    """The lines of results.jsonl, in order. Raises UserError if one is not of the schema, or two are at odds."""
+    return _checked(log(workdir).read(), workdir)
+
+
+def _checked(lines: list[dict], workdir) -> list[dict]:
+    """The lines, after checking that each result is there once, and on the same images as its checkpoint's others."""
+    first, seen = {}, set()
+    for line in lines:
+        key, other = key_of(line), first.setdefault(key_of(line)[:3], line)
+        differs = [name for name in ("epoch", "classes", "count") if line[name] != other[name]]
+        if key in seen or differs:
+            problem = "is there twice" if key in seen else f"has another {differs[0]} than {other['attack']}"
+            what = f"step {line['step']}, {line['weights']} weights, {line['split']} split, {line['attack']}"
+            raise UserError(f"{pathlib.Path(workdir) / RESULTS}: {what} {problem}; remove the wrong line")
+        seen.add(key)
+    return lines
 
 
 def append(workdir, record: dict) -> bool:
     """Append a line unless one with its (step, weights, split, attack) exists. Returns whether it was appended."""
-    return files.append_record(pathlib.Path(workdir) / RESULTS, record, KEY)
+    return log(workdir).append(record, KEY)
 
 
 def key_of(record: dict) -> tuple:
@@ -173,25 +370,39 @@ def belongs(checksum: int | None, to: int | None) -> bool:
 
 def read_training(workdir) -> list[dict]:
     """The lines of training.jsonl, in order."""
-    return files.read_records(pathlib.Path(workdir) / TRAINING)
+    return training_log(workdir).read()
 
 
 def append_training(workdir, record: dict) -> bool:
     """Append an epoch's line to training.jsonl unless one for the epoch exists. Returns whether it was appended."""
-    return files.append_record(pathlib.Path(workdir) / TRAINING, record, ("epoch",))
+    return training_log(workdir).append(record, ("epoch",))
 
 
 def read_arrays(path) -> dict:
-    """The arrays of an .npz file; empty if there is none, and with a warning if it cannot be read."""
+    """The arrays of an .npz file; empty if there is none, and with a warning if its content is damaged.
+
+    Raises:
+        UserError: there is something else than a file, or it must not be read.
+    """
+    return _from_arrays(path, dict)
+
+
+def _from_arrays(path, read: Callable):
+    """What `read` makes of the arrays by name, of none if there is no file or its content is damaged."""
+    content = files.read_bytes(path)
+    if content is None:
+        return read(())
     try:
-        # Opened here, because NumPy leaves a damaged file open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            if sum(entry.file_size for entry in arrays.zip.infolist()) > files.LARGEST:
+                raise ValueError(f"more than {files.LARGEST:,} bytes")
+            found = read(arrays)
+        if isinstance(found, dict) and not all(isinstance(array, np.ndarray) for array in found.values()):
+            raise ValueError("not all of it are arrays")
+    except Exception as error:  # zipfile, zlib and NumPy raise many types for content that is not what it should be
         console.warn(f"{path} cannot be read ({error}); its content is treated as missing, and computed again")
-        return {}
+        return read(())
+    return found
 
 
 def add_arrays(path, arrays: dict) -> None:
@@ -208,24 +419,76 @@ def examples_path(workdir, step: int, weights: str, split: str) -> pathlib.Path:
     return pathlib.Path(workdir) / EXAMPLES / f"{step}-{weights}-{split}.npz"
 
 
-def read_examples(workdir, step: int, weights: str, split: str, checksum: int | None = None) -> dict:
-    """The arrays of an examples file; empty if there is none, or of weights with another `checksum`, and with a warning
-    if it cannot be read.
+def read_examples(workdir, step: int, weights: str, split: str, lines: dict[str, dict] | None = None) -> dict:
+    """The arrays of an examples file; empty if there is none or it is of other weights than the lines, and with a
+    warning if it cannot be read.
+
+    Args:
+        lines: those of results.jsonl on it, by attack, to compare it with.
+
+    Raises:
+        UserError: the arrays contradict each other or the lines.
     """
-    arrays = read_arrays(examples_path(workdir, step, weights, split))
-    return arrays if belongs(arrays.get("checksum"), checksum) else {}
+    path = examples_path(workdir, step, weights, split)
+    arrays = read_arrays(path)
+    if not all(belongs(arrays.get("checksum"), line.get("checksum")) for line in (lines or {}).values()):
+        return {}
+    if problem := examples_problem(arrays, lines or {}):
+        of = f"the {weights} weights of step {step}"
+        remedy = f"remove it and the lines of {of} in {RESULTS}, and run jaxrobust evaluate"
+        raise UserError(f"{path} contradicts itself or {RESULTS} ({problem}); {remedy}")
+    return arrays
+
+
+def examples_problem(arrays: dict, lines: dict[str, dict]) -> str | None:
+    """How the arrays of an examples file contradict each other, or the lines of results.jsonl; None if they do not."""
+    if not arrays:
+        return None
+    labels = arrays.get("labels")
+    if labels is None or labels.ndim != 1:
+        return "it has no labels"
+    for name, array in arrays.items():
+        if name == "checksum":
+            continue
+        kind = "iu" if name in ("labels", "index") or name.endswith("_prediction") else "b"
+        if array.shape != labels.shape or array.dtype.kind not in kind:
+            return f"{name} is {array.dtype} {list(array.shape)}, for {len(labels)} labels"
+    if "index" in arrays and len(np.unique(arrays["index"])) < len(labels):
+        return "an index is there twice"
+    for attack in arrays:
+        prediction = arrays.get(f"{attack}_prediction")
+        if prediction is not None and not np.array_equal(arrays[attack], prediction == labels):
+            return f"{attack} is not whether its prediction is the label"
+    return _counts_problem(arrays, lines)
+
+
+def _counts_problem(arrays: dict, lines: dict[str, dict]) -> str | None:
+    """How the arrays, which fit each other, contradict the lines of results.jsonl."""
+    labels = arrays["labels"]
+    for attack, line in lines.items():
+        if attack not in arrays:
+            continue
+        classes, prediction = len(line["classes"]), arrays.get(f"{attack}_prediction", labels)
+        if len(labels) and not (labels.min() >= 0 and max(labels.max(), prediction.max()) < classes):
+            return f"a label or a prediction under {attack} is none of {classes} classes"
+        for name, found in (
+            ("count", classwise.class_counts(labels, classes)),
+            ("correct", classwise.correct_counts(labels, arrays[attack], classes)),
+        ):
+            if found.tolist() != line[name]:
+                return f"{name} under {attack} is {found.tolist()} by it, and {line[name]} in {RESULTS}"
+    return None
 
 
 def example_names(workdir, step: int, weights: str, split: str, checksum: int | None = None) -> list[str]:
-    """The names of the arrays of an examples file, without reading the arrays; none if `read_examples` has none."""
-    try:
-        with (
-            open(examples_path(workdir, step, weights, split), "rb") as file,
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            return arrays.files if belongs(arrays.get("checksum"), checksum) else []
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return []
+    """The names of the arrays of an examples file, without reading these; none if it is of weights of another checksum.
+    Otherwise as `read_arrays`.
+    """
+
+    def names(arrays):
+        return list(arrays) if "checksum" not in arrays or belongs(int(arrays["checksum"]), checksum) else []
+
+    return _from_arrays(examples_path(workdir, step, weights, split), names)
 
 
 def add_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> None:
@@ -240,14 +503,11 @@ class StoredResults:
     def __init__(self, workdir, step: int, weights: str, split: str, checksum: int | None = None):
         self._of, self._checksum = (pathlib.Path(workdir), step, weights, split), checksum
         own = (step, weights, split)
-        self._log = files.RecordLog(
-            pathlib.Path(workdir) / RESULTS,
-            lambda record: key_of(record)[:3] == own and belongs(record.get("checksum"), checksum),
-        )
+        self._log = log(workdir, lambda line: key_of(line)[:3] == own and belongs(line.get("checksum"), checksum))
 
     def records(self) -> dict[str, dict]:
         """The lines of results.jsonl as they are now, by attack."""
-        return {record["attack"]: record for record in self._log.read()}
+        return {record["attack"]: record for record in _checked(self._log.read(), self._of[0])}
 
     def append(self, record: dict) -> bool:
         """Append a line to results.jsonl, see `append`."""
@@ -259,9 +519,10 @@ class StoredResults:
 
     def finished(self, attack: str) -> list[int] | None:
         """The predictions under an attack; None unless both they and its line exist."""
-        if attack not in self.records():
+        records = self.records()
+        if attack not in records:
             return None
-        prediction = read_examples(*self._of, self._checksum).get(f"{attack}_prediction")
+        prediction = read_examples(*self._of, records).get(f"{attack}_prediction")
         return None if prediction is None else prediction.tolist()
 
     def add(self, attack: str, labels, index, prediction) -> None:
@@ -287,7 +548,7 @@ class StoredResults:
 
     def unfinished(self, attack: str) -> dict | None:
         """The arguments saved by `keep_unfinished` for that attack, as a dict; None if there is nothing."""
-        state = files.read_json(self._unfinished(attack))
+        state = files.read_json(self._unfinished(attack), Unfinished)
         return state if state and belongs(state.get("checksum"), self._checksum) else None
 
     def _unfinished(self, attack: str) -> pathlib.Path:

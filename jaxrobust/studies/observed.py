@@ -7,7 +7,6 @@ import numpy as np
 from jaxrobust import classwise
 from jaxrobust import config as config_lib
 from jaxrobust.errors import UserError
-from jaxrobust.runs import results
 from jaxrobust.runs.reading import Checkpoint, RunFiles, strongest
 from jaxrobust.studies import running
 from jaxrobust.studies.design import Planned, Study
