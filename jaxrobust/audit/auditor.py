@@ -79,8 +79,8 @@ class _Part(NamedTuple):
 class Auditor:
     """Audits given weights. With several processes each attacks its share of a batch; process 0 writes the files.
 
-    `checkpoint` is the step, epoch, weights ("raw" or "averaged") and checksum of what is audited. Once `stop` is set, which is
-    tested between batches, `Interrupted` is raised.
+    `checkpoint` is the step, epoch, weights ("raw" or "averaged") and checksum of what is audited. Once `stop` is set,
+    which is tested between batches, `Interrupted` is raised.
     """
 
     def __init__(self, config, workdir, dataset: data.Dataset, mesh, checkpoint: dict, stop: StopRequest):
@@ -329,5 +329,5 @@ class Auditor:
             return None
         key = (self._checkpoint["step"], self._checkpoint["weights"], "validation")
         records = [r for r in results.read(self._workdir) if results.key_of(r)[:3] == key and r["attack"] != "clean"]
-        records = [r for r in records if results.belongs(r.get("checksum"), self._checkpoint["checksum"])]
+        records = [r for r in records if results.belongs(r.get("checksum"), self._checkpoint.get("checksum"))]
         return min(records, key=lambda record: record["accuracy"], default=None)

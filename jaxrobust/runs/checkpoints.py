@@ -397,9 +397,9 @@ def read_best(workdir, steps: list[int] | None) -> dict | None:
     best = hosts.decide(lambda: results.BEST.read(workdir))
     if best is None or steps is None:
         return best
-    step, weights, checksum = (best.get(name) for name in ("step", "weights", "checksum"))
-    there = hosts.decide(lambda: history.checksums(workdir, step)) if step in steps else {}
-    if step not in steps or weights not in ("raw", "averaged") or not results.belongs(checksum, there.get(weights)):
+    step, weights = best["step"], best["weights"]
+    there = hosts.decide(lambda: history.checksums(workdir, step))
+    if step not in steps or not results.belongs(best.get("checksum"), there.get(weights)):
         problem = f"its best checkpoint by {results.BEST}, the {weights} weights of step {step}, is not there"
         remedy = f"put it back, name another step, or remove {results.BEST}: then it is the last"
         raise FieldError("workdir", str(workdir), problem, remedy)

@@ -240,7 +240,7 @@ def make_record(
     step,
     epoch,
     weights,
-    checksum,
+    checksum=None,
     split,
     attack,
     class_names,
@@ -257,7 +257,7 @@ def make_record(
     Args:
         step, epoch: of the checkpoint; epoch counts the epochs completed.
         weights: "raw" or "averaged".
-        checksum: of these weights, see checkpoints.checksum.
+        checksum: of these weights, see checkpoints.checksum; None: unknown.
         split: "validation" or "test".
         attack: its name in `eval.attacks`; "SUITE/MEMBER" for the worst case over a suite up to that member.
         labels, clean_prediction: [N] ints.
