@@ -1,6 +1,8 @@
 """What is said of weights is of weights that exist: after a fallback to an older checkpoint, other bits, or a kill."""
 
+import errno
 import json
+import os
 import shutil
 
 import jax
@@ -15,6 +17,7 @@ from jaxrobust.audit import results as audit_results
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import evaluator as evaluator_lib
+from jaxrobust.evaluation import loading
 from jaxrobust.evaluation import run as run_lib
 from jaxrobust.posthoc.change import change_head
 from jaxrobust.reports import run as run_page
@@ -232,3 +235,105 @@ def test_best_is_marked_after_a_kill_before_it(workdir):
     evaluator_lib.evaluate_checkpoints(workdir)
     assert results.BEST.read(workdir) == best
     assert config_lib.best_attack(config_of()) == best["attack"]
+
+
+def test_what_is_saved_first_is_read_back(tmp_path, monkeypatch):
+    """Storage from which nothing can be read is found at the first checkpoint, and not at the next start."""
+    written = checkpoints.Checkpoints.wait
+
+    def wait_and_damage(self):
+        written(self)
+        damage(tmp_path / "run", 1)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "wait", wait_and_damage)
+    with pytest.raises(FieldError, match=rf"cannot be read again: checkpoint .*/{EPOCH} .*; give another folder"):
+        loop.train_and_evaluate(config_of(epochs=2), tmp_path / "run")
+    assert len(results.read_training(tmp_path / "run")) == 1 and results.read(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a[", "a]", "a\\b", "gs:", "a\nb", "a\x1bb", "a\udc80"])
+def test_a_path_under_which_nothing_could_be_read_is_refused_at_once(tmp_path, name):
+    where = tmp_path / name / "run"
+    for begins in (
+        lambda: loop.train_and_evaluate(config_of(), where),
+        lambda: checkpoints.check_free(where),
+        lambda: checkpoints.Checkpoints(where, read_only=True),
+    ):
+        with pytest.raises(FieldError, match=r"^workdir = .*checkpoints cannot be kept under .*; give a folder"):
+            begins()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_other_path_works_throughout(trained, tmp_path, monkeypatch):
+    """Training, resume, evaluation, audit, report."""
+    on_devices(monkeypatch, 1)
+    workdir = tmp_path / "a *?{b}%20 %s" / "ä日本 'x' #1&;$~" / "run"
+    loop.train_and_evaluate(config_of(epochs=1), workdir)
+    loop.train_and_evaluate(config_of(epochs=1), workdir)
+    evaluator_lib.evaluate_checkpoints(workdir, {"eval.attacks": ("pgd2",)})
+    auditor.audit_run(workdir, AUDIT)
+    assert run_page.write_report(workdir).exists() and lines_of(workdir)
+    assert run_lib.load_run(workdir).class_names
+
+
+@pytest.mark.parametrize("finite_epochs", [0, 1])
+def test_a_loss_that_is_not_finite_speaks_of_a_checkpoint_only_if_there_is_one(tmp_path, finite_epochs):
+    config = config_of(epochs=2)
+    config.model.name, config.model.hidden, config.eval.every_epochs = "mlp", (16,), 0
+    config.optimizer.schedule, config.optimizer.decay_factor = "piecewise", 1e30
+    config.optimizer.milestones = (0.1 + 0.5 * finite_epochs,)
+    with pytest.raises(loop.Diverged) as error:
+        loop.train_and_evaluate(config, tmp_path)
+    kept = f"; the last checkpoint before it, of step {EPOCH}, is kept: lower"
+    assert (kept in str(error.value)) == bool(finite_epochs) == ("checkpoint" in str(error.value))
+    assert checkpoints.Checkpoints(tmp_path, read_only=True).steps() == [EPOCH] * finite_epochs
+
+
+def full(monkeypatch, after: int = 0):
+    """Every file that is written from now on ends at its first byte, of those after the first few."""
+    replace, left = os.replace, [after]
+
+    def full_disk(*paths):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", full_disk)
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_full_disk_leaves_nothing_half_written_and_goes_on(workdir, tmp_path, after):
+    whole = {path for path in workdir.rglob("*")}
+    attacks = {"eval.attacks": ("pgd2",), "eval.checkpoints": "last"}
+    with pytest.MonkeyPatch.context() as patch:
+        full(patch, after)
+        with pytest.raises(files.NotWritten, match=r"\.npz: cannot be written \(No space left on device\); make room"):
+            evaluator_lib.evaluate_checkpoints(workdir, attacks)
+    left = [path for path in workdir.rglob("*") if path not in whole and "tfevents" not in path.name]
+    assert left in ([], [workdir / ".examples"])
+    evaluator_lib.evaluate_checkpoints(workdir, attacks)
+    assert_all_is_of_its_checkpoint_in_short(workdir)
+
+
+def assert_all_is_of_its_checkpoint_in_short(workdir):
+    assert not history.of_others(workdir, results.read(workdir))
+    assert len({key[3] for key in lines_of(workdir)}) == 3
+
+
+def test_what_a_killed_process_was_writing_is_cleaned_and_nothing_else(workdir):
+    """Not what a process that is alive is writing."""
+    dead = [workdir / ".best.json.7.1", workdir / "examples" / ".x.npz.7.1", workdir / "audit" / ".x.npz.7.1"]
+    alive, own = workdir / ".best.json.8.1", workdir / ".notes.txt"
+    for path in (*dead, alive, own):
+        path.write_text("{")
+    part = workdir / "checkpoints" / "90.orbax-checkpoint-tmp"
+    part.mkdir()
+    with files.locked(workdir / ".training"):
+        loading.open_run(workdir)
+        assert part.exists()
+    with files.locked(alive):
+        loading.open_run(workdir)
+        assert alive.exists() and own.exists() and not any(path.exists() for path in (*dead, part))
+    loading.open_run(workdir)
+    assert own.exists() and not alive.exists()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxrobust import classwise
+from jaxrobust import classwise, console
 from jaxrobust.classwise import seeds
 from jaxrobust.comparison.compare import LEVEL, compare, correct
 from jaxrobust.errors import FieldError, UserError
@@ -170,6 +170,8 @@ def _checkpoint(letter: str, run: RunFiles, weights: str, step: int | None) -> t
             remedy = f"scored are {', '.join(map(str, steps))}"
             raise FieldError(f"--step_{letter.lower()}", step, f"not scored on {run.split} in {run.workdir}", remedy)
     wanted = selected.step if step is None else step
+    if step is None and run.best and not run.best_checkpoint():
+        console.warn(f"{run.workdir}: its best checkpoint is not scored on {run.split}; taking the last, step {wanted}")
     checkpoint = max(candidates, key=lambda c: (c.step == wanted, c.step, c.weights == selected.weights))
     if checkpoint == run.best_checkpoint():
         return checkpoint, "best"

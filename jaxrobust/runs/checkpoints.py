@@ -17,6 +17,7 @@ import logging
 import os
 import pathlib
 import shutil
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -35,8 +36,11 @@ from jaxrobust.runs.history import CHECKPOINTS as FOLDER
 
 DAMAGED = "damaged_checkpoints"
 
-# Orbax logs the traces of errors of its threads, and raises them then: they are told in one line.
+# Orbax logs the traces of errors of its threads, and raises them then: they are told in one line. It closes its event
+# loop at the first array that cannot be read or written, and TensorStore reports the others to it later.
 logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname)
+_report = sys.unraisablehook
+sys.unraisablehook = lambda said: None if "Event loop is closed" in str(said.exc_value) else _report(said)
 
 
 class DamagedCheckpoint(UserError):
@@ -278,9 +282,10 @@ class Checkpoints:
         self._manager = self._open()
 
     def close(self) -> None:
-        """Complete all saves that were started, and close."""
+        """Complete all saves that were started, and close. Raises NotWritten if one cannot be written."""
         if self._manager is not None:
-            self._manager.close()
+            with self._writing():
+                self._manager.close()
 
 
 def _in_one_line(error: Exception) -> str:

@@ -1,8 +1,10 @@
 """Which files of a workdir belong to its checkpoints: the rule of results.py, applied."""
 
+import contextlib
 import json
 import pathlib
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ from jaxrobust.formatting import counted
 from jaxrobust.runs import results
 
 CHECKPOINTS = "checkpoints"
+TRAINING_LOCK = ".training"
 AUDIT, AUDITS, EXPLAIN = "audit.json", "audit", "explain"
 # Made of all results, and made again at the end of a training or by the command of that name.
 _DERIVED = (results.BEST, results.CLASSES, "report.html", f"{EXPLAIN}/explain.json", f"{EXPLAIN}/explain.html")
@@ -37,6 +40,10 @@ def clean(workdir) -> None:
     """Remove the temporary files of processes that were killed as they wrote in the folder."""
     folder = pathlib.Path(workdir)
     files.clean(folder, folder / results.EXAMPLES, folder / AUDITS, folder / EXPLAIN)
+    if parts := list((folder / CHECKPOINTS).glob("*.orbax-checkpoint-tmp*")):
+        with contextlib.suppress(OSError), files.locked(folder / TRAINING_LOCK, wait=False):  # a training has its own
+            for part in parts:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def checksums(workdir, step: int) -> dict[str, int]:

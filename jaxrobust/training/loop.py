@@ -200,7 +200,7 @@ def training_in(workdir, config):
     with contextlib.ExitStack() as stack:
         if parallel.is_writer():
             try:
-                stack.enter_context(files.locked(workdir / ".training", wait=False))
+                stack.enter_context(files.locked(workdir / history.TRAINING_LOCK, wait=False))
             except BlockingIOError as error:
                 problem = "another training is running there"
                 raise InUse("workdir", str(workdir), problem, "wait for it, or give another one") from error
