@@ -329,9 +329,10 @@ def test_what_a_killed_process_was_writing_is_cleaned_and_nothing_else(workdir):
         path.write_text("{")
     part = workdir / "checkpoints" / "90.orbax-checkpoint-tmp"
     part.mkdir()
-    with files.locked(workdir / ".training"):
+    with files.locked(alive), files.locked(workdir / ".training"):
         loading.open_run(workdir)
         assert part.exists()
+    alive.write_text("{")
     with files.locked(alive):
         loading.open_run(workdir)
         assert alive.exists() and own.exists() and not any(path.exists() for path in (*dead, part))

@@ -1,5 +1,8 @@
+import time
+
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
@@ -44,7 +47,10 @@ def test_what_comes_again_after_a_fallback_takes_the_place_of_what_was(tmp_path)
             writer.continue_after(first - 1)
             for step in range(first, 6):
                 writer.scalars(step, {"train/loss": value})
-    events = EventAccumulator(str(tmp_path / "tensorboard" / "raw")).Reload().Tensors("train/loss")
+        time.sleep(1)  # files are named by the second, and read in that order
+    # That of the program; the other one never forgets a tensor, as which clu writes scalars.
+    folder = str(tmp_path / "tensorboard" / "raw")
+    events = plugin_event_accumulator.EventAccumulator(folder).Reload().Tensors("train/loss")
     assert [(event.step, float(make_ndarray(event.tensor_proto))) for event in events] == [
         *((step, 0.25) for step in (1, 2)),
         *((step, 0.5) for step in (3, 4, 5)),

@@ -143,7 +143,7 @@ class Checkpoints:
         arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         try:
             hosts.decide(lambda: self._read_alone(step, arrays, self._read_state) and None)
-        except DamagedCheckpoint as error:
+        except UserError as error:
             remedy = "give another folder, on storage that can be trusted"
             problem = f"what is saved there cannot be read again: {error}"
             raise FieldError("workdir", str(self._workdir), problem, remedy) from error

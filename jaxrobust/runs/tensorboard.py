@@ -69,7 +69,8 @@ class Writer:
             # Read after the files before and, as the beginning of its name, before the one to come.
             path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
             with files.writing(path), open(path, "wb") as file:
-                for event in (Event(file_version="brain.Event:2", wall_time=time.time()), restart):
+                # The first of a folder's is taken for its beginning.
+                for event in (Event(file_version="brain.Event:2", wall_time=time.time()), restart, restart):
                     RecordWriter(file).write(event.SerializeToString())
 
     def scalars(self, step: int, scalars: dict) -> None:
