@@ -39,6 +39,7 @@ DAMAGED = "damaged_checkpoints"
 # Orbax logs the traces of errors of its threads, and raises them then: they are told in one line. It closes its event
 # loop at the first array that cannot be read or written, and TensorStore reports the others to it later.
 logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname)
+logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 _report = sys.unraisablehook
 sys.unraisablehook = lambda said: None if "Event loop is closed" in str(said.exc_value) else _report(said)
 
@@ -150,15 +151,13 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self):
-        """Raise whatever orbax and tensorstore raise where they cannot write as NotWritten, and leave nothing half."""
+        """Raise whatever orbax and tensorstore raise where they cannot write as NotWritten."""
         try:
             yield
         except Exception as error:
             said = f"{error} {error.__cause__ or ''}"
             known = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
             number = next((number for number in known if os.strerror(number) in said), errno.EIO)
-            for part in self._folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(part, ignore_errors=True)
             reason = os.strerror(number) if number != errno.EIO else _in_one_line(error)
             raise files.NotWritten(number, reason, str(self._folder)) from error
 
@@ -283,9 +282,14 @@ class Checkpoints:
 
     def close(self) -> None:
         """Complete all saves that were started, and close. Raises NotWritten if one cannot be written."""
-        if self._manager is not None:
+        if self._manager is None:
+            return
+        try:
             with self._writing():
                 self._manager.close()
+        finally:
+            if not self._read_only:
+                history.remove_parts(self._workdir)
 
 
 def _in_one_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ from jaxrobust.runs import results
 
 CHECKPOINTS = "checkpoints"
 TRAINING_LOCK = ".training"
+_PARTS = "*.orbax-checkpoint-tmp*"
 AUDIT, AUDITS, EXPLAIN = "audit.json", "audit", "explain"
 # Made of all results, and made again at the end of a training or by the command of that name.
 _DERIVED = (results.BEST, results.CLASSES, "report.html", f"{EXPLAIN}/explain.json", f"{EXPLAIN}/explain.html")
@@ -40,10 +41,15 @@ def clean(workdir) -> None:
     """Remove the temporary files of processes that were killed as they wrote in the folder."""
     folder = pathlib.Path(workdir)
     files.clean(folder, folder / results.EXAMPLES, folder / AUDITS, folder / EXPLAIN)
-    if parts := list((folder / CHECKPOINTS).glob("*.orbax-checkpoint-tmp*")):
+    if any((folder / CHECKPOINTS).glob(_PARTS)):
         with contextlib.suppress(OSError), files.locked(folder / TRAINING_LOCK, wait=False):  # a training has its own
-            for part in parts:
-                shutil.rmtree(part, ignore_errors=True)
+            remove_parts(folder)
+
+
+def remove_parts(folder: pathlib.Path) -> None:
+    """Remove the checkpoints that orbax has not completed; none may be in the making."""
+    for part in (folder / CHECKPOINTS).glob(_PARTS):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def checksums(workdir, step: int) -> dict[str, int]:
