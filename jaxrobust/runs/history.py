@@ -6,7 +6,7 @@ import pathlib
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
 from jaxrobust import config as config_lib
 from jaxrobust import files
@@ -82,6 +82,14 @@ def of_others(workdir, said: Iterable[dict]) -> Checkpoint | None:
     return min(wrong, default=None)
 
 
+class _Said(TypedDict):
+    """What every file that is of weights says of them."""
+
+    step: results.Count
+    weights: results.WeightsName
+    checksum: NotRequired[int | None]
+
+
 def drop_after(workdir, step: int) -> str:
     """Drop what is of later steps than the one that a training goes on from; returns what it was, for the user."""
     folder = pathlib.Path(workdir)
@@ -109,7 +117,7 @@ def _drop(folder: pathlib.Path, stale: list[pathlib.Path], belongs: Callable) ->
         return belongs(record["step"], record["weights"], record.get("checksum"))
 
     lines = sum(not is_kept(record) for record in results.read(folder))
-    audit = results.JsonFile(AUDIT).read(folder)
+    audit = results.JsonFile(AUDIT, _Said).read(folder)
     if audit and not is_kept(audit):
         stale.append(folder / AUDIT)
     if lines:
@@ -134,7 +142,7 @@ def _arrays(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, tuple[int, str
 def _checksum(path: pathlib.Path) -> int | None:
     """That in such a file; None for an audit, whose parts have theirs in their settings."""
     if path.suffix == ".json":
-        return (files.read_json(path) or {}).get("checksum")
+        return (files.read_json(path, results.Unfinished) or {}).get("checksum")
     return results.read_arrays(path).get("checksum")
 
 
