@@ -23,6 +23,8 @@ def write(
 ):
     """Add a checkpoint's results, as an evaluation writes them; wrong predictions are the next class."""
     workdir.mkdir(exist_ok=True)
+    if not (workdir / "config.json").exists():
+        results.CONFIG.write(workdir, {"train": {"epochs": 1, "seed": 0}})
     subset = np.arange(labels.size) if subset is None else np.asarray(subset)
     labels, is_robust = labels[subset], is_robust[subset]
     arrays = {"labels": labels, "index": subset}
