@@ -125,7 +125,7 @@ def read_json(path, schema: Any = Any, check: Callable[[Any], str | None] = lamb
     """The content of a JSON file, or None if there is no file.
 
     Args:
-        schema: its type, which msgspec checks; keys that a TypedDict does not name are left out.
+        schema: its type, which msgspec checks; it may have keys that a TypedDict does not name.
         check: content -> what is wrong with it beyond the types, as a clause; None if nothing is.
 
     Raises:
@@ -138,7 +138,8 @@ def read_json(path, schema: Any = Any, check: Callable[[Any], str | None] = lamb
 def parsed(content: bytes, where, schema: Any, check: Callable[[Any], str | None], remedy: str) -> Any:
     """JSON text as data; the other arguments and the errors as of `read_json`, `where` and `remedy` for messages."""
     try:
-        value = msgspec.json.decode(content, type=schema)
+        value = msgspec.json.decode(content)
+        msgspec.convert(value, schema)  # checks it; what comes back would lack the keys that a TypedDict does not name
         problem = check(value)
     except msgspec.ValidationError as error:
         said, _, place = str(error).replace("`", "").partition(" - at ")

@@ -1,12 +1,11 @@
 """Comparing two runs, and selecting what to compare: checkpoint of each run, common images and common attacks."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from jaxrobust import classwise
+from jaxrobust import classwise, files
 from jaxrobust.classwise import seeds
 from jaxrobust.comparison.compare import LEVEL, compare, correct
 from jaxrobust.errors import FieldError, UserError
@@ -131,7 +130,7 @@ def open_runs(workdirs, split: str | None) -> list[RunFiles]:
 
 def check_distinct(workdirs) -> None:
     """Raises UserError if a workdir is given twice."""
-    folders = [pathlib.Path(workdir).resolve() for workdir in workdirs]
+    folders = [files.folder(workdir, "workdir").resolve() for workdir in workdirs]
     if twice := [str(w) for w, folder in zip(workdirs, folders, strict=True) if folders.count(folder) > 1]:
         raise UserError(f"{twice[0]} is given twice; give each run once")
 
@@ -148,7 +147,7 @@ def open_side(letter: str, run: RunFiles, weights: str, step: int | None = None)
         UserError: it was not scored, or has no results per image.
     """
     checkpoint, why = _checkpoint(letter, run, weights, step)
-    examples = results.read_examples(run.workdir, checkpoint.step, checkpoint.weights, run.split)
+    examples = run.examples(checkpoint)
     if "labels" not in examples:
         path = results.examples_path(run.workdir, checkpoint.step, checkpoint.weights, run.split)
         raise UserError(f"{path}: no results per image, so nothing can be paired; copy the folder with the run")

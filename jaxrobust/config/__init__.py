@@ -42,7 +42,7 @@ def given(path, field: str) -> ml_collections.ConfigDict:
         FieldError: names the `field`: there is no such file, its code fails, or it returns no config; or an option that
             its model does not have.
     """
-    path = str(path)
+    path = str(files.path(path, field))
     if not pathlib.Path(path).is_file():
         raise FieldError(field, path, "is not a file", "give a config file, for example configs/digits.py")
     try:

@@ -23,7 +23,6 @@ from jaxrobust.evaluation import batching, loading, steps
 from jaxrobust.explanations import frequency, neighbours, transfer
 from jaxrobust.explanations.probe import Missing
 from jaxrobust.runs import checkpoints as checkpoints_lib
-from jaxrobust.runs import results
 from jaxrobust.runs.reading import Checkpoint, RunFiles
 
 OWN_FIELDS = ("data.data_dir", "eval.batch_size")
@@ -153,7 +152,7 @@ class Inputs(DataInputs):
     @functools.cached_property
     def _scored(self) -> np.ndarray | None:
         """Indices of the scored images; None: the whole split."""
-        return results.read_examples(self.run.workdir, *self.checkpoint, self.run.split).get("index")
+        return self.run.examples(self.checkpoint).get("index")
 
     @functools.cached_property
     def test_ids(self) -> np.ndarray:

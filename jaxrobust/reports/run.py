@@ -52,8 +52,7 @@ def _class_truth(run: RunFiles) -> dict:
     """Content of classes.json."""
     selected = run.selected()
     checkpoint = {"step": selected.step, "epoch": run.epoch(selected), "weights": selected.weights, "split": run.split}
-    examples = results.read_examples(run.workdir, selected.step, selected.weights, run.split)
-    return checkpoint | class_summary.class_truth(run.scores[selected], examples)
+    return checkpoint | class_summary.class_truth(run.scores[selected], run.examples(selected))
 
 
 def _page(run: RunFiles, truth: dict) -> dict:

@@ -1,12 +1,11 @@
 """Reading a run from the files of its workdir: its checkpoints, and the score of each under each attack."""
 
-import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust import classwise, formatting
+from jaxrobust import classwise, files, formatting
 from jaxrobust.errors import UserError
 from jaxrobust.runs import results
 from jaxrobust.runs.results import Result
@@ -33,11 +32,12 @@ class RunFiles:
         validation_examples: number of scored validation examples; 0 if that split was not scored.
 
     Raises:
-        UserError: the folder is not a workdir, has no results (of the split), or has a file that cannot be read.
+        UserError: the folder is not a workdir, has no results (of the split), or has a file that cannot be read or that
+            contradicts another.
     """
 
     def __init__(self, workdir, split: str | None = None):
-        self.workdir = pathlib.Path(workdir)
+        self.workdir = files.folder(workdir, "workdir")
         if not self.workdir.is_dir():
             raise UserError(f"{workdir}: no such folder; give the workdir of a run")
         records = results.read(self.workdir)
@@ -56,6 +56,11 @@ class RunFiles:
         self.scores = _scores(record for record in records if record["split"] == self.split)
         validation = [record for record in records if record["split"] == "validation"]
         self.validation_examples = sum(validation[-1]["count"]) if validation else 0
+        classes = records[-1]["classes"]
+        lists = [line["train_class_accuracy"] for line in self.training if "train_class_accuracy" in line]
+        if any(record["classes"] != classes for record in records) or any(len(of) != len(classes) for of in lists):
+            where = f"{self.workdir}: the lines of {results.RESULTS} and {results.TRAINING}"
+            raise UserError(f"{where} are of different classes; remove those of another run")
 
     @property
     def imported(self) -> bool:
@@ -97,12 +102,17 @@ class RunFiles:
         """The scores of all checkpoints with these weights under one attack, in order of step."""
         return [scores[attack] for c, scores in self.scores.items() if c.weights == weights and attack in scores]
 
+    def examples(self, checkpoint: Checkpoint) -> dict:
+        """The arrays of the checkpoint's examples file, see `results.read_examples`."""
+        lines = {attack: score.record for attack, score in self.scores[checkpoint].items()}
+        return results.read_examples(self.workdir, *checkpoint, self.split, lines)
+
     def confusion(self, checkpoint: Checkpoint, attack: str) -> np.ndarray | None:
         """Confusion counts [C, C] under an attack, from the results or the examples file; None if in neither."""
         record = self.scores[checkpoint][attack].record
         if record.get("confusion") is not None:
             return np.array(record["confusion"])
-        examples = results.read_examples(self.workdir, checkpoint.step, checkpoint.weights, self.split)
+        examples = self.examples(checkpoint)
         prediction = examples.get(f"{attack}_prediction")
         if prediction is None:
             return None

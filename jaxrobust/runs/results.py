@@ -183,7 +183,9 @@ def origin_problem(origin: Origin) -> str | None:
     """What is missing in weights.json; None if nothing is."""
     needed = ("run", "step", "weights", "settings", "chosen") if "remedy" in origin else ("file", "sha256")
     missing = [name for name in needed if name not in origin]
-    return f"{missing[0]} is missing" if missing else "origin" in origin and origin_problem(origin["origin"]) or None
+    if missing:
+        return f"{missing[0]} is missing"
+    return origin_problem(origin["origin"]) if "origin" in origin else None
 
 
 class JsonFile(str):
@@ -318,7 +320,7 @@ def _training_log(workdir) -> files.RecordLog:
 
 
 def read(workdir) -> list[dict]:
-    """The lines of results.jsonl, in order. Raises UserError if one is not of the schema, or two contradict each other."""
+    """The lines of results.jsonl, in order. Raises UserError if one is wrong, or two contradict each other."""
     return _checked(_log(workdir).read(), workdir)
 
 
@@ -443,7 +445,7 @@ def _counts_problem(arrays: dict, lines: dict[str, dict]) -> str | None:
         if attack not in arrays:
             continue
         classes, prediction = len(line["classes"]), arrays.get(f"{attack}_prediction", labels)
-        if len(labels) and not (0 <= labels.min() and max(labels.max(), prediction.max()) < classes):
+        if len(labels) and (labels.min() < 0 or max(labels.max(), prediction.max()) >= classes):
             return f"a label or a prediction under {attack} is none of {classes} classes"
         for name, found in (
             ("count", classwise.class_counts(labels, classes)),

@@ -151,7 +151,7 @@ def training_in(workdir, config):
     Raises FieldError if it cannot be written or holds another config's run, and InUse if there is another training,
     such as that of a job which the scheduler has restarted.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = files.folder(workdir, "workdir")
     if parallel.is_writer():
         try:
             workdir.mkdir(parents=True, exist_ok=True)
