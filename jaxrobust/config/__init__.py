@@ -154,9 +154,17 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
 
 def type_problem(values: dict) -> str | None:
     """The first field of stored values that is of another type than its default, as a clause; None if none is."""
-    for name, value in files.flatten(values).items():
-        if name in fields.FIELDS and not _is_like(value, fields.FIELDS[name].default):
-            return f"{name} is {value!r}"
+    for name, of in fields.FIELDS.items():
+        value = values
+        for part in name.split("."):
+            if not isinstance(value, dict):
+                return f"the section of {name} is {value!r}"
+            if part not in value:  # as of an earlier version
+                break
+            value = value[part]
+        else:
+            if not _is_like(value, of.default):
+                return f"{name} is {value!r}"
     return None
 
 
