@@ -4,19 +4,23 @@ Atomic replacement, JSON of a type that msgspec knows, and a log of JSON records
 """
 
 import contextlib
+import errno
 import fcntl
 import importlib.util
 import json
 import math
 import os
 import pathlib
+import re
 import stat
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from jaxrobust import formatting
 from jaxrobust.errors import FieldError, UserError
 
 LARGEST = 2**31  # bytes of a file that is read at once, and of the arrays in one
@@ -57,27 +61,70 @@ def folder(given, field: str) -> pathlib.Path:
     return where
 
 
+class NotWritten(UserError, OSError):
+    """A file or a folder cannot be written; the attributes of OSError say which, and why."""
+
+    def __str__(self) -> str:
+        has_no_room = self.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room" if has_no_room else "let it be written, or give another folder"
+        problem = f"{self.filename}: cannot be written ({self.strerror})"
+        return formatting.clean(f"{problem}; {remedy}, and start the same command again")
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Raise errors of writing inside this context as NotWritten, of the path."""
+    try:
+        yield
+    except NotWritten:
+        raise
+    except OSError as error:
+        raise NotWritten(error.errno, error.strerror or str(error), str(path)) from error
+
+
 def write_atomically(path, content: bytes | str) -> None:
-    """Replace `path` by a file with that content; a reader sees either the old file or the new one."""
+    """Replace `path` by a file with that content, unless it has it; a reader sees either the old file or the new one.
+
+    Raises:
+        NotWritten: the disk is full or read-only, for example; then the old file stays.
+    """
     path = pathlib.Path(path)
     data = content.encode() if isinstance(content, str) else content
+    with contextlib.suppress(OSError):
+        if path.read_bytes() == data:
+            return
     # open() sets the permissions of the user's umask, mkstemp would not.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    # The rename is durable only once the folder is synced.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # for `clean`
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        # The rename is durable only once the folder is synced.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def clean(*folders) -> None:
+    """Remove the files that processes killed in `write_atomically` have left, if they can be removed."""
+    for folder in map(pathlib.Path, folders):
+        for path in folder.glob(".*") if folder.is_dir() else ():
+            if re.fullmatch(r"\..+\.\d+\.\d+", path.name):
+                # A process that is alive holds the lock, on whatever host it is, or is about to take it.
+                with contextlib.suppress(OSError), open(path, "rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    about = os.fstat(file.fileno())
+                    if about.st_size or time.time() - about.st_mtime > 60:
+                        path.unlink()
 
 
 @contextlib.contextmanager
@@ -91,7 +138,9 @@ def locked(path, *, wait: bool = True):
     Raises:
         BlockingIOError: another process holds the lock, and `wait` is false.
     """
-    with open(path, "ab") as file:
+    with writing(path):
+        file = open(path, "ab")  # noqa: SIM115
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
@@ -186,6 +235,7 @@ class RecordLog:
     def _forget(self):
         self._records = []  # those that are wanted
         self._lines, self._end = 0, 0  # how many complete lines were parsed, and the byte after the last of them
+        self._file = None  # which file that is
 
     def read(self) -> list[dict]:
         """The wanted records, in order. An incomplete last line is left out: another process may be writing it.
@@ -209,23 +259,51 @@ class RecordLog:
             UserError: as `read`.
             ValueError: the record holds nan or infinity, which JSON does not have.
         """
-        with open(self._path, "a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        with self._locked() as file:
             self._read_on()
             identity = [record[name] for name in key]
             if any([there.get(name) for name in key] == identity for there in self._records):
                 return False
             file.truncate(self._end)
-            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                while line:
+                    line = line[file.write(line) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(self._end)
+                raise
             return True
+
+    def keep(self, belongs: Callable[[dict], bool]) -> int:
+        """Remove the records that do not belong, at once; returns their number. Others may append at the same time."""
+        if all(map(belongs, self.read())):
+            return 0
+        with self._locked():
+            self._read_on()
+            kept = [record for record in self._records if belongs(record)]
+            write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+            return len(self._records) - len(kept)
+
+    @contextlib.contextmanager
+    def _locked(self):
+        """The file, unbuffered, with an exclusive lock on it."""
+        with writing(self._path), contextlib.ExitStack() as stack:
+            while True:
+                file = stack.enter_context(open(self._path, "a+b", buffering=0))
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # Else `keep` has replaced it meanwhile.
+                if self._path.exists() and os.path.samestat(os.fstat(file.fileno()), self._path.stat()):
+                    break
+            yield file
 
     def _read_on(self):
         """Parse the complete lines that were added since the last call."""
         with contextlib.suppress(OSError):  # the reader says what is wrong
-            if os.stat(self._path).st_size < self._end:  # the file was replaced or edited
+            about = os.stat(self._path)
+            if about.st_size < self._end or about.st_ino != self._file:  # the file was replaced or edited
                 self._forget()
+                self._file = about.st_ino
         content = read_bytes(self._path, self._end)
         if content is None:
             return self._forget()

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from jaxrobust.distributed import parallel
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError, UserError
 from jaxrobust.models.weights import Weights
 from jaxrobust.remedies import knobs
 from jaxrobust.runs import checkpoints
@@ -156,7 +156,9 @@ def test_the_one_rule_for_choosing(tmp_path):
     assert choose(tmp_path, [1, 2], averaged=True) == (1, "raw")
     assert choose(tmp_path, [1, 2], averaged=True, weights="averaged") == (1, "averaged")
     assert choose(tmp_path, [1, 2], averaged=True, step=2) == (2, "averaged")
-    assert choose(tmp_path, [2], averaged=True) == (2, "averaged")
+    assert choose(tmp_path, [2], averaged=True, step=2) == (2, "averaged")
+    with pytest.raises(FieldError, match=r"its best checkpoint by best\.json, the raw weights of step 1, is not there"):
+        choose(tmp_path, [2], averaged=True)
     with pytest.raises(UserError, match=r"^step = 3: is no checkpoint.*1, 2"):
         choose(tmp_path, [1, 2], averaged=True, step=3)
     with pytest.raises(UserError, match=r"^weights = 'averaged': the run has none"):

@@ -123,3 +123,23 @@ def test_two_processes_append_without_loss_or_duplicate(tmp_path):
     for process in processes:
         process.join()
     assert sorted(record["step"] for record in files.read_records(path)) == list(range(50))
+
+
+def test_lines_that_do_not_belong_are_removed_while_others_append(tmp_path):
+    path = tmp_path / "r.jsonl"
+    log, other = files.RecordLog(path), files.RecordLog(path)
+    for step in range(4):
+        log.append({"step": step, "text": "x" * step}, ("step",))
+    assert other.read() == log.read() and other.keep(lambda record: True) == 0
+    assert other.keep(lambda record: record["step"] < 2) == 2
+    assert log.append({"step": 2, "text": "anew, and longer than what was there"}, ("step",))
+    assert [record["step"] for record in other.read()] == [record["step"] for record in log.read()] == [0, 1, 2]
+    assert len(path.read_text().splitlines()) == 3 and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_would_change_nothing_needs_no_room(tmp_path, monkeypatch):
+    files.write_atomically(tmp_path / "x", "same")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    files.write_atomically(tmp_path / "x", "same")
+    with pytest.raises(UserError, match=r"/x: cannot be written \(No space left on device\); make room, and start the"):
+        files.write_atomically(tmp_path / "x", "other")

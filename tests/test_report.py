@@ -87,7 +87,7 @@ def test_partial_runs_say_what_is_missing(tmp_path, options, sentence):
     assert sentence in read_page(write_run(tmp_path, **options)).text
 
 
-@pytest.mark.parametrize("name", ["config.json", results.TRAINING, results.BEST])
+@pytest.mark.parametrize("name", [results.TRAINING, results.BEST])
 def test_a_missing_file_is_named(tmp_path, name):
     (write_run(tmp_path, **SMALL) / name).unlink()
     assert f"{name})" in read_page(tmp_path).text
@@ -191,6 +191,7 @@ def test_an_incomplete_last_line_is_left_out(tmp_path):
 def test_report_is_replaced_as_a_whole(tmp_path, monkeypatch):
     path = run_page.write_report(write_run(tmp_path, **SMALL))
     before, files_before = path.read_text(), sorted(tmp_path.iterdir())
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"model": {"name": "another"}}))
 
     def fail(*_):
         raise OSError("disk full")

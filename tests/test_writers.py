@@ -35,3 +35,17 @@ def test_scalars_of_a_result_are_on_disk_before_the_writer_is_closed(tmp_path):
             (event,) = events.Tensors(f"test/pgd20/{tag}")
             assert event.step == 7 and make_ndarray(event.tensor_proto) == pytest.approx(value)
         assert "test/pgd20/class_accuracy/2_nobody" not in tags, "a class without examples has no accuracy"
+
+
+def test_what_comes_again_after_a_fallback_takes_the_place_of_what_was(tmp_path):
+    """In TensorBoard, of every tag of later steps."""
+    for first, value in ((1, 0.25), (3, 0.5)):
+        with Writer(tmp_path) as writer:
+            writer.continue_after(first - 1)
+            for step in range(first, 6):
+                writer.scalars(step, {"train/loss": value})
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "raw")).Reload().Tensors("train/loss")
+    assert [(event.step, float(make_ndarray(event.tensor_proto))) for event in events] == [
+        *((step, 0.25) for step in (1, 2)),
+        *((step, 0.5) for step in (3, 4, 5)),
+    ]

@@ -30,7 +30,7 @@ from jaxrobust.distributed import hosts, parallel
 from jaxrobust.distributed.interruption import StopRequest
 from jaxrobust.errors import UserError
 from jaxrobust.evaluation import attack_runner, batching, loading, steps
-from jaxrobust.runs import results
+from jaxrobust.runs import history, results
 
 # Fields that an audit may set differently from the training.
 OWN_FIELDS = ("data.data_dir", "eval.batch_size", *config_lib.AUDIT_FIELDS)
@@ -52,7 +52,8 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
         raise UserError("threat.eps_255 = 0: an audit needs a radius as its unit; the run was trained without attacks")
     validation.check_radius(run.config, run.dataset.image_shape)
     chosen = run.choose(among=run.scored_steps())
-    checkpoint = chosen._asdict() | {"epoch": chosen.step // run.steps_per_epoch}
+    checksum = hosts.decide(lambda: history.checksums(workdir, chosen.step)).get(chosen.weights)
+    checkpoint = chosen._asdict() | {"epoch": chosen.step // run.steps_per_epoch, "checksum": checksum}
     with StopRequest() as stop:
         auditor = Auditor(run.config, workdir, run.dataset, run.mesh, checkpoint, stop)
         content = auditor.run(lambda: run.weights(chosen))
@@ -78,8 +79,8 @@ class _Part(NamedTuple):
 class Auditor:
     """Audits given weights. With several processes each attacks its share of a batch; process 0 writes the files.
 
-    `checkpoint` is the step, epoch and weights ("raw" or "averaged") of what is audited. Once `stop` is set, which is
-    tested between batches, `Interrupted` is raised.
+    `checkpoint` is the step, epoch, weights ("raw" or "averaged") and checksum of what is audited. Once `stop` is set,
+    which is tested between batches, `Interrupted` is raised.
     """
 
     def __init__(self, config, workdir, dataset: data.Dataset, mesh, checkpoint: dict, stop: StopRequest):
@@ -131,6 +132,7 @@ class Auditor:
     def _settings(self, **settings) -> dict:
         """The settings on which results depend, those common to all parts included."""
         common = {
+            "checksum": self._checkpoint.get("checksum"),
             "norm": self._config.threat.norm,
             "eps": self._radius,
             "relative_step": config_lib.relative_step(self._config),
@@ -327,4 +329,5 @@ class Auditor:
             return None
         key = (self._checkpoint["step"], self._checkpoint["weights"], "validation")
         records = [r for r in results.read(self._workdir) if results.key_of(r)[:3] == key and r["attack"] != "clean"]
+        records = [r for r in records if results.belongs(r.get("checksum"), self._checkpoint.get("checksum"))]
         return min(records, key=lambda record: record["accuracy"], default=None)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxrobust import classwise, files
+from jaxrobust import classwise, console, files
 from jaxrobust.classwise import seeds
 from jaxrobust.comparison.compare import LEVEL, compare, correct
 from jaxrobust.errors import FieldError, UserError
@@ -53,6 +53,7 @@ class Side:
             "step": self.checkpoint.step,
             "epoch": self.run.epoch(self.checkpoint),
             "weights": self.checkpoint.weights,
+            "checksum": self.run.checksum(self.checkpoint),
             "checkpoint": self.why,
             "facts": dict(facts(self.run.config, self.run.origin)),
         }
@@ -168,6 +169,8 @@ def _checkpoint(letter: str, run: RunFiles, weights: str, step: int | None) -> t
             remedy = f"scored are {', '.join(map(str, steps))}"
             raise FieldError(f"--step_{letter.lower()}", step, f"not scored on {run.split} in {run.workdir}", remedy)
     wanted = selected.step if step is None else step
+    if step is None and run.best and not run.best_checkpoint():
+        console.warn(f"{run.workdir}: its best checkpoint is not scored on {run.split}; taking the last, step {wanted}")
     checkpoint = max(candidates, key=lambda c: (c.step == wanted, c.step, c.weights == selected.weights))
     if checkpoint == run.best_checkpoint():
         return checkpoint, "best"

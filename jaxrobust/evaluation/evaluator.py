@@ -20,7 +20,7 @@ from jaxrobust.evaluation.classifier import Classifier
 from jaxrobust.evaluation.scoring import Scoring
 from jaxrobust.models.weights import Weights
 from jaxrobust.runs import checkpoints as checkpoints_lib
-from jaxrobust.runs import results
+from jaxrobust.runs import history, results
 from jaxrobust.runs.tensorboard import Writer
 
 EXAMPLE_IMAGES = 8
@@ -76,31 +76,33 @@ class Evaluator:
         self._classifier, self._like = classifier, like
         self._hooks = stopping_hooks(stop, "finished attacks are kept; run again to continue")
 
-    def wanted(self, step: int, last_step: int) -> list[str]:
-        """Which weights of a checkpoint, "raw" or "averaged", `eval.checkpoints` selects for scoring."""
+    def wanted(self, steps: list[int]) -> dict[int, list[str]]:
+        """Which weights of these checkpoints, "raw" or "averaged", `eval.checkpoints` selects for scoring, by step."""
         choice = self._config.eval.checkpoints
-        if choice == "best":
-            best = checkpoints_lib.read_best(self._workdir)
+        if choice == "best" and steps:
+            best = checkpoints_lib.read_best(self._workdir, steps)
             if best is None:
                 remedy = "choosing it needs a validation split; use all or last"
                 raise FieldError("eval.checkpoints", choice, "no best checkpoint has been chosen", remedy)
-            return [best["weights"]] if step == best["step"] else []
+            return {best["step"]: [best["weights"]]}
         names = ["raw", "averaged"] if self._config.train.average_decay > 0 else ["raw"]
-        return names if choice == "all" or step == last_step else []
+        return dict.fromkeys(steps if choice == "all" else steps[-1:], names)
 
     def is_done(self, step: int, names: list[str]) -> bool:
-        """Whether all results for these weights of the checkpoint are written."""
+        """Whether all results for these weights of the checkpoint are written, and none for others."""
         return hosts.decide(lambda: self._is_done(step, names))
 
     def _is_done(self, step, names):
-        done = {results.key_of(record) for record in results.read(self._workdir)}
+        checksums = history.checksums(self._workdir, step)
+        own = [record for record in results.read(self._workdir) if record["step"] == step]
+        done = {results.key_of(record) for record in own}
         return all(
             (step, weights, split, suite.name) in done and f"{suite.name}_prediction" in kept
             for weights in names
             for split in self._splits
-            for kept in [results.example_names(self._workdir, step, weights, split)]
+            for kept in [results.example_names(self._workdir, step, weights, split, checksums.get(weights))]
             for suite in self._suites
-        )
+        ) and all(results.belongs(record.get("checksum"), checksums.get(record["weights"])) for record in own)
 
     def is_finite(self, weights, split: data.Split) -> bool:
         """Whether the logits of the first images of a split are finite."""
@@ -114,11 +116,11 @@ class Evaluator:
         last = None
         self._unreadable &= set(checkpoints.steps())  # the training may have replaced them
         steps = [step for step in checkpoints.steps() if step % steps_per_epoch == 0 and due(step // steps_per_epoch)]
+        wanted = self.wanted(steps)
         for step in steps:
             if step in self._unreadable:
                 continue
-            epoch = step // steps_per_epoch
-            names = self.wanted(step, steps[-1])
+            epoch, names = step // steps_per_epoch, wanted.get(step, [])
             if not self.is_done(step, names):
                 try:
                     weights = {name: checkpoints.restore_weights(step, self._like, name) for name in names}
@@ -131,6 +133,8 @@ class Evaluator:
                     continue
                 self.evaluate(weights, step, epoch)
             last = epoch
+        if parallel.is_writer():  # a kill may have come between the results and the mark
+            history.mark_best(self._workdir)
         return last
 
     def check_readable(self, step: int) -> None:
@@ -144,22 +148,26 @@ class Evaluator:
         summary.
         """
         for name, of_name in weights.items():
+            checksum = checkpoints_lib.checksum(of_name)
+            if parallel.is_writer() and (dropped := history.drop_others(self._workdir, step, name, checksum)):
+                console.say(f"step {step} has other {name} weights than its results: these are dropped ({dropped})")
             for split in self._splits:
-                self._evaluate_split(of_name, name, split, step, epoch)
+                self._evaluate_split(of_name, name, split, step, epoch, checksum)
         if parallel.is_writer():
-            result_writer.mark_best(self._workdir)
+            history.mark_best(self._workdir)
 
-    def _evaluate_split(self, weights, weights_name, split_name, step, epoch):
+    def _evaluate_split(self, weights, weights_name, split_name, step, epoch, checksum):
         """Score a split suite by suite, as far as it is not scored yet, and report it if anything was new."""
         split, index, split_examples = self._splits[split_name]
         about = {
             "step": step,
             "epoch": epoch,
             "weights": weights_name,
+            "checksum": checksum,
             "split": split_name,
             "split_examples": split_examples,
         }
-        store = results.StoredResults(self._workdir, step, weights_name, split_name)
+        store = results.StoredResults(self._workdir, step, weights_name, split_name, checksum)
         scoring = Scoring(
             self._classifier,
             weights,
@@ -206,7 +214,7 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
             raise FieldError("eval.checkpoints", choice, "is known only after the training", "do not follow")
         if follow:
             console.say(f"waiting for checkpoints in {workdir} until the end of the training")
-        while follow and hosts.decide(lambda: results.CONFIG.read(workdir)) is None:
+        while follow and hosts.decide(lambda: history.read_config(workdir)) is None:
             wait()
         run = loading.open_run(workdir, overrides, may_differ=OWN_FIELDS)
         config, steps_per_epoch = run.config, run.steps_per_epoch

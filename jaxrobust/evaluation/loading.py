@@ -18,7 +18,7 @@ from jaxrobust.errors import FieldError
 from jaxrobust.evaluation.classifier import Classifier
 from jaxrobust.models.weights import Weights
 from jaxrobust.runs import checkpoints as checkpoints_lib
-from jaxrobust.runs import results
+from jaxrobust.runs import history, results
 from jaxrobust.runs.checkpoints import Chosen
 
 
@@ -102,6 +102,7 @@ def open_run(
     workdir = files.folder(workdir, field or "workdir")
     stored = stored or _stored_config(workdir, field or "workdir")
     hosts.check_shared(workdir)
+    history.clean(workdir)
     config = config_lib.from_dict(stored)
     config.update_from_flattened_dict(overrides or {})
     check_same_config(workdir, config, stored, may_differ=may_differ)
@@ -125,7 +126,7 @@ def _with_stand_ins(config, given: Collection[str]):
 
 
 def _stored_config(workdir: pathlib.Path, field: str) -> dict:
-    if (stored := hosts.decide(lambda: results.CONFIG.read(workdir))) is None:
+    if (stored := hosts.decide(lambda: history.read_config(workdir))) is None:
         raise FieldError(field, str(workdir), "holds no run", "give the folder of a trained or imported one")
     return stored
 

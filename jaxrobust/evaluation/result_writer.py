@@ -1,8 +1,5 @@
-"""Writes what an evaluation yields to the files of a run: results, predictions, TensorBoard and the best checkpoint."""
+"""Writes what an evaluation yields to the files of a run: results, predictions and TensorBoard."""
 
-import pathlib
-
-from jaxrobust import config as config_lib
 from jaxrobust import console
 from jaxrobust.classwise import unequal
 from jaxrobust.evaluation.scoring import Result, Scoring
@@ -13,7 +10,7 @@ from jaxrobust.runs.tensorboard import Writer
 class ResultWriter:
     """Writes the results of one (step, weights, split). Process 0 alone makes use of it.
 
-    `about` has step, epoch, weights ("raw" or "averaged"), split and split_examples, as results record them.
+    `about` has step, epoch, weights ("raw" or "averaged"), checksum, split and split_examples, as results record them.
     """
 
     def __init__(self, config, class_names, about: dict, store: results.StoredResults, tensorboard: Writer):
@@ -71,16 +68,6 @@ class ResultWriter:
         shown = scoring.shown if len(scoring.shown) else None
         self._tensorboard.figures(scored, scoring.predictions, split.images, split.labels, shown)
         console.say(_one_line(scoring.title, records, self._config.eval.attacks))
-
-
-def mark_best(workdir) -> None:
-    """Write best.json, by the attack and the score of the run's own config; not without validation results."""
-    workdir = pathlib.Path(workdir)
-    trained = config_lib.from_dict(results.CONFIG.read(workdir))
-    attack, criterion = config_lib.best_attack(trained), trained.checkpoint.best
-    best = results.find_best(results.read(workdir), attack=attack, criterion=criterion)
-    if best is not None:
-        results.BEST.write(workdir, best)
 
 
 def _one_line(title, records, attacks) -> str:

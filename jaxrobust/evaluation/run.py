@@ -208,9 +208,9 @@ def load_run(
         dataset = Dataset.from_arrays(dataset)
     own = None if model is None else own_models.adapted(model, dataset.image_shape, dataset.num_classes)
     steps = opened.checkpoints.steps()
-    chosen = opened.choose(
-        None if isinstance(step, str) else int(step), weights, among=steps[-1:] if step == "last" else steps
-    )
+    if step == "last" and steps:
+        step = steps[-1]
+    chosen = opened.choose(None if isinstance(step, str) else int(step), weights, among=steps)
     try:
         return Run.of_config(opened.config, dataset, opened.weights(chosen, dataset, own), own)
     except checkpoints_lib.UnlikeCheckpoint as error:

@@ -194,7 +194,9 @@ class Inputs(DataInputs):
     def audit(self) -> dict | None:
         """The content of audit.json, if it belongs to this checkpoint."""
         found = audit_results.AUDIT.read(self.run.workdir)
-        return found if found and (found["step"], found["weights"]) == tuple(self.checkpoint) else None
+        if found and self.run.has(found) and (found["step"], found["weights"]) == self.checkpoint:
+            return found
+        return None
 
     @functools.cached_property
     def train_features(self) -> tuple[np.ndarray, np.ndarray]:

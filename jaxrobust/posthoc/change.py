@@ -13,7 +13,7 @@ from jaxrobust.evaluation import loading
 from jaxrobust.posthoc import remedies as posthoc_remedies
 from jaxrobust.posthoc.model import TrainedModel
 from jaxrobust.runs import checkpoints as checkpoints_lib
-from jaxrobust.runs import results
+from jaxrobust.runs import history, results
 from jaxrobust.training import setup as training_setup
 
 OWN_FIELDS = ("data.data_dir", "eval.batch_size", *config_lib.POSTHOC_FIELDS)
@@ -49,7 +49,7 @@ def change_head(
         raise FieldError("remedy", remedy, "is unknown", f"choose one of {', '.join(posthoc_remedies.NAMES)}")
     workdir = files.folder(workdir, "workdir")
     out = files.folder(_beside(workdir, remedy) if out is None else out, "out")
-    stored = results.CONFIG.read(workdir)
+    stored = history.read_config(workdir)
     checkpoints_lib.check_free(out, "out")
     if stored and stored.get("posthoc", {}).get("remedy", "none") != "none":
         # The settings there were those of another remedy.
@@ -76,6 +76,7 @@ def change_head(
         "step": step,
         "epoch": step // run.steps_per_epoch,
         "weights": weights,
+        "checksum": checkpoints_lib.checksum(source),
         "settings": _settings(remedy, run.config.posthoc),
         "chosen": changed.chosen,
     }

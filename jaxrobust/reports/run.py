@@ -52,6 +52,7 @@ def _class_truth(run: RunFiles) -> dict:
     """Content of classes.json."""
     selected = run.selected()
     checkpoint = {"step": selected.step, "epoch": run.epoch(selected), "weights": selected.weights, "split": run.split}
+    checkpoint["checksum"] = run.checksum(selected)
     return checkpoint | class_summary.class_truth(run.scores[selected], run.examples(selected))
 
 
@@ -69,6 +70,11 @@ def _page(run: RunFiles, truth: dict) -> dict:
     confusions = {a: run.confusion(selected, a) for a in dict.fromkeys(("clean", attack)) if a in scores}
     confusions = {a: matrix for a, matrix in confusions.items() if matrix is not None}
     audit = audit_results.AUDIT.read(run.workdir)
+    if audit and not run.has(audit):
+        console.warn(
+            f"{run.workdir}: {audit_results.AUDIT} is of other weights, and left out; jaxrobust audit makes it"
+        )
+        audit = None
     config = sorted((name, json.dumps(value)) for name, value in files.flatten(run.config).items())
     return {
         "title": ", ".join(field(run.config, f"{part}.name", f"{part} unknown") for part in ("data", "model")),
@@ -78,6 +84,7 @@ def _page(run: RunFiles, truth: dict) -> dict:
         "selected": selected,
         "selected_name": run.compared()[selected],
         "selected_epoch": run.epoch(selected),
+        "checksum": run.checksum(selected),
         "findings": findings_lib.table(findings(score, truth) + (report_audit.findings(audit) if audit else [])),
         "compared": _compared_table(compared, attack, unequal(score.record["count"])),
         "classes": page_class_table(scores, attack),

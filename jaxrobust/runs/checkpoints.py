@@ -11,8 +11,13 @@ which checkpoints exist and can be read, so they must call everything except `sa
 
 import contextlib
 import dataclasses
+import errno
 import json
+import logging
+import os
 import pathlib
+import shutil
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -22,14 +27,20 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxrobust import console
+from jaxrobust import console, files
 from jaxrobust.distributed import hosts, parallel
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.models.weights import Weights
-from jaxrobust.runs import results
+from jaxrobust.runs import history, results
+from jaxrobust.runs.history import CHECKPOINTS as FOLDER
 
-FOLDER = "checkpoints"
 DAMAGED = "damaged_checkpoints"
+
+# Orbax logs the traces of errors of its threads, and raises them then: they are told in one line. It closes its event
+# loop at the first array that cannot be read or written, and TensorStore reports the others to it later.
+logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname)
+_report = sys.unraisablehook
+sys.unraisablehook = lambda said: None if "Event loop is closed" in str(said.exc_value) else _report(said)
 
 
 class DamagedCheckpoint(UserError):
@@ -58,12 +69,14 @@ class Checkpoints:
     """
 
     def __init__(self, workdir, *, preserve: Callable = lambda steps: steps, read_only: bool = False):
+        check_path(workdir)
         self._workdir = pathlib.Path(workdir).absolute()
         self._folder = self._workdir / FOLDER
         self._read_only = read_only or not parallel.is_writer()
         read_only, process = self._read_only, jax.process_index()
         if not read_only:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            with files.writing(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
         self._alone = ocp.options.MultiprocessingOptions(
             primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
         )
@@ -100,23 +113,54 @@ class Checkpoints:
         return self._manager is not None
 
     def save(self, step: int, state) -> None:
-        """Start saving in the background; does nothing if the step exists. The state may then be changed."""
+        """Start saving in the background; does nothing if the step exists. The state may then be changed.
+
+        Raises:
+            NotWritten: this checkpoint, or the one before, cannot be written.
+        """
         if self._read_only or step in self._manager.all_steps():
             return
         # Copied because orbax writes later, when the devices may have reused the memory.
         state = jax.tree.map(np.array, state)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                checksum=ocp.args.JsonSave({"crc32": checksum(state), **checksums_of_weights(state)}),
-            ),
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    checksum=ocp.args.JsonSave({"crc32": checksum(state), **checksums_of_weights(state)}),
+                ),
+            )
 
     def wait(self) -> None:
-        """Wait until all checkpoints that were started are complete."""
+        """Wait until all checkpoints that were started are complete. Raises NotWritten if one cannot be written."""
         if not self._read_only:
-            self._manager.wait_until_finished()
+            with self._writing():
+                self._manager.wait_until_finished()
+
+    def check_readable(self, step: int, like) -> None:
+        """Read what was saved at `step` as `like`, when it is complete. Raises FieldError if that is not possible."""
+        self.wait()
+        arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+        try:
+            hosts.decide(lambda: self._read_alone(step, arrays, self._read_state) and None)
+        except DamagedCheckpoint as error:
+            remedy = "give another folder, on storage that can be trusted"
+            problem = f"what is saved there cannot be read again: {error}"
+            raise FieldError("workdir", str(self._workdir), problem, remedy) from error
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Raise whatever orbax and tensorstore raise where they cannot write as NotWritten, and leave nothing half."""
+        try:
+            yield
+        except Exception as error:
+            said = f"{error} {error.__cause__ or ''}"
+            known = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+            number = next((number for number in known if os.strerror(number) in said), errno.EIO)
+            for part in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(part, ignore_errors=True)
+            reason = os.strerror(number) if number != errno.EIO else _in_one_line(error)
+            raise files.NotWritten(number, reason, str(self._folder)) from error
 
     def restore(self, step: int, like):
         """The state saved at `step`, with the structure, shapes and devices of `like`.
@@ -141,34 +185,40 @@ class Checkpoints:
 
     def _read(self, step, like, read):
         """What `read(step, arrays like those to be read)` gives, if all processes can read it."""
-        title = f"checkpoint {self._folder / str(step)}"
         arrays = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         until = time.monotonic() + hosts.SHARED_SECONDS
         while True:
             found, problem, kind = None, None, DamagedCheckpoint
             try:
-                if not self._is_open():
-                    raise FileNotFoundError(f"{self._folder} is not there")
-                found = read(step, arrays)
-            except _Differs:
-                problem = "is damaged: its checksum differs"
-            except _Unlike as error:
-                problem, kind = f"is of another model: {error}", UnlikeCheckpoint
-            except Exception as error:  # orbax and tensorstore raise many types for truncated, missing or altered files
-                reason = " ".join(str(error).split("See full TensorStore details")[0].split())[:200]
-                problem = f"cannot be read: {reason}"
+                found = self._read_alone(step, arrays, read)
+            except DamagedCheckpoint as error:
+                problem, kind = str(error), type(error)
             problems = hosts.gather(problem)
             if problems[0]:
-                raise kind(f"{title} {problems[0]}")
+                raise kind(problems[0])
             if not any(problems):
                 return parallel.replicate_like(found, like)
             if hosts.decide(lambda: time.monotonic() > until):
                 process, problem = next((process, problem) for process, problem in enumerate(problems) if problem)
                 raise UserError(
-                    f"{title} {problem} by {hosts.describe(process)}, while process 0 has read it; "
+                    f"{problem}, by {hosts.describe(process)}, while process 0 has read it; "
                     "put the workdir on storage that all hosts share"
                 )
             time.sleep(1)
+
+    def _read_alone(self, step, arrays, read):
+        """What `read(step, arrays)` gives on this process. Raises DamagedCheckpoint."""
+        title = f"checkpoint {self._folder / str(step)}"
+        try:
+            if not self._is_open():
+                raise FileNotFoundError(f"{self._folder} is not there")
+            return read(step, arrays)
+        except _Differs as error:
+            raise DamagedCheckpoint(f"{title} is damaged: its checksum differs") from error
+        except _Unlike as error:
+            raise UnlikeCheckpoint(f"{title} is of another model: {error}") from error
+        except Exception as error:  # orbax and tensorstore raise many types for truncated, missing or altered files
+            raise DamagedCheckpoint(f"{title} cannot be read: {_in_one_line(error)}") from error
 
     def _read_state(self, step, arrays):
         saved = self._manager.restore(
@@ -221,19 +271,26 @@ class Checkpoints:
     def _set_aside(self, step: int) -> None:
         """Move a checkpoint to the folder of damaged ones."""
         target = self._workdir / DAMAGED / str(step)
-        target.parent.mkdir(exist_ok=True)
         count = 0
-        while target.exists():
-            count += 1
-            target = target.with_name(f"{step}.{count}")
-        (self._folder / str(step)).rename(target)
+        with files.writing(target):
+            target.parent.mkdir(exist_ok=True)
+            while target.exists():
+                count += 1
+                target = target.with_name(f"{step}.{count}")
+            (self._folder / str(step)).rename(target)
         self._manager.close()
         self._manager = self._open()
 
     def close(self) -> None:
-        """Complete all saves that were started, and close."""
+        """Complete all saves that were started, and close. Raises NotWritten if one cannot be written."""
         if self._manager is not None:
-            self._manager.close()
+            with self._writing():
+                self._manager.close()
+
+
+def _in_one_line(error: Exception) -> str:
+    """The beginning of a long message of orbax."""
+    return " ".join(str(error).split("See full TensorStore details")[0].split())[:200]
 
 
 def checksum(state) -> int:
@@ -286,10 +343,22 @@ def _check_alike(saved, wanted) -> None:
         raise _Unlike(f"{name} is {one.get(name, 'not')} there, and {other.get(name, 'not')} in the given one")
 
 
+def check_path(workdir, argument: str = "workdir") -> None:
+    """Raises FieldError, which names the `argument`, for a path under which no checkpoint could be read again."""
+    path = str(pathlib.Path(workdir).absolute())
+    # TensorStore takes "[...]" for a pattern and "\\" for an escape, and epath "...:/" for the scheme of a URL.
+    wrong = [name for name in ("[", "]", "\\", ":/") if name in f"{path}/"]
+    if not path.isprintable():
+        wrong.append("characters that cannot be printed")
+    if wrong:
+        problem = f"checkpoints cannot be kept under {path!r}, for {wrong[0]} in it"
+        raise FieldError(argument, str(workdir), problem, "give a folder, or rename it, without")
+
+
 def check_free(workdir, argument: str = "workdir") -> None:
-    """Raises FieldError, which names the `argument`, if there is a run in the folder."""
-    folder = pathlib.Path(workdir)
-    if (folder / results.CONFIG).exists() or (folder / FOLDER).exists():
+    """Raises FieldError, which names the `argument`, if there is a run in the folder, or there can be none."""
+    check_path(workdir, argument)
+    if history.read_config(workdir) is not None:
         raise FieldError(argument, str(workdir), "holds a run already", "give another")
 
 
@@ -302,10 +371,16 @@ def write_run(workdir, config: dict, step: int, state, origin: dict, argument: s
         pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FieldError(argument, str(workdir), f"cannot be made ({error.strerror})", "give another") from error
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        checkpoints.save(step, state)
-    results.ORIGIN.write(workdir, origin)
-    results.CONFIG.write(workdir, config)  # last, for where it is there is a run
+    try:
+        with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+            checkpoints.save(step, state)
+            checkpoints.check_readable(step, state)
+        results.ORIGIN.write(workdir, origin)
+        results.CONFIG.write(workdir, config)  # last, for where it is there is a run
+    except BaseException:
+        shutil.rmtree(pathlib.Path(workdir) / FOLDER, ignore_errors=True)
+        (pathlib.Path(workdir) / results.ORIGIN).unlink(missing_ok=True)
+        raise
 
 
 class Chosen(NamedTuple):
@@ -315,33 +390,52 @@ class Chosen(NamedTuple):
     weights: str
 
 
-def read_best(workdir) -> dict | None:
-    """The content of best.json, see results.find_best; None where no checkpoint has been chosen."""
-    return hosts.decide(lambda: results.BEST.read(workdir))
+def read_best(workdir, steps: list[int] | None) -> dict | None:
+    """The content of best.json, see results.find_best; None where no checkpoint has been chosen.
+
+    Args:
+        steps: of the available checkpoints; None: whether it is there is of no matter.
+
+    Raises:
+        FieldError: the checkpoint that it names is not there, or is another one.
+    """
+    best = hosts.decide(lambda: results.BEST.read(workdir))
+    if best is None or steps is None:
+        return best
+    step, weights = best["step"], best["weights"]
+    there = hosts.decide(lambda: history.checksums(workdir, step))
+    if step not in steps or not results.belongs(best.get("checksum"), there.get(weights)):
+        problem = f"its best checkpoint by {results.BEST}, the {weights} weights of step {step}, is not there"
+        remedy = f"put it back, name another step, or remove {results.BEST}: then it is the last"
+        raise FieldError("workdir", str(workdir), problem, remedy)
+    return best
 
 
 def choose(workdir, steps: list[int], *, averaged: bool, step: int | None = None, weights: str | None = None) -> Chosen:
-    """The checkpoint and the weights to use: those asked for, else the best by validation score, else the last.
+    """The checkpoint and the weights to use: those asked for, else the best by validation score, else the last, which
+    is said where there are several.
 
     Args:
         steps: of the available checkpoints, ascending.
         averaged: whether the run has averaged weights.
-        step: the requested one; None: the best, or the last if there is no best one among `steps`.
+        step: the requested one; None: the best, or the last if none was chosen.
         weights: the requested ones, "raw" or "averaged"; None: those of the best checkpoint if it is that one, else
             averaged where there are any.
 
     Raises:
-        UserError: there is no checkpoint, or not the requested one, or no averaged weights.
+        UserError: there is no checkpoint, or not the requested one or the best, or no averaged weights.
     """
     if not steps:
         remedy = "train longer, or give another run"
         raise FieldError("workdir", str(workdir), "holds no complete checkpoint", remedy)
-    best = read_best(workdir) or {}
-    if step is None:
-        step = best["step"] if best.get("step") in steps else steps[-1]
-    if step not in steps:
+    if step is not None and step not in steps:
         raise FieldError("step", step, "is no checkpoint of the run", f"there are {', '.join(map(str, steps))}")
-    if weights is None and best.get("step") == step:
+    best = read_best(workdir, steps if step is None else None)
+    if step is None:
+        step = best["step"] if best else steps[-1]
+        if best is None and len(steps) > 1 and parallel.is_writer():
+            console.say(f"{workdir} has no {results.BEST}, by which the best of {len(steps)} is known: taking the last")
+    if weights is None and best and best["step"] == step:
         weights = best["weights"]
     if weights == "averaged" and not averaged:
         raise FieldError("weights", weights, "the run has none (train.average_decay = 0)", "give raw")

@@ -1,21 +1,14 @@
 """Reading a run from the files of its workdir: its checkpoints, and the score of each under each attack."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 
 from jaxrobust import classwise, files, formatting
 from jaxrobust.errors import UserError
-from jaxrobust.runs import results
+from jaxrobust.runs import history, results
+from jaxrobust.runs.history import Checkpoint
 from jaxrobust.runs.results import Result
-
-
-class Checkpoint(NamedTuple):
-    """One set of weights of a run."""
-
-    step: int
-    weights: str  # "raw" or "averaged"
 
 
 class RunFiles:
@@ -24,7 +17,7 @@ class RunFiles:
     Attributes:
         scores: {(step, weights): {attack: Result}} of `split`, in order of step.
         split: the requested split; without a request, test if it was scored, else validation.
-        config: content of config.json; {} if the file is missing.
+        config: content of config.json.
         best: content of best.json; None if the file is missing.
         origin: content of weights.json, which exists for imported weights and for a head changed after training;
             None otherwise.
@@ -32,21 +25,27 @@ class RunFiles:
         validation_examples: number of scored validation examples; 0 if that split was not scored.
 
     Raises:
-        UserError: the folder is not a workdir, has no results (of the split), or has a file that cannot be read or that
-            contradicts another.
+        UserError: the folder is not a workdir, has no results (of the split), a file that cannot be read or contradicts
+            another, or results of other weights than those of the checkpoint that is there.
     """
 
     def __init__(self, workdir, split: str | None = None):
         self.workdir = files.folder(workdir, "workdir")
         if not self.workdir.is_dir():
             raise UserError(f"{workdir}: no such folder; give the workdir of a run")
+        self.config = history.read_config(self.workdir) or {}
         records = results.read(self.workdir)
         self.training = results.read_training(self.workdir)
-        self.config = results.CONFIG.read(self.workdir) or {}
         self.best = results.BEST.read(self.workdir)
         self.origin = results.ORIGIN.read(self.workdir)
         if not records:
             raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run jaxrobust evaluate first")
+        for name, said in ((results.BEST, [self.best or {}]), (results.RESULTS, records)):
+            if of := history.of_others(self.workdir, said):
+                problem = (
+                    f"{name} has results of other {of.weights} weights than those of the checkpoint of step {of.step}"
+                )
+                raise UserError(f"{workdir}: {problem}; jaxrobust evaluate makes them again")
         scored = {record["split"] for record in records}
         self.split = split or ("test" if "test" in scored else "validation")
         if self.split not in scored:
@@ -102,8 +101,18 @@ class RunFiles:
         """The scores of all checkpoints with these weights under one attack, in order of step."""
         return [scores[attack] for c, scores in self.scores.items() if c.weights == weights and attack in scores]
 
+    def checksum(self, checkpoint: Checkpoint) -> int | None:
+        """Of the weights that were scored; None if an earlier version has scored them."""
+        return next(iter(self.scores[checkpoint].values())).record.get("checksum")
+
+    def has(self, said: dict) -> bool:
+        """Whether what is said of weights, with `step`, `weights` and `checksum`, is of weights of this run."""
+        checkpoint = Checkpoint(said["step"], said["weights"])
+        scored = self.checksum(checkpoint) if checkpoint in self.scores else None
+        return results.belongs(said.get("checksum"), scored) and not history.of_others(self.workdir, [said])
+
     def examples(self, checkpoint: Checkpoint) -> dict:
-        """The arrays of the checkpoint's examples file, see `results.read_examples`."""
+        """The arrays of its examples file, of `split`; empty if there is none."""
         lines = {attack: score.record for attack, score in self.scores[checkpoint].items()}
         return results.read_examples(self.workdir, *checkpoint, self.split, lines)
 

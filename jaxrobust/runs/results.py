@@ -13,6 +13,16 @@
 
 A line in results.jsonl is written after its arrays, so a line implies that its arrays exist.
 
+Whatever is said of weights carries their `checksum`, the CRC-32 that the checkpoint stores of them, and belongs to
+the run on two conditions (`history.py` drops what does not):
+
+    its step is not after the one that the training goes on from. What is later, as after a fallback to an older
+    checkpoint, is dropped before the training goes on, and comes again with the weights that come then;
+    the checkpoint of its step has this checksum, if it is there.
+
+So lines of checkpoints that were deleted to save room stay: they are the history of this training. What was written by
+earlier versions has no checksum, and belongs by its step alone.
+
 Each file has a type below, which is checked whenever it is read, and what the type cannot say is checked beside it: an
 error names the file, the first thing that is wrong, and the remedy.
 """
@@ -53,6 +63,14 @@ class Best(TypedDict):
     checksum: NotRequired[int | None]  # CRC-32 of the weights, as in their checkpoint
 
 
+class OfWeights(TypedDict):
+    """What everything has that is said of weights."""
+
+    step: Count
+    weights: WeightsName
+    checksum: NotRequired[int | None]
+
+
 class Origin(TypedDict, total=False):
     """weights.json: `file` and `sha256` of imported weights; or else the other fields, of a changed head."""
 
@@ -63,6 +81,7 @@ class Origin(TypedDict, total=False):
     step: Count
     epoch: Count
     weights: WeightsName
+    checksum: int | None
     settings: dict[str, Any]
     chosen: dict[str, Any]
     origin: "Origin"
@@ -140,6 +159,7 @@ class Work(TypedDict):
 class Unfinished(TypedDict):
     """The state in the middle of an attack."""
 
+    checksum: NotRequired[int | None]
     prediction: list[Annotated[int, Meta(ge=-1, le=2**31)]]
     todo: list[Count]
     work: Work
@@ -230,6 +250,7 @@ def make_record(
     step,
     epoch,
     weights,
+    checksum=None,
     split,
     attack,
     class_names,
@@ -246,6 +267,7 @@ def make_record(
     Args:
         step, epoch: of the checkpoint; epoch counts the epochs completed.
         weights: "raw" or "averaged".
+        checksum: of these weights, see checkpoints.checksum; None: unknown.
         split: "validation" or "test".
         attack: its name in `eval.attacks`; "SUITE/MEMBER" for the worst case over a suite up to that member.
         labels, clean_prediction: [N] ints.
@@ -265,6 +287,7 @@ def make_record(
         "step": step,
         "epoch": epoch,
         "weights": weights,
+        "checksum": checksum,
         "split": split,
         "attack": attack,
         **settings,
@@ -311,17 +334,19 @@ def total_work(records: list[dict]) -> dict:
     }
 
 
-def _log(workdir, wanted: Callable[[dict], bool] = lambda record: True) -> files.RecordLog:
+def log(workdir, wanted: Callable[[dict], bool] = lambda record: True) -> files.RecordLog:
+    """The lines of results.jsonl that are wanted."""
     return files.RecordLog(pathlib.Path(workdir) / RESULTS, wanted, schema=Line, check=line_problem)
 
 
-def _training_log(workdir) -> files.RecordLog:
+def training_log(workdir) -> files.RecordLog:
+    """The lines of training.jsonl."""
     return files.RecordLog(pathlib.Path(workdir) / TRAINING, schema=TrainingLine, check=training_problem)
 
 
 def read(workdir) -> list[dict]:
     """The lines of results.jsonl, in order. Raises UserError if one is wrong, or two contradict each other."""
-    return _checked(_log(workdir).read(), workdir)
+    return _checked(log(workdir).read(), workdir)
 
 
 def _checked(lines: list[dict], workdir) -> list[dict]:
@@ -340,7 +365,7 @@ def _checked(lines: list[dict], workdir) -> list[dict]:
 
 def append(workdir, record: dict) -> bool:
     """Append a line unless one with its (step, weights, split, attack) exists. Returns whether it was appended."""
-    return _log(workdir).append(record, KEY)
+    return log(workdir).append(record, KEY)
 
 
 def key_of(record: dict) -> tuple:
@@ -348,14 +373,19 @@ def key_of(record: dict) -> tuple:
     return tuple(record[name] for name in KEY)
 
 
+def belongs(checksum: int | None, to: int | None) -> bool:
+    """Whether two checksums are of the same weights, as far as is known; None: of an earlier version."""
+    return checksum is None or to is None or checksum == to
+
+
 def read_training(workdir) -> list[dict]:
     """The lines of training.jsonl, in order."""
-    return _training_log(workdir).read()
+    return training_log(workdir).read()
 
 
 def append_training(workdir, record: dict) -> bool:
     """Append an epoch's line to training.jsonl unless one for the epoch exists. Returns whether it was appended."""
-    return _training_log(workdir).append(record, ("epoch",))
+    return training_log(workdir).append(record, ("epoch",))
 
 
 def read_arrays(path) -> dict:
@@ -387,7 +417,8 @@ def _from_arrays(path, read: Callable):
 
 def add_arrays(path, arrays: dict) -> None:
     """Add arrays to those of an .npz file, which is replaced atomically."""
-    path.parent.mkdir(exist_ok=True)
+    with files.writing(path.parent):
+        path.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **read_arrays(path) | arrays)
     files.write_atomically(path, buffer.getvalue())
@@ -399,7 +430,8 @@ def examples_path(workdir, step: int, weights: str, split: str) -> pathlib.Path:
 
 
 def read_examples(workdir, step: int, weights: str, split: str, lines: dict[str, dict] | None = None) -> dict:
-    """The arrays of an examples file; empty if there is none, and with a warning if it cannot be read.
+    """The arrays of an examples file; empty if there is none or it is of other weights than the lines, and with a
+    warning if it cannot be read.
 
     Args:
         lines: those of results.jsonl on it, by attack, to compare it with.
@@ -409,6 +441,8 @@ def read_examples(workdir, step: int, weights: str, split: str, lines: dict[str,
     """
     path = examples_path(workdir, step, weights, split)
     arrays = read_arrays(path)
+    if not all(belongs(arrays.get("checksum"), line.get("checksum")) for line in (lines or {}).values()):
+        return {}
     if problem := examples_problem(arrays, lines or {}):
         of = f"the {weights} weights of step {step}"
         remedy = f"remove it and the lines of {of} in {RESULTS}, and run jaxrobust evaluate"
@@ -425,6 +459,8 @@ def examples_problem(arrays: dict, lines: dict[str, dict]) -> str | None:
         return "it has no labels"
     for name, array in arrays.items():
         if name == "checksum":
+            if array.shape or array.dtype.kind not in "iu":
+                return "its checksum is no number"
             continue
         kind = "iu" if name in ("labels", "index") or name.endswith("_prediction") else "b"
         if array.shape != labels.shape or array.dtype.kind not in kind:
@@ -456,9 +492,15 @@ def _counts_problem(arrays: dict, lines: dict[str, dict]) -> str | None:
     return None
 
 
-def example_names(workdir, step: int, weights: str, split: str) -> list[str]:
-    """The names of the arrays of an examples file, without reading the arrays; as `read_arrays`."""
-    return _from_arrays(examples_path(workdir, step, weights, split), list)
+def example_names(workdir, step: int, weights: str, split: str, checksum: int | None = None) -> list[str]:
+    """The names of the arrays of an examples file, without reading these; none if it is of weights of another checksum.
+    Otherwise as `read_arrays`.
+    """
+
+    def names(arrays):
+        return list(arrays) if "checksum" not in arrays or belongs(int(arrays["checksum"]), checksum) else []
+
+    return _from_arrays(examples_path(workdir, step, weights, split), names)
 
 
 def add_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> None:
@@ -468,12 +510,12 @@ def add_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> 
 
 
 class StoredResults:
-    """The results and predictions of one (step, weights, split) in the files."""
+    """The results and predictions of one (step, weights, split) in the files, of the weights with this checksum."""
 
-    def __init__(self, workdir, step: int, weights: str, split: str):
-        self._of = pathlib.Path(workdir), step, weights, split
+    def __init__(self, workdir, step: int, weights: str, split: str, checksum: int | None = None):
+        self._of, self._checksum = (pathlib.Path(workdir), step, weights, split), checksum
         own = (step, weights, split)
-        self._log = _log(workdir, lambda record: key_of(record)[:3] == own)
+        self._log = log(workdir, lambda line: key_of(line)[:3] == own and belongs(line.get("checksum"), checksum))
 
     def records(self) -> dict[str, dict]:
         """The lines of results.jsonl as they are now, by attack."""
@@ -503,18 +545,23 @@ class StoredResults:
             attack: prediction == labels,
             f"{attack}_prediction": prediction.astype(np.int32),
         }
+        if self._checksum is not None:
+            arrays["checksum"] = np.int64(self._checksum)
         add_examples(*self._of, arrays)
         self._unfinished(attack).unlink(missing_ok=True)
 
     def keep_unfinished(self, attack: str, prediction, todo, **work) -> None:
         """Save the state in the middle of an attack: predictions [N], still to be computed for the examples `todo`."""
-        state = {"prediction": prediction.tolist(), "todo": todo.tolist(), "work": work}
-        self._unfinished(attack).parent.mkdir(exist_ok=True)
-        files.write_atomically(self._unfinished(attack), json.dumps(state))
+        state = {"checksum": self._checksum, "prediction": prediction.tolist(), "todo": todo.tolist(), "work": work}
+        path = self._unfinished(attack)
+        with files.writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
+        files.write_atomically(path, json.dumps(state))
 
     def unfinished(self, attack: str) -> dict | None:
         """The arguments saved by `keep_unfinished` for that attack, as a dict; None if there is nothing."""
-        return files.read_json(self._unfinished(attack), Unfinished)
+        state = files.read_json(self._unfinished(attack), Unfinished)
+        return state if state and belongs(state.get("checksum"), self._checksum) else None
 
     def _unfinished(self, attack: str) -> pathlib.Path:
         path = examples_path(*self._of)
@@ -542,6 +589,7 @@ def find_best(records: list[dict], *, attack: str, criterion: str) -> dict | Non
         "step": best["step"],
         "epoch": best["epoch"],
         "weights": best["weights"],
+        **{name: best[name] for name in ("checksum",) if name in best},
         "criterion": criterion,
         "attack": attack,
         "score": scores[criterion](best),

@@ -4,11 +4,14 @@ Raw and averaged weights are two runs side by side in TensorBoard, `tensorboard/
 the same tags.
 """
 
+import os
 import pathlib
+import socket
+import time
 
 import numpy as np
 
-from jaxrobust import console, figures
+from jaxrobust import console, figures, files
 from jaxrobust.classwise import METRICS
 from jaxrobust.data.augment import to_float
 from jaxrobust.distributed import parallel
@@ -55,6 +58,19 @@ class Writer:
             }
             writer.write_hparams(plain)
             writer.write_texts(0, {"parameters": f"```\n{parameter_overview.get_parameter_overview(params)}\n```"})
+
+    def continue_after(self, step: int) -> None:
+        """Let TensorBoard forget what was written of later steps, which come again."""
+        for folder in self._folder.glob("*") if self._enabled else ():
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+            from tensorboard.summary.writer.record_writer import RecordWriter
+
+            restart = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START), wall_time=time.time())
+            # Read after the files before and, as the beginning of its name, before the one to come.
+            path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+            with files.writing(path), open(path, "wb") as file:
+                for event in (Event(file_version="brain.Event:2", wall_time=time.time()), restart):
+                    RecordWriter(file).write(event.SerializeToString())
 
     def scalars(self, step: int, scalars: dict) -> None:
         """Scalars of the training."""

@@ -22,7 +22,7 @@ from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import loading
 from jaxrobust.performance.compiled import costs
-from jaxrobust.runs import results
+from jaxrobust.runs import history, results
 from jaxrobust.studies.design import Planned
 from jaxrobust.training import loop
 
@@ -61,7 +61,7 @@ def status(workdir, run: Planned) -> Status:
 
 def _status(workdir, run: Planned) -> Status:
     where = folder(workdir, run)
-    stored = results.CONFIG.read(where)
+    stored = history.read_config(where)
     if stored is None:
         failed = FAILED.read(where)
         return Status("failed", failed["error"]) if failed else Status("waiting")

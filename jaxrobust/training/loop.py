@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import evaluator as evaluator_lib
 from jaxrobust.evaluation import loading
 from jaxrobust.runs import checkpoints as checkpoints_lib
-from jaxrobust.runs import results
+from jaxrobust.runs import history, results
 from jaxrobust.runs.tensorboard import Writer
 from jaxrobust.training import epochs as epochs_lib
 from jaxrobust.training import setup as training_setup
@@ -47,7 +46,8 @@ def train_and_evaluate(config, workdir) -> None:
 
     Raises:
         UserError: wrong config, data or workdir; nothing is compiled before all of it is checked.
-        Diverged: the loss, a weight or a logit is not finite. The last good checkpoint is kept.
+        Diverged: the loss, a weight or a logit is not finite. The last good checkpoint, if there is one, is kept.
+        NotWritten: the disk is full, for example. The last complete checkpoint, if there is one, is kept.
         Interrupted: by SIGTERM or Ctrl-C, after saving. The same command continues.
     """
     mesh = parallel.make_mesh()
@@ -63,8 +63,8 @@ def train_and_evaluate(config, workdir) -> None:
             name = config.remedy.name
             of_remedy = f", or mend the settings of remedy.name = {name!r}" if name != "none" else ""
             raise Diverged(
-                f"{error}; the last checkpoint before it is kept: lower optimizer.learning_rate, or set "
-                f"optimizer.clip_norm{of_remedy}, and train in another workdir"
+                f"{error}: lower optimizer.learning_rate, or set optimizer.clip_norm{of_remedy}, and train in another "
+                "workdir"
             ) from error
 
 
@@ -89,13 +89,20 @@ def run(training: Training, config, workdir: pathlib.Path) -> TrainState:
         return every > 0 and (epoch % every == 0 or epoch == training.epochs)
 
     checkpoints = checkpoints_lib.Checkpoints(workdir, preserve=_preserve(config, workdir, steps_per_epoch))
-    with StopRequest() as stop, Writer(workdir) as writer, contextlib.closing(checkpoints):
+    with (
+        StopRequest() as stop,
+        Writer(workdir) as writer,
+        contextlib.closing(checkpoints),
+        _saying_what_is_kept(checkpoints),
+    ):
         evaluator = evaluator_lib.Evaluator(
             config, workdir, dataset, training.classifier(config.eval.seed), writer, stop, like.weights
         )
 
         # Continue from the newest checkpoint, and score what an interruption left unscored.
         state = checkpoints.restore_latest(like)
+        step = 0 if state is None else int(state.step)
+        hosts.decide(lambda: _drop_later(workdir, step))
         if state is None:
             state = training.initial_state()
             if config.train.start_from:
@@ -103,8 +110,12 @@ def run(training: Training, config, workdir: pathlib.Path) -> TrainState:
                 state = state.replace(weights=weights, averaged=state.averaged and jax.tree.map(jnp.copy, weights))
             writer.start(files.flatten(config_lib.to_dict(config)), state.weights.params)
         else:
-            console.say(f"continuing at step {int(state.step)} of {total_steps}")
+            console.say(f"continuing at step {step} of {total_steps}")
+            if step < total_steps:
+                writer.continue_after(step)
             evaluator.evaluate_missing(checkpoints, steps_per_epoch, evaluation_due)
+
+        read_back = checkpoints.steps()  # the first is, lest nobody can read any of them in the end
 
         def log(step, loss, learning_rate):
             if step % config.train.log_every_steps == 0:
@@ -115,6 +126,9 @@ def run(training: Training, config, workdir: pathlib.Path) -> TrainState:
             if not (epochs_lib.is_finite(state.weights) and evaluator.is_finite(state.weights, dataset.train)):
                 raise Diverged(f"the weights or their logits are no longer finite numbers after step {step}")
             checkpoints.save(step, state)
+            if not read_back:
+                checkpoints.check_readable(step, like)
+                read_back.append(step)
 
         def save_and_stop(step, state):
             save(step, state)
@@ -144,32 +158,53 @@ def run(training: Training, config, workdir: pathlib.Path) -> TrainState:
         return state
 
 
+def _drop_later(workdir, step: int) -> None:
+    """Drop what is of later steps than the one to go on from, and say so. Raises FieldError if that were everything."""
+    there = [name for name in (results.RESULTS, results.ORIGIN) if (workdir / name).exists()]
+    if step == 0 and there:
+        problem = f"has {' and '.join(there)}, and no checkpoint to go on from"
+        remedy = "put the checkpoints back, or give another folder to train anew"
+        raise FieldError("workdir", str(workdir), problem, remedy)
+    if dropped := history.drop_after(workdir, step):
+        console.say(f"dropped, to be made again, what is of steps after {step}: {dropped}")
+
+
+@contextlib.contextmanager
+def _saying_what_is_kept(checkpoints):
+    """Let Diverged name the last checkpoint, if there is one."""
+    try:
+        yield
+    except Diverged as error:
+        checkpoints.wait()
+        steps = checkpoints.steps()
+        kept = f"; the last checkpoint before it, of step {steps[-1]}, is kept" if steps else ""
+        raise Diverged(f"{error}{kept}") from error
+
+
 @contextlib.contextmanager
 def training_in(workdir, config):
     """Create the workdir where there is none, and hold it against a second training.
 
-    Raises FieldError if it cannot be written or holds another config's run, and InUse if there is another training,
-    such as that of a job which the scheduler has restarted.
+    Raises FieldError if no checkpoint can be kept there or it holds another config's run, NotWritten, and InUse if
+    there is another training, such as that of a job which the scheduler has restarted.
     """
     workdir = files.folder(workdir, "workdir")
+    checkpoints_lib.check_path(workdir)
     if parallel.is_writer():
-        try:
+        with files.writing(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=workdir).close()
-        except OSError as error:
-            problem = f"cannot be written ({error.strerror})"
-            raise FieldError("workdir", str(workdir), problem, "give another one") from error
-        stored = results.CONFIG.read(workdir)
+        stored = history.read_config(workdir)
         if stored is not None:
             loading.check_same_config(workdir, config, stored, MAY_DIFFER)
     hosts.check_shared(workdir)
     with contextlib.ExitStack() as stack:
         if parallel.is_writer():
             try:
-                stack.enter_context(files.locked(workdir / ".training", wait=False))
+                stack.enter_context(files.locked(workdir / history.TRAINING_LOCK, wait=False))
             except BlockingIOError as error:
                 problem = "another training is running there"
                 raise InUse("workdir", str(workdir), problem, "wait for it, or give another one") from error
+            history.clean(workdir)
         yield
 
 
