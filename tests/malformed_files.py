@@ -15,10 +15,10 @@ from jaxrobust.audit import results as audit_results
 from jaxrobust.comparison.pairs import compare_runs
 from jaxrobust.comparison.trade_off import trade_off
 from jaxrobust.errors import UserError
-from jaxrobust.evaluation import loading, result_writer
+from jaxrobust.evaluation import loading
 from jaxrobust.reports import audit as report_audit
 from jaxrobust.reports import run as run_page
-from jaxrobust.runs import checkpoints, class_summary, results
+from jaxrobust.runs import checkpoints, class_summary, history, results
 from jaxrobust.runs.reading import RunFiles, facts
 from jaxrobust.studies import probing, running
 from jaxrobust.training import loop
@@ -99,9 +99,9 @@ _RUN = {
 }
 _WEIGHTS = {"export, audit, posthoc, load_run": lambda run: checkpoints.choose(run, [100], averaged=True)}
 READERS = {
-    "config.json": {"evaluate": result_writer.mark_best, "open_run": loading.open_run, "train": _train} | _RUN,
+    "config.json": {"evaluate": history.mark_best, "open_run": loading.open_run, "train": _train} | _RUN,
     "best.json": _WEIGHTS | _RUN,
-    RESULTS: {"best": result_writer.mark_best, "evaluate": _stored} | _RUN,
+    RESULTS: {"best": history.mark_best, "evaluate": _stored} | _RUN,
     TRAINING: {"train": results.read_training} | _RUN,
     "weights.json": {"posthoc": results.ORIGIN.read} | _RUN,
     "audit.json": {"report": lambda run: report_audit.findings(audit_results.AUDIT.read(run))},
