@@ -59,8 +59,8 @@ def fail(message: str) -> None:
 
 
 def result(text) -> None:
-    """Print what the process is for, such as the path of a page, on its standard output."""
-    print("\n".join(map(clean, str(text).split("\n"))), flush=True)
+    """Print what the process is for, such as the path of a page, in one line on its standard output."""
+    print(clean(str(text)), flush=True)
 
 
 def bug() -> None:

@@ -32,7 +32,8 @@ def run(given) -> None:
         lines += [f"{field.name} = {field.default!r}", f"    {field.meaning}"]
         if allowed := field.allowed_text():
             lines.append(f"    allowed: {allowed}")
-    console.result("\n".join(lines))
+    for line in "\n".join(lines).split("\n"):
+        console.result(line)
 
 
 def matching(pattern: str) -> list:
