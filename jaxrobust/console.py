@@ -1,4 +1,4 @@
-"""Output for a person: messages, tables, and progress with rate and remaining time.
+"""Output for a person: messages, tables, and progress with rate and remaining time; all of it cleaned, see `clean`.
 
 On a terminal, progress is a bar; in a log file, it is one line every `LINE_SECONDS`.
 """
@@ -6,14 +6,29 @@ On a terminal, progress is a bar; in a log file, it is one line every `LINE_SECO
 import contextlib
 import sys
 import time
+import traceback
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+
+from jaxrobust.formatting import clean
 
 LINE_SECONDS = 30
 _speaks = True
+
+
+class _CleanConsole(Console):
+    """Prints texts cleaned, whatever they are part of, and never takes them for markup."""
+
+    def render(self, renderable, options=None):
+        for text, style, control in super().render(renderable, options):
+            lines = text if control else "\n".join(map(clean, text.split("\n")))
+            yield Segment(lines, style, control)
+
+
 # A log file has no width; without this, rich would wrap tables at its fallback of 80 columns.
-_console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
+_console = _CleanConsole(stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else 160)
 
 
 def speak(allowed: bool) -> None:
@@ -30,12 +45,27 @@ def speaks() -> bool:
 def say(message: str) -> None:
     """Print one message."""
     if _speaks:
-        _console.print(message, markup=False, soft_wrap=True)
+        _console.print(clean(message), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Print one message that must not be overlooked."""
-    _console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+    _console.print(f"warning: {clean(message)}", style="yellow", soft_wrap=True)
+
+
+def fail(message: str) -> None:
+    """Print why the process ends, on its own error output, also where it does not speak."""
+    print(f"error: {clean(message)}", file=sys.stderr)
+
+
+def result(text) -> None:
+    """Print what the process is for, such as the path of a page, in one line on its standard output."""
+    print(clean(str(text)), flush=True)
+
+
+def bug() -> None:
+    """Print the traceback of the exception that is being handled."""
+    print("\n".join(map(clean, traceback.format_exc().splitlines())), file=sys.stderr)
 
 
 def show(renderable) -> None:
@@ -100,7 +130,7 @@ class _Bar:
 
     def __init__(self, title, total, unit, done):
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[rate]}"),

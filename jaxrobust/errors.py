@@ -1,10 +1,15 @@
 """The errors that a user can mend: each is one line that names the field, its value and the remedy."""
 
+from jaxrobust.formatting import clean
+
 
 class UserError(Exception):
     """Wrong input from outside. The command line prints it as one line and exits with `exit_code`."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return clean(super().__str__())
 
 
 class FieldError(UserError):
@@ -24,4 +29,4 @@ class FieldError(UserError):
 
     def __str__(self) -> str:
         _, value, problem, remedy = self.args
-        return " ".join(f"{self.field} = {value!r}: {problem}; {remedy}".split())
+        return clean(" ".join(f"{self.field} = {value!r}: {problem}; {remedy}".split()))

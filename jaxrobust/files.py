@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from jaxrobust import formatting
 from jaxrobust.errors import FieldError, UserError
 
 LARGEST = 2**31  # bytes of a file that is read at once, and of the arrays in one
@@ -66,7 +67,8 @@ class NotWritten(UserError, OSError):
     def __str__(self) -> str:
         has_no_room = self.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         remedy = "make room" if has_no_room else "let it be written, or give another folder"
-        return f"{self.filename}: cannot be written ({self.strerror}); {remedy}, and start the same command again"
+        problem = f"{self.filename}: cannot be written ({self.strerror})"
+        return formatting.clean(f"{problem}; {remedy}, and start the same command again")
 
 
 @contextlib.contextmanager
@@ -172,7 +174,7 @@ def read_json(path, schema: Any = Any, check: Callable[[Any], str | None] = lamb
     """The content of a JSON file, or None if there is no file.
 
     Args:
-        schema: its type, which msgspec checks; keys that a TypedDict does not name are left out.
+        schema: its type, which msgspec checks; it may have keys that a TypedDict does not name.
         check: content -> what is wrong with it beyond the types, as a clause; None if nothing is.
 
     Raises:
@@ -185,7 +187,8 @@ def read_json(path, schema: Any = Any, check: Callable[[Any], str | None] = lamb
 def parsed(content: bytes, where, schema: Any, check: Callable[[Any], str | None], remedy: str) -> Any:
     """JSON text as data; the other arguments and the errors as of `read_json`, `where` and `remedy` for messages."""
     try:
-        value = msgspec.json.decode(content, type=schema)
+        value = msgspec.json.decode(content)
+        msgspec.convert(value, schema)  # checks it; what comes back would lack the keys that a TypedDict does not name
         problem = check(value)
     except msgspec.ValidationError as error:
         said, _, place = str(error).replace("`", "").partition(" - at ")

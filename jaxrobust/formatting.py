@@ -1,6 +1,26 @@
-"""Numbers as text, for pages, figures, tables and messages. A value that is not defined (None) becomes a dash."""
+"""Numbers as text, for pages, figures, tables and messages. A value that is not defined (None) becomes a dash.
+
+And names from outside as text that can be shown, see `clean`.
+"""
+
+import unicodedata
 
 NOTHING = "\N{EN DASH}"  # stands for a value that is not defined
+
+
+def clean(text: str) -> str:
+    """A text on one line, without what would act on a terminal or turn the writing round: control characters, marks of
+    direction and the like are written as Python escapes them, "\\x1b".
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character in "\t\n\r\v\f":
+        return " "
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    # Some scripts need the last two, which join letters or keep them apart.
+    return character.encode("unicode_escape").decode() if hidden and character not in "\u200c\u200d" else character
 
 
 def percent(fraction: float | None) -> str:

@@ -70,7 +70,7 @@ def test_the_focused_attacker_knows_the_weakest_class_from_validation():
 
 def test_damaged_arrays_are_made_again(tmp_path, capsys):
     store = audit_results.Store(tmp_path, 7, "raw", "test")
-    store.keep("curve", {"settings": {"a": 1}}, {"x": np.arange(3)})
+    store.keep("curve", {"settings": {"a": 1}, "seconds": 1.0}, {"labels": np.zeros(3), "x": np.arange(3)})
     kept, arrays = store.part("curve", {"a": 1}, ("x",))
     assert kept["settings"] == {"a": 1} and arrays["x"].tolist() == [0, 1, 2]
     assert store.part("curve", {"a": 2}, ("x",)) is None and store.part("curve", {"a": 1}, ("y",)) is None

@@ -137,7 +137,8 @@ def test_raw_weights_beside_averaged_ones_are_said(runs):
     (note,) = compare_runs(a, b)["notes"]
     assert str(a) in note and str(b) not in note and "--weights raw" in note
     assert compare_runs(a, b, weights="raw")["notes"] == []
-    (a / results.ORIGIN).write_text(json.dumps({"posthoc": "tau_norm"}))
+    origin = {"remedy": "tau_norm", "run": "x", "weights": "raw", "step": 1, "settings": {}, "chosen": {}}
+    results.ORIGIN.write(a, origin)
     assert compare_runs(a, b)["notes"] == []
 
 

@@ -10,6 +10,7 @@ import pytest
 import tiny_config
 
 from jaxrobust import files
+from jaxrobust.audit import results as audit_results
 from jaxrobust.commands import front_end
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.explanations import PROBES
@@ -102,9 +103,15 @@ def test_one_run_whose_training_nobody_knows(trained, tmp_path, capfd):
     run = shutil.copytree(trained[0], tmp_path / "imported")
     (run / results.TRAINING).unlink()
     step = files.read_json(run / results.BEST)["step"]
-    half = {"class_radius": [0.1, None, *[0.2] * 8]}
-    audit = {"step": step, "weights": "averaged", "count": [5] * 10, "curve": {"radii": [0.1, 0.2], "half": half}}
-    (run / "audit.json").write_text(json.dumps(audit))
+    names = [str(c) for c in range(10)]
+    labels = np.repeat(np.arange(10), 5)
+    arrays = {"labels": labels, "targets": (labels[:, None] + 1) % 10, "reached": np.zeros((50, 1), bool)}
+    arrays["breaking_radius"] = np.array([0.1, np.inf, *[0.2] * 8])[labels]
+    about = {"step": step, "epoch": 1, "weights": "averaged", "split": "test", "classes": names, "whole": 50}
+    state = {"settings": {"attack": "a", "members": ["a"], "radii": [0.1, 0.2]}, "passes": 1, "idle": 0, "seconds": 1}
+    states = {"curve": state, "matrix": state}
+    figures = audit_results.figures(arrays, states, about | {"norm": "linf", "eps": 0.1}, None)
+    audit_results.AUDIT.write(run, figures)
     arguments = [str(run), "--examples", "100", "--attack", "clean", "--weights", "averaged"]
     assert front_end.main(["explain", *arguments]) == 0
     figures = files.read_json(run / "explain" / "explain.json")

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from jaxrobust import files
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError, UserError
 
 
 def test_write_replaces_the_whole_file(tmp_path):
@@ -143,3 +143,27 @@ def test_a_write_that_would_change_nothing_needs_no_room(tmp_path, monkeypatch):
     files.write_atomically(tmp_path / "x", "same")
     with pytest.raises(UserError, match=r"/x: cannot be written \(No space left on device\); make room, and start the"):
         files.write_atomically(tmp_path / "x", "other")
+
+
+@pytest.mark.parametrize(
+    "path", ["", "  ", "a\0b", "x" * 256, "a/" + "ä" * 128, "a/" * 2048 + "b", "gs://bucket/run", "\udce9"]
+)
+def test_a_path_that_there_cannot_be_is_refused(path):
+    with pytest.raises(FieldError, match="workdir = ") as error:
+        files.path(path, "workdir")
+    assert str(error.value).isprintable() and ";" in str(error.value)
+
+
+@pytest.mark.parametrize("path", [".", "..", "a b", "x" * 255, "/tmp/[x]", "runs/größe", "-x"])
+def test_any_other_path_stays_as_it_is(path):
+    assert str(files.path(path, "workdir")) == path == str(files.path(files.path(path, "workdir"), "workdir"))
+
+
+def test_a_folder_is_one_or_can_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert files.folder(tmp_path, "out") == tmp_path and files.folder(tmp_path / "new", "out") == tmp_path / "new"
+    for name in ("file", "dangling", "loop"):
+        with pytest.raises(FieldError, match=r"out = .*(folder|read)"):
+            files.folder(tmp_path / name, "out")

@@ -240,3 +240,35 @@ def test_fields_are_listed_by_word_and_by_pattern(capsys):
     assert "pixels on each side" in listed("random crop")
     assert front_end.main(["fields", "epoch_s"]) == 2
     assert "matches no field (did you mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "x" * 256])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --config configs/digits.py --workdir",
+        "evaluate --workdir",
+        "audit --workdir",
+        "report",
+        "compare other",
+        "compare a b --out",
+        "explain",
+        "explain a --out",
+        "posthoc --remedy tau_norm --workdir",
+        "posthoc --remedy tau_norm --workdir a --out",
+        "weights --config configs/digits.py --import",
+        "weights --config configs/digits.py --import a.npz --workdir",
+        "weights --workdir a --export",
+        "weights --export a.npz --workdir",
+        "study --workdir a --study",
+        "train --config",
+    ],
+)
+def test_a_path_that_there_cannot_be_is_named_and_nothing_is_written(command, path, tmp_path, monkeypatch, capsys):
+    configs = pathlib.Path(__file__).parents[1] / "configs"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(configs)
+    assert front_end.main([*command.split(), path]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("error: ") and [*tmp_path.iterdir()] == [tmp_path / "configs"]
+    assert command == "compare other" or any(word in said for word in ("is empty", "zero byte", "too long"))

@@ -23,7 +23,8 @@ def run(tmp_path):
             config.update_from_flattened_dict(fields | more)
             (workdir / "config.json").write_text(json.dumps(config_lib.to_dict(config)))
         if origin:
-            (workdir / results.ORIGIN).write_text(json.dumps(origin))
+            rest = {} if "file" in origin else {"run": "x", "weights": "raw", "step": 1, "settings": {}, "chosen": {}}
+            results.ORIGIN.write(workdir, rest | origin)
         return RunFiles(workdir)
 
     return make

@@ -65,6 +65,9 @@ def test_a_level_may_start_from_another_config(tmp_path):
     assert mixture.config.model.name == "linear"
 
 
+LONG = {a: a * 60 for a in "abcde"}
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -74,7 +77,17 @@ def test_a_level_may_start_from_another_config(tmp_path):
         ({"base": "nowhere.py"}, ("nowhere.py", "not a file")),
         ({"fields": {"model.nome": "mlp"}}, ("model.nome", "not a field")),
         ({"fields": {"train.epochs": "many"}}, ("train.epochs", "type")),
-        ({"axes": {"a": {"x/y": {}}}, "runs": [{"a": "x/y"}]}, ("x/y", "letters")),
+        *(
+            ({"axes": {"a": {level: {}}}, "runs": [{"a": level}]}, (repr(level), "letters"))
+            for level in ("x/y", "..", ".", "", "a b", "a\0", "a-b", "x" * 61, "\x1b[2J", "a\n", "/etc")
+        ),
+        (
+            {
+                "axes": {a: {a * 60: {}, "x": {"train.seed": 1}} for a in "abcde"},
+                "runs": [LONG, dict.fromkeys(LONG, "x")],
+            },
+            ("too long", "255"),
+        ),
         ({"axes": {"a": {"x": {}, "y": {}}}, "runs": [{"a": "x"}, {"a": "y"}]}, ("x and y", "no field")),
         ({"axes": ["seed"]}, ("axes", "type list", "dict of axes")),
         ({"axes": AXES | {"seed": (0, 1)}}, ("axes['seed']", "type tuple", "dict of levels")),

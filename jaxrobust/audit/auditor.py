@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import data
+from jaxrobust import data, files
 from jaxrobust.attacks import masking, suites, threats
 from jaxrobust.audit import results as audit_results
 from jaxrobust.config import validation
@@ -46,7 +46,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
         UserError: the workdir holds no run or no checkpoint, or a value is wrong.
         Interrupted: a signal was received. The state is kept.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = files.folder(workdir, "workdir")
     run = loading.open_run(workdir, overrides, OWN_FIELDS)
     if config_lib.radius(run.config) == 0:
         raise UserError("threat.eps_255 = 0: an audit needs a radius as its unit; the run was trained without attacks")

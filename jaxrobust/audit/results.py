@@ -19,16 +19,161 @@ one tried, and for an unknown rate. Intervals are [low, high], 95 %, each for on
 import dataclasses
 import json
 import pathlib
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import numpy as np
+from msgspec import Meta
 
 from jaxrobust import classwise, files
 from jaxrobust.attacks import masking
 from jaxrobust.audit import signs
 from jaxrobust.classwise import CONFIDENCE, curve, focus, matrix
+from jaxrobust.errors import UserError
 from jaxrobust.runs import results
+from jaxrobust.runs.results import Amount, Count, Interval, Share, SplitName, WeightsName
 
-AUDIT = results.JsonFile("audit.json")
+
+class Half(TypedDict):
+    radius: Amount | None
+    class_radius: list[Amount | None]
+    class_interval: list[Interval]
+
+
+class Curve(TypedDict):
+    radii: Annotated[list[Amount], Meta(min_length=1)]
+    correct: list[list[Count]]
+    accuracy: list[Share | None]
+    interval: list[Interval]
+    class_accuracy: list[list[Share | None]]
+    class_interval: list[list[Interval]]
+    worst_class: list[str | None]
+    worst_class_accuracy: list[Share | None]
+    half: Half
+    attack: str
+    members: list[str]
+
+
+class Pair(TypedDict):
+    source: str
+    target: str
+    share: Share
+    turned: Count
+    of: Count
+    interval: Interval | None
+    average: NotRequired[Share]
+
+
+class Asymmetry(TypedDict):
+    source: str
+    target: str
+    share: Share
+    back: Share
+
+
+class Matrix(TypedDict):
+    complete: bool
+    ease: list[Share | None]
+    exposure: list[Share | None]
+    easiest_targets: list[str]
+    most_exposed: list[str]
+    pairs: list[Pair]
+    asymmetric: list[Asymmetry]
+    missed_by_curve: Count
+    share: NotRequired[list[list[Share | None]]]
+    attack: str
+
+
+class Target(TypedDict):
+    target: str
+    chosen_on: str
+    success: Share
+    average: Share
+    gain: float
+    interval: Interval
+    simultaneous: bool
+
+
+class Masking(TypedDict):
+    findings: list[TypedDict("Sign", signs.Sign.__annotations__)]
+    accuracy: dict[str, Share | None]
+
+
+class Audit(TypedDict):
+    """What is read of audit.json, see `figures` for all of it."""
+
+    step: Count
+    epoch: Count
+    weights: WeightsName
+    split: SplitName
+    classes: list[str]
+    whole: Count
+    norm: str
+    eps: Amount
+    examples: Count
+    count: list[Count]
+    curve: Curve
+    matrix: Matrix
+    focused: TypedDict("Focused", {"class": Target | None, "pair": Pair | None})
+    masking: Masking | None
+    checksum: NotRequired[int | None]
+
+
+def audit_problem(audit: Audit) -> str | None:
+    """How parts of audit.json contradict each other; None if they do not."""
+    curve, matrix, classes = audit["curve"], audit["matrix"], len(audit["classes"])
+    half, radii = curve["half"], len(curve["radii"])
+    by_radius = ("correct", "accuracy", "interval", "class_accuracy", "class_interval", "worst_class")
+    by_radius = {f"curve.{name}": curve[name] for name in (*by_radius, "worst_class_accuracy")}
+    by_class = ("correct", "class_accuracy", "class_interval")
+    rows = {f"curve.{name}, row {r}": row for name in by_class for r, row in enumerate(curve[name])}
+    rows |= {"count": audit["count"], "half": half["class_radius"], "half.class_interval": half["class_interval"]}
+    rows |= {name: matrix[name] for name in ("ease", "exposure", "share") if name in matrix}
+    rows |= {f"share, row {c}": row for c, row in enumerate(matrix.get("share", ()))}
+    for length, of in ((radii, by_radius), (classes, rows)):
+        for name, values in of.items():
+            if len(values) != length:
+                return f"{name} has {len(values)} entries, not {length}"
+    if audit["eps"] not in curve["radii"]:
+        return f"eps = {audit['eps']} is none of the radii"
+    if sum(audit["count"]) != audit["examples"] or (np.array(curve["correct"]) > audit["count"]).any():
+        return "the counts do not fit the number of examples"
+    named = {*matrix["easiest_targets"], *matrix["most_exposed"]} - {*audit["classes"]}
+    return f"{min(named)} is none of the classes" if named else None
+
+
+AUDIT = results.JsonFile("audit.json", Audit, audit_problem)
+
+
+class Within(TypedDict):
+    member: Count
+    todo: list[Count] | None
+    prediction: list[int]
+
+
+class State(TypedDict):
+    """What is kept of a part of an audit beside its arrays."""
+
+    settings: dict[str, Any]
+    seconds: Amount
+    passes: NotRequired[Amount]
+    idle: NotRequired[Amount]
+    round: NotRequired[Count]
+    within: NotRequired[Within | None]
+
+
+def arrays_problem(arrays: dict) -> str | None:
+    """How the arrays of an audit contradict each other; None if they do not."""
+    labels = arrays.get("labels")
+    if arrays and (labels is None or labels.ndim != 1):
+        return "it has no labels"
+    for name, array in arrays.items():
+        if name != "checksum" and not name.endswith("_state") and array.shape[:1] != labels.shape:
+            return f"{name} is {list(array.shape)}, for {len(labels)} labels"
+        if name in ("labels", "index", "targets", "curve_low", "curve_high") and (array < 0).any():
+            return f"{name} is negative"
+    return None
+
+
 FOLDER = "audit"
 LISTED = 10  # length of lists of class pairs
 # With more classes, the matrices would take megabytes of text; the arrays have the data for them.
@@ -49,14 +194,20 @@ class Store:
         return pathlib.Path(self.workdir) / FOLDER / f"{self.step}-{self.weights}-{self.split}.npz"
 
     def read(self) -> dict:
-        """All arrays; empty if there is no file."""
-        return results.read_arrays(self.path)
+        """All arrays; empty if there is no file. Raises UserError if they contradict each other."""
+        arrays = results.read_arrays(self.path)
+        if problem := arrays_problem(arrays):
+            raise UserError(f"{self.path} contradicts itself ({problem}); remove it, and run jaxrobust audit")
+        return arrays
 
     def part(self, name: str, settings: dict, names: tuple[str, ...]) -> tuple[dict, dict] | None:
         """(state, arrays of these names) of a part with exactly these settings; None if there is none."""
         arrays = self.read()
-        state = json.loads(str(arrays[f"{name}_state"])) if f"{name}_state" in arrays else {}
-        if state.get("settings") != settings or not all(n in arrays for n in names):
+        if not {f"{name}_state", *names} <= {*arrays}:
+            return None
+        where, remedy = f"{self.path}, {name}_state", "remove the file, and run jaxrobust audit"
+        state = files.parsed(str(arrays[f"{name}_state"]).encode(), where, State, lambda state: None, remedy)
+        if state["settings"] != settings:
             return None
         return state, {n: arrays[n] for n in names}
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxrobust.classwise.counts import unequal
 from jaxrobust.classwise.score import CONFIDENCE, Score
 from jaxrobust.errors import FieldError
-from jaxrobust.formatting import NOTHING, interval, p_value, percent
+from jaxrobust.formatting import NOTHING, clean, interval, p_value, percent
 
 SHOWN = 40  # most classes of a table that is shown; of more, those at both ends
 _ENDS = 10
@@ -29,6 +29,11 @@ class Cells(NamedTuple):
             return self.classes
         between = f"... {len(self.classes) - 2 * _ENDS} classes between"
         return [*self.classes[:_ENDS], (between, *[""] * (len(self.header) - 1)), *self.classes[-_ENDS:]]
+
+    def cleaned(self) -> "Cells":
+        """The same without characters that act on a terminal, see `formatting.clean`."""
+        classes, overall = ([tuple(map(clean, row)) for row in rows] for rows in (self.classes, self.overall))
+        return self._replace(classes=classes, overall=overall)
 
     def __rich__(self):
         from rich.table import Table as RichTable
@@ -62,7 +67,7 @@ class Table:
         return pandas.DataFrame(self.rows()).set_index("class")
 
     def __str__(self) -> str:
-        cells = self.cells()
+        cells = self.cells().cleaned()
         lines = [cells.header, *cells.shown(), *cells.overall]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         texts = [
@@ -75,10 +80,10 @@ class Table:
     __repr__ = __str__
 
     def __rich__(self):
-        return self.cells().__rich__()
+        return self.cells().cleaned().__rich__()
 
     def _repr_html_(self) -> str:
-        cells = self.cells()
+        cells = self.cells().cleaned()
 
         def line(row, tag="td"):
             return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"

@@ -35,4 +35,4 @@ def run(given) -> None:
     chosen = {"seconds": given.seconds, "steps_per_repeat": given.steps, "profile": given.profile}
     figures = benchmark.measure(config, description, **chosen)
     console.show(benchmark.table(figures))
-    print(json.dumps(figures, allow_nan=False), flush=True)
+    console.result(json.dumps(figures, allow_nan=False))

@@ -60,4 +60,4 @@ def run(given) -> None:
     for title, table in shown.tables(figures):
         console.say(title)
         console.show(table)
-    print(path)
+    console.result(path)

@@ -63,7 +63,7 @@ def run(given) -> None:
         path = explain_pages.write(folder, figures)
     console.show(explain_pages.table(figures))
     console.show(findings.table(explain_pages.findings(figures)))
-    print(path)
+    console.result(path)
     return None
 
 
@@ -77,4 +77,4 @@ def _show_data(given, overrides: dict) -> None:
         path = folder / "data_probes.csv"
         files.write_atomically(path, reports.to_csv(["class", *figures["probes"]], lines))
     console.show(explain_pages.data_table(figures))
-    print(path)
+    console.result(path)

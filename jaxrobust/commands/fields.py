@@ -9,6 +9,7 @@ Set a field in a config file, or on the command line as --config.FIELD=VALUE.
 
 import fnmatch
 
+from jaxrobust import console
 from jaxrobust.commands.front_end import near
 from jaxrobust.config.fields import FIELDS, SECTIONS
 from jaxrobust.errors import UserError
@@ -31,7 +32,8 @@ def run(given) -> None:
         lines += [f"{field.name} = {field.default!r}", f"    {field.meaning}"]
         if allowed := field.allowed_text():
             lines.append(f"    allowed: {allowed}")
-    print("\n".join(lines))
+    for line in "\n".join(lines).split("\n"):
+        console.result(line)
 
 
 def matching(pattern: str) -> list:

@@ -17,7 +17,6 @@ import pathlib
 import platform
 import re
 import sys
-import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -92,7 +91,8 @@ class Parser(argparse.ArgumentParser):
 
     def add_out(self, default: str) -> None:
         """The option --out, a path. `default` is the text that describes its default."""
-        self.add_argument("--out", metavar="DIR", type=pathlib.Path, help=f"folder to write to; default: {default}")
+        text = f"folder to write to; default: {default}"
+        self.add_argument("--out", metavar="DIR", type=lambda given: files.folder(given, "--out"), help=text)
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """Raises UserError for whatever is wrong."""
@@ -170,7 +170,7 @@ def writing_to(folder: pathlib.Path):
 
 def fail(message: str, exit_code: int = 2) -> int:
     """Print an error in one line; returns the exit code."""
-    print(f"error: {message}", file=sys.stderr)
+    console.fail(message)
     return exit_code
 
 
@@ -210,7 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         raise
     except Exception:
-        traceback.print_exc()
+        console.bug()
         return 1
 
 

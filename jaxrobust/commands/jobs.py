@@ -10,7 +10,6 @@ from jaxrobust import console, files
 from jaxrobust.commands.front_end import number
 from jaxrobust.distributed import cluster, hosts, parallel
 from jaxrobust.distributed.interruption import Interrupted
-from jaxrobust.evaluation import loading
 
 
 def add_arguments(parser) -> None:
@@ -32,10 +31,9 @@ def add_arguments(parser) -> None:
 
 def workdir(given) -> pathlib.Path:
     """The run's folder."""
-    if given.workdir is not None:
-        return loading.path(given.workdir)
-    given.config.required()
-    return pathlib.Path("runs") / given.config.file.stem
+    if given.workdir is None:
+        given.config.required()
+    return files.folder(given.workdir if given.workdir is not None else f"runs/{given.config.file.stem}", "workdir")
 
 
 @contextlib.contextmanager

@@ -39,5 +39,5 @@ def run(given) -> int | None:
     for title, table in preflight_tables.tables(figures):
         console.say(title)
         console.show(table)
-    print(json.dumps(figures, allow_nan=False), flush=True)
+    console.result(json.dumps(figures, allow_nan=False))
     return None if figures["fits"] else front_end.fail(preflight.why_not(figures), exit_code=1)

@@ -6,6 +6,7 @@ Reads the files of the run's folder, and prints the path of the page. For an unf
 missing.
 """
 
+from jaxrobust import console
 from jaxrobust.reports.run import write_report
 
 
@@ -15,4 +16,4 @@ def add_arguments(parser) -> None:
 
 def run(given) -> None:
     """Write the report, and print its path."""
-    print(write_report(given.workdir))
+    console.result(write_report(given.workdir))

@@ -23,11 +23,10 @@ from collections import Counter
 from rich.table import Table
 from rich.text import Text
 
-from jaxrobust import console
+from jaxrobust import console, files
 from jaxrobust.commands import front_end
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.evaluation import loading
 from jaxrobust.reports import findings, study_findings
 from jaxrobust.reports import run as run_page
 from jaxrobust.reports import study as study_pages
@@ -49,7 +48,7 @@ def add_arguments(parser) -> None:
 def run(given) -> int | None:
     """Do what the options say. Returns the exit code: 1 if a run failed."""
     _check(given)
-    path, workdir = pathlib.Path(given.study), loading.path(given.workdir)
+    path, workdir = files.path(given.study, "study"), files.folder(given.workdir, "workdir")
     study = design.load(path)
     planned = design.plan(study, path.parent)
     if given.worker:

@@ -11,8 +11,7 @@ are not used.
 The export writes a .safetensors or .npz file of the best checkpoint, or of the last one if no best was selected.
 """
 
-import pathlib
-
+from jaxrobust import files
 from jaxrobust.commands.front_end import naming, number, require
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.training import torch_files
@@ -40,8 +39,9 @@ def run(given) -> None:
     if given.source is not None:
         config = given.config.required()
         check_shortcut(config.model, given.config.overrides)
-        workdir = given.workdir or pathlib.Path("runs") / pathlib.Path(given.source).stem
         with naming(path="--import"):
+            stem = files.path(given.source, "path").stem
+            workdir = f"runs/{stem}" if given.workdir is None else given.workdir
             torch_files.import_run(given.source, config, workdir)
         return
     require(given, "workdir", "give the folder of the run to export from")

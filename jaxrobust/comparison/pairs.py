@@ -1,12 +1,11 @@
 """Comparing two runs, and selecting what to compare: checkpoint of each run, common images and common attacks."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from jaxrobust import classwise, console
+from jaxrobust import classwise, console, files
 from jaxrobust.classwise import seeds
 from jaxrobust.comparison.compare import LEVEL, compare, correct
 from jaxrobust.errors import FieldError, UserError
@@ -132,7 +131,7 @@ def open_runs(workdirs, split: str | None) -> list[RunFiles]:
 
 def check_distinct(workdirs) -> None:
     """Raises UserError if a workdir is given twice."""
-    folders = [pathlib.Path(workdir).resolve() for workdir in workdirs]
+    folders = [files.folder(workdir, "workdir").resolve() for workdir in workdirs]
     if twice := [str(w) for w, folder in zip(workdirs, folders, strict=True) if folders.count(folder) > 1]:
         raise UserError(f"{twice[0]} is given twice; give each run once")
 

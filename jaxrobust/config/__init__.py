@@ -42,7 +42,7 @@ def given(path, field: str) -> ml_collections.ConfigDict:
         FieldError: names the `field`: there is no such file, its code fails, or it returns no config; or an option that
             its model does not have.
     """
-    path = str(path)
+    path = str(files.path(path, field))
     if not pathlib.Path(path).is_file():
         raise FieldError(field, path, "is not a file", "give a config file, for example configs/digits.py")
     try:
@@ -154,9 +154,17 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
 
 def type_problem(values: dict) -> str | None:
     """The first field of stored values that is of another type than its default, as a clause; None if none is."""
-    for name, value in files.flatten(values).items():
-        if name in fields.FIELDS and not _is_like(value, fields.FIELDS[name].default):
-            return f"{name} is {value!r}"
+    for name, of in fields.FIELDS.items():
+        value = values
+        for part in name.split("."):
+            if not isinstance(value, dict):
+                return f"the section of {name} is {value!r}"
+            if part not in value:  # as of an earlier version
+                break
+            value = value[part]
+        else:
+            if not _is_like(value, of.default):
+                return f"{name} is {value!r}"
     return None
 
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import console, data
+from jaxrobust import console, data, files
 from jaxrobust.attacks import suites
 from jaxrobust.config import objects
 from jaxrobust.data import randomness, splits
@@ -201,7 +201,7 @@ def evaluate_checkpoints(workdir, overrides: dict | None = None, *, follow: bool
         UserError: the workdir holds no run, or a run of another config.
         Interrupted: a signal was received. Finished results are kept.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = files.folder(workdir, "workdir")
     with StopRequest() as stop:
 
         def wait():

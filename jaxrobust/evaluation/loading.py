@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import data, models
+from jaxrobust import data, files, models
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches
 from jaxrobust.distributed import hosts, parallel
@@ -20,17 +20,6 @@ from jaxrobust.models.weights import Weights
 from jaxrobust.runs import checkpoints as checkpoints_lib
 from jaxrobust.runs import history, results
 from jaxrobust.runs.checkpoints import Chosen
-
-
-def path(given: str) -> pathlib.Path:
-    """The folder of a run as the user has named it. Raises FieldError if it is a URL, or a file."""
-    if "://" in given:
-        remedy = "mount the storage, and give its path"
-        raise FieldError("workdir", given, "is not a folder of a mounted file system", remedy)
-    folder = pathlib.Path(given)
-    if folder.exists() and not folder.is_dir():
-        raise FieldError("workdir", given, "is not a folder", "give another one")
-    return folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +99,7 @@ def open_run(
         UserError: there is no run, a field that must not differ is overridden, a value is wrong, or the run is of a
             model or of data that its folder does not describe.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = files.folder(workdir, field or "workdir")
     stored = stored or _stored_config(workdir, field or "workdir")
     hosts.check_shared(workdir)
     history.clean(workdir)
@@ -176,7 +165,8 @@ def load_weights(workdir, config, dataset: data.Dataset, mesh) -> Weights:
         UserError: there is no such run or checkpoint, its model differs, or it was trained on images of the validation
             split here. For imported weights the latter cannot be checked.
     """
-    field, workdir = "train.start_from", pathlib.Path(workdir)
+    field = "train.start_from"
+    workdir = files.folder(workdir, field)
     other = config_lib.from_dict(_stored_config(workdir, field))
     # Except for fields on which the weights do not depend.
     differ = [

@@ -201,7 +201,7 @@ def load_run(
         raise FieldError("step", step, "is no step", "give best, last or a number")
     overrides = {} if data_dir is None else {"data.data_dir": data_dir}
     given = [name for name, value in (("model", model), ("dataset", dataset)) if value is not None]
-    opened = loading.open_run(pathlib.Path(workdir), overrides, given=given)
+    opened = loading.open_run(workdir, overrides, given=given)
     if dataset is None:
         dataset = opened.dataset
     elif not isinstance(dataset, Dataset):

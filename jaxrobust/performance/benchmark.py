@@ -9,7 +9,6 @@ small.
 """
 
 import math
-import pathlib
 
 import jax
 import numpy as np
@@ -301,8 +300,8 @@ def _check_alone() -> None:
 
 def _check_profile(folder) -> None:
     try:
-        if folder:
-            pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        if folder is not None:
+            files.folder(folder, "--profile").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--profile = {folder!r}: cannot be written ({error.strerror}); give another folder") from error
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxrobust import config as config_lib
-from jaxrobust import console
+from jaxrobust import console, files
 from jaxrobust.distributed.interruption import StopRequest
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import loading
@@ -47,8 +47,8 @@ def change_head(
     """
     if remedy not in posthoc_remedies.REMEDIES:
         raise FieldError("remedy", remedy, "is unknown", f"choose one of {', '.join(posthoc_remedies.NAMES)}")
-    workdir = pathlib.Path(workdir)
-    out = pathlib.Path(out) if out is not None else _beside(workdir, remedy)
+    workdir = files.folder(workdir, "workdir")
+    out = files.folder(_beside(workdir, remedy) if out is None else out, "out")
     stored = history.read_config(workdir)
     checkpoints_lib.check_free(out, "out")
     if stored and stored.get("posthoc", {}).get("remedy", "none") != "none":

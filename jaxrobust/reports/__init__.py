@@ -25,6 +25,7 @@ def render(template: str, page: dict) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxrobust.reports"),
         autoescape=True,  # class names and config values come from outside
+        finalize=lambda value: formatting.clean(value) if type(value) is str else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

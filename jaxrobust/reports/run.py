@@ -276,7 +276,8 @@ def _terminal_table(shown: dict[str, Result], attack: str, left_out: int) -> Tab
     columns = [name._replace(write=figures.shorten), images._replace(write=str), *columns]
     more = f"; {counted(left_out, 'more attack')} in the report" if left_out else ""
     caption = f"95 % Wilson intervals; lowest under {attack} first; * worst class{more}"
-    return dataclasses.replace(table, columns=columns, below=below, caption=caption)
+    by = figures.shorten(attack)
+    return dataclasses.replace(table, columns=columns, by=by, below=below, caption=caption)
 
 
 def page_class_table(scores: dict[str, Result], attack: str) -> Table:

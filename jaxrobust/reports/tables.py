@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from jaxrobust.formatting import interval, known
+from jaxrobust.formatting import clean, interval, known
 
 
 class Column(NamedTuple):
@@ -94,7 +94,7 @@ class Table:
 
 def _cell(row, column: Column) -> Cell:
     value, note = _at(row, column.value), _at(row, column.note) if column.note else ""
-    return Cell(value, column.write(value), note if isinstance(note, str) else interval(note))
+    return Cell(value, clean(column.write(value)), clean(note if isinstance(note, str) else interval(note)))
 
 
 def _at(row, place: int | str | Callable):
@@ -111,7 +111,8 @@ def _at(row, place: int | str | Callable):
 def to_csv(header: Iterable, rows: Iterable[Iterable]) -> str:
     """Comma-separated values; None is empty."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    cleaned = ([clean(cell) if isinstance(cell, str) else cell for cell in row] for row in [header, *rows])
+    csv.writer(buffer, lineterminator="\n").writerows(cleaned)
     return buffer.getvalue()
 
 

@@ -1,16 +1,15 @@
 """Which files of a workdir belong to its checkpoints: the rule of results.py, applied."""
 
 import contextlib
-import json
 import pathlib
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple
 
 from jaxrobust import config as config_lib
 from jaxrobust import files
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, UserError
 from jaxrobust.formatting import counted
 from jaxrobust.runs import results
 
@@ -56,13 +55,12 @@ def checksums(workdir, step: int) -> dict[str, int]:
     """Those of the weights "raw" and "averaged" as the checkpoint of the step stores them; empty if it is not there, or
     of an earlier version.
     """
+    path = pathlib.Path(workdir) / CHECKPOINTS / str(step) / "checksum" / "metadata"
     try:
-        stored = json.loads((pathlib.Path(workdir) / CHECKPOINTS / str(step) / "checksum" / "metadata").read_text())
-        return {
-            name: stored[field] for name, field in (("raw", "weights"), ("averaged", "averaged")) if field in stored
-        }
-    except (OSError, ValueError, TypeError):  # damaged ones are reported where they are restored
+        stored = files.read_json(path, dict[str, int]) or {}
+    except UserError:  # damaged ones are reported where they are restored
         return {}
+    return {name: stored[field] for name, field in (("raw", "weights"), ("averaged", "averaged")) if field in stored}
 
 
 class Checkpoint(NamedTuple):
@@ -80,14 +78,6 @@ def of_others(workdir, said: Iterable[dict]) -> Checkpoint | None:
     there = {step: checksums(workdir, step) for step in sorted({checkpoint.step for checkpoint, _ in named})}
     wrong = (of for of, checksum in named if not results.belongs(checksum, there[of.step].get(of.weights)))
     return min(wrong, default=None)
-
-
-class _Said(TypedDict):
-    """What every file that is of weights says of them."""
-
-    step: results.Count
-    weights: results.WeightsName
-    checksum: NotRequired[int | None]
 
 
 def drop_after(workdir, step: int) -> str:
@@ -117,7 +107,7 @@ def _drop(folder: pathlib.Path, stale: list[pathlib.Path], belongs: Callable) ->
         return belongs(record["step"], record["weights"], record.get("checksum"))
 
     lines = sum(not is_kept(record) for record in results.read(folder))
-    audit = results.JsonFile(AUDIT, _Said).read(folder)
+    audit = results.JsonFile(AUDIT, results.OfWeights).read(folder)
     if audit and not is_kept(audit):
         stale.append(folder / AUDIT)
     if lines:

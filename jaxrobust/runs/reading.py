@@ -1,11 +1,10 @@
 """Reading a run from the files of its workdir: its checkpoints, and the score of each under each attack."""
 
-import pathlib
 from collections.abc import Iterable
 
 import numpy as np
 
-from jaxrobust import classwise, formatting
+from jaxrobust import classwise, files, formatting
 from jaxrobust.errors import UserError
 from jaxrobust.runs import history, results
 from jaxrobust.runs.history import Checkpoint
@@ -26,12 +25,12 @@ class RunFiles:
         validation_examples: number of scored validation examples; 0 if that split was not scored.
 
     Raises:
-        UserError: the folder is not a workdir, has no results (of the split), a file that cannot be read, or results of
-            other weights than those of the checkpoint that is there.
+        UserError: the folder is not a workdir, has no results (of the split), a file that cannot be read or contradicts
+            another, or results of other weights than those of the checkpoint that is there.
     """
 
     def __init__(self, workdir, split: str | None = None):
-        self.workdir = pathlib.Path(workdir)
+        self.workdir = files.folder(workdir, "workdir")
         if not self.workdir.is_dir():
             raise UserError(f"{workdir}: no such folder; give the workdir of a run")
         self.config = history.read_config(self.workdir) or {}
@@ -56,6 +55,11 @@ class RunFiles:
         self.scores = _scores(record for record in records if record["split"] == self.split)
         validation = [record for record in records if record["split"] == "validation"]
         self.validation_examples = sum(validation[-1]["count"]) if validation else 0
+        classes = records[-1]["classes"]
+        lists = [line["train_class_accuracy"] for line in self.training if "train_class_accuracy" in line]
+        if any(record["classes"] != classes for record in records) or any(len(of) != len(classes) for of in lists):
+            where = f"{self.workdir}: the lines of {results.RESULTS} and {results.TRAINING}"
+            raise UserError(f"{where} are of different classes; remove those of another run")
 
     @property
     def imported(self) -> bool:

@@ -63,6 +63,14 @@ class Best(TypedDict):
     checksum: NotRequired[int | None]  # CRC-32 of the weights, as in their checkpoint
 
 
+class OfWeights(TypedDict):
+    """What everything has that is said of weights."""
+
+    step: Count
+    weights: WeightsName
+    checksum: NotRequired[int | None]
+
+
 class Origin(TypedDict, total=False):
     """weights.json: `file` and `sha256` of imported weights; or else the other fields, of a changed head."""
 
@@ -195,7 +203,9 @@ def origin_problem(origin: Origin) -> str | None:
     """What is missing in weights.json; None if nothing is."""
     needed = ("run", "step", "weights", "settings", "chosen") if "remedy" in origin else ("file", "sha256")
     missing = [name for name in needed if name not in origin]
-    return f"{missing[0]} is missing" if missing else ("origin" in origin and origin_problem(origin["origin"])) or None
+    if missing:
+        return f"{missing[0]} is missing"
+    return origin_problem(origin["origin"]) if "origin" in origin else None
 
 
 class JsonFile(str):
@@ -335,7 +345,7 @@ def training_log(workdir) -> files.RecordLog:
 
 
 def read(workdir) -> list[dict]:
-    """The lines of results.jsonl, in order. Raises UserError if one is not of the schema, or two are at odds."""
+    """The lines of results.jsonl, in order. Raises UserError if one is wrong, or two contradict each other."""
     return _checked(log(workdir).read(), workdir)
 
 
@@ -449,6 +459,8 @@ def examples_problem(arrays: dict, lines: dict[str, dict]) -> str | None:
         return "it has no labels"
     for name, array in arrays.items():
         if name == "checksum":
+            if array.shape or array.dtype.kind not in "iu":
+                return "its checksum is no number"
             continue
         kind = "iu" if name in ("labels", "index") or name.endswith("_prediction") else "b"
         if array.shape != labels.shape or array.dtype.kind not in kind:
@@ -469,7 +481,7 @@ def _counts_problem(arrays: dict, lines: dict[str, dict]) -> str | None:
         if attack not in arrays:
             continue
         classes, prediction = len(line["classes"]), arrays.get(f"{attack}_prediction", labels)
-        if len(labels) and not (labels.min() >= 0 and max(labels.max(), prediction.max()) < classes):
+        if len(labels) and (labels.min() < 0 or max(labels.max(), prediction.max()) >= classes):
             return f"a label or a prediction under {attack} is none of {classes} classes"
         for name, found in (
             ("count", classwise.class_counts(labels, classes)),

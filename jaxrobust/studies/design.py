@@ -13,7 +13,7 @@ from jaxrobust.explanations import probe
 
 Axes = Mapping[str, Mapping[str, Mapping]]
 CONFIG = "config"  # key of a level, next to its fields: a config file that replaces the base of the study
-_NAME = re.compile(r"[\w.+=,]{1,60}")  # name of a level, which becomes part of the name of a folder
+_NAME = re.compile(r"(?!\.+$)[\w.+=,]{1,60}")  # name of a level, which becomes part of the name of a folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def load(path) -> Study:
     Raises:
         UserError: the file does not exist, or does not declare a study.
     """
-    path = pathlib.Path(path)
+    path = files.path(path, "--study")
     if not path.is_file():
         raise FieldError("--study", str(path), "is not a file", "give a study, for example configs/studies/digits.py")
     try:
@@ -139,7 +139,9 @@ def plan(study: Study, folder) -> list[Planned]:
         for axis, level in run.items():
             fields |= study.axes[axis][level]
         config = _config(pathlib.Path(folder) / fields.pop(CONFIG, study.base), fields, bases)
-        planned.append(Planned("-".join(run[axis] for axis in varied) or "base", run, config))
+        name = "-".join(run[axis] for axis in varied) or "base"
+        files.path(name, "runs")  # of its folder
+        planned.append(Planned(name, run, config))
     _check_distinct(planned)
     _check_scores(study, planned)
     return planned

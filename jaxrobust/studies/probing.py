@@ -6,8 +6,7 @@ Only adversarially trained runs are probed, since their robustness is to be expl
 corresponding run trained without attack, so a run is probed after this counterpart is trained.
 """
 
-import traceback
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 
@@ -15,12 +14,38 @@ from jaxrobust import console, files
 from jaxrobust.errors import UserError
 from jaxrobust.explanations import measuring
 from jaxrobust.explanations.inputs import Inputs, open_model
+from jaxrobust.runs import results
 from jaxrobust.runs.reading import RunFiles
 from jaxrobust.studies import running
 from jaxrobust.studies.design import Planned, Study
 from jaxrobust.studies.observed import OBJECTIVE, RADIUS, Observed, observe, ordinary
 
-PROBES = "probes.json"  # in a run's folder
+
+class Looked(TypedDict):
+    """Which images the probes use."""
+
+    training_images: results.Count
+    test_images: results.Count
+    test_is_scored: bool
+
+
+class Probed(TypedDict):
+    """The content of probes.json: see `read`."""
+
+    of: dict[str, Any]
+    classes: list[str]
+    images: Looked
+    values: dict[str, list[float | None]]
+    left_out: dict[str, str]
+
+
+def _problem(content: Probed) -> str | None:
+    """A probe of another number of classes; None if there is none."""
+    wrong = [name for name, values in content["values"].items() if len(values) != len(content["classes"])]
+    return f"{wrong[0]} is not of {len(content['classes'])} classes" if wrong else None
+
+
+PROBES = results.JsonFile("probes.json", Probed, _problem)  # in a run's folder
 _REASONS = {
     "give --standard RUN": "the study has no run that is trained without attack and otherwise alike",
     "give --other RUN": "a study passes no images to other models",
@@ -87,10 +112,10 @@ def read(workdir, of: list[Task]) -> dict[str, dict]:
     found = {}
     for task in of:
         try:
-            content = files.read_json(running.folder(workdir, task.run.run) / PROBES)
+            content = PROBES.read(running.folder(workdir, task.run.run))
         except UserError:  # damaged: measured again
             continue
-        if isinstance(content, dict) and content.get("of") == task.looked_at:
+        if content and content["of"] == task.looked_at and {*task.run.classes} <= {*content["classes"]}:
             found[task.name] = content
     return found
 
@@ -145,7 +170,7 @@ def _try(task: Task, workdir, known: dict) -> str:
     except UserError as error:
         return str(error)
     except Exception as error:  # a bug, or out of memory: the other runs must go on
-        traceback.print_exc()
+        console.bug()
         return f"{type(error).__name__}: {error}"
     content = {
         "of": task.looked_at,
@@ -154,5 +179,5 @@ def _try(task: Task, workdir, known: dict) -> str:
         "values": files.nullable({name: value.tolist() for name, value in values.items()}),
         "left_out": {name: _REASONS.get(reason, reason) for name, reason in left_out.items()},
     }
-    files.write_atomically(where / PROBES, files.to_json(content))
+    PROBES.write(where, content)
     return ""

@@ -8,8 +8,8 @@ import dataclasses
 import pathlib
 import random
 import statistics
-import traceback
 from collections.abc import Callable
+from typing import TypedDict
 
 import jax
 
@@ -27,7 +27,8 @@ from jaxrobust.studies.design import Planned
 from jaxrobust.training import loop
 
 RUNS = "runs"
-FAILED = "failed.json"  # in a run's folder: why its last attempt failed
+# In a run's folder: why its last attempt failed.
+FAILED = results.JsonFile("failed.json", TypedDict("Failed", {"error": str}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _status(workdir, run: Planned) -> Status:
     where = folder(workdir, run)
     stored = history.read_config(where)
     if stored is None:
-        failed = files.read_json(where / FAILED)
+        failed = FAILED.read(where)
         return Status("failed", failed["error"]) if failed else Status("waiting")
     try:
         loading.check_same_config(where, run.config, stored, loop.MAY_DIFFER)
@@ -71,12 +72,12 @@ def _status(workdir, run: Planned) -> Status:
     training = results.read_training(where)
     records = results.read(where)
     seconds = sum(record["seconds"] for record in records if not results.is_member(record["attack"]))
-    per_epoch = [sum(line["train_class_count"]) / line["images_per_second"] for line in training]
-    seconds += sum(per_epoch)
-    last = training[-1]["step"] if training and training[-1]["epoch"] == run.config.train.epochs else None
+    timed = [line for line in training if line.get("images_per_second")]
+    seconds += sum(sum(line.get("train_class_count", ())) / line["images_per_second"] for line in timed)
+    last = training[-1].get("step") if training and training[-1]["epoch"] == run.config.train.epochs else None
     if last is not None and _is_scored(run.config, records, last, results.BEST.read(where)):
         return Status("done", seconds=seconds)
-    failed = files.read_json(where / FAILED)
+    failed = FAILED.read(where)
     return Status("failed", failed["error"], seconds) if failed else Status("begun", seconds=seconds)
 
 
@@ -181,7 +182,7 @@ def attempt(run: Planned, where: pathlib.Path, finish: Callable[[pathlib.Path], 
     except (UserError, loop.Diverged) as error:
         message = str(error)
     except Exception as error:  # a bug, a full disk or out of memory: the other runs must go on
-        traceback.print_exc()
+        console.bug()
         message = f"{type(error).__name__}: {error}"
     else:
         (where / FAILED).unlink(missing_ok=True)
@@ -192,7 +193,7 @@ def attempt(run: Planned, where: pathlib.Path, finish: Callable[[pathlib.Path], 
 def record_failure(where: pathlib.Path, message: str) -> str:
     """Write the error message of the last attempt to a run's folder, if possible; returns the message."""
     with contextlib.suppress(OSError):
-        files.write_atomically(where / FAILED, files.to_json({"error": message}))
+        FAILED.write(where, {"error": message})
     return message
 
 

@@ -124,7 +124,11 @@ def fit(
         if own_model is not None:
             config.model.name = type(model).__name__
         try:
-            state = _in_workdir(training, config, workdir, progress) if workdir else _in_memory(training, progress, log)
+            state = (
+                _in_workdir(training, config, workdir, progress)
+                if workdir is not None
+                else _in_memory(training, progress, log)
+            )
         except Diverged as error:
             raise Diverged(f"{error}: lower learning_rate, or set clip_norm") from error
     weights = Weights(**jax.device_get(vars(state.averaged or state.weights)))

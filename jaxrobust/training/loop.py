@@ -188,7 +188,7 @@ def training_in(workdir, config):
     Raises FieldError if no checkpoint can be kept there or it holds another config's run, NotWritten, and InUse if
     there is another training, such as that of a job which the scheduler has restarted.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = files.folder(workdir, "workdir")
     checkpoints_lib.check_path(workdir)
     if parallel.is_writer():
         with files.writing(workdir):

@@ -64,13 +64,14 @@ def import_torch(
     with arguments.named():
         config = arguments.config_of({"model": model} | settings, threat, dataset, model_options)
         config.train.average_decay, config.data.validation_per_class = 0.0, 0
+        path = files.path(path, "path")
         if workdir is not None:
-            checkpoints.check_free(workdir)
+            checkpoints.check_free(files.folder(workdir, "workdir"))
         validation.validate(config, parallel.make_mesh().size, training=False)
         config.data.name, description = dataset.name, data.described(dataset)
-        weights, _ = _read(pathlib.Path(path), config, description)
+        weights, _ = _read(path, config, description)
         if workdir is not None:
-            _write(workdir, config, description, weights, pathlib.Path(path))
+            _write(workdir, config, description, weights, path)
     return Run.of_config(config, dataset, weights)
 
 
@@ -79,8 +80,8 @@ def import_run(path, config, workdir) -> None:
     last one, has the weights of a file. `weights.json` says where they are from. Raises UserError if anything does not
     fit; then the workdir is not changed.
     """
-    path = pathlib.Path(path)
-    checkpoints.check_free(workdir)
+    path = files.path(path, "path")
+    checkpoints.check_free(files.folder(workdir, "workdir"))
     config = config_lib.from_dict(config_lib.to_dict(config))
     config.train.average_decay, config.data.validation_per_class = 0.0, 0
     validation.validate(config, parallel.make_mesh().size, training=False)
@@ -149,7 +150,7 @@ def export_torch(
 
 def export_run(path, workdir, overrides: dict, *, step=None, weights=None, names=None) -> None:
     """As `export_torch`, with fields of the run's config by dotted name; only `data.data_dir` may differ."""
-    path = pathlib.Path(path)
+    path = files.path(path, "path")
     run = loading.open_run(workdir, overrides)
     if not path.parent.is_dir():
         raise FieldError("path", str(path), "its folder does not exist", "create it first")
