@@ -209,7 +209,7 @@ class TestFolder:
         with pytest.raises(FieldError, match=r"set data\.image_size"):
             data.load(name, streaming=True)
         (tmp_path / "train/dog/a.png").write_bytes(b"not an image")
-        with pytest.raises(FieldError, match=r"train/dog/a.png' cannot be read .*; restore it") as error:
+        with pytest.raises(FieldError, match=r"train/dog/a.png' cannot be read .*; repair or") as error:
             np.asarray(loaded.train.images)
         assert "\n" not in str(error.value)
 

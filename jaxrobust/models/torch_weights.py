@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import pickle
-import zipfile
 from collections.abc import Mapping
 
 import jax
@@ -24,7 +23,7 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxrobust import models
+from jaxrobust import files, models
 from jaxrobust.errors import FieldError
 from jaxrobust.models import torch_names
 
@@ -53,7 +52,7 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
     name = os.fspath(path)
     readers = {
         ".safetensors": (_read_safetensors, "write the state dict with safetensors.torch.save_file"),
-        ".npz": (_read_npz, "write the state dict with numpy.savez, one plain array per name"),
+        ".npz": (files.read_npz, "write the state dict with numpy.savez, one plain array per name"),
         ".pt": (_read_torch, "write the state dict alone, with torch.save or safetensors.torch.save_file"),
     }
     readers[".pth"] = readers[".pt"]
@@ -70,13 +69,6 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except Exception as error:  # each library raises its own for damaged or malicious files
         reason = " ".join(str(error).split())[:200]
         raise FieldError(_FIELD, name, f"is not a {suffix} file of plain arrays ({reason})", remedy) from error
-
-
-def _read_npz(path):
-    with open(path, "rb") as file, zipfile.ZipFile(file):  # numpy.load also accepts other files, such as pickles
-        file.seek(0)
-        archive = np.load(file, allow_pickle=False)
-        return {name: archive[name] for name in archive.files}
 
 
 def _read_safetensors(path):
