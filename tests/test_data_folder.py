@@ -61,28 +61,9 @@ def test_links_to_images_are_followed(tmp_path):
 
 SMOOTH = Image.fromarray(np.add.outer(2 * np.arange(64), np.arange(64)).astype(np.uint8))  # 190 shades of grey
 # The formats that Pillow writes, and how it keeps all or most of an image.
-BEST = {
-    of: {}
-    for of in [
-        "BLP",
-        "BMP",
-        "DDS",
-        "DIB",
-        "GIF",
-        "ICNS",
-        "MSP",
-        "PCX",
-        "PNG",
-        "PPM",
-        "QOI",
-        "SGI",
-        "TGA",
-        "TIFF",
-        "XBM",
-    ]
-}
+BEST = {of: {} for of in ("BLP", "BMP", "DDS", "DIB", "GIF", "MSP", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF")}
+BEST |= {"XBM": {}, "AVIF": {"quality": 100}, "JPEG": {"quality": 100}, "MPO": {"quality": 100}}
 BEST |= {"WEBP": {"lossless": True}, "ICO": {"sizes": [(64, 64)]}, "JPEG2000": {"irreversible": False}}
-BEST |= {of: {"quality": 100} for of in ("AVIF", "JPEG", "MPO")}
 MODES = {"BLP": "P", "GIF": "P", "MSP": "1", "XBM": "1"}
 # No rasters, one that Pillow only writes, one that it will no longer read, and one of an image in many sizes.
 SKIPPED = ["BUFR", "EPS", "GRIB", "HDF5", "PDF", "WMF", "PALM", "IM", "ICNS"]

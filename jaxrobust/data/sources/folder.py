@@ -28,7 +28,7 @@ LARGEST_PIXELS = 2**26  # of an image, 8,192 x 8,192
 LARGEST_BYTES = 2**28  # of a file
 # Not those that need another program, that hold no raster or one in many sizes, or of which Pillow has no decoder.
 _FORMATS = ("AVIF", "BLP", "BMP", "CUR", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "MSP", "PCX", "PNG")
-_FORMATS += ("PPM", "QOI", "SGI", "SPIDER", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM")
+_FORMATS += ("PPM", "QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM")
 # Files of these are known by their first bytes, whatever their suffix.
 _KNOWN_BY_CONTENT = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _DEEP_MODES = ("I", "F")  # prefixes, also of I;16 and similar modes: conversion to 8 bits would clip them
