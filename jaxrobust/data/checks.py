@@ -103,7 +103,7 @@ def warn_of_pixels(splits: dict[str, Split], field: str, value: str) -> None:
         highest, lowest = (float(end(split.images)) / _white(split.images) for end in (np.max, np.min))
         if lowest == highest:
             warn(f"all pixels of the {name} images are {highest:.3g}", "check how they were made")
-        elif highest < 0.1:
+        elif highest < 0.1 and len(split) >= _FEWEST:
             remedy = "if that is not how dark they are, multiply them so that white is 255, or 1 in floats"
             warn(f"the brightest pixel of the {name} images is {highest:.2g} of white", remedy)
     mean, spread, contrast = _statistics(splits[first].images)
@@ -111,7 +111,8 @@ def warn_of_pixels(splits: dict[str, Split], field: str, value: str) -> None:
         if name in splits and min(len(splits[name]), len(splits[first])) >= _FEWEST:
             mean_here, _, contrast_here = _statistics(splits[name].images)
             far = abs(mean_here - mean) > max(3 * spread, 0.1)
-            if far or min(contrast, contrast_here) < max(contrast, contrast_here) / 4:
+            low, high = sorted((contrast, contrast_here))
+            if far or low < high / 4 > 0.0025:
                 said = f"{mean_here:.3g} with standard deviation {contrast_here:.3g}, of the {first} images"
                 problem = f"the mean of the {name} pixels is {said} {mean:.3g} with {contrast:.3g}"
                 warn(problem, "bring all splits to one scale, and do not normalise them")
