@@ -1,6 +1,7 @@
 """The result files in a run's workdir: their content, and the one place where each is written and read.
 
     config.json       the config of the run
+    data.json         how many examples each class has in each split, and what was skipped; see `Dataset.counts`
     results.jsonl     one line per (step, weights, split, attack), see `make_record` and `Result`
     training.jsonl    one line per epoch of training
     best.json         the best checkpoint so far by validation score
@@ -44,6 +45,7 @@ CONFIG = JsonFile("config.json")
 BEST = JsonFile("best.json")
 ORIGIN = JsonFile("weights.json")
 CLASSES = JsonFile("classes.json")
+DATA = JsonFile("data.json")
 RESULTS = "results.jsonl"
 TRAINING = "training.jsonl"
 EXAMPLES = "examples"

@@ -77,6 +77,7 @@ def run(training: Training, config, workdir: pathlib.Path) -> TrainState:
     like = training.abstract_state()
     if parallel.is_writer() and not (workdir / "config.json").exists():
         results.CONFIG.write(workdir, config_lib.to_dict(config))
+        results.DATA.write(workdir, dataset.counts())
     # Everything is compiled when it is first called.
     epochs = epochs_lib.prepare(training)
     if parallel.is_writer():
