@@ -81,7 +81,7 @@ def _read_safetensors(path):
             raise ValueError(f"{name} is of type {entry['dtype']}")
         arrays[name] = np.frombuffer(entry["data"], types[entry["dtype"]]).reshape(entry["shape"])
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    metadata = header.get("__metadata__", {})
+    metadata = header.get("__metadata__") or {}
     return arrays | {name: np.array(json.loads(metadata[name]), float) for name in ("mean", "std") if name in metadata}
 
 
@@ -128,15 +128,17 @@ def normalisation(name: str, arrays: dict[str, np.ndarray]) -> dict[str, tuple[f
     """`mean` and `std` of the pixels in [0, 1] that are stored with the weights of an architecture, if there are any.
 
     Raises:
-        FieldError: they are not finite numbers.
+        FieldError: they are no real numbers, or too large for pixels, or a std is not above 0.
     """
     bare = _unwrapped(name, arrays)
     found = {field: bare[entry] for field, entry in torch_names.normalisation(bare).items()}
-    for entry in found.values():
+    for field, entry in found.items():
         array = arrays[entry]
-        if not (array.size and jnp.issubdtype(array.dtype, jnp.number) and np.isfinite(array).all()):
+        is_real = array.size and jnp.issubdtype(array.dtype, jnp.number) and not np.iscomplexobj(array)
+        if not (is_real and (np.abs(array) < 1e6).all() and (field == "mean" or (array > 0).all())):
+            problem = "holds no finite numbers" + " above 0" * (field == "std")
             remedy = "write the pixels' mean and std, or leave both out and give model.mean and model.std"
-            raise FieldError(_FIELD, entry, "holds no finite numbers", remedy)
+            raise FieldError(_FIELD, entry, problem, remedy)
     return {field: tuple(map(float, arrays[entry].ravel())) for field, entry in found.items()}
 
 
