@@ -191,6 +191,11 @@ def flatten(values: dict, prefix: str = "") -> dict:
     return flat
 
 
+def memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def read_npz(path, names: Container[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of an .npz file, or those of `names` that it has.
 
@@ -203,7 +208,7 @@ def read_npz(path, names: Container[str] | None = None) -> dict[str, np.ndarray]
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError("it is not a regular file")
-    left = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    left = memory()
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:

@@ -8,7 +8,7 @@ import pytest
 from hostile_files import STRANGE, images, noise, png, written
 from PIL import ExifTags, Image
 
-from jaxrobust import data
+from jaxrobust import data, files
 from jaxrobust.errors import FieldError
 
 HOSTILE = images()
@@ -51,6 +51,12 @@ def test_what_is_no_file_is_refused_by_name_and_not_waited_for(tmp_path, monkeyp
     for streaming in (False, True):
         with pytest.raises(FieldError, match=r"train/cat/x.png' is no regular file"):
             data.load(name, streaming=streaming)
+
+
+def test_more_than_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "memory", lambda: 4 * 64 * 64 * 3 - 1)
+    with pytest.raises(FieldError, match=r"its images take 49,152 bytes, more than .* memory; set data.streaming"):
+        data.load(folder(tmp_path))
 
 
 def test_links_to_images_are_followed(tmp_path):

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from jaxrobust import console
+from jaxrobust import files as files_lib
 from jaxrobust.data.checks import HIDDEN, LOST_MARK, RawDataset, may_be_images, skipped_text
 from jaxrobust.data.dataset import Split
 from jaxrobust.errors import FieldError
@@ -49,8 +50,8 @@ def read(folder_dir: str) -> RawDataset:
     grey, and are read as RGB otherwise. Hidden files, sub-folders and files of other types are skipped.
 
     Raises:
-        FieldError: a folder is missing, the splits have different classes, images differ in size, or a file is broken,
-            no regular file, or refused, see above.
+        FieldError: a folder is missing, the splits have different classes, images differ in size or do not fit into
+            the memory, or a file is broken, no regular file, or refused, see above.
     """
     name = f"folder:{folder_dir}"
     class_names, skipped, (train_files, train_labels), (test_files, test_labels) = _listing(folder_dir, name)
@@ -61,6 +62,9 @@ def read(folder_dir: str) -> RawDataset:
         _check_sizes(files, [size for size, _ in headers], name)
         mode = "L" if all(mode == "L" for _, mode in headers) else "RGB"
         width, height = headers[0][0] if headers else (1, 1)
+        if (needed := len(files) * height * width * len(mode)) > files_lib.memory():
+            problem = f"its images take {needed:,} bytes, more than this machine's memory"
+            raise FieldError("data.name", name, problem, "set data.streaming and data.image_size")
         images = np.empty((len(files), height, width, len(mode)), np.uint8)
 
         def decode(index: int):
