@@ -94,9 +94,17 @@ def stream(folder_dir: str, image_size: int) -> RawDataset:
     mode = "L" if all(_header(file, name)[1] == "L" for files, _ in listed for file in files) else "RGB"
 
     def images(files: Sequence[pathlib.Path]) -> encoded.EncodedImages:
+        plain = np.zeros(len(files), bool)  # known to be passed on as they are: headers are checked once
+
+        def content(index: int) -> bytes:
+            if plain[index]:
+                return files[index].read_bytes()
+            encoded_image, plain[index] = _encoded(files[index], mode, name, exact=not image_size)
+            return encoded_image
+
         def read(indices: np.ndarray) -> list[bytes]:
             with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-                return list(pool.map(lambda index: _encoded(files[index], mode, name, exact=not image_size), indices))
+                return list(pool.map(content, indices))
 
         found = encoded.EncodedImages(
             name=name,
@@ -245,8 +253,8 @@ def _pixels(image: Image.Image, mode: str, file: pathlib.Path, name: str) -> Ima
     return image.convert(mode)
 
 
-def _encoded(file: pathlib.Path, mode: str, name: str, *, exact: bool) -> bytes:
-    """A JPEG or PNG of the same image: the file itself, if TensorFlow decodes that to the same pixels.
+def _encoded(file: pathlib.Path, mode: str, name: str, *, exact: bool) -> tuple[bytes, bool]:
+    """A JPEG or PNG of the same image, and whether that is the file: if TensorFlow decodes it to the same pixels.
 
     Args:
         exact: also up to rounding, in which decoders of JPEGs differ.
@@ -259,7 +267,7 @@ def _encoded(file: pathlib.Path, mode: str, name: str, *, exact: bool) -> bytes:
                 b"eXIf" not in content and not image.info.keys() & _PNG_EXIF if is_png else _orientation(image) == 1
             )
             if upright and not image.has_transparency_data:
-                return content
+                return content, True
         buffer = io.BytesIO()
         _pixels(image, mode, file, name).save(buffer, "PNG", compress_level=0)
-        return buffer.getvalue()
+        return buffer.getvalue(), False
