@@ -15,10 +15,12 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Container
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from jaxrobust import formatting
 from jaxrobust.errors import FieldError, UserError
@@ -352,3 +354,56 @@ def flatten(values: dict, prefix: str = "") -> dict:
     for name, value in values.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
+
+
+def memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def read_npz(path, names: Container[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, or those of `names` that it has.
+
+    Nothing is allocated for an array before the shape in its header is found to agree with the size of its content, and
+    to fit into this machine's memory.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not an .npz file of plain arrays.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError("it is not a regular file")
+    left = memory()
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                if names is None or name in names:
+                    left -= entry.file_size
+                    if left < 0 or entry.flag_bits & 1:
+                        why = "encrypted" if entry.flag_bits & 1 else "larger than this machine's memory"
+                        raise ValueError(f"{name!r} is {why}")
+                    with archive.open(entry) as file:
+                        _check_header(file, entry.file_size, name)
+                    with archive.open(entry) as file:
+                        arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+    except (FileNotFoundError, ValueError):
+        raise
+    except Exception as error:  # zipfile and its decompressors raise many kinds
+        raise ValueError(error) from error
+    return arrays
+
+
+def _check_header(file, size: int, name: str) -> None:
+    """Raises ValueError unless the header of an .npy file of that size is of an array that it can hold."""
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise ValueError(f"{name!r} is of version {version}")
+    shape, _, dtype = read_header[version](file)
+    if dtype.hasobject:
+        raise ValueError(f"{name!r} holds Python objects")
+    expected = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or not dtype.itemsize or expected != size - file.tell():
+        raise ValueError(f"{name!r} has {size - file.tell()} bytes, for shape {shape} of {dtype}")

@@ -75,6 +75,9 @@ def test_class_without_test_example_is_allowed():
         ({"train_images": floats(np.nan, np.inf)}, r"NaN or infinity in 2 of 360 pixels"),
         ({"train_images": floats(0, 255)}, r"lie in \[0, 255\], outside \[0, 1\]; divide them by 255"),
         ({"train_images": floats(-1, 1)}, r"lie in \[-1, 1\], outside \[0, 1\]; undo their normalisation"),
+        ({"train_images": floats() / 255}, r"training images lie in \[0.00196, 0.00196\], as if divided by 255 twice"),
+        ({"train_images": np.zeros((6, 4, 32, 20), np.uint8)}, r"channels before height and width; transpose"),
+        ({"train_images": np.zeros((6, 1, 18, 8), np.uint8)}, r"channels before height and width; transpose"),
         ({"train_images": floats(0, 1.2)}, r"lie in \[0, 1.2\], outside \[0, 1\]; undo"),
     ],
 )
@@ -83,3 +86,47 @@ def test_errors(changes, message):
         checked(raw(**changes), "folder:pets")
     assert str(error.value).startswith("data.name = 'folder:pets': ")
     assert "\n" not in str(error.value)
+
+
+def photographs(number=40) -> np.ndarray:
+    """Images [N, 6, 5, 3] of any brightness, as floats."""
+    rng = np.random.default_rng(number)
+    return rng.uniform(0.2, 0.8, (number, 1, 1, 1)) + rng.uniform(-0.2, 0.2, (number, 6, 5, 3))
+
+
+def said_of(capsys, train, test) -> str:
+    """The warnings on two splits of two classes."""
+    splits = (Split(images, np.arange(len(images)) % 2) for images in (train, test))
+    checked(RawDataset(("cat", "dog"), *splits), "x")
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "warning"),
+    [
+        (lambda x: x, lambda x: x / 10, "the mean of the test pixels is 0.05"),
+        (lambda x: x, lambda x: 0.4 + 0.1 * (x - 0.4), "the mean of the test pixels is"),
+        (lambda x: 0.3 * x, lambda x: 1 - 0.3 * x, "the mean of the test pixels is 0.8"),
+        (lambda x: x, lambda x: 0 * x, "all pixels of the test images are 0; check"),
+        (lambda x: x / 16, lambda x: x / 16, r"the brightest pixel of the training images is 0.06"),
+        (
+            lambda x: np.repeat(x, 2, -1)[..., :4],
+            lambda x: np.repeat(x, 2, -1)[..., :4],
+            "training images have 4 channels",
+        ),
+        (lambda x: np.repeat(x, 6, -1), lambda x: np.repeat(x, 6, -1), "training images have 18 channels"),
+    ],
+)
+def test_what_is_hardly_meant_is_warned_of(capsys, train, test, warning):
+    x = photographs()
+    for of in (lambda x: x, lambda x: np.uint8(np.rint(255 * x))):
+        assert f"warning: data.name = 'x': {warning}"[:60] in said_of(capsys, of(train(x)), of(test(x)))
+
+
+def test_no_warning_of_what_differs_by_chance_or_is_merely_dark(capsys):
+    x = photographs()
+    order = np.argsort(x.mean((1, 2, 3)))
+    bordered = np.pad(x, [(0, 0), (3, 3), (3, 3), (0, 0)])
+    for train, test in ((x, x[order[:20]]), (x, x[order[-20:]]), (x / 3, x / 3), (x, x / 2), (x, x[:2] / 20)):
+        assert said_of(capsys, train, test) == ""
+    assert said_of(capsys, bordered, bordered) == ""

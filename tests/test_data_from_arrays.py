@@ -39,6 +39,12 @@ def test_validation_is_held_out_as_by_the_commands(tmp_path):
     [
         ({"train": (IMAGES.astype(np.float64), LABELS)}, "train", "divide them by 255"),
         ({"train": (IMAGES, LABELS - 1)}, "train", "hold -1"),
+        ({"train": (IMAGES, np.where(LABELS == 2, 10**12, LABELS))}, "train", "hold 1000000000000 (at index 2)"),
+        ({"train": (IMAGES / 255, LABELS), "test": (IMAGES / 255**2, LABELS)}, "test", "divided by 255 twice"),
+        ({"train": (IMAGES, LABELS[0])}, "class_names", "two or more"),
+        ({"train": 5}, "train", "pair of arrays"),
+        ({"train": (IMAGES,)}, "train", "pair of arrays"),
+        ({"train": (IMAGES, LABELS), "class_names": 3}, "class_names", "sequence of names"),
         ({"train": (IMAGES, LABELS[:5])}, "train", "30 train images but 5 train labels"),
         ({"train": IMAGES}, "train", "pair of arrays"),
         ({"train": (IMAGES, LABELS / 2)}, "class_names", "two or more"),

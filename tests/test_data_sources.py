@@ -1,17 +1,20 @@
 """Each source gives back what was stored, and says in one line why it cannot."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from hostile_files import archives
 from PIL import Image
 
 from jaxrobust import data
 from jaxrobust.data import sources
 from jaxrobust.errors import FieldError
 
+HOSTILE = archives()
 RNG = np.random.default_rng(0)
 
 
@@ -126,6 +129,19 @@ class TestArrays:
         with pytest.raises(FieldError, match=r"cannot be read as an \.npz file of plain arrays"):
             self.load(tmp_path, **self.arrays(class_names=np.array(["cat", "dog", None], dtype=object)))
 
+    @pytest.mark.parametrize("kind", HOSTILE)
+    def test_hostile_archives_are_refused_in_one_line(self, tmp_path, kind):
+        (tmp_path / "set.npz").write_bytes(HOSTILE[kind])
+        with pytest.raises(FieldError, match=r"^data.name = 'arrays:.*/set.npz': ") as error:
+            data.load(f"arrays:{tmp_path / 'set.npz'}")
+        assert "\n" not in str(error.value)
+
+    def test_what_is_no_file_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "set.npz")
+        for path in (tmp_path / "set.npz", tmp_path, "/dev/zero"):
+            with pytest.raises(FieldError, match="it is not a regular file"):
+                data.load(f"arrays:{path}")
+
     def test_other_files(self, tmp_path):
         np.save(tmp_path / "one.npy", np.zeros(3))
         (tmp_path / "text.npz").write_text("not a zip file")
@@ -209,7 +225,7 @@ class TestFolder:
         with pytest.raises(FieldError, match=r"set data\.image_size"):
             data.load(name, streaming=True)
         (tmp_path / "train/dog/a.png").write_bytes(b"not an image")
-        with pytest.raises(FieldError, match=r"train/dog/a.png' cannot be read .*; restore it") as error:
+        with pytest.raises(FieldError, match=r"train/dog/a.png' cannot be read .*; repair or") as error:
             np.asarray(loaded.train.images)
         assert "\n" not in str(error.value)
 

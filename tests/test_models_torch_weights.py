@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from hostile_files import archives
 
 from jaxrobust import models
 from jaxrobust.errors import FieldError
@@ -200,6 +201,9 @@ def test_wrapped_weights_in_half_precision_with_their_normalisation():
     for wrong in (np.array(["a"]), np.array([np.inf]), np.zeros(0)):
         with pytest.raises(FieldError, match=r"'module.normalize.mean': holds no finite numbers"):
             torch_weights.normalisation("cnn", wrapped | {"module.normalize.mean": wrong})
+    for entry, wrong in (("std", [0.0, 0.2]), ("std", [-1.0, 0.2]), ("mean", [1j, 0]), ("mean", [1e30, 0])):
+        with pytest.raises(FieldError, match=f"'module.normalize.{entry}': holds no finite numbers"):
+            torch_weights.normalisation("cnn", wrapped | {f"module.normalize.{entry}": np.array(wrong)})
 
 
 def test_wrong_weights_are_named():
@@ -290,6 +294,21 @@ def test_files_of_anything_else_are_refused_and_not_executed(tmp_path):
         with pytest.raises(FieldError, match=r"^path = "):
             torch_weights.load(tmp_path / name)
     assert not executed.exists()
+
+
+def test_headers_are_not_believed(tmp_path):
+    """Impossible shapes, lengths beyond the file, encryption, deep nesting: one line, at once."""
+    kinds = ("elements", "elements, compressed", "empty type", "negative", "encrypted", "compression", "nested", "cut")
+    entry = {"dtype": "F32", "shape": [10**14], "data_offsets": [0, 8]}
+    headers = [json.dumps({"a": entry}), json.dumps({"a": entry | {"data_offsets": [0, 10**15]}}), "[" * 10**5, "[1]"]
+    headers += ['{"__metadata__": {"mean": "' + "[" * 10**5 + '"}}']
+    contents = [struct.pack("<Q", len(header)) + header.encode() + bytes(8) for header in headers]
+    contents += [struct.pack("<Q", length) + b"{}" for length in (10**6, 2**64 - 1)]
+    for suffix, content in [(".npz", archives()[k]) for k in kinds] + [(".safetensors", c) for c in contents]:
+        (tmp_path / f"weights{suffix}").write_bytes(content)
+        with pytest.raises(FieldError, match=f"is not a {suffix} file of plain arrays") as error:
+            torch_weights.load(tmp_path / f"weights{suffix}")
+        assert "\n" not in str(error.value)
 
 
 def test_pytorchs_own_files(tmp_path):

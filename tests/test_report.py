@@ -328,3 +328,16 @@ def test_terminal_table_fits_and_breaks_no_interval(tmp_path, width, columns):
         assert deer.count("]") == columns and "clean" in headers
         assert f"{6 - columns} more attack" in " ".join(output.getvalue().split()) or columns == 6
     assert "standard" in headers
+
+
+def test_the_images_of_each_class_and_the_files_that_were_not_read(tmp_path):
+    names = ["cat †", "dog"]
+    write_run(tmp_path, **SMALL | {"names": names})
+    assert "files not read" not in read_page(tmp_path).text
+    counts = {"classes": names, "train": [30, 1132], "validation": [3, 4], "test": [50, 50]}
+    results.DATA.write(tmp_path, counts | {"skipped": []})
+    page = read_page(tmp_path)
+    assert ["dog", "1,132", "4", "50"] in page.rows and "files not read" not in page.text
+    results.DATA.write(tmp_path, counts | {"skipped": ["102 .heic", ""]})
+    page = read_page(tmp_path)
+    assert ["cat †", "30", "3", "50", "102 .heic"] in page.rows and "Classes marked † may have images" in page.text

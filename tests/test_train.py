@@ -67,6 +67,9 @@ def assert_same_run(workdir, reference):
 
 
 def test_what_a_run_leaves_behind(uninterrupted):
+    data = results.DATA.read(uninterrupted)
+    assert [sum(data[split]) for split in ("train", "validation", "test")] == [1197, 100, 500]
+    assert data["classes"] == list("0123456789") and data["skipped"] == []
     records = results.read(uninterrupted)
     expected = [
         (epoch * STEPS_PER_EPOCH, weights, split, attack)

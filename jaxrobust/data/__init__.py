@@ -78,11 +78,16 @@ def load(
     class_names, train, test = checks.checked(raw, name)
     if not streaming:
         train, test = (shrinking.shrunk(split, image_size) for split in (train, test))
+    skipped = raw.skipped
     if drop or merge:
         class_names, new_label = classes.regroup(class_names, drop, merge)
         train, test = (classes.relabelled(split, new_label) for split in (train, test))
+        skipped = classes.regrouped_counts(skipped, new_label)
     draws = functools.partial(randomness.generator, seed)
     train, validation = splits.hold_out(train, validation_per_class, class_names, draws("validation"))
     train = imbalance.subset(train, class_names, imbalance_profile, imbalance_ratio, draws("imbalance"))
     train = classes.thinned(train, class_names, shares, draws("shares"))
-    return Dataset(name, class_names, train, validation, test)
+    if skipped:
+        lost = [any(map(checks.may_be_images, of)) for of in skipped]
+        class_names = tuple(n + checks.LOST_MARK * is_lost for n, is_lost in zip(class_names, lost, strict=True))
+    return Dataset(name, class_names, train, validation, test, tuple(map(checks.skipped_text, skipped)))

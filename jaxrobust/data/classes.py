@@ -7,7 +7,8 @@
 A class is given by its name or by its label.
 """
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -51,6 +52,15 @@ def relabelled(split: Split, new_label: np.ndarray) -> Split:
     kept = new_label[split.labels] >= 0
     split = split if kept.all() else split.take(kept)
     return Split(split.images, new_label[split.labels])
+
+
+def regrouped_counts(counts: Sequence[Mapping[str, int]], new_label: np.ndarray) -> list[collections.Counter]:
+    """Counts of each old class, by kind, as sums of each new class; empty for none."""
+    sums = [collections.Counter() for _ in range(int(new_label.max()) + 1)] if counts else []
+    for of, label in zip(counts, new_label, strict=False):
+        if label >= 0:
+            sums[label] += of
+    return sums
 
 
 def thinned(train: Split, class_names: Sequence[str], shares: Sequence[str], rng: np.random.Generator) -> Split:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -48,6 +49,8 @@ class Dataset:
         train: the examples that the model is trained on.
         validation: held out of the training set, class by class; may be empty.
         test: the examples that results are reported for; a class may be missing.
+        skipped: for each class, which of its files were not read, in words, or ""; () where no source skips any. A
+            class that may have lost images has a mark behind its name.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+    skipped: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -96,8 +100,9 @@ class Dataset:
         from jaxrobust.data import checks, randomness, splits
 
         if class_names is None:
-            labels = np.asarray(train[1])
-            class_names = range(1 + int(labels.max()) if labels.size and labels.dtype.kind in "iu" else 0)
+            class_names = range(checks.classes_of(_arrays(train, "train").labels))
+        if not isinstance(class_names, Iterable):
+            raise FieldError("class_names", class_names, "is not a sequence of names", "give a tuple of strings")
         class_names = tuple(map(str, class_names))
         if len(class_names) < 2 or len(set(class_names)) < len(class_names):
             raise FieldError("class_names", class_names, "are not two or more different names", "name each class once")
@@ -111,6 +116,7 @@ class Dataset:
             if kinds[0] != kinds[1]:
                 problem = f"its images are {kinds[0][0]} {kinds[0][1]}, those of train {kinds[1][0]} {kinds[1][1]}"
                 raise FieldError(name, "arrays", problem, "bring them to one type and shape")
+        checks.warn_of_pixels({"train": train, **others}, "train", "arrays")
         if validation is None:
             rng = randomness.generator(seed, "validation")
             train, others["validation"] = splits.hold_out(
@@ -150,13 +156,22 @@ class Dataset:
                 values[f"data {name} images (CRC-32 of the first)"] = zlib.crc32(first)
         return values
 
+    def counts(self) -> dict:
+        """JSON data: the names of the classes, how many examples each has in each split, and what was skipped."""
+        splits = {name: getattr(self, name) for name in ("train", "validation", "test")}
+        counts = {name: split.counts(self.num_classes).tolist() for name, split in splits.items()}
+        return {"classes": list(self.class_names), **counts, "skipped": list(self.skipped)}
+
 
 def _checked_split(given, field: str, num_classes: int) -> Split:
     """The split of an argument (images, labels)."""
     from jaxrobust.data import checks
 
+    return checks.checked_split(_arrays(given, field), num_classes, field, field, "arrays")
+
+
+def _arrays(given, field: str) -> Split:
     try:
-        images, labels = map(np.asarray, given)
+        return Split(*map(np.asarray, given))
     except (TypeError, ValueError) as error:
         raise FieldError(field, type(given).__name__, "is not a pair of arrays", "give (images, labels)") from error
-    return checks.checked_split(Split(images, labels), num_classes, field, field, "arrays")

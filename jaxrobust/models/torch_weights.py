@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import pickle
-import zipfile
 from collections.abc import Mapping
 
 import jax
@@ -24,7 +23,7 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxrobust import models
+from jaxrobust import files, models
 from jaxrobust.errors import FieldError
 from jaxrobust.models import torch_names
 
@@ -53,7 +52,7 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
     name = os.fspath(path)
     readers = {
         ".safetensors": (_read_safetensors, "write the state dict with safetensors.torch.save_file"),
-        ".npz": (_read_npz, "write the state dict with numpy.savez, one plain array per name"),
+        ".npz": (files.read_npz, "write the state dict with numpy.savez, one plain array per name"),
         ".pt": (_read_torch, "write the state dict alone, with torch.save or safetensors.torch.save_file"),
     }
     readers[".pth"] = readers[".pt"]
@@ -72,13 +71,6 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise FieldError(_FIELD, name, f"is not a {suffix} file of plain arrays ({reason})", remedy) from error
 
 
-def _read_npz(path):
-    with open(path, "rb") as file, zipfile.ZipFile(file):  # numpy.load also accepts other files, such as pickles
-        file.seek(0)
-        archive = np.load(file, allow_pickle=False)
-        return {name: archive[name] for name in archive.files}
-
-
 def _read_safetensors(path):
     content = pathlib.Path(path).read_bytes()
     # Not safetensors.numpy.load, which does not know bfloat16.
@@ -89,7 +81,7 @@ def _read_safetensors(path):
             raise ValueError(f"{name} is of type {entry['dtype']}")
         arrays[name] = np.frombuffer(entry["data"], types[entry["dtype"]]).reshape(entry["shape"])
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    metadata = header.get("__metadata__", {})
+    metadata = header.get("__metadata__") or {}
     return arrays | {name: np.array(json.loads(metadata[name]), float) for name in ("mean", "std") if name in metadata}
 
 
@@ -136,15 +128,17 @@ def normalisation(name: str, arrays: dict[str, np.ndarray]) -> dict[str, tuple[f
     """`mean` and `std` of the pixels in [0, 1] that are stored with the weights of an architecture, if there are any.
 
     Raises:
-        FieldError: they are not finite numbers.
+        FieldError: they are no real numbers, or too large for pixels, or a std is not above 0.
     """
     bare = _unwrapped(name, arrays)
     found = {field: bare[entry] for field, entry in torch_names.normalisation(bare).items()}
-    for entry in found.values():
+    for field, entry in found.items():
         array = arrays[entry]
-        if not (array.size and jnp.issubdtype(array.dtype, jnp.number) and np.isfinite(array).all()):
+        is_real = array.size and jnp.issubdtype(array.dtype, jnp.number) and not np.iscomplexobj(array)
+        if not (is_real and (np.abs(array) < 1e6).all() and (field == "mean" or (array > 0).all())):
+            problem = "holds no finite numbers" + " above 0" * (field == "std")
             remedy = "write the pixels' mean and std, or leave both out and give model.mean and model.std"
-            raise FieldError(_FIELD, entry, "holds no finite numbers", remedy)
+            raise FieldError(_FIELD, entry, problem, remedy)
     return {field: tuple(map(float, arrays[entry].ravel())) for field, entry in found.items()}
 
 

@@ -88,6 +88,7 @@ def _page(run: RunFiles, truth: dict) -> dict:
         "findings": findings_lib.table(findings(score, truth) + (report_audit.findings(audit) if audit else [])),
         "compared": _compared_table(compared, attack, unequal(score.record["count"])),
         "classes": page_class_table(scores, attack),
+        "images": _count_table(run.data) if run.data else None,
         "figure_table": _figure_table(compared, score),
         "attacks": _attack_table(run.scores[selected]),
         "config": Table([Column("field", 0), Column("value", 1)], config, sortable=False),
@@ -144,6 +145,16 @@ def _figure_table(compared: list[dict], of: Result) -> Table:
         *(Column(_label(metric, of), f"score.{metric.name}", metric.text) for metric in _SPREADS),
     ]
     return Table(columns, [row | {"attack": a, "score": s} for row in compared for a, s in row["scores"].items()])
+
+
+def _count_table(data: dict) -> Table:
+    """The images of each class in the data that the run was trained on, and what was not read."""
+    skipped = data["skipped"] or [""] * len(data["classes"])
+    columns = [Column("class", 0), Column("training", 1, rounded), Column("validation", 2, rounded)]
+    columns += [Column("test", 3, rounded)] + [Column("files not read", 4)] * any(skipped)
+    rows = zip(data["classes"], data["train"], data["validation"], data["test"], skipped, strict=True)
+    caption = "Classes marked † may have images among the files that are not read, and look weak for the lack of them."
+    return Table(columns, list(rows), caption=caption if any(skipped) else "")
 
 
 def _balanced_ends(row: dict) -> tuple[float, float] | None:

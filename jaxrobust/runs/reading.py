@@ -22,6 +22,7 @@ class RunFiles:
         origin: content of weights.json, which exists for imported weights and for a head changed after training;
             None otherwise.
         training: lines of training.jsonl.
+        data: content of data.json; None if the file is missing.
         validation_examples: number of scored validation examples; 0 if that split was not scored.
 
     Raises:
@@ -38,6 +39,7 @@ class RunFiles:
         self.training = results.read_training(self.workdir)
         self.best = results.BEST.read(self.workdir)
         self.origin = results.ORIGIN.read(self.workdir)
+        self.data = results.DATA.read(self.workdir)
         if not records:
             raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run jaxrobust evaluate first")
         for name, said in ((results.BEST, [self.best or {}]), (results.RESULTS, records)):

@@ -1,6 +1,7 @@
 """The result files in a run's workdir: their content, and the one place where each is written and read.
 
     config.json       the config of the run
+    data.json         how many examples each class has in each split, and what was skipped; see `Dataset.counts`
     results.jsonl     one line per (step, weights, split, attack), see `make_record` and `Result`
     training.jsonl    one line per epoch of training
     best.json         the best checkpoint so far by validation score
@@ -61,6 +62,16 @@ class Best(TypedDict):
     attack: NotRequired[str]
     score: NotRequired[float]
     checksum: NotRequired[int | None]  # CRC-32 of the weights, as in their checkpoint
+
+
+class ClassCounts(TypedDict):
+    """data.json, see `Dataset.counts`. Lists have an entry for each class."""
+
+    classes: list[str]
+    train: list[Count]
+    validation: list[Count]
+    test: list[Count]
+    skipped: list[str]  # or none at all
 
 
 class OfWeights(TypedDict):
@@ -199,6 +210,12 @@ def training_problem(line: TrainingLine) -> str | None:
     return first and _lengths_problem(by_class, tuple(by_class), first)
 
 
+def counts_problem(counts: ClassCounts) -> str | None:
+    """Which list of data.json has not an entry for each class; None if all have."""
+    names = ("train", "validation", "test", *(["skipped"] if counts["skipped"] else []))
+    return _lengths_problem(counts, names, "classes")
+
+
 def origin_problem(origin: Origin) -> str | None:
     """What is missing in weights.json; None if nothing is."""
     needed = ("run", "step", "weights", "settings", "chosen") if "remedy" in origin else ("file", "sha256")
@@ -237,6 +254,7 @@ CONFIG = JsonFile("config.json", _SECTIONS, config_lib.type_problem)
 BEST = JsonFile("best.json", Best)
 ORIGIN = JsonFile("weights.json", Origin, origin_problem)
 CLASSES = JsonFile("classes.json")
+DATA = JsonFile("data.json", ClassCounts, counts_problem)
 RESULTS = "results.jsonl"
 TRAINING = "training.jsonl"
 EXAMPLES = "examples"

@@ -76,7 +76,8 @@ def run(training: Training, config, workdir: pathlib.Path) -> TrainState:
     steps_per_epoch, total_steps, dataset = training.steps_per_epoch, training.total_steps, training.data
     like = training.abstract_state()
     if parallel.is_writer() and not (workdir / "config.json").exists():
-        results.CONFIG.write(workdir, config_lib.to_dict(config))
+        results.DATA.write(workdir, dataset.counts())
+        results.CONFIG.write(workdir, config_lib.to_dict(config))  # last, so that it proves that the other is there
     # Everything is compiled when it is first called.
     epochs = epochs_lib.prepare(training)
     if parallel.is_writer():

@@ -3,7 +3,7 @@
     digits            scikit-learn's 1,797 handwritten digits, 8 x 8, bundled: runs anywhere
     tfds:NAME         any TensorFlow Datasets set with features `image` and `label`, for example tfds:cifar10
     arrays:FILE.npz   train_images, train_labels, test_images, test_labels and, if you like, class_names
-    folder:DIR        DIR/train/CLASS/*.png and DIR/test/CLASS/*.png, or .jpg, .jpeg
+    folder:DIR        DIR/train/CLASS/*.png and DIR/test/CLASS/*.png, or any raster format of Pillow
     gaussians         two or more Gaussian classes, for which robustness has closed forms
 
 A source returns a `RawDataset` without checking its contents, or raises FieldError if there is none; `checks` then
