@@ -117,8 +117,11 @@ def test_one_method_and_seed_twice_is_refused(run):
         methods.group(runs)
 
 
-def test_runs_without_configs_go_by_their_folders(run):
-    assert _names([run("plain-s0"), run("plain-s1"), run("cfa-s0")]) == {"plain": [0, 1], "cfa": [0]}
+def test_a_run_without_a_config_is_of_no_method(run):
+    workdir = run("plain-s0").workdir
+    (workdir / "config.json").unlink()
+    with pytest.raises(UserError, match=r"no config\.json"):
+        RunFiles(workdir)
 
 
 def test_pairs_have_equal_seeds_and_then_ascending_ones(run):
