@@ -90,7 +90,7 @@ def _page(run: RunFiles, truth: dict) -> dict:
         "score": score,
         "spreads": {_label(metric, score): metric.meaning for metric in _SPREADS},
         "missing": _missing(run, truth),
-        "overfitted": [line["epoch"] for line in run.training if line.get("catastrophic_overfitting")],
+        "overfitted": min((line["epoch"] for line in run.training if line.get("catastrophic_overfitting")), default=None),
         "figures": _figures(run, selected, attack, confusions, tracked),
         "confusions": {a: _confusion_table(matrix, names, a) for a, matrix in confusions.items()},
         "audit": audit and report_audit.page(audit),
