@@ -1,6 +1,7 @@
 """Numbers as text, for pages, figures, tables and messages. A value that is not defined (None) becomes a dash."""
 
 NOTHING = "\N{EN DASH}"  # stands for a value that is not defined
+NO_CLASS = "no class"  # stands for the prediction -1, of logits that are not finite
 
 
 def percent(fraction: float | None) -> str:

@@ -24,8 +24,8 @@ import numpy as np
 
 from jaxrobust import classwise, files
 from jaxrobust.attacks import masking
-from jaxrobust.audit import signs
 from jaxrobust.classwise import CONFIDENCE, curve, focus, matrix
+from jaxrobust.evaluation import signs
 from jaxrobust.runs import results
 
 AUDIT = results.JsonFile("audit.json")
