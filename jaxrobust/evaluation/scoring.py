@@ -117,11 +117,13 @@ class Scoring:
         if all(ATTACKS[spec.kind].queries for suite in suites for spec in suite.members):
             return None
         model, labels, found = self.classifier, self.split.labels, np.zeros(len(self.split), bool)
-        with self.hooks.progress(f"{self.title} gradients".strip(), len(labels), "images") as advance:
+        title = f"{self.title} gradients".strip()
+        with self.hooks.progress(title, len(labels), "images") as advance:
             for ids, mine, images in batching.each(self.split, np.arange(len(labels)), model.batch_size):
                 is_zero = model.of_each(model.zero_gradient_step, self.weights, (images, np.int32(labels[mine])))
                 batching.merge(found, mine, is_zero)
                 advance(len(ids))
+                self.hooks.check(title)
         return found
 
     def _predict(self) -> tuple[np.ndarray, Work]:
