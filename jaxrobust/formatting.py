@@ -6,6 +6,7 @@ And names from outside as text that can be shown, see `clean`.
 import unicodedata
 
 NOTHING = "\N{EN DASH}"  # stands for a value that is not defined
+NO_CLASS = "no class"  # stands for the prediction -1, of logits that are not finite
 
 
 def clean(text: str) -> str:

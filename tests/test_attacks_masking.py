@@ -12,7 +12,7 @@ from attack_models import run
 
 from jaxrobust.attacks import losses, masking, suites, threats
 from jaxrobust.attacks.attack import Examples
-from jaxrobust.audit.signs import ALL, FEWEST_EXAMPLES, signs
+from jaxrobust.evaluation.signs import ALL, FEWEST_EXAMPLES, signs
 
 SHAPE = (6, 6, 1)
 CLASSES = 3

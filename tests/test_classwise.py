@@ -110,6 +110,12 @@ def test_confusion_agrees_with_the_counts(num_classes):
     np.testing.assert_array_equal(np.diag(matrix), correct)
 
 
+def test_what_has_no_prediction_is_in_no_column():
+    assert classwise.confusion([0, 0, 1], [-1, 1, -1], 2).tolist() == [[0, 1], [0, 0]]
+    with pytest.raises(ValueError, match="found -2"):
+        classwise.confusion([0], [-2], 2)
+
+
 def test_no_examples_count_zero():
     assert classwise.class_counts([], 3).tolist() == [0, 0, 0]
     assert classwise.confusion([], [], 2).tolist() == [[0, 0], [0, 0]]

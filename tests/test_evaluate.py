@@ -125,8 +125,9 @@ def test_a_lost_suite_is_made_again(tmp_path):
         np.testing.assert_array_equal(again[name], kept[name])
 
 
+@pytest.mark.usefixtures("drawn_for_tensorboard")
 def test_where_the_model_is_no_number_under_attack_the_example_is_broken(tmp_path, monkeypatch):
-    """Clean images have logits, every other one has none: nothing withstands, and every prediction is a class."""
+    """Clean images have logits, every other one has none: nothing withstands, and nothing is turned into a class."""
     from jaxrobust.evaluation import steps
 
     apply, images = steps.apply, dataset().test.images / np.float32(255)
@@ -140,7 +141,12 @@ def test_where_the_model_is_no_number_under_attack_the_example_is_broken(tmp_pat
     records = run(tmp_path, **{"train.average_decay": 0.0})
     clean, attacked = records
     assert clean["accuracy"] > 0 and attacked["accuracy"] == 0
-    assert np.sum(attacked["confusion"]) == 37 and np.trace(attacked["confusion"]) == 0
+    right = sum(clean["correct"])
+    assert np.sum(attacked["confusion"]) == 37 - right and np.trace(attacked["confusion"]) == 0
+    arrays = results.read_examples(tmp_path, 3, "raw", "test")
+    np.testing.assert_array_equal(arrays["pgd3_prediction"] == -1, arrays["clean"])
+    page = " ".join(run_page.write_report(tmp_path).read_text().split())
+    assert f"{right} of 37 images have no class under pgd3" in page and page.count("no class") > 1
 
 
 def test_logits_that_are_no_numbers_are_no_robustness(tmp_path, monkeypatch):

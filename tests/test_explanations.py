@@ -110,14 +110,17 @@ def test_filters_keep_and_take_waves():
     np.testing.assert_allclose(frequency.high_pass(fast), fast, atol=1e-6)
 
 
-def test_flows_of_errors():
-    confusion = np.array([[6, 3, 1], [0, 10, 0], [2, 2, 1]])
-    np.testing.assert_allclose(verdicts.flow_out(confusion), [0.4, 0, 0.8])
-    np.testing.assert_allclose(verdicts.flow_in(confusion), [2 / 15, 5 / 15, 1 / 20])
-    np.testing.assert_allclose(verdicts.largest_rival(confusion), [0.75, np.nan, 0.5])
-    # What flows out flows in, in numbers of images.
-    others = confusion.sum() - confusion.sum(1)
-    assert (verdicts.flow_in(confusion) * others).sum() == pytest.approx(7 + 1)
+@pytest.mark.parametrize("unclassified", [0, 5])
+def test_flows_of_errors(unclassified):
+    """Images without a prediction are errors into no class."""
+    confusion, count = np.array([[6, 3, 1], [0, 10, 0], [2, 2, 1]]), np.array([10, 10, 5 + unclassified])
+    right = np.array([6, 10, 1])
+    np.testing.assert_allclose(verdicts.flow_out(confusion, count), 1 - right / count)
+    flow_in = verdicts.flow_in(confusion, count)
+    np.testing.assert_allclose(flow_in, [2 / (15 + unclassified), 5 / (15 + unclassified), 1 / 20])
+    np.testing.assert_allclose(verdicts.largest_rival(confusion, count), [0.75, np.nan, 2 / (4 + unclassified)])
+    # What flows out flows in, in numbers of images, but for those.
+    assert (flow_in * (count.sum() - count)).sum() == pytest.approx((count - right).sum() - unclassified)
 
 
 def test_transferred_images_count_where_both_are_right():

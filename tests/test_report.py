@@ -50,7 +50,7 @@ def test_catastrophic_overfitting_is_told(tmp_path, steps):
     for epoch in (3, 4):
         line = {"epoch": epoch, "step": 100 * epoch, "train_class_accuracy": [0.9] * len(NAMES)}
         results.append_training(tmp_path, line | {"catastrophic_overfitting": True})
-    assert "Catastrophic overfitting in epochs 3, 4: after them" in read_page(tmp_path).text
+    assert "Catastrophic overfitting from epoch 3 on: training" in read_page(tmp_path).text
 
 
 def test_every_figure_is_reported_and_defined(tmp_path):

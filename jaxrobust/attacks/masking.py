@@ -6,7 +6,7 @@
         is_robust[experiment.name] = ...           # bool [N], of the same examples
     signs.signs(labels, class_names, probes, is_robust)
 
-The conclusions are drawn in ../audit/signs.py.
+The conclusions are drawn in ../evaluation/signs.py.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Audits of one checkpoint: `auditor.py` makes them, `results.py` keeps them, `signs.py` judges gradient masking.
+"""Audits of one checkpoint: `auditor.py` makes them and `results.py` keeps them.
 
 Import the modules, not the package: the auditor writes the report, which reads `results.py`.
 """

@@ -26,9 +26,9 @@ from msgspec import Meta
 
 from jaxrobust import classwise, files
 from jaxrobust.attacks import masking
-from jaxrobust.audit import signs
 from jaxrobust.classwise import CONFIDENCE, curve, focus, matrix
 from jaxrobust.errors import UserError
+from jaxrobust.evaluation import signs
 from jaxrobust.runs import results
 from jaxrobust.runs.results import Amount, Count, Interval, Share, SplitName, WeightsName
 

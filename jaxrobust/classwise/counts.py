@@ -40,21 +40,22 @@ def correct_counts(labels, is_correct, num_classes: int) -> np.ndarray:
 def confusion(labels, predictions, num_classes: int) -> np.ndarray:
     """Number of examples of each pair (true class, predicted class), int64 [C, C].
 
-    Rows are true classes, so each row sums to the count of its class and the diagonal holds the correct ones.
+    Rows are true classes, and the diagonal holds the correct ones. A row sums to the count of its class less the
+    examples without a prediction.
 
     Args:
         labels: true classes, integers in [0, C), shape [N].
-        predictions: predicted classes, integers in [0, C), shape [N].
+        predictions: predicted classes, integers in [0, C), or -1 for none, shape [N].
         num_classes: C.
 
     Raises:
-        ValueError: the shapes differ, or an entry is not in [0, C).
+        ValueError: the shapes differ, or an entry is not in [0, C), or [-1, C).
     """
     labels = _class_indices("labels", labels, num_classes)
-    predictions = _class_indices("predictions", predictions, num_classes)
+    predictions = _class_indices("predictions", predictions, num_classes, lowest=-1)
     if labels.shape != predictions.shape:
         raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} must have the same length")
-    pairs = labels * num_classes + predictions
+    pairs = (labels * num_classes + predictions)[predictions >= 0]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
@@ -81,12 +82,12 @@ def checked_counts(correct, count) -> tuple[np.ndarray, np.ndarray]:
     return correct, count
 
 
-def _class_indices(name: str, values, num_classes: int) -> np.ndarray:
+def _class_indices(name: str, values, num_classes: int, lowest: int = 0) -> np.ndarray:
     """`values` as int64 [N]; an error that names the first value out of range."""
     values = np.asarray(values)
     if values.ndim != 1 or (values.size and not np.issubdtype(values.dtype, np.integer)):
         raise ValueError(f"{name} must be a vector of integers; got {values.dtype} {values.shape}")
-    outside = (values < 0) | (values >= num_classes)
+    outside = (values < lowest) | (values >= num_classes)
     if outside.any():
-        raise ValueError(f"{name} must be in [0, {num_classes}); found {values[outside][0]}")
+        raise ValueError(f"{name} must be in [{lowest}, {num_classes}); found {values[outside][0]}")
     return values.astype(np.int64)

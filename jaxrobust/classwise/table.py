@@ -1,5 +1,6 @@
 """Tables of class-wise figures that show themselves: as text, on a terminal, in a notebook, as a pandas DataFrame."""
 
+import dataclasses
 import html
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -93,14 +94,17 @@ class Table:
         return f"<table>{caption}<thead>{line(cells.header, 'th')}</thead>{body}</table>"
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ClassTable(Table, Score):
     """The score of a model, class by class, as a table; every figure of `Score` is an attribute.
 
     Shown are the classes, lowest accuracy first, those without images last; the average; and the worst class. Its
     interval, and the candidates (classes that may truly be the worst), account for its selection, see `Score.worst`.
     Below, the gap between best and worst class without what the draw of the images adds to it, see `Score.corrected`,
-    and whether the classes differ at all, see `Score.equality`.
+    and whether the classes differ at all, see `Score.equality`; and the notes of the verdicts.
     """
+
+    notes: tuple[str, ...] = ()
 
     def rows(self) -> list[dict]:
         return [
@@ -142,7 +146,8 @@ class ClassTable(Table, Score):
             gap = self.corrected["gap"]
             overall.append(("gap without chance", "", "", percent(gap.value), interval(gap[1:]), ""))
             caption += f"; equally accurate classes: p = {p_value(self.equality.p_value)}"
-        return Cells(("class", "images", "correct", "accuracy", "interval", "may be worst"), classes, overall, caption)
+        header = ("class", "images", "correct", "accuracy", "interval", "may be worst")
+        return Cells(header, classes, overall, "\n".join((caption, *self.notes)))
 
 
 def classwise_table(
@@ -181,7 +186,8 @@ def classwise_table(
         accuracies in percent; 95 % intervals; equally accurate classes: p = 5.9e-16
     """
     labels, names = checked_labels(labels, class_names)
-    return ClassTable.of(labels, checked_verdicts("verdicts", verdicts, labels), names, level(confidence))
+    table = ClassTable.of(labels, checked_verdicts("verdicts", verdicts, labels), names, level(confidence))
+    return dataclasses.replace(table, notes=tuple(getattr(verdicts, "notes", ())))
 
 
 def named(classes: Sequence[int], class_names: Sequence[str]) -> str:

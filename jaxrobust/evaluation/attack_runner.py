@@ -54,8 +54,9 @@ class Work(NamedTuple):
 
 @dataclasses.dataclass
 class Outcome:
-    """The outcome of an attack on `n` examples: the `prediction` [n] int64, -1 where the logits are NaN or a targeted
-    attack was not made; the perturbed images `adversarial` [k, H, W, C] of the first `k`; and the passes, as in `Work`.
+    """The outcome of an attack on `n` examples: the `prediction` [n] int64, -1 where the logits are not finite or a
+    targeted attack was not made; the perturbed images `adversarial` [k, H, W, C] of the first `k`; and the passes, as
+    in `Work`.
     """
 
     prediction: np.ndarray

@@ -64,6 +64,11 @@ class Classifier:
     def _features_step(self):
         return parallel.spmd(steps.make_features_step(self._features), self.mesh)
 
+    @cached_property
+    def zero_gradient_step(self):
+        """The compiled step, see steps.make_zero_gradient_step."""
+        return parallel.spmd(steps.make_zero_gradient_step(self.prepared), self.mesh)
+
     def predict(self, weights, images, title: str) -> np.ndarray:
         """Predictions [n] for images [n, H, W, C]. Raises UserError if the model's logits are not finite."""
         prediction = np.zeros(len(images), np.int64)

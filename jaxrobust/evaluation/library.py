@@ -65,7 +65,7 @@ def attack(
         keep_adversarial: whether to return the perturbed images. With several processes they are not returned.
 
     Returns:
-        Verdicts, one row per image.
+        Verdicts, one row per image; its `notes` say what makes them doubtful, such as signs of gradient masking.
 
     Raises:
         FieldError, UserError: name the argument; an array has another shape, type or range, the attack or the norm is
@@ -97,8 +97,9 @@ def attack(
         problem = f"logits_fn has {classifier.num_classes} logits"
         raise FieldError("labels", int(labels.max()), problem, "give labels from 0 to the number of logits minus 1")
     relative_step = 0.25 if step_size is None or not eps else step_size / eps
+    names = tuple(map(str, range(classifier.num_classes)))
     known = classifier, constants, Split(images, labels), suite, threat, relative_step
-    return attack_split(*known, title="logits_fn:", keep_adversarial=keep_adversarial)
+    return attack_split(*known, class_names=names, title="logits_fn:", keep_adversarial=keep_adversarial)
 
 
 def predict(logits_fn: LogitsFn, images: ArrayLike, *, batch_size: int = 512) -> np.ndarray:

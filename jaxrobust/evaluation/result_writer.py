@@ -2,6 +2,7 @@
 
 from jaxrobust import console
 from jaxrobust.classwise import unequal
+from jaxrobust.evaluation import signs
 from jaxrobust.evaluation.scoring import Result, Scoring
 from jaxrobust.runs import results
 from jaxrobust.runs.tensorboard import Writer
@@ -68,6 +69,8 @@ class ResultWriter:
         shown = scoring.shown if len(scoring.shown) else None
         self._tensorboard.figures(scored, scoring.predictions, split.images, split.labels, shown)
         console.say(_one_line(scoring.title, records, self._config.eval.attacks))
+        for note in signs.of_examples(self._store.examples(), self._class_names):
+            console.warn(f"{scoring.title}: {note}")
 
 
 def _one_line(title, records, attacks) -> str:

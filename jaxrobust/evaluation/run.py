@@ -137,7 +137,7 @@ class Run:
         suite = suites.parse(attack, norm, "attack")
         relative_step = self._relative_step if step_size is None or not threat.eps else step_size / threat.eps
         known = self.classifier, self.weights, images, suite, threat, relative_step
-        return attack_split(*known, title=split, keep_adversarial=keep_adversarial)
+        return attack_split(*known, class_names=self.class_names, title=split, keep_adversarial=keep_adversarial)
 
     def table(self, attack: str | Verdicts = "standard", split: str = "test", **settings: Any) -> ClassTable:
         """The accuracy of each class under an attack with its interval, see `jaxrobust.classwise_table`.

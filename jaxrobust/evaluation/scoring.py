@@ -7,19 +7,19 @@ for result in scoring.results([suites.parse("standard")]):      # the members, t
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxrobust.attacks.suites import AttackSpec, Suite
+from jaxrobust.attacks.suites import ATTACKS, AttackSpec, Suite
 from jaxrobust.attacks.threats import Threat
 from jaxrobust.data.augment import to_float
 from jaxrobust.data.dataset import Split
 from jaxrobust.distributed import hosts, parallel
-from jaxrobust.evaluation import batching
+from jaxrobust.evaluation import batching, signs
 from jaxrobust.evaluation.attack_runner import SILENT, Hooks, Task, Work, attack_suite
 from jaxrobust.evaluation.classifier import Classifier
 from jaxrobust.evaluation.verdicts import Verdicts
@@ -31,7 +31,7 @@ class Result(NamedTuple):
     Attributes:
         attack: "clean", the name of a suite, or SUITE/MEMBER for the worst case over a suite up to that member.
         members: the attack behind it, or those of the suite; none for the clean images.
-        prediction: [N] int.
+        prediction: [N] int; -1 where there is none, as the logits under attack are not finite.
         work: its cost; None for a suite of several members, whose cost is that of its members.
     """
 
@@ -110,6 +110,22 @@ class Scoring:
             if suite.name not in stages and not hosts.decide(partial(self.store.is_finished, suite.name)):
                 yield Result(suite.name, suite.members, prediction, None)
 
+    def zero_gradient(self, suites: Iterable[Suite]) -> np.ndarray | None:
+        """Whether the gradient of the cross-entropy is exactly zero at each image, bool [N]; None if no attack of the
+        suites needs gradients, as the model may then have none.
+        """
+        if all(ATTACKS[spec.kind].queries for suite in suites for spec in suite.members):
+            return None
+        model, labels, found = self.classifier, self.split.labels, np.zeros(len(self.split), bool)
+        title = f"{self.title} gradients".strip()
+        with self.hooks.progress(title, len(labels), "images") as advance:
+            for ids, mine, images in batching.each(self.split, np.arange(len(labels)), model.batch_size):
+                is_zero = model.of_each(model.zero_gradient_step, self.weights, (images, np.int32(labels[mine])))
+                batching.merge(found, mine, is_zero)
+                advance(len(ids))
+                self.hooks.check(title)
+        return found
+
     def _predict(self) -> tuple[np.ndarray, Work]:
         """Predictions [N] for the clean images."""
         title = f"{self.title} clean".strip()
@@ -144,9 +160,6 @@ class Scoring:
             hooks=self.hooks,
             adversarial=self.shown,
         ):
-            # NaN logits (-1) count as misclassified. Results hold classes only, so a wrong class is recorded.
-            missing = prediction == -1
-            prediction[missing] = (labels[missing] + 1) % self.classifier.num_classes
             work += progress.work
             if len(progress.todo) and parallel.is_writer():
                 costs = dict(zip(("passes", "idle", "seconds"), work, strict=True))
@@ -162,11 +175,14 @@ def attack_split(
     threat: Threat,
     relative_step: float,
     *,
+    class_names: Sequence[str] | None = None,
     keep_adversarial: bool = False,
     title: str = "",
     hooks: Hooks = SILENT,
 ) -> Verdicts:
-    """Score the clean images of a split and one suite, from the beginning; the images are kept in one process alone."""
+    """Score the clean images of a split and one suite, from the beginning; the images are kept in one process alone.
+    The verdicts have notes, see signs.notes, if `class_names` are given.
+    """
     shown = len(split) if keep_adversarial and jax.process_count() == 1 else 0
     ids = np.arange(len(split))
     scoring = Scoring(
@@ -180,6 +196,7 @@ def attack_split(
         if result.work is not None and result.members:
             members[result.members[0].name] = result.prediction == labels
     prediction = scoring.predictions[suite.name]
+    zero_gradient = scoring.zero_gradient([suite]) if class_names is not None else None
     return Verdicts(
         is_robust=prediction == labels,
         predictions=prediction,
@@ -189,4 +206,5 @@ def attack_split(
         attack=suite.name,
         norm=scoring.threat.norm,
         eps=scoring.threat.eps,
+        notes=() if class_names is None else signs.notes(labels, class_names, scoring.predictions, zero_gradient),
     )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrobust.attacks import landscape, masking, threats
+from jaxrobust.attacks import landscape, losses, masking, threats
 from jaxrobust.attacks.attack import Attack, Examples, fold_in, fold_in_ids, one_against_rest
 from jaxrobust.attacks.pgd import LOOP
 from jaxrobust.data.augment import to_float
@@ -42,6 +42,11 @@ def features_of(model) -> Callable:
     return lambda weights, images: model.apply(weights.variables, images, method=forward)
 
 
+def predicted(logits):
+    """The class [B] of each row of logits [B, C]; -1, which is no class, where they are not all finite."""
+    return jnp.where(jnp.isfinite(logits).all(-1), logits.argmax(-1), -1)
+
+
 def make_predict_step(forward: Callable) -> Step:
     """The step (weights, images [B, H, W, C]) -> dict of prediction [B], -1 if a logit is not finite, and finite [].
 
@@ -54,10 +59,9 @@ def make_predict_step(forward: Callable) -> Step:
     def predict_step(weights, images):
         with jax.default_matmul_precision("highest"):
             logits = forward(weights, to_float(images))
-        finite = jnp.isfinite(logits).all(-1)
         return {
-            "prediction": jnp.where(finite, logits.argmax(-1), -1),
-            "finite": lax.pmin(finite.all().astype(jnp.int32), AXIS),
+            "prediction": predicted(logits),
+            "finite": lax.pmin(jnp.isfinite(logits).all().astype(jnp.int32), AXIS),
         }
 
     return predict_step
@@ -122,6 +126,21 @@ def make_probe_step(prepared: Callable) -> Step:
         return masking.probe(prepared(weights, images), images, labels)
 
     return probe_step
+
+
+def make_zero_gradient_step(prepared: Callable) -> Step:
+    """The step (weights, images, labels [B]) -> bool [B], whether the gradient of the cross-entropy of the model that
+    attacks see, `prepared_of`, is exactly zero.
+    """
+
+    @step(REPLICATED, SHARDED, SHARDED, out=SHARDED)
+    def zero_gradient_step(weights, images, labels):
+        images = to_float(images)
+        logits_fn = prepared(weights, images)
+        gradient = jax.grad(lambda images: losses.cross_entropy(logits_fn(images), labels).sum())(images)
+        return (gradient == 0).all(axis=(1, 2, 3))
+
+    return zero_gradient_step
 
 
 def make_landscape_step(prepared: Callable, norm: str, radius: float) -> Step:

@@ -82,8 +82,8 @@ class Model:
         return features, logits
 
     def predictions(self, images) -> np.ndarray:
-        """Predictions [b] of a block of images."""
-        return self.classifier.features(self.weights, images)[1].argmax(1)
+        """Predictions [b] of a block of images, see steps.predicted."""
+        return np.asarray(steps.predicted(self.classifier.features(self.weights, images)[1]))
 
     def blocks(self, split: data.Split, ids, what: str):
         """(ids, images) block by block, with progress."""

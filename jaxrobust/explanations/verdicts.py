@@ -1,6 +1,7 @@
 """Probes of results: which classes are predicted in error under attack, and how training accuracy compares to test.
 
-Rows of a confusion matrix [C, C] are true classes, columns are predictions under attack.
+Rows of a confusion matrix [C, C] are true classes, columns are predictions under attack; `count` [C] includes images
+without a prediction.
 """
 
 import numpy as np
@@ -11,29 +12,27 @@ from jaxrobust.explanations.probe import Missing, of_family
 _probe = of_family("results", "results")
 
 
-def flow_in(confusion) -> np.ndarray:
+def flow_in(confusion, count) -> np.ndarray:
     """Share of the images of other classes that are predicted as each class, [C]."""
     confusion = np.asarray(confusion, np.float64)
-    others = confusion.sum() - confusion.sum(1)
-    return ratio(confusion.sum(0) - np.diag(confusion), others)
+    return ratio(confusion.sum(0) - np.diag(confusion), np.sum(count) - count)
 
 
-def flow_out(confusion) -> np.ndarray:
-    """Share of the images of each class that are predicted as another one, [C]."""
-    confusion = np.asarray(confusion, np.float64)
-    return ratio(confusion.sum(1) - np.diag(confusion), confusion.sum(1))
+def flow_out(confusion, count) -> np.ndarray:
+    """Share of the images of each class that are not predicted as it, [C]."""
+    return ratio(count - np.diag(confusion), count)
 
 
-def largest_rival(confusion) -> np.ndarray:
+def largest_rival(confusion, count) -> np.ndarray:
     """Share of the errors of each class that are its most frequent wrong prediction, [C]; nan without errors."""
     errors = np.asarray(confusion, np.float64) * (1 - np.eye(len(confusion)))
-    return ratio(errors.max(1), errors.sum(1))
+    return ratio(errors.max(1), count - np.diag(confusion))
 
 
 def _largest_rival(inputs):
     if len(inputs.class_names) < 3:
         raise Missing("with two classes, all errors are predictions of the other class")
-    return largest_rival(inputs.confusion)
+    return largest_rival(inputs.confusion, inputs.count)
 
 
 def _breaking_radius(inputs):
@@ -49,11 +48,11 @@ def _breaking_radius(inputs):
 PROBES = (
     _probe("train_robustness", 1, lambda inputs: inputs.training_accuracy,
            "Accuracy of the class on the attacked training images, in the last epoch of training."),
-    _probe("flow_in", 0, lambda inputs: flow_in(inputs.confusion),
+    _probe("flow_in", 0, lambda inputs: flow_in(inputs.confusion, inputs.count),
            "Share of the images of all other classes that the attack turns into this class."),
     _probe("largest_rival", -1, _largest_rival,
            "Share of the class's errors under attack that are its most frequent wrong prediction."),
-    _probe("flow_out", -1, lambda inputs: flow_out(inputs.confusion),
+    _probe("flow_out", -1, lambda inputs: flow_out(inputs.confusion, inputs.count),
            "Share of the class's images that the attack turns into another class: one minus its robustness.",
            built_in=True),
     _probe("train_test_gap", -1, lambda inputs: inputs.training_accuracy - inputs.robustness,

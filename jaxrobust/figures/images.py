@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxrobust.figures import INK, WORST, shorten, styled
+from jaxrobust.formatting import NO_CLASS
 
 
 @styled
@@ -16,7 +17,8 @@ def adversarial_images(images, adversarial, labels, predictions, class_names: Se
         images: [N, H, W, C] in [0, 1]; of other than three channels the mean is shown.
         adversarial: like `images`.
         labels: true classes [N], named above the images.
-        predictions: predicted classes of the adversarial images [N], named above them; in colour where they are wrong.
+        predictions: predicted classes of the adversarial images [N], -1 for none, named above them; in colour where
+            they are wrong.
         class_names: C names.
     """
     images, adversarial = (_pictures(np.asarray(values, float)) for values in (images, adversarial))
@@ -36,7 +38,8 @@ def adversarial_images(images, adversarial, labels, predictions, class_names: Se
     for column, (label, prediction) in enumerate(zip(labels, predictions, strict=True)):
         grid[0, column].set_title(shorten(class_names[label], 13), fontsize=7, loc="center")
         colour = INK if label == prediction else WORST
-        grid[1, column].set_title(shorten(class_names[prediction], 13), fontsize=7, loc="center", color=colour)
+        name = NO_CLASS if prediction < 0 else class_names[prediction]
+        grid[1, column].set_title(shorten(name, 13), fontsize=7, loc="center", color=colour)
     return figure
 
 

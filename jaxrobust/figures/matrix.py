@@ -14,7 +14,7 @@ MATRIX_CELLS = 200  # most rows of a confusion matrix that are drawn one by one
 
 
 @styled
-def confusion_matrix(matrix, class_names: Sequence[str], title: str = "") -> Figure:
+def confusion_matrix(matrix, class_names: Sequence[str], title: str = "", count=None) -> Figure:
     """Share of each true class (row) that is predicted as each class (column).
 
     Up to `NUMBERED_CELLS` classes the cells hold percentages; beyond `NAMED_CLASSES`, rows and columns are
@@ -24,9 +24,10 @@ def confusion_matrix(matrix, class_names: Sequence[str], title: str = "") -> Fig
         matrix: counts [C, C], rows are true classes.
         class_names: C names.
         title: one line.
+        count: images of each class [C]; None: the sums of the rows, so that each has a prediction.
     """
     matrix = np.asarray(matrix, float)
-    rate = ratio(matrix, matrix.sum(1, keepdims=True))
+    rate = ratio(matrix, matrix.sum(1, keepdims=True) if count is None else np.reshape(count, (-1, 1)))
     num_classes = len(rate)
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.subplots()

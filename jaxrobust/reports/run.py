@@ -18,15 +18,16 @@ from jaxrobust import classwise, console, figures, files, reports
 from jaxrobust.audit import results as audit_results
 from jaxrobust.classwise import CONFIDENCE, METRICS, unequal
 from jaxrobust.distributed import parallel
+from jaxrobust.evaluation import signs
 from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
 from jaxrobust.figures.matrix import confusion_matrix
-from jaxrobust.formatting import counted, interval, norm, percent, radius, rounded
+from jaxrobust.formatting import NO_CLASS, counted, interval, norm, percent, radius, rounded
 from jaxrobust.reports import audit as report_audit
 from jaxrobust.reports import findings as findings_lib
 from jaxrobust.reports import suites as report_suites
 from jaxrobust.reports.findings import CAUTION, Finding, few, likely, p_of, tested, under
 from jaxrobust.reports.tables import Column, Table
-from jaxrobust.runs import class_summary, results
+from jaxrobust.runs import class_summary, reading, results
 from jaxrobust.runs.reading import Checkpoint, RunFiles, facts, field, headline, strongest
 from jaxrobust.runs.results import Result
 
@@ -56,13 +57,19 @@ def _class_truth(run: RunFiles) -> dict:
     return checkpoint | class_summary.class_truth(run.scores[selected], run.examples(selected))
 
 
+def _notes(run: RunFiles) -> tuple[str, ...]:
+    """What makes the results of the selected checkpoint doubtful, in sentences."""
+    selected = run.selected()
+    examples = results.read_examples(run.workdir, selected.step, selected.weights, run.split)
+    return signs.of_examples(examples, reading.classes_of(run.scores[selected])[0])
+
+
 def _page(run: RunFiles, truth: dict) -> dict:
     """The variables of the template."""
     selected = run.selected()
     scores = headline(run.scores[selected])
     attack = strongest(scores)
     score, tracked = scores[attack], _tracked(run, selected)
-    names = score.class_names
     compared = [
         {"name": name, "checkpoint": c, "epoch": run.epoch(c), "scores": headline(run.scores[c])}
         for c, name in run.compared().items()
@@ -96,10 +103,13 @@ def _page(run: RunFiles, truth: dict) -> dict:
         "truth": report_suites.page(truth),
         "score": score,
         "spreads": {_label(metric, score): metric.meaning for metric in _SPREADS},
+        "notes": _notes(run),
         "missing": _missing(run, truth),
-        "overfitted": [line["epoch"] for line in run.training if line.get("catastrophic_overfitting")],
+        "overfitted": min(
+            (line["epoch"] for line in run.training if line.get("catastrophic_overfitting")), default=None
+        ),
         "figures": _figures(run, selected, attack, confusions, tracked),
-        "confusions": {a: _confusion_table(matrix, names, a) for a, matrix in confusions.items()},
+        "confusions": {a: _confusion_table(matrix, scores[a], a) for a, matrix in confusions.items()},
         "audit": audit and report_audit.page(audit),
         "seed": field(run.config, "train.seed"),
         "confidence": CONFIDENCE,
@@ -311,9 +321,10 @@ def page_class_table(scores: dict[str, Result], attack: str) -> Table:
     return Table(columns, rows, by=attack)
 
 
-def _confusion_table(matrix: np.ndarray, names: list[str], attack: str) -> Table:
-    """The most frequent mistakes, as shares of their true class."""
-    total = matrix.sum(1)
+def _confusion_table(matrix: np.ndarray, score: Result, attack: str) -> Table:
+    """The most frequent mistakes, as shares of their true class; an image without a prediction is one as well."""
+    total, names = score.count, (*score.class_names, NO_CLASS)
+    matrix = np.column_stack([matrix, total - matrix.sum(1)])
     rate = matrix / np.maximum(total, 1)[:, None]
     np.fill_diagonal(rate, 0)
     largest = np.argsort(-rate, axis=None, kind="stable")[:LARGEST_CONFUSIONS]
@@ -368,7 +379,7 @@ def _figures(run: RunFiles, selected: Checkpoint, attack: str, confusions: dict,
             epochs = [s.record["epoch"] for s in history]
             drawn[f"classes_{a}"] = class_curves(epochs, accuracy, names, a, marked)
     for a, matrix in confusions.items():
-        drawn[f"confusion_{a}"] = confusion_matrix(matrix, names, a)
+        drawn[f"confusion_{a}"] = confusion_matrix(matrix, names, a, scores[a].count)
     return {name: reports.figure(figure) for name, figure in drawn.items()}
 
 
@@ -400,7 +411,7 @@ def _learning_curves(run: RunFiles) -> dict[str, dict[str, Curve]]:
 
 
 def finish(workdir) -> None:
-    """Write the report and show the per-class table of the selected checkpoint."""
+    """Write the report, and show the per-class table of the selected checkpoint and what makes it doubtful."""
     if not parallel.is_writer():
         return
     if not results.read(workdir):
@@ -410,4 +421,6 @@ def finish(workdir) -> None:
     title, table = class_table(workdir, console.width())
     console.say(title)
     console.show(table)
+    for note in _notes(RunFiles(workdir)):
+        console.warn(note)
     console.say(f"report: {path}")

@@ -10,7 +10,9 @@
     classes.json      per-class findings for the selected checkpoint, see `class_summary.class_truth`
     examples/<step>-<weights>-<split>.npz
                       labels [N], index [N] of each example in the split, and for each attack `<attack>` bool [N],
-                      whether the example is classified correctly under it, and `<attack>_prediction` [N]
+                      whether the example is classified correctly under it, and `<attack>_prediction` [N], -1 if there
+                      is none; `zero_gradient` bool [N], whether the cross-entropy's gradient is exactly zero at the
+                      clean image
 
 A line in results.jsonl is written after its arrays, so a line implies that its arrays exist.
 
@@ -194,7 +196,7 @@ def line_problem(line: Line) -> str | None:
     if sum(count) != line["examples"]:
         return f"examples is {line['examples']}, and count adds up to {sum(count)}"
     for c, row in enumerate(line.get("confusion", ())):
-        if len(row) != len(count) or sum(row) != count[c] or row[c] != correct[c]:
+        if len(row) != len(count) or sum(row) > count[c] or row[c] != correct[c]:  # what has no class is in no column
             return f"row {c} of confusion is not of {correct[c]} correct of {count[c]}"
     metrics = classwise.Score(correct, count, line["classes"]).metrics
     for name, value in metrics.items():
@@ -290,7 +292,8 @@ def make_record(
         attack: its name in `eval.attacks`; "SUITE/MEMBER" for the worst case over a suite up to that member.
         labels, clean_prediction: [N] ints.
         split_examples: in `settings`, the number of examples in the split, of which these N may be a subset.
-        prediction: [N] ints; the clean prediction where that is wrong already, as such an image is not attacked.
+        prediction: [N] ints; the clean prediction where that is wrong already, as such an image is not attacked; -1
+            where there is none.
         passes: arithmetic per example, in forward passes.
         idle: the share of `passes` spent on examples that were not robust any more, and on padding of batches.
         seconds: duration of the attack.
@@ -567,6 +570,14 @@ class StoredResults:
             arrays["checksum"] = np.int64(self._checksum)
         add_examples(*self._of, arrays)
         self._unfinished(attack).unlink(missing_ok=True)
+
+    def add_zero_gradient(self, is_zero) -> None:
+        """Save whether each example has no gradient, [N]."""
+        add_examples(*self._of, {"zero_gradient": is_zero})
+
+    def examples(self) -> dict:
+        """See `read_examples`."""
+        return read_examples(*self._of)
 
     def keep_unfinished(self, attack: str, prediction, todo, **work) -> None:
         """Save the state in the middle of an attack: predictions [N], still to be computed for the examples `todo`."""

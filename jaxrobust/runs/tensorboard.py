@@ -134,7 +134,9 @@ class Writer:
         for record in (records[0], records[-1]):
             if "confusion" in record:
                 title = f"confusion, {record['attack']}"
-                drawn[f"test/{record['attack']}/confusion"] = confusion_matrix(record["confusion"], classes, title)
+                drawn[f"test/{record['attack']}/confusion"] = confusion_matrix(
+                    record["confusion"], classes, title, record["count"]
+                )
         attack = records[-1]["attack"]
         if adversarial is not None and attack != "clean":
             n = len(adversarial)

@@ -229,5 +229,6 @@ def _one_line(title, record) -> str:
     return (
         f"{title}: loss {record['loss']:.4f}, training accuracy {100 * record['accuracy']:.1f}, "
         + (f"under PGD about {100 * check:.0f}, " if check is not None else "")
+        + ("catastrophically overfitted, " if record.get("catastrophic_overfitting") else "")
         + f"{record['images_per_second']:,.0f} images/s"
     )

@@ -1,7 +1,8 @@
-"""Signs of gradient masking: thresholds for the measurements of attacks/masking.py, overall and by class.
+"""Signs of gradient masking, overall and by class: in the measurements of attacks/masking.py, and in any evaluation.
 
-    for sign in signs(labels, class_names, probes, is_robust):
+    for sign in signs(labels, class_names, probes, is_robust):                  # of an audit
         print(sign.where, sign.message)
+    notes(labels, class_names, predictions, zero_gradient)                      # of an evaluation, as sentences
 
 Only given measurements are checked. A sign does not prove masking, and no sign does not prove robustness (Carlini et
 al. 2019, arXiv:1902.06705).
@@ -9,19 +10,25 @@ al. 2019, arXiv:1902.06705).
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxrobust.attacks import suites
 from jaxrobust.attacks.masking import Probes
-from jaxrobust.attacks.suites import ATTACKS
+from jaxrobust.attacks.suites import ATTACKS, AttackSpec
 from jaxrobust.classwise import paired_interval, wilson_interval
+from jaxrobust.errors import FieldError
 
 CONFIDENCE = 0.95  # an interval at this level must exceed the threshold; for classes, simultaneously over all of them
 FEWEST_EXAMPLES = 20  # of a class, for signs in it
 COMMON = 0.5  # share of examples, for signs that are absent without masking and nearly universal with it
 ALL = "all images"
+# Of all signs of an evaluation together, which is made for every checkpoint. As the intervals are approximate, chance
+# alone gives one with a probability of up to 0.003 (a test computes it), if every measurement is at its threshold.
+FALSE_ALARMS = 0.001
 
 
 class Sign(NamedTuple):
@@ -88,6 +95,19 @@ _COMPARED = (
       for what, strong in (("steps", "pgd100"), ("restarts", "pgd20x5"))),
 )  # fmt: skip
 
+# Of two results of an evaluation: by how much the second may be below the first, of all images and of a class, and what
+# it means. From PGD-20 to AutoAttack published models without masking lose up to 9 points (MART).
+_EVALUATED = {
+    "loss_gap": (*_LOSS_GAPS, ", more than on honest models: the cross-entropy has poor gradients here. Believe the "
+                 "worst case over both, and run a suite."),
+    "suite_gap": (0.12, 0.25, ", more than on honest models: gradients of the cross-entropy mislead. Believe the "
+                  "suite."),
+    "black_box": (0.01, 0.05, " though it has no gradients: they mislead the others, and the true accuracy may be much "
+                  "lower. Give square more iterations, and adapt an attack to the model."),
+    "more_iterations": (0.01, 0.05, ", with fewer iterations of the same: its steps do not lead uphill, as gradients "
+                        "mislead or are noise. Judge by another loss, and by square."),
+}  # fmt: skip
+
 
 def signs(
     labels: np.ndarray,
@@ -105,14 +125,18 @@ def signs(
         is_robust: the name of an experiment, or of any attack at the threat's radius -> bool [N], whether the example
             is classified correctly clean and attacked.
     """
-    labels = np.asarray(labels)
     rules = _probe_rules(Probes(*map(np.asarray, probes))) if probes is not None else []
     rules += _attack_rules({name: np.asarray(flags, bool) for name, flags in (is_robust or {}).items()})
+    return _found(rules, np.asarray(labels), class_names, CONFIDENCE)
+
+
+def _found(rules: list[_Rule], labels, class_names, confidence: float) -> list[Sign]:
+    """The signs by some rules, see `signs`."""
     masks = {name: labels == c for c, name in enumerate(class_names) if (labels == c).sum() >= FEWEST_EXAMPLES}
-    class_confidence = 1 - (1 - CONFIDENCE) / max(len(masks), 1)
+    class_confidence = 1 - (1 - confidence) / max(len(masks), 1)
     found = []
     for rule in rules:
-        whole, low = rule.of(np.ones(len(labels), bool), CONFIDENCE)
+        whole, low = rule.of(np.ones(len(labels), bool), confidence)
         is_everywhere = low > rule.threshold
         if is_everywhere:
             found.append(_sign(rule, ALL, whole, rule.threshold))
@@ -194,6 +218,99 @@ def _by_radius(names) -> list[tuple[str, str]]:
     ]
 
 
+class _Result(NamedTuple):
+    """Which images withstand some attacks, one after the other."""
+
+    name: str
+    members: tuple[AttackSpec, ...]
+    is_robust: np.ndarray
+
+    def only(self, *kinds: Callable[[AttackSpec], bool]) -> bool:
+        """Whether each attack is of one of the kinds."""
+        return all(any(is_kind(spec) for is_kind in kinds) for spec in self.members)
+
+
+def _queries(spec: AttackSpec) -> bool:
+    return ATTACKS[spec.kind].queries
+
+
+def _gradient(spec: AttackSpec) -> bool:
+    return not _queries(spec) and spec.iterations >= 10  # fewer are too weak to be compared with
+
+
+def _cross_entropy(spec: AttackSpec) -> bool:
+    return _gradient(spec) and not spec.targets and ATTACKS[spec.kind].loss == "cross_entropy"
+
+
+def _margin(spec: AttackSpec) -> bool:
+    return _gradient(spec) and not spec.targets and ATTACKS[spec.kind].loss in ("margin", "dlr")
+
+
+def of_evaluation(
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    is_robust: Mapping[str, np.ndarray],
+    zero_gradient: np.ndarray | None = None,
+) -> list[Sign]:
+    """Signs in the results of an evaluation.
+
+    Args:
+        labels, class_names: as of `signs`.
+        is_robust: the name of a result, as in results.jsonl -> bool [N]; those of a suite's members in their order.
+        zero_gradient: bool [N], whether the cross-entropy's gradient at the image is exactly zero; None: not measured.
+    """
+    rules = []
+    if zero_gradient is not None and "clean" in is_robust:
+        correct = np.asarray(is_robust["clean"], bool)
+        share = partial(_share, correct & zero_gradient, among=correct)
+        message = _PROBED[0].message.replace("{way_out}", "Judge by cwK or apgd_dlr, and by square.")
+        rules.append(_PROBED[0]._replace(of=share, threshold=0.01, class_threshold=0.05, message=message))
+    for check, weak, strong in _compared(_results(is_robust)):
+        if weak and strong:
+            threshold, of_class, why = _EVALUATED[check]
+            message = f"{strong.name} breaks {{value}} more of the images than {weak.name}{why}"
+            rules.append(_Rule(check, partial(_gain, weak.is_robust, strong.is_robust), threshold, message, of_class))
+    return _found(rules, np.asarray(labels), class_names, 1 - FALSE_ALARMS / max(len(rules), 1))
+
+
+def _results(is_robust: Mapping[str, np.ndarray]) -> list[_Result]:
+    """Of single attacks, and of suites up to each member; not of whole suites, which are up to their last."""
+    found, members = [], {}
+    for name, flags in is_robust.items():
+        suite, _, attack = name.rpartition("/")
+        try:
+            specs = suites.parse(attack).members
+        except FieldError:  # of another version
+            continue
+        if len(specs) == 1:
+            members[suite] = (*(members.get(suite, ()) if suite else ()), *specs)
+            found.append(_Result(name, members[suite], np.asarray(flags, bool)))
+    return found
+
+
+def _compared(results: list[_Result]) -> Iterator[tuple[str, _Result | None, _Result | None]]:
+    """(rule, a result, another one that should not be lower, by more than the rule allows); None for a missing one."""
+
+    def lowest(is_meant) -> _Result | None:
+        return min(filter(is_meant, results), key=lambda result: result.is_robust.mean(), default=None)
+
+    cross_entropy = lowest(lambda r: r.only(_cross_entropy))
+    untargeted = {r.name for r in results if r.only(_cross_entropy, _margin)}
+    yield "loss_gap", cross_entropy, lowest(lambda r: r.name in untargeted and not r.only(_cross_entropy))
+    yield "suite_gap", cross_entropy, lowest(lambda r: r.name not in untargeted and not r.only(_queries))
+    yield "black_box", lowest(lambda r: r.only(_gradient)), lowest(lambda r: r.only(_queries))
+    for before, after in itertools.pairwise(results):
+        # After the cross-entropy alone, any other loss finds something.
+        is_next = after.members[:-1] == before.members and _queries(after.members[-1])
+        if is_next and before.only(_gradient) and not before.only(_cross_entropy):
+            yield "black_box", before, after
+    alone = [result for result in results if len(result.members) == 1]
+    for more, fewer in itertools.permutations(alone, 2):
+        (one,), (other,) = more.members, fewer.members
+        if one.iterations > other.iterations and replace(one, name=other.name, iterations=other.iterations) == other:
+            yield "more_iterations", more, fewer
+
+
 def _share(flags, mask, confidence, among=None) -> tuple[float, float]:
     """Share of true flags among the examples in `mask` (and in `among`), and its lower Wilson bound."""
     mask = mask if among is None else mask & among
@@ -209,3 +326,39 @@ def _gain(weak, strong, mask, confidence, either=False) -> tuple[float, float]:
     low, high = paired_interval([won], [lost], [mask.sum()], confidence)
     gain = (lost - won) / max(mask.sum(), 1)
     return (abs(gain), max(low[0], -high[0])) if either else (gain, low[0])
+
+
+def notes(
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    predictions: Mapping[str, np.ndarray],
+    zero_gradient: np.ndarray | None = None,
+) -> tuple[str, ...]:
+    """What is to be said beside the results of an evaluation, in sentences; usually nothing.
+
+    Args:
+        labels, class_names, zero_gradient: as of `of_evaluation`.
+        predictions: the name of a result -> predictions [N], -1 for none.
+    """
+    said, by_check = [], {}
+    missing = {name: int(np.sum(np.asarray(found) < 0)) for name, found in predictions.items()}
+    if most := max(missing, key=missing.__getitem__, default=None) if any(missing.values()) else None:
+        said.append(
+            f"{missing[most]:,} of {len(labels):,} images have no class under {most}, as the logits are not finite "
+            "there; they count as not robust"
+        )
+    is_robust = {name: np.asarray(found) == labels for name, found in predictions.items()}
+    for sign in of_evaluation(labels, class_names, is_robust, zero_gradient):
+        by_check.setdefault(sign.check, []).append(sign)
+    for check, found in by_check.items():
+        worst = next((s for s in found if s.where == ALL), max(found, key=lambda s: s.value))
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        said.append(f"sign of gradient masking ({check.replace('_', ' ')}, {worst.where}{more}): {worst.message}")
+    return tuple(said)
+
+
+def of_examples(examples: Mapping[str, np.ndarray], class_names: Sequence[str]) -> tuple[str, ...]:
+    """The notes on a (step, weights, split), from its examples file; none if there is no file."""
+    end = "_prediction"
+    predictions = {name.removesuffix(end): found for name, found in examples.items() if name.endswith(end)}
+    return notes(examples["labels"], class_names, predictions, examples.get("zero_gradient")) if predictions else ()
