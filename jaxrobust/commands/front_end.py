@@ -305,7 +305,7 @@ def _config(path: str | None, overrides: dict) -> GivenConfig:
 
     config = config_lib.default() if path is None else config_lib.given(path, "--config")
     config.lock()
-    config.update_from_flattened_dict(overrides)
+    config_lib.put(config, overrides)
     config_lib.check_options(config, overrides)
     # An override in 1/255 must not be lost to a value in pixel units, which replaces it.
     for field in ("threat.eps", "attack.step_size", "eval.step_size"):

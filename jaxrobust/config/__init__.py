@@ -13,17 +13,19 @@ Radii and step sizes have two fields each: `eps_255` in 1/255, as papers write t
 [0, 1]. `eps`, where it is given, replaces `eps_255`. `radius()` and `step_size()` resolve them.
 """
 
+import difflib
 import json
 import math
+import os
 import pathlib
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import ml_collections
 
 from jaxrobust import files, models, objectives
 from jaxrobust.config import fields
-from jaxrobust.config.fields import default
+from jaxrobust.config.fields import FIELDS, default
 from jaxrobust.errors import FieldError
 
 # An audit pushes every example to every other class, if there are no more than this.
@@ -43,17 +45,40 @@ def given(path, field: str) -> ml_collections.ConfigDict:
             its model does not have.
     """
     path = str(path)
-    if not pathlib.Path(path).is_file():
+    if not os.path.isfile(path):
         raise FieldError(field, path, "is not a file", "give a config file, for example configs/digits.py")
     try:
         config = from_file(path)
-    except Exception as error:  # whatever the code of a config file may raise
+        values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the code of a config file may raise, sys.exit() included
         problem = f"{type(error).__name__}: {error}{_line_in(path, error)}"
         raise FieldError(field, path, problem, "correct the file") from error
-    if not isinstance(config, ml_collections.ConfigDict):
+    if values is None:
         raise FieldError(field, path, "get_config() returned no config", "let it end in `return config`")
-    check_options(config, differences(default().to_dict(), config.to_dict()))
+    values = files.flatten(values)
+    if missing := FIELDS.keys() - values.keys():
+        problem = f"its config has no {min(missing)}"
+        raise FieldError(field, path, problem, "let get_config() begin with `config = default()`")
+    config = default()
+    put(config, values)
+    check_options(config, [name for name, value in values.items() if value != FIELDS[name].default])
     return config
+
+
+def put(config, values: Mapping, remedy: str = "") -> None:
+    """Set fields by dotted name.
+
+    Raises:
+        FieldError: names the first that does not exist, for which there is a `remedy`, or that is of another type.
+    """
+    for name, value in values.items():
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, 1)
+            hint = f"did you mean {near[0]}?" if near else "jaxrobust fields lists them"
+            raise FieldError(name, value, "is no field of a config", remedy or hint)
+        config.update_from_flattened_dict({name: FIELDS[name].typed(value)})
 
 
 def check_options(config, given: Collection[str]) -> None:
@@ -143,12 +168,7 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
     lacks one.
     """
     config = default()
-    for field, value in files.flatten(values).items():
-        value = tuple(value) if isinstance(value, list) else value
-        try:
-            config.update_from_flattened_dict({field: value})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise FieldError(field, value, "is no field of this version", "use the version that wrote it") from error
+    put(config, files.flatten(values), "use the version that wrote it")
     return config
 
 

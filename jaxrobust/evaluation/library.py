@@ -87,7 +87,7 @@ def attack(
         Croce & Hein 2020, arXiv:2003.01690 (the suite "standard"); 2021, arXiv:2103.01208 (in L1).
     """
     images, labels = _checked_images(images), _checked_labels(labels, images)
-    threat = Threat(norm, float(eps))
+    threat = Threat(norm, eps)
     threat.check(images.shape[1:])
     if step_size is not None and not 0 < step_size < math.inf:
         raise FieldError("step_size", step_size, "is no step", "give a number above 0, for example 2/255")

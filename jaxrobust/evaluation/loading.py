@@ -114,7 +114,7 @@ def open_run(
     stored = stored or _stored_config(workdir, field or "workdir")
     hosts.check_shared(workdir)
     config = config_lib.from_dict(stored)
-    config.update_from_flattened_dict(overrides or {})
+    config_lib.put(config, overrides or {})
     check_same_config(workdir, config, stored, may_differ=may_differ)
     mesh = parallel.make_mesh()
     validation.validate(_with_stand_ins(config, given), mesh.size, training=False)

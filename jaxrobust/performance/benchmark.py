@@ -52,7 +52,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     _check_alone()
     mesh = parallel.make_mesh()
     validation.validate(config, mesh.size)
-    validation.check_radius(config, description.image_shape)
+    validation.check_images(config, description.image_shape)
     _check_profile(profile)
     batch, local_batch = config.train.batch_size, config.train.batch_size // mesh.size
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, batch)

@@ -211,13 +211,8 @@ def _config(base: pathlib.Path, fields: Mapping, bases: dict):
     if base not in bases:
         bases[base] = config_lib.to_dict(config_lib.given(base, "base"))
     config = config_lib.from_dict(bases[base])
-    for field, value in fields.items():
-        try:
-            config.update_from_flattened_dict({field: value})
-        except (KeyError, AttributeError) as error:
-            raise FieldError(field, value, "is not a field of a config", "see jaxrobust fields") from error
-        except (TypeError, ValueError) as error:
-            raise FieldError(field, value, "has the wrong type", "see jaxrobust fields") from error
+    config_lib.put(config, fields)
+    config_lib.check_options(config, fields)
     return config
 
 

@@ -60,12 +60,7 @@ def config_of(
     for name, value in (remedy_options or {}).items():
         fields[f"remedy.{name}" if "." in name else f"remedy.{given.get('remedy')}.{name}"] = value
     config = config_lib.default()
-    for field, value in fields.items():
-        value = tuple(value) if isinstance(value, list) else value
-        try:
-            config.update_from_flattened_dict({field: value})
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
-            raise FieldError(field, value, "does not exist or is of another type", "correct it") from error
+    config_lib.put(config, fields)
     config_lib.check_options(config, fields)
     if len(dataset.validation):
         config.data.validation_per_class = int(dataset.validation.counts(dataset.num_classes).min())

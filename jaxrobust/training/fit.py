@@ -118,6 +118,7 @@ def fit(
         )
         mesh = parallel.make_mesh()
         validation.validate(config, mesh.size)
+        validation.check_images(config, dataset.image_shape)
         config.data.name = dataset.name
         training = setup.create(config, dataset, mesh)
         training = _with_own(training, config, own_model, objective, remedy, optimizer, loss)

@@ -85,7 +85,7 @@ def import_run(path, config, workdir) -> None:
     config.train.average_decay, config.data.validation_per_class = 0.0, 0
     validation.validate(config, parallel.make_mesh().size, training=False)
     description = objects.description(config)
-    validation.check_radius(config, description.image_shape)
+    validation.check_images(config, description.image_shape)
     weights, normalisation = _read(path, config, description)
     _write(workdir, config, description, weights, path)
     console.say(f"{path.name}: {len(jax.tree.leaves(weights))} arrays, now a run in {workdir}")
