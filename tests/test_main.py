@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -25,12 +26,15 @@ def run_here(monkeypatch, capfd):
     """As `run`, in this process: its exit code and what it wrote, to the streams or their descriptors."""
 
     def run_here(*arguments):
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(sys, "argv", ["main", *arguments])
         monkeypatch.setattr(faulthandler, "enable", lambda: None)  # pytest's is kept
         capfd.readouterr()
+        interrupted = signal.getsignal(signal.SIGINT)
         with pytest.raises(SystemExit) as ended:
             main.run()
+        signal.signal(signal.SIGINT, interrupted)
         return subprocess.CompletedProcess(arguments, ended.value.code, *capfd.readouterr())
 
     return run_here
