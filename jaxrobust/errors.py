@@ -54,6 +54,19 @@ def one_of(field: str, value, known: Sequence[str]) -> None:
         raise FieldError(field, value, "is unknown", f"give one of {', '.join(known)}")
 
 
+def as_array(field: str, value):
+    """The value as a NumPy array. Raises FieldError, which names the `field`, if it is none, or one of objects."""
+    import numpy as np  # here: the command line starts without it
+
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # whatever an object of the user's own may raise
+        raise FieldError(field, type(value).__name__, f"is no array ({error})", "give an array of numbers") from error
+    if array.dtype.kind in "OSU":
+        raise FieldError(field, type(value).__name__, "is no array of numbers", "give one")
+    return array
+
+
 def _shown(value) -> str:
     try:
         text = repr(value)

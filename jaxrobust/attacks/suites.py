@@ -166,6 +166,8 @@ def parse(name: str, norm: str = "linf", field: str = "eval.attacks") -> Suite:
     Raises:
         FieldError: names `field`; the name is unknown, or the attack does not exist in that norm.
     """
+    if not isinstance(name, str):
+        raise FieldError(field, name, "is no name of an attack", "give one, for example 'pgd20'")
     if name == "clean":
         return Suite(name, ())
     is_l1_suite = norm == "l1" and name == "standard"

@@ -19,6 +19,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, number, one_of
 from jaxrobust.evaluation import loading
 from jaxrobust.evaluation.classifier import Classifier
+from jaxrobust.evaluation.library import checked_step
 from jaxrobust.evaluation.scoring import attack_split
 from jaxrobust.evaluation.verdicts import Verdicts
 from jaxrobust.models import own as own_models
@@ -134,7 +135,9 @@ class Run:
         threat = Threat(norm, self.threat.eps if eps is None else eps)
         threat.check(self.dataset.image_shape)
         suite = suites.parse(attack, norm, "attack")
-        relative_step = self._relative_step if step_size is None or not threat.eps else step_size / threat.eps
+        relative_step = self._relative_step
+        if step_size is not None and threat.eps:
+            relative_step = checked_step(step_size, threat) / threat.eps
         known = self.classifier, self.weights, images, suite, threat, relative_step
         return attack_split(*known, title=split, keep_adversarial=keep_adversarial)
 

@@ -21,7 +21,7 @@ from jaxrobust.attacks import suites
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches, randomness
 from jaxrobust.distributed import cluster, parallel
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import loading
 from jaxrobust.performance.compiled import costs, hlo, machines, measuring
 from jaxrobust.performance.compiled.program import Cost, Program
@@ -304,7 +304,7 @@ def _check_profile(folder) -> None:
         if folder:
             pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--profile = {folder!r}: cannot be written ({error.strerror}); give another folder") from error
+        raise FieldError("profile", folder, f"cannot be written ({error.strerror})", "give another folder") from error
 
 
 def table(figures: dict) -> Table:

@@ -107,15 +107,15 @@ def load(path) -> Study:
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FieldError("--study", str(path), "is not a file", "give a study, for example configs/studies/digits.py")
+        raise FieldError("study", str(path), "is not a file", "give a study, for example configs/studies/digits.py")
     try:
         study = files.imported(path).get_study()
     except UserError:
         raise
     except Exception as error:  # the code of a study may raise anything
-        raise FieldError("--study", str(path), f"{type(error).__name__}: {error}", "correct the file") from error
+        raise FieldError("study", str(path), f"{type(error).__name__}: {error}", "correct the file") from error
     if not isinstance(study, Study):
-        raise FieldError("--study", str(path), "get_study() did not return a Study", "end it with `return Study(...)`")
+        raise FieldError("study", str(path), "get_study() did not return a Study", "end it with `return Study(...)`")
     return study
 
 

@@ -150,6 +150,9 @@ def export_torch(
 def export_run(path, workdir, overrides: dict, *, step=None, weights=None, names=None) -> None:
     """As `export_torch`, with fields of the run's config by dotted name; only `data.data_dir` may differ."""
     path = pathlib.Path(path)
+    if path.suffix not in (".safetensors", ".npz"):
+        problem, remedy = "weights cannot be written to such a file", "name a .safetensors or an .npz file"
+        raise FieldError("path", str(path), problem, remedy)
     run = loading.open_run(workdir, overrides)
     if not path.parent.is_dir():
         raise FieldError("path", str(path), "its folder does not exist", "create it first")
