@@ -199,7 +199,7 @@ def checked_labels(labels, class_names) -> tuple[np.ndarray, tuple[str, ...]]:
             problem = f"not from 0 to {MOST_CLASSES - 1:,}"
             raise FieldError("labels", int(labels.max()), problem, "pass classes in that range, or class_names")
         class_names = range(labels.max() + 1)
-    if isinstance(class_names, str) or not isinstance(class_names, Iterable):
+    if isinstance(class_names, str) or not isinstance(class_names, Iterable) or not getattr(class_names, "ndim", 1):
         raise FieldError("class_names", class_names, "not a list of names", "pass one name for each class")
     names = tuple(map(str, class_names))
     outside = np.flatnonzero((labels < 0) | (labels >= len(names)))

@@ -192,7 +192,10 @@ def _indices(argument: str, classes, names: tuple[str, ...]) -> list[int] | None
     if classes is None:
         return None
     found = []
-    for given in classes if isinstance(classes, Sequence | np.ndarray) and not isinstance(classes, str) else [classes]:
+    is_one = (
+        not isinstance(classes, Sequence | np.ndarray) or isinstance(classes, str) or not getattr(classes, "ndim", 1)
+    )
+    for given in [classes] if is_one else classes:
         index = names.index(given) if isinstance(given, str) and given in names else given
         if isinstance(index, bool) or not (isinstance(index, int | np.integer) and 0 <= index < len(names)):
             remedy = f"name one of {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}, or its index"

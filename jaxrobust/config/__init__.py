@@ -45,11 +45,11 @@ def given(path, field: str) -> ml_collections.ConfigDict:
             its model does not have.
     """
     path = str(path)
-    if not os.path.isfile(path):
-        raise FieldError(field, path, "is not a file", "give a config file, for example configs/digits.py")
+    if not os.path.isfile(path) or not path.endswith(".py"):
+        raise FieldError(field, path, "is not a .py file", "give a config file, for example configs/digits.py")
     try:
         config = from_file(path)
-        values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else None
+        values = files.flatten(config.to_dict()) if isinstance(config, ml_collections.ConfigDict) else None
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever the code of a config file may raise, sys.exit() included
@@ -57,7 +57,6 @@ def given(path, field: str) -> ml_collections.ConfigDict:
         raise FieldError(field, path, problem, "correct the file") from error
     if values is None:
         raise FieldError(field, path, "get_config() returned no config", "let it end in `return config`")
-    values = files.flatten(values)
     if missing := FIELDS.keys() - values.keys():
         problem = f"its config has no {min(missing)}"
         raise FieldError(field, path, problem, "let get_config() begin with `config = default()`")

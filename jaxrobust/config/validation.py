@@ -214,12 +214,9 @@ def check_images(config, image_shape: tuple[int, int, int]) -> None:
 
 def doubts(config) -> list[str]:
     """Sentences about settings that are allowed and hardly ever wanted."""
-    rate, factor = config.optimizer.learning_rate, config.optimizer.decay_factor
     found = []
-    if rate == 0:
+    if config.optimizer.learning_rate == 0:
         found.append("optimizer.learning_rate = 0.0: the weights stay as they are")
-    if config.optimizer.schedule == "piecewise" and config.optimizer.milestones and factor > 1:
-        found.append(f"optimizer.decay_factor = {factor:g}: the learning rate rises at each milestone")
     if config.eval.every_epochs > config.train.epochs > 1:
         found.append(f"eval.every_epochs = {config.eval.every_epochs}: only the last epoch is evaluated")
     return found

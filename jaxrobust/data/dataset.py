@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,7 +112,8 @@ class Dataset:
                 problem = f"its images are {kinds[0][0]} {kinds[0][1]}, those of train {kinds[1][0]} {kinds[1][1]}"
                 raise FieldError(name, "arrays", problem, "bring them to one type and shape")
         if validation is None:
-            rng = randomness.generator(seed, "validation")
+            rng = randomness.generator(number("seed", seed, 0, 2**32 - 1, kind=int), "validation")
+            validation_per_class = number("validation_per_class", validation_per_class, 0, 10**9, kind=int)
             train, others["validation"] = splits.hold_out(
                 train, validation_per_class, class_names, rng, field="validation_per_class"
             )

@@ -105,7 +105,7 @@ def parse(topology: str) -> tuple[Machine, int]:
         raise FieldError("topology", topology, f"{name!r} is none of {', '.join(MACHINES)}", remedy)
     machine = MACHINES[name]
     dimensions = {"v4": 3, "v5p": 3}.get(name, 2) if machine.platform == "tpu" else 1
-    if not re.fullmatch("x".join([r"[1-9]\d*"] * dimensions), size):
+    if not re.fullmatch("x".join([r"[1-9]\d{0,5}"] * dimensions), size):
         raise FieldError("topology", topology, f"a {name} has {dimensions} numbers after the colon", remedy)
     shape = [int(n) for n in size.split("x")]
     count = math.prod(shape)
