@@ -18,7 +18,7 @@ def run() -> None:
             del arguments[i : i + (1 if match[1] is not None else 2)]
             break
     if mode not in ("train", "evaluate", "audit"):
-        print(f"error: --mode = {mode!r}: is unknown; choose one of train, evaluate, audit", file=sys.stderr)
+        print(f"error: --mode = {mode!r}: is unknown; give one of train, evaluate, audit", file=sys.stderr)
         sys.exit(2)
     commands.run([mode, *arguments])
 

@@ -2,12 +2,18 @@
 
 import os
 import signal
+import sys
 
 
 def run(arguments: list[str] | None = None) -> None:
     """The entry point, see `front_end.run`. Ctrl-C ends it in one line from the first import on."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as nohup sets it
         signal.signal(signal.SIGINT, end_at_once)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by >&-
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
     from jaxrobust.commands import front_end
 
     front_end.run(arguments)

@@ -9,6 +9,7 @@ A command is a module of this folder, which is imported when it is asked for. It
 import argparse
 import contextlib
 import difflib
+import errno
 import faulthandler
 import hashlib
 import importlib
@@ -209,9 +210,9 @@ def main(arguments: list[str] | None = None) -> int:
         console.speak(True)
         console.say(str(error))
         return error.exit_code
-    except BrokenPipeError:
-        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC):
+            raise  # of the standard output
         return _unexpected(error)
 
 
@@ -228,8 +229,11 @@ def _unexpected(error: Exception) -> int:
     if isinstance(error, OSError) and error.filename:
         remedy = "make room, or mend its permissions, and give the same command again"
         return fail(f"{error.filename}: {error.strerror}; {remedy}", exit_code=1)
-    if "Unable to initialize backend" in text:
-        found = FieldError("JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS"), text[:200], "set it to cpu, or unset it")
+    at = traceback.extract_tb(error.__traceback__)[-1].filename
+    if "Unable to initialize backend" in text or at.endswith("xla_bridge.py"):  # where JAX looks for devices
+        found = FieldError(
+            "JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS"), text[:200] or "no device", "set it to cpu, or unset it"
+        )
         return fail(str(found))
     traceback.print_exception(error)
     return 1
@@ -244,10 +248,6 @@ def _interrupted() -> int:
 
 def run(arguments: list[str] | None = None) -> None:
     """The entry point: as `main`, and exit with its code."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed, as by >&-
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        getattr(sys, name).reconfigure(errors="backslashreplace")
     faulthandler.enable()
     sys.unraisablehook = _unraisable
     try:
@@ -257,9 +257,7 @@ def run(arguments: list[str] | None = None) -> None:
             exit_code = done.code
         sys.stdout.flush()
     except OSError as error:  # of `jaxrobust fields | head`, or a full disk
-        exit_code = (
-            1 if isinstance(error, BrokenPipeError) else fail(f"standard output: {error.strerror}; make room", 1)
-        )
+        exit_code = 1 if error.errno == errno.EPIPE else fail(f"the output: {error.strerror}; make room", 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     _receive_interrupts(commands.end_at_once)
     if "jax" not in sys.modules:

@@ -92,7 +92,7 @@ def _typed(value, kind: type):
 
 
 def one_of(*names: str) -> Allowed:
-    return Allowed(" | ".join(names), lambda value: value in names, "is unknown", f"choose one of {', '.join(names)}")
+    return Allowed(" | ".join(names), lambda value: value in names, "is unknown", f"give one of {', '.join(names)}")
 
 
 def some_of(*names: str) -> Allowed:

@@ -94,7 +94,7 @@ def _validate_checkpoints(config, training: bool) -> None:
         raise FieldError("eval.every_epochs", config.eval.every_epochs, problem, remedy)
     best = config_lib.best_attack(config)
     if training and best not in config.eval.attacks:
-        remedy = f"choose one of {', '.join(config.eval.attacks)}"
+        remedy = f"give one of {', '.join(config.eval.attacks)}"
         raise FieldError("checkpoint.best_attack", best, "is not one of eval.attacks", remedy)
 
 

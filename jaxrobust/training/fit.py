@@ -111,6 +111,10 @@ def fit(
     for name, value in {"model": model, "objective": objective, "remedy": remedy, "optimizer": optimizer}.items():
         if isinstance(value, str):
             given[name] = value
+        elif name in ("remedy", "optimizer") and not (hasattr(value, "init") and hasattr(value, "update")):
+            raise FieldError(name, value, "is no name, and has no init and update", "give a name, or such an object")
+        elif name == "objective" and not isinstance(value, Objective):
+            raise FieldError(name, value, "is no name and no Objective", "give one")
     with arguments.named():
         config = arguments.config_of(given, threat, dataset, model_options, remedy_options)
         own_model = (
