@@ -112,7 +112,7 @@ def load(path) -> Study:
         study = files.imported(path).get_study()
     except UserError:
         raise
-    except Exception as error:  # the code of a study may raise anything
+    except (Exception, SystemExit) as error:  # the code of a study may raise anything
         raise FieldError("study", str(path), f"{type(error).__name__}: {error}", "correct the file") from error
     if not isinstance(study, Study):
         raise FieldError("study", str(path), "get_study() did not return a Study", "end it with `return Study(...)`")
