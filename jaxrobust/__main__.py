@@ -1,6 +1,6 @@
 """`python -m jaxrobust COMMAND` is `jaxrobust COMMAND`."""
 
-from jaxrobust.commands import front_end
+from jaxrobust import commands
 
 if __name__ == "__main__":
-    front_end.run()
+    commands.run()

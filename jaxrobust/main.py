@@ -6,7 +6,7 @@ python -m jaxrobust.main --config configs/cifar10.py [--workdir DIR] [--mode MOD
 import re
 import sys
 
-from jaxrobust.commands import front_end
+from jaxrobust import commands
 
 
 def run() -> None:
@@ -18,8 +18,9 @@ def run() -> None:
             del arguments[i : i + (1 if match[1] is not None else 2)]
             break
     if mode not in ("train", "evaluate", "audit"):
-        sys.exit(front_end.fail(f"--mode = {mode!r}: is unknown; choose one of train, evaluate, audit"))
-    front_end.run([mode, *arguments])
+        print(f"error: --mode = {mode!r}: is unknown; give one of train, evaluate, audit", file=sys.stderr)
+        sys.exit(2)
+    commands.run([mode, *arguments])
 
 
 if __name__ == "__main__":

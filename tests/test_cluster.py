@@ -57,12 +57,15 @@ def test_on_a_tpu_jax_finds_the_other_hosts(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "part"),
     [
-        (("node1:7777", None, None), "--processes and --process"),
-        ((None, 2, 0), "--coordinator"),
-        (("node1", 2, 0), "--coordinator = 'node1'"),
+        (
+            ("node1:7777", None, None),
+            "processes = None: is missing beside coordinator = node1:7777; give coordinator, processes and process",
+        ),
+        ((None, 2, 0), "coordinator = None: is missing"),
+        (("node1", 2, 0), "coordinator = 'node1'"),
         (("node1:http", 2, 0), "HOST:PORT"),
-        (("node1:7777", 2, 2), "--process = 2: must be from 0 to 1"),
-        (("node1:7777", -1, 0), "--processes = -1"),
+        (("node1:7777", 2, 2), "process = 2: must be from 0 to 1"),
+        (("node1:7777", -1, 0), "processes = -1"),
     ],
 )
 def test_what_is_wrong_is_named(given, part):

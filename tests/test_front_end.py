@@ -12,6 +12,7 @@ import tiny_config
 from absl import flags
 
 import jaxrobust
+from jaxrobust import commands
 from jaxrobust import main as main_module
 from jaxrobust.commands import front_end
 from jaxrobust.config.fields import FIELDS
@@ -81,7 +82,7 @@ def test_the_help_of_training_says_how_to_see_the_fields(capsys):
 def test_the_console_script_is_the_module(tmp_path):
     script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["jaxrobust"]
     module, _, function = script.partition(":")
-    assert getattr(importlib.import_module(module), function) is front_end.run
+    assert getattr(importlib.import_module(module), function) is commands.run
     command = [sys.executable, "-m", "jaxrobust", "report", str(tmp_path / "absent")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and done.stdout == ""
@@ -99,7 +100,7 @@ def test_the_console_script_is_the_module(tmp_path):
 def test_the_mode_of_main_is_the_command(monkeypatch, given, command):
     called = []
     monkeypatch.setattr(sys, "argv", ["main", *given])
-    monkeypatch.setattr(front_end, "run", called.append)
+    monkeypatch.setattr(commands, "run", called.append)
     main_module.run()
     assert called == [command]
 
@@ -159,8 +160,8 @@ def test_options_are_read_in_every_form_that_absl_took():
         (["--ou", "a"], "--ou: no such option (did you mean --out"),
         (["more"], "'more' is no option; write --option=value"),
         (["--out"], "--help shows the options"),
-        (["--step", "-1"], "'-1' is no int of 0 or more"),
-        (["--step", "x"], "'x' is no int of 0 or more"),
+        (["--step", "-1"], "'-1' is no whole number from 0 to"),
+        (["--step", "x"], "'x' is no whole number from 0 to"),
         (["--follow=maybe"], "neither true nor false"),
         (["--config", "c.py"], "--config has no effect on jaxrobust compare"),
         (["--config.train.epochs=3"], "--config.train.epochs has no effect"),

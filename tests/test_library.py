@@ -137,7 +137,7 @@ def test_programs_are_kept_while_the_function_stays_as_it_is(monkeypatch):
         ({"norm": "l3"}, r"^norm = 'l3': is unknown"),
         ({"eps": 8}, r"^eps = 8.0: is larger than the range of a pixel; write 8/255"),
         ({"eps": 128, "norm": "l2"}, r"^eps = 128.0: is larger than the largest distance"),
-        ({"eps": -1}, r"^eps = -1.0: is no radius"),
+        ({"eps": -1}, r"^eps = -1: is no number from 0"),
         ({"step_size": 0}, r"^step_size = 0"),
         ({"batch_size": 0}, r"^batch_size = 0"),
         ({"logits_fn": lambda images: images}, r"^logits_fn = .*returns \[2, 4, 4, 1\] for images \[2, 4, 4, 1\]"),
@@ -196,10 +196,10 @@ def test_the_logits_of_a_run_are_a_function_like_any_other(workdir):
     "make, message",
     [
         (lambda folder: jr.load_run(folder, step=7), r"^step = 7: is no checkpoint of the run; there are 18, 36"),
-        (lambda folder: jr.load_run(folder, step="newest"), r"^step = 'newest': is no step"),
+        (lambda folder: jr.load_run(folder, step="newest"), r"^step = 'newest': is unknown"),
         (lambda folder: jr.load_run(folder, weights="mean"), r"^weights = 'mean': is unknown"),
         (lambda folder: jr.load_run(folder / "none"), r"holds no run"),
-        (lambda folder: jr.load_run(folder).attack("pgd3", "tests"), r"^split = 'tests': is no split"),
+        (lambda folder: jr.load_run(folder).attack("pgd3", "tests"), r"^split = 'tests': is unknown"),
         (lambda folder: jr.load_run(folder).attack("pgd3", norm="l2"), r"^eps = None: the run's radius is in linf"),
     ],
 )

@@ -3,8 +3,10 @@
 import faulthandler
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -25,12 +27,15 @@ def run_here(monkeypatch, capfd):
     """As `run`, in this process: its exit code and what it wrote, to the streams or their descriptors."""
 
     def run_here(*arguments):
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(sys, "argv", ["main", *arguments])
         monkeypatch.setattr(faulthandler, "enable", lambda: None)  # pytest's is kept
         capfd.readouterr()
+        interrupted = signal.getsignal(signal.SIGINT)
         with pytest.raises(SystemExit) as ended:
             main.run()
+        signal.signal(signal.SIGINT, interrupted)
         return subprocess.CompletedProcess(arguments, ended.value.code, *capfd.readouterr())
 
     return run_here
@@ -112,6 +117,7 @@ def test_training_needs_no_tensorflow(tmp_path):
     """TensorBoard files alone need clu and TensorFlow; without them there is a warning, and all the rest."""
     program = """
 import sys
+import time
 for name in ("tensorflow", "clu", "tensorflow_datasets", "tensorboard"):
     sys.modules[name] = None
 from jaxrobust import main
@@ -156,3 +162,30 @@ def assert_one_line(result, expected):
     assert message.startswith("error: ") and "\n" not in message and result.stdout == ""
     for part in expected:
         assert part in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.3, 1, 4])
+def test_an_interruption_before_the_training_is_one_line(tmp_path, seconds):
+    """During imports, compilation and whatever else; later the training saves first."""
+    program = "from jaxrobust import commands; print(flush=True); commands.run()"
+    command = [sys.executable, "-c", program, "train", *tiny("--workdir", str(tmp_path / "run"))]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()  # Python itself has started
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130 and "Traceback" not in said and len(said.splitlines()) <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, value", [("JAX_PLATFORMS", "nowhere"), ("JAX_ENABLE_X64", "banana")])
+def test_what_jax_cannot_use_in_the_environment_is_one_line(tmp_path, name, value):
+    assert_one_line(run(*tiny("--workdir", str(tmp_path)), **{name: value}), [value])
+
+
+def test_an_output_that_is_full_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "jaxrobust", "fields"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert_one_line(subprocess.CompletedProcess(command, done.returncode + 1, "", done.stderr), ["the output"])

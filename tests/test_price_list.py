@@ -204,7 +204,7 @@ def test_attacks_may_be_chosen(study):
     figures = trade_off.trade_off(study, attacks=("pgd20",))
     assert (figures["attacks"], figures["judge"], figures["pgd"]) == (["pgd20"], "pgd20", None)
     assert all(row["verdicts"]["disagreement"] is None for row in figures["methods"])
-    once = re.escape(f"--attack = 'plus': not scored, or without results per image, in {study[0]};")
+    once = re.escape(f"attack = 'plus': not scored, or without results per image, in {study[0]};")
     with pytest.raises(UserError, match=once):
         trade_off.trade_off(study, attacks=("plus",))
 

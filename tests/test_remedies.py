@@ -278,7 +278,7 @@ def test_neutral_values():
     [
         ("magic", "'magic' is unknown"),
         ("none+ldam", "only none"),
-        ("", "is not a valid choice"),
+        ("", "'' is unknown"),
         ("balanced_softmax+logit_adjustment", "both set log_prior"),
         ("('ldam', 'ldam')", "names a remedy twice"),
         ("('cfa', 'dafa')", "cfa and dafa both set radius_scale"),

@@ -8,6 +8,7 @@ import signal
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_config
@@ -20,7 +21,7 @@ from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import evaluator as evaluator_lib
 from jaxrobust.evaluation import loading
 from jaxrobust.runs import checkpoints, results
-from jaxrobust.training import loop
+from jaxrobust.training import loop, optimizers
 from jaxrobust.training import setup as training_setup
 
 STEPS_PER_EPOCH = (1297 - 100) // 64
@@ -276,23 +277,31 @@ def unscored_mlp():
     return config
 
 
-def test_loss_that_is_not_finite_stops_the_run(tmp_path):
+def exploding(monkeypatch, share, rate):
+    """Let the learning rate rise to `rate` after that share of the training."""
+
+    def schedule(name, *, learning_rate, total_steps, **_):
+        return lambda step: jnp.where(step < round(share * total_steps), learning_rate, rate)
+
+    monkeypatch.setattr(optimizers, "schedule", schedule)
+
+
+def test_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     """The learning rate explodes at half time; what was saved before is kept and sound."""
     config = unscored_mlp()
-    config.optimizer.schedule, config.optimizer.milestones, config.optimizer.decay_factor = "piecewise", (0.6,), 1e30
+    exploding(monkeypatch, 0.6, 1e29)
     with pytest.raises(loop.Diverged, match=r"after step \d+; the last checkpoint"):
         loop.train_and_evaluate(config, tmp_path)
     assert saved_weights_are_finite(config, tmp_path) == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
 
 
-def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
     """The very last update overflows: no later loss would show it."""
     config = unscored_mlp()
     config.train.epochs, config.eval.every_epochs = 1, 1
     # An update of Adam has about the size of the learning rate, here that of the largest float32.
     config.optimizer.name, config.optimizer.learning_rate = "adamw", 1.0
-    config.optimizer.schedule, config.optimizer.decay_factor = "piecewise", 3.3e38
-    config.optimizer.milestones = ((STEPS_PER_EPOCH - 1) / STEPS_PER_EPOCH,)
+    exploding(monkeypatch, (STEPS_PER_EPOCH - 1) / STEPS_PER_EPOCH, 3.3e38)
     with pytest.raises(loop.Diverged, match=rf"no longer finite numbers after step {STEPS_PER_EPOCH}"):
         loop.train_and_evaluate(config, tmp_path)
     assert saved_weights_are_finite(config, tmp_path) == [] and results.read(tmp_path) == []
@@ -333,3 +342,6 @@ def test_a_training_starts_from_the_weights_of_another_run(uninterrupted, tmp_pa
     config.model.width = 8
     with pytest.raises(FieldError, match=r"train\.start_from.*its model\.width is 4, here 8"):
         loop.train_and_evaluate(config, tmp_path / "wider")
+    config.model.width, config.data.validation_per_class, config.data.drop = 4, 0, ("3",)
+    with pytest.raises(FieldError, match=r"train\.start_from.*is float32\[10\] there, and float32\[9\]"):
+        loop.train_and_evaluate(config, tmp_path / "fewer classes")

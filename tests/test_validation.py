@@ -130,10 +130,10 @@ def test_l2_radii_in_another_unit_are_noticed():
         validation.validate(config, 1)
     config.threat.eps_255 = 128.0
     validation.validate(config, 1)
-    validation.check_radius(config, (32, 32, 3))
+    validation.check_images(config, (32, 32, 3))
     config.threat.eps = 128.0
     with pytest.raises(FieldError, match=r"threat\.eps = 128\.0: .*55\.4"):
-        validation.check_radius(config, (32, 32, 3))
+        validation.check_images(config, (32, 32, 3))
 
 
 def test_streamed_images_are_cropped_before_anything_else():

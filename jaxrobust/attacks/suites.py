@@ -100,7 +100,9 @@ ATTACKS = {
     "square": Entry(_square, 5000, "margin", queries=True),
     "spsa": Entry(lambda m: Spsa(m.norm, **m.budget), 100, "margin", norms=("linf", "l2"), queries=True),
 }
-_NAME = re.compile(rf"({'|'.join(sorted(ATTACKS, key=len, reverse=True))})([1-9]\d*)?(?:x([1-9]\d*))?")
+MOST_STEPS, MOST_RESTARTS = 10**6, 10**3
+_NUMBER = r"([1-9]\d{0,11})"
+_NAME = re.compile(rf"({'|'.join(sorted(ATTACKS, key=len, reverse=True))}){_NUMBER}?(?:x{_NUMBER})?", re.ASCII)
 
 _STANDARD = ("apgd_ce", "apgd_t", "fab_t", "square")
 _PLUS = ("apgd_cex5", "apgd_dlrx5", "fabx5", "square", "apgd_t", "fab_t")
@@ -164,6 +166,8 @@ def parse(name: str, norm: str = "linf", field: str = "eval.attacks") -> Suite:
     Raises:
         FieldError: names `field`; the name is unknown, or the attack does not exist in that norm.
     """
+    if not isinstance(name, str):
+        raise FieldError(field, name, "is no name of an attack", "give one, for example 'pgd20'")
     if name == "clean":
         return Suite(name, ())
     is_l1_suite = norm == "l1" and name == "standard"
@@ -193,6 +197,9 @@ def _parse_attack(name: str, whole: str, norm: str, field: str) -> AttackSpec:
         known = ", ".join(kind if entry.iterations else f"{kind}K" for kind, entry in ATTACKS.items())
         remedy = f"use clean, {known}, {', '.join(_SUITES)}, or several joined by +"
         raise FieldError(field, whole, f"{name!r} is unknown" if name != whole else "is unknown", remedy)
+    if steps > MOST_STEPS or int(restarts or 1) > MOST_RESTARTS:
+        problem = f"takes more than {MOST_STEPS:,} steps, or {MOST_RESTARTS:,} restarts"
+        raise FieldError(field, whole, problem, "take fewer, for example pgd100 or pgd20x5")
     if norm not in entry.norms:
         raise FieldError(field, whole, f"has no {norm.upper()} form", "use square, which needs no gradient either")
     if steps < entry.fewest.get(norm, 1):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, number, one_of
 
 _BISECTIONS = 32  # more than the 24 bits of a float32
 _L1_SHARE = 0.05  # of the entries of an image, those that a step in the L1 norm moves
@@ -156,6 +156,7 @@ NORMS = {
     "l1": Norm(_l1_size, l1_shrink, _l1_direction, _l1_random),
 }
 NAMES = tuple(NORMS)
+SMALLEST = 1e-5  # radius other than 0; one grey level is 0.004
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}  # the dual norm of each
 
 
@@ -175,10 +176,12 @@ class Threat:
     eps: float
 
     def __post_init__(self):
-        if self.norm not in NORMS:
-            raise FieldError("norm", self.norm, "is unknown", f"give one of {', '.join(NAMES)}")
-        if not 0 <= self.eps < math.inf:
-            raise FieldError("eps", self.eps, "is no radius", "give a number of at least 0, for example 8/255")
+        one_of("norm", self.norm, NAMES)
+        # The dataclass is frozen; the radius is a float whatever number is given.
+        object.__setattr__(self, "eps", number("eps", self.eps, 0, 10**6, remedy="give a radius, for example 8/255"))
+        if 0 < self.eps < SMALLEST:
+            problem = f"is below {SMALLEST:g}, where float32 pixels hardly change"
+            raise FieldError("eps", self.eps, problem, "give a radius such as 8/255, or 0 for no attack")
         if self.norm == "linf" and self.eps > 1:
             raise FieldError("eps", self.eps, "is larger than the range of a pixel", f"write {self.eps:g}/255")
 
@@ -196,7 +199,7 @@ def Linf(eps: float) -> Threat:
     >>> Linf(8 / 255).norm
     'linf'
     """
-    return Threat("linf", float(eps))
+    return Threat("linf", eps)
 
 
 def L2(eps: float) -> Threat:
@@ -205,7 +208,7 @@ def L2(eps: float) -> Threat:
     >>> L2(0.5)
     Threat(norm='l2', eps=0.5)
     """
-    return Threat("l2", float(eps))
+    return Threat("l2", eps)
 
 
 def L1(eps: float) -> Threat:
@@ -214,7 +217,7 @@ def L1(eps: float) -> Threat:
     >>> L1(12)
     Threat(norm='l1', eps=12.0)
     """
-    return Threat("l1", float(eps))
+    return Threat("l1", eps)
 
 
 def largest_radius(norm: str, image_shape: tuple[int, int, int]) -> float:

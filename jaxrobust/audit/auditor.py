@@ -50,7 +50,7 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
     run = loading.open_run(workdir, overrides, OWN_FIELDS)
     if config_lib.radius(run.config) == 0:
         raise UserError("threat.eps_255 = 0: an audit needs a radius as its unit; the run was trained without attacks")
-    validation.check_radius(run.config, run.dataset.image_shape)
+    validation.check_images(run.config, run.dataset.image_shape)
     chosen = run.choose(among=run.scored_steps())
     checksum = hosts.decide(lambda: history.checksums(workdir, chosen.step)).get(chosen.weights)
     checkpoint = chosen._asdict() | {"epoch": chosen.step // run.steps_per_epoch, "checksum": checksum}

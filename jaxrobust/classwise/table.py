@@ -2,18 +2,19 @@
 
 import dataclasses
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxrobust.classwise.counts import unequal
 from jaxrobust.classwise.score import CONFIDENCE, Score
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, as_array, number
 from jaxrobust.formatting import NOTHING, clean, interval, p_value, percent
 
 SHOWN = 40  # most classes of a table that is shown; of more, those at both ends
 _ENDS = 10
+MOST_CLASSES = 10**6  # without names
 
 
 class Cells(NamedTuple):
@@ -198,14 +199,19 @@ def named(classes: Sequence[int], class_names: Sequence[str]) -> str:
 
 def checked_labels(labels, class_names) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels [N] and the names of the classes, after checking that they fit."""
-    labels = np.asarray(labels)
+    labels = as_array("labels", labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         found = f"{labels.dtype} {list(labels.shape)}"
         raise FieldError("labels", found, "not one class per image", "pass integers of shape [N]")
     if class_names is None:
         if not labels.size:
             raise FieldError("labels", labels.tolist(), "no images, so no classes are known", "pass class_names")
+        if not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
+            problem = f"not from 0 to {MOST_CLASSES - 1:,}"
+            raise FieldError("labels", int(labels.max()), problem, "pass classes in that range, or class_names")
         class_names = range(labels.max() + 1)
+    if isinstance(class_names, str) or not isinstance(class_names, Iterable) or not getattr(class_names, "ndim", 1):
+        raise FieldError("class_names", class_names, "not a list of names", "pass one name for each class")
     names = tuple(map(str, class_names))
     outside = np.flatnonzero((labels < 0) | (labels >= len(names)))
     if outside.size:
@@ -221,7 +227,7 @@ def checked_verdicts(name: str, verdicts, labels: np.ndarray) -> np.ndarray:
         name: of the argument, for errors.
         verdicts: an object with `is_robust` [N], or bool [N].
     """
-    is_correct = np.asarray(getattr(verdicts, "is_robust", verdicts))
+    is_correct = as_array(name, getattr(verdicts, "is_robust", verdicts))
     if is_correct.dtype != bool or is_correct.shape != labels.shape:
         found = f"{is_correct.dtype} {list(is_correct.shape)}"
         raise FieldError(name, found, f"not bool {list(labels.shape)}", "pass one bool for each of the labels")
@@ -230,6 +236,7 @@ def checked_verdicts(name: str, verdicts, labels: np.ndarray) -> np.ndarray:
 
 def level(confidence: float) -> float:
     """The argument `confidence`, after checking that it is in (0, 1)."""
-    if not 0 < confidence < 1:
+    confidence = number("confidence", confidence, 0, 1, remedy="pass 0.95, say")
+    if confidence in (0, 1):
         raise FieldError("confidence", confidence, "not strictly between 0 and 1", "pass 0.95, say")
     return confidence

@@ -17,7 +17,7 @@ def given(options) -> dict:
         raise FieldError("--classes", options.classes, "is too few", "give at least 2")
     if options.images is None:
         return {"num_classes": options.classes}
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", options.images):
+    if not re.fullmatch(r"[1-9]\d{0,9}(x[1-9]\d{0,4}){3}", options.images):
         remedy = "write examples, height, width and channels, for example 50000x32x32x3"
         raise FieldError("--images", options.images, "is no size of a data set", remedy)
     return {"images": tuple(map(int, options.images.split("x"))), "num_classes": options.classes}

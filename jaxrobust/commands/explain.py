@@ -18,6 +18,7 @@ default in runs/<config name>/explain. A correlation does not show a cause; that
 
 import pathlib
 
+from jaxrobust import config as config_lib
 from jaxrobust import console, files, reports
 from jaxrobust.commands.front_end import writing_to
 from jaxrobust.comparison.pairs import SPLITS, WEIGHTS
@@ -69,7 +70,7 @@ def run(given) -> None:
 
 def _show_data(given, overrides: dict) -> None:
     config, file = given.config.values, given.config.file
-    config.update_from_flattened_dict(overrides)
+    config_lib.put(config, overrides)
     figures = explaining.before_training(config, str(file), examples=given.examples)
     lines = zip(figures["classes"], *figures["probes"].values(), strict=True)
     folder = given.out or pathlib.Path("runs") / file.stem / "explain"

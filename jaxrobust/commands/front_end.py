@@ -9,6 +9,7 @@ A command is a module of this folder, which is imported when it is asked for. It
 import argparse
 import contextlib
 import difflib
+import errno
 import faulthandler
 import hashlib
 import importlib
@@ -16,11 +17,13 @@ import os
 import pathlib
 import platform
 import re
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxrobust import console, files
+from jaxrobust import commands, console, files
 from jaxrobust.errors import FieldError, UserError
 
 COMMANDS = {
@@ -122,16 +125,17 @@ class Parser(argparse.ArgumentParser):
         self.error(f"{name}: no such option{near(name, self._options)}")
 
 
-def number(kind: type, least: float) -> Callable[[str], float]:
-    """The type of an option that holds an int or float from `least` on."""
+def number(kind: type, least: float, most: float = 10**9) -> Callable[[str], float]:
+    """The type of an option that holds an int or float from `least` to `most`."""
 
     def parsed(text: str):
         try:
-            if (value := kind(text)) >= least:
+            if least <= (value := kind(text)) <= most:
                 return value
         except ValueError:
             pass
-        raise argparse.ArgumentTypeError(f"{text!r} is no {kind.__name__} of {least} or more")
+        what = "whole number" if kind is int else "number"
+        raise argparse.ArgumentTypeError(f"{text[:99]!r} is no {what} from {least:,} to {most:,}")
 
     return parsed
 
@@ -192,45 +196,89 @@ def main(arguments: list[str] | None = None) -> int:
     # Before anything imports TensorFlow, which reports on its start at length.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    from jaxrobust.distributed.interruption import Interrupted  # here: --help and wrong commands need no JAX
+    try:
+        from jaxrobust.distributed.interruption import Interrupted  # here: --help and wrong commands need no JAX
+    except ValueError as error:  # JAX reads its settings when it is imported
+        return fail(f"JAX: {error}; correct or unset the environment variable")
 
     try:
         return _run(name, arguments) or 0
     except UserError as error:
         return fail(str(error), error.exit_code)
     except KeyboardInterrupt:  # before there is anything to save
-        console.restore()
-        console.speak(True)
-        console.say("interrupted")
-        return 130
+        return _interrupted()
     except Interrupted as error:
         console.speak(True)
         console.say(str(error))
         return error.exit_code
-    except BrokenPipeError:
-        raise
-    except Exception:
-        console.bug()
-        return 1
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC):
+            raise  # of the standard output
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """Show an error that no check foresaw: in one line if its cause is outside of the program, else with its stack."""
+    cause: BaseException | None = error
+    while cause is not None:  # a library may raise another error where Ctrl-C met it
+        if isinstance(cause, KeyboardInterrupt):
+            return _interrupted()
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return fail(f"the memory is too small ({text[:200]}); lower the batch size, or take smaller data", exit_code=1)
+    if isinstance(error, OSError) and error.filename:
+        remedy = "make room, or mend its permissions, and give the same command again"
+        return fail(f"{error.filename}: {error.strerror}; {remedy}", exit_code=1)
+    at = traceback.extract_tb(error.__traceback__)[-1].filename
+    if "Unable to initialize backend" in text or at.endswith("xla_bridge.py"):  # where JAX looks for devices
+        found = FieldError(
+            "JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS"), text[:200] or "no device", "set it to cpu, or unset it"
+        )
+        return fail(str(found))
+    console.bug()
+    return 1
+
+
+def _interrupted() -> int:
+    console.restore()
+    console.speak(True)
+    console.say("interrupted")
+    return 128 + signal.SIGINT
 
 
 def run(arguments: list[str] | None = None) -> None:
     """The entry point: as `main`, and exit with its code."""
     faulthandler.enable()
+    sys.unraisablehook = _unraisable
     try:
         try:
             exit_code = main(arguments)
         except SystemExit as done:  # after --help
             exit_code = done.code
         sys.stdout.flush()
-    except BrokenPipeError:  # of `jaxrobust fields | head`
+    except OSError as error:  # of `jaxrobust fields | head`, or a full disk
+        exit_code = 1 if error.errno == errno.EPIPE else fail(f"the output: {error.strerror}; make room", 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        exit_code = 1
+    _receive_interrupts(commands.end_at_once)
     if "jax" not in sys.modules:
         sys.exit(exit_code)
     from jaxrobust.distributed import hosts
 
     hosts.leave(exit_code)
+
+
+def _receive_interrupts(handler) -> None:
+    """Replace the entry point's handler of Ctrl-C, if this process has one."""
+    if signal.getsignal(signal.SIGINT) in {commands.end_at_once, signal.default_int_handler} - {handler}:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _unraisable(unraisable) -> None:
+    """Ctrl-C in code that cannot raise, such as a finalizer, is not lost."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        commands.end_at_once()
+    sys.__unraisablehook__(unraisable)
 
 
 def _run(name: str, arguments: list[str]) -> int | None:
@@ -244,6 +292,7 @@ def _run(name: str, arguments: list[str]) -> int | None:
     if given.verbosity is not None:
         logging.set_verbosity(given.verbosity)
     _keep_compiled_programs()
+    _receive_interrupts(signal.default_int_handler)  # raises KeyboardInterrupt, on which files are cleaned up
     with naming(**parser.flags):
         return command.run(given)
 
@@ -305,7 +354,7 @@ def _config(path: str | None, overrides: dict) -> GivenConfig:
 
     config = config_lib.default() if path is None else config_lib.given(path, "--config")
     config.lock()
-    config.update_from_flattened_dict(overrides)
+    config_lib.put(config, overrides)
     config_lib.check_options(config, overrides)
     # An override in 1/255 must not be lost to a value in pixel units, which replaces it.
     for field in ("threat.eps", "attack.step_size", "eval.step_size"):
@@ -327,7 +376,7 @@ def _keep_compiled_programs() -> None:
     processor = platform.machine()
     with contextlib.suppress(OSError):  # Linux alone has this file
         processor += re.search(r"^(flags|Features)\s*:.*$|\Z", pathlib.Path("/proc/cpuinfo").read_text(), re.M)[0]
-    with contextlib.suppress(OSError):  # no home, or a full disk: then nothing is kept
+    with contextlib.suppress(OSError, RuntimeError):  # no home, or a full disk: then nothing is kept
         folder = files.user_cache() / "compiled" / hashlib.sha256(processor.encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -192,9 +192,12 @@ def _indices(argument: str, classes, names: tuple[str, ...]) -> list[int] | None
     if classes is None:
         return None
     found = []
-    for given in [classes] if isinstance(classes, str | int | np.integer) else classes:
-        index = names.index(given) if given in names else given
-        if not (isinstance(index, int | np.integer) and 0 <= index < len(names)):
+    is_one = (
+        not isinstance(classes, Sequence | np.ndarray) or isinstance(classes, str) or not getattr(classes, "ndim", 1)
+    )
+    for given in [classes] if is_one else classes:
+        index = names.index(given) if isinstance(given, str) and given in names else given
+        if isinstance(index, bool) or not (isinstance(index, int | np.integer) and 0 <= index < len(names)):
             remedy = f"name one of {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}, or its index"
             raise FieldError(argument, given, "is not a class", remedy)
         found.append(int(index))

@@ -79,7 +79,7 @@ def compare_runs(
     a = open_side("A", runs[0], weights, step_a)
     b = open_side("B", runs[1], weights, step_b)
     if a.run.workdir.resolve() == b.run.workdir.resolve() and a.checkpoint == b.checkpoint:
-        raise UserError(f"{run_a} and {run_b} are the same checkpoint of the same run; give --step_a, --step_b or two")
+        raise UserError(f"{run_a} and {run_b} are the same checkpoint of the same run; give step_a, step_b or two")
     in_a, in_b = common_examples(a, b)
     names, notes = common_attacks(a, [b], attacks or a.scores | b.scores, bool(attacks))
     labels = a.examples["labels"][in_a]
@@ -161,13 +161,13 @@ def _checkpoint(letter: str, run: RunFiles, weights: str, step: int | None) -> t
     candidates = [c for c in run.scores if weights in ("best", c.weights)]
     if not candidates:
         remedy = f"scored are {', '.join(sorted({c.weights for c in run.scores}))} ones"
-        raise FieldError("--weights", weights, f"no such weights of {run.workdir} were scored on {run.split}", remedy)
+        raise FieldError("weights", weights, f"no such weights of {run.workdir} were scored on {run.split}", remedy)
     if step is not None:
         steps = sorted({c.step for c in candidates})
         candidates = [c for c in candidates if c.step == step]
         if not candidates:
             remedy = f"scored are {', '.join(map(str, steps))}"
-            raise FieldError(f"--step_{letter.lower()}", step, f"not scored on {run.split} in {run.workdir}", remedy)
+            raise FieldError(f"step_{letter.lower()}", step, f"not scored on {run.split} in {run.workdir}", remedy)
     wanted = selected.step if step is None else step
     if step is None and run.best and not run.best_checkpoint():
         console.warn(f"{run.workdir}: its best checkpoint is not scored on {run.split}; taking the last, step {wanted}")
@@ -189,7 +189,7 @@ def notes_on_weights(sides: Sequence[Side]) -> list[str]:
     who = ", ".join(raw[:_NAMED]) + (f" and {len(raw) - _NAMED} more" if len(raw) > _NAMED else "")
     return [
         f"Raw weights ({who}) stand beside averaged ones, and averaging alone changes robustness; "
-        "--weights raw compares like with like."
+        "weights = raw compares like with like."
     ]
 
 
@@ -257,7 +257,7 @@ def common_attacks(a: Side, others: Sequence[Side], names, asked: bool) -> tuple
     for name in names:
         problems = [problem for other in others if (problem := attack_problem(name, a, other))]
         if problems and asked:
-            raise FieldError("--attack", name, problems[0], "evaluate all runs alike, or name another")
+            raise FieldError("attack", name, problems[0], "evaluate all runs alike, or name another")
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             left_out.append(f"{name} is left out: {problems[0]}{more}.")

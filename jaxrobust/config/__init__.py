@@ -13,17 +13,19 @@ Radii and step sizes have two fields each: `eps_255` in 1/255, as papers write t
 [0, 1]. `eps`, where it is given, replaces `eps_255`. `radius()` and `step_size()` resolve them.
 """
 
+import difflib
 import json
 import math
+import os
 import pathlib
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import ml_collections
 
 from jaxrobust import files, models, objectives
 from jaxrobust.config import fields
-from jaxrobust.config.fields import default
+from jaxrobust.config.fields import FIELDS, default
 from jaxrobust.errors import FieldError
 
 # An audit pushes every example to every other class, if there are no more than this.
@@ -43,17 +45,39 @@ def given(path, field: str) -> ml_collections.ConfigDict:
             its model does not have.
     """
     path = str(files.path(path, field))
-    if not pathlib.Path(path).is_file():
-        raise FieldError(field, path, "is not a file", "give a config file, for example configs/digits.py")
+    if not os.path.isfile(path) or not path.endswith(".py"):
+        raise FieldError(field, path, "is not a .py file", "give a config file, for example configs/digits.py")
     try:
         config = from_file(path)
-    except Exception as error:  # whatever the code of a config file may raise
+        values = files.flatten(config.to_dict()) if isinstance(config, ml_collections.ConfigDict) else None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the code of a config file may raise, sys.exit() included
         problem = f"{type(error).__name__}: {error}{_line_in(path, error)}"
         raise FieldError(field, path, problem, "correct the file") from error
-    if not isinstance(config, ml_collections.ConfigDict):
+    if values is None:
         raise FieldError(field, path, "get_config() returned no config", "let it end in `return config`")
-    check_options(config, differences(default().to_dict(), config.to_dict()))
+    if missing := FIELDS.keys() - values.keys():
+        problem = f"its config has no {min(missing)}"
+        raise FieldError(field, path, problem, "let get_config() begin with `config = default()`")
+    config = default()
+    put(config, values)
+    check_options(config, [name for name, value in values.items() if value != FIELDS[name].default])
     return config
+
+
+def put(config, values: Mapping, remedy: str = "") -> None:
+    """Set fields by dotted name.
+
+    Raises:
+        FieldError: names the first that does not exist, for which there is a `remedy`, or that is of another type.
+    """
+    for name, value in values.items():
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, 1)
+            hint = f"did you mean {near[0]}?" if near else "jaxrobust fields lists them"
+            raise FieldError(name, value, "is not a field of a config", remedy or hint)
+        config.update_from_flattened_dict({name: FIELDS[name].typed(value)})
 
 
 def check_options(config, given: Collection[str]) -> None:
@@ -143,42 +167,20 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
     lacks one.
     """
     config = default()
-    for field, value in files.flatten(values).items():
-        value = tuple(value) if isinstance(value, list) else value
-        try:
-            config.update_from_flattened_dict({field: value})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise FieldError(field, value, "is no field of this version", "use the version that wrote it") from error
+    put(config, files.flatten(values), "use the version that wrote it")
     return config
 
 
 def type_problem(values: dict) -> str | None:
-    """The first field of stored values that is of another type than its default, as a clause; None if none is."""
-    for name, of in fields.FIELDS.items():
-        value = values
-        for part in name.split("."):
-            if not isinstance(value, dict):
-                return f"the section of {name} is {value!r}"
-            if part not in value:  # as of an earlier version
-                break
-            value = value[part]
-        else:
-            if not _is_like(value, of.default):
-                return f"{name} is {value!r}"
+    """The first field of stored values that is of another type than in the table, as a clause; None if none is."""
+    for name, field in FIELDS.items():
+        section, _, key = name.partition(".")
+        if key in values.get(section, {}):  # not in those of an earlier version
+            try:
+                field.typed(values[section][key])
+            except FieldError:
+                return f"{name} is {values[section][key]!r}"
     return None
-
-
-def _is_like(value, default) -> bool:
-    """Whether a value from JSON has the type of a default; any text or number is like an entry of an empty tuple."""
-    if default is None:
-        return value is None or _is_like(value, 0.0)
-    if isinstance(default, tuple):
-        kinds = default[:1] or ("", 0.0)
-        return isinstance(value, list) and all(any(_is_like(one, kind) for kind in kinds) for one in value)
-    if isinstance(default, bool | str):
-        return isinstance(value, type(default))
-    kinds = float | int if isinstance(default, float) else int
-    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def comparable(flat: dict) -> dict:

@@ -4,11 +4,12 @@
 stands for a number that need not be given. What depends on several fields is checked in `validation`.
 """
 
-import math
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
 import ml_collections
+import numpy as np
 from ml_collections import config_dict
 
 from jaxrobust import models, objectives, remedies
@@ -19,8 +20,8 @@ from jaxrobust.remedies import difficulty, long_tail
 
 
 class Allowed(NamedTuple):
-    """What a field may hold: `text` for a reader; `holds`: whether a value is allowed, None: that is checked elsewhere,
-    together with other fields; and the clauses of the error.
+    """What a field may hold: `text` for a reader; `holds`: whether a value of its type is allowed, None: that is
+    checked elsewhere, together with other fields; and the clauses of the error.
     """
 
     text: str = ""
@@ -37,11 +38,28 @@ class Field(NamedTuple):
     meaning: str
     allowed: Allowed = Allowed()
 
+    def typed(self, value):
+        """The value in the field's type: lists as tuples, and NumPy's scalars and whole floats as Python's numbers.
+        Raises FieldError if it has another type.
+        """
+        if value is None and self.default is None:
+            return None
+        kind = float if self.default is None else type(self.default)
+        found = _typed(value, kind)
+        if found is None:
+            raise FieldError(self.name, value, f"is not {_KINDS[kind]}", f"give one, for example {self.example()!r}")
+        return found
+
+    def example(self):
+        """A value of its type."""
+        return 1.0 if self.default is None else self.default
+
     def check(self, value) -> None:
         """Raises FieldError unless the value is allowed."""
-        if self.allowed.holds is None or (value is None and self.default is None):
+        if value is None and self.default is None:
             return
-        if not self.allowed.holds(value):
+        value = self.typed(value)
+        if self.allowed.holds is not None and not self.allowed.holds(value):
             raise FieldError(self.name, value, self.allowed.problem, self.allowed.remedy)
 
     def allowed_text(self) -> str:
@@ -51,29 +69,52 @@ class Field(NamedTuple):
         return self.allowed.text + (" | None" if self.default is None else "")
 
 
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", tuple: "a tuple"}
+_LONGEST = 4096  # characters of a text, and entries of a tuple
+
+
+def _typed(value, kind: type):
+    """The value as the kind; None if it is not of it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if kind is str:
+        value = str(value) if isinstance(value, os.PathLike) else value
+        return value if isinstance(value, str) and len(value) <= _LONGEST and value.isprintable() else None
+    if kind is tuple:
+        is_one = isinstance(value, list | tuple) and len(value) <= _LONGEST
+        entries = [_typed(entry, str if isinstance(entry, str) else float) for entry in value] if is_one else [None]
+        # As they are: a label or a number of units stays an int.
+        return tuple(value) if None not in entries else None
+    if kind is bool or isinstance(value, bool):
+        return value if type(value) is kind else None
+    if kind is float and isinstance(value, int):
+        return float(value) if abs(value) < 10**300 else None
+    return value if isinstance(value, kind) else None
+
+
 def one_of(*names: str) -> Allowed:
-    return Allowed(" | ".join(names), lambda value: value in names, "is unknown", f"choose one of {', '.join(names)}")
+    return Allowed(" | ".join(names), lambda value: value in names, "is unknown", f"give one of {', '.join(names)}")
 
 
 def some_of(*names: str) -> Allowed:
     return Allowed(
         f"some of {', '.join(names)}",
-        lambda values: len(values) > 0 and set(values) <= set(names),
-        "is empty or holds an unknown name",
+        lambda values: len(values) > 0 and set(values) <= set(names) and len(set(values)) == len(values),
+        "is empty, or holds an unknown name or one twice",
         f"name some of {', '.join(names)}",
     )
 
 
-def at_least(least: float) -> Allowed:
-    return Allowed(f"{least} or more", lambda x: math.isfinite(x) and x >= least, f"must be {least} or more")
+def between(least: float, most: float, problem: str = "", remedy: str = "correct the value") -> Allowed:
+    text = f"{least:,} to {most:,}"
+    return Allowed(text, lambda x: least <= x <= most, problem or f"must be from {text}", remedy)
+
+
+def up_to(most: float) -> Allowed:
+    return between(0, most)
 
 
 def below(end: float) -> Allowed:
     return Allowed(f"0 <= x < {end}", lambda x: 0 <= x < end, f"must be at least 0 and below {end}")
-
-
-def up_to(most: float, problem: str, remedy: str) -> Allowed:
-    return Allowed(f"0 <= x <= {most}", lambda x: 0 <= x <= most, problem, remedy)
 
 
 def each(holds: Callable[[float], bool], what: str) -> Allowed:
@@ -82,18 +123,30 @@ def each(holds: Callable[[float], bool], what: str) -> Allowed:
     def all_hold(values) -> bool:
         return len(values) > 0 and all(isinstance(value, int | float) and holds(value) for value in values)
 
-    return Allowed(what, all_hold, remedy=f"give {what}")
+    return Allowed(what, all_hold, problem=f"is not {what}", remedy="correct the value")
 
 
-FRACTION, NATURAL, POSITIVE, ANY_SEED = below(1), at_least(0), at_least(1), below(2**32)
-SCALED_RADIUS = up_to(
-    2, "is in units of the threat's radius, from 0 to 2, which doubles the radius", "use a share such as 0.5"
+def words(text: str) -> Allowed:
+    """Any number of texts."""
+    return Allowed(text, lambda entries: all(isinstance(e, str) for e in entries), f"is not {text}", "give these alone")
+
+
+FRACTION, ANY_SEED = below(1), below(2**32)
+COUNT, NUMBER = up_to(10**9), between(1, 10**9)  # of images
+EPOCHS, BATCH = between(1, 10**6), between(1, 10**6)
+FACTOR = up_to(100)  # on a term, or an exponent
+SCALED_RADIUS = between(
+    0, 2, "is in units of the threat's radius, from 0 to 2, which doubles the radius", "use a share such as 0.5"
 )
-FINITE = each(math.isfinite, "finite numbers, one value or one per channel")
-SCALES = each(lambda s: 0 < s < math.inf, "positive numbers, one value or one per channel")
-RADII = each(lambda r: 0 < r < math.inf, "positive numbers")
+MEANS = each(lambda m: 0 <= m <= 1, "one value in [0, 1], or one per channel")
+SCALES = each(lambda s: 0.001 <= s <= 1000, "one value from 0.001 to 1,000, or one per channel")
+RADII = each(lambda r: 0 < r <= 10**8, "positive numbers")
 MILESTONES = each(lambda m: 0 < m < 1, "increasing fractions of the training, for example (0.5, 0.75)")
 AN_ATTACK = Allowed("an attack or a suite of attacks/suites.py")
+A_STEP = Allowed(
+    "a sensible share of the radius", lambda x: 0 < x <= 10**8, "is not a step", "use a quarter of the radius"
+)
+OF_CLASSES = words("texts LABEL:FACTOR")
 
 SECTIONS = {
     "data": "the images: which, how many, and how they are augmented",
@@ -115,7 +168,7 @@ SECTIONS = {
 _ROWS = (
     ("data.name", "digits", "the data set", Allowed(" | ".join(sources.forms()))),
     ("data.data_dir", "", "tfds only: folder of prepared data sets; empty: $TFDS_DATA_DIR, else the TFDS default"),
-    ("data.validation_per_class", 0, "images per class held out of the training set; 0: no validation split", NATURAL),
+    ("data.validation_per_class", 0, "images per class held out of the training set; 0: no validation split", COUNT),
     ("data.seed", 0,
      "draws the validation split, the long-tailed subset and the Gaussian mixtures, not the training", ANY_SEED),
     ("data.imbalance", "none",
@@ -123,41 +176,46 @@ _ROWS = (
     ("data.imbalance_ratio", 0.1, "its smallest class over its largest; see data/imbalance.py",
      Allowed("0 < x <= 1", lambda x: 0 < x <= 1, "is not a ratio of the smallest class to the largest",
              "use a number above 0, up to 1, for example 0.02")),
-    ("data.drop", (), "classes to leave out, by name or label; in all splits"),
-    ("data.merge", (), 'groups of classes to make one, as "cat+dog"; in all splits'),
-    ("data.shares", (), 'of the training images of some classes, as "cat:0.5"; "*:0.5": of all others'),
+    ("data.drop", (), "classes to leave out, by name or label; in all splits", words("names or labels, as texts")),
+    ("data.merge", (), 'groups of classes to make one, as "cat+dog"; in all splits', words("groups of classes")),
+    ("data.shares", (), 'of the training images of some classes, as "cat:0.5"; "*:0.5": of all others',
+     words("texts NAME:SHARE")),
     ("data.streaming", False, "tfds, folder: leave images in files until needed, for sets beyond the memory"),
     ("data.image_size", 0,
-     "side to resize to: any if streamed, centre crop included; else a divisor; 0: as it is", NATURAL),
+     "side to resize to: any if streamed, centre crop included; else a divisor; 0: as it is", up_to(4096)),
     ("data.augment", (), "applied in the order given; resized_crop for streamed images only, first",
-     Allowed(f"some of {', '.join(augment.OPERATIONS)}")),
+     some_of(*augment.OPERATIONS)._replace(holds=lambda names: not names or some_of(*augment.OPERATIONS).holds(names))),
     ("data.crop_scale", (0.08, 1.0), "resized_crop: smallest and largest share of the image's area",
      each(lambda share: 0 < share <= 1, "two rising numbers in (0, 1]")),
-    ("data.pad", 4, "pixels on each side before the random crop", NATURAL),
+    ("data.pad", 4, "pixels on each side before the random crop", up_to(4096)),
     ("data.pad_mode", "zero", "what the padding holds", one_of(*augment.PAD_MODES)),
-    ("data.gaussians.dimension", 100, "pixels of an image"),
-    ("data.gaussians.means", (-0.1, 0.1), "of every pixel, one for each class"),
-    ("data.gaussians.stddevs", (1.0, 2.0), "of every pixel, one for each class"),
-    ("data.gaussians.priors", (0.5, 0.5), "share of each class in all splits; they add up to 1"),
-    ("data.gaussians.train_examples", 20_000, "size of the training set, validation included"),
-    ("data.gaussians.test_examples", 10_000, "size of the test set"),
+    ("data.gaussians.dimension", 100, "pixels of an image", between(1, 10**6)),
+    ("data.gaussians.means", (-0.1, 0.1), "of every pixel, one for each class",
+     each(lambda m: abs(m) < 10**6, "a number for each class")),
+    ("data.gaussians.stddevs", (1.0, 2.0), "of every pixel, one for each class",
+     each(lambda s: 0 < s < 10**6, "a positive number for each class")),
+    ("data.gaussians.priors", (0.5, 0.5), "share of each class in all splits; they add up to 1",
+     each(lambda p: 0 < p < 1, "a share in (0, 1) for each class")),
+    ("data.gaussians.train_examples", 20_000, "size of the training set, validation included", between(1, 10**8)),
+    ("data.gaussians.test_examples", 10_000, "size of the test set", between(1, 10**8)),
     ("data.gaussians.pixels_per_unit", 0.04,
-     "pixel = 0.5 + pixels_per_unit * x; a radius e is e * pixels_per_unit"),
+     "pixel = 0.5 + pixels_per_unit * x; a radius e is e * pixels_per_unit",
+     Allowed("0 < x <= 1", lambda x: 0 < x <= 1, "must be above 0 and at most 1")),
 
     ("model.name", "cnn", "the architecture", one_of(*models.NAMES)),
     ("model.dtype", "float32", "of convolutions and matrix products", one_of(*models.DTYPES)),
     ("model.batch_norm", "local", "statistics of each device's share, or of the whole batch",
      one_of("local", "synchronised")),
-    ("model.mean", (0.0,), "the model normalises pixels itself: (x - mean) / std", FINITE),
+    ("model.mean", (0.0,), "the model normalises pixels itself: (x - mean) / std", MEANS),
     ("model.std", (1.0,), "likewise", SCALES),
-    ("model.depth", 28, "wide_resnet: 6n + 4 layers"),
+    ("model.depth", 28, "wide_resnet: 6n + 4 layers", between(1, 1000)),
     ("model.stem", "small",
      "resnet18, 34, 50. small: 3x3; imagenet: 7x7 and pooling, a quarter of the resolution",
      one_of(*models.STEMS)),
     ("model.width", 0,
-     "wide_resnet: widening factor; cnn: channels of the first stage; 0: the model's own default", NATURAL),
+     "wide_resnet: widening factor; cnn: channels of the first stage; 0: the model's own default", up_to(4096)),
     ("model.hidden", (256, 256), "mlp: units of each hidden layer",
-     each(lambda n: n >= 1, "at least one number of units, each 1 or more")),
+     each(lambda n: isinstance(n, int) and 1 <= n <= 2**16, "at least one number of units, each 1 to 65,536")),
     ("model.final_batch_norm", True, "preact_resnet18: batch norm before the pooling, as Rice et al. 2020"),
     ("model.shortcut", "activation",
      "preact_resnet18: what 1x1 shortcuts read: activation (Rice et al. 2020) or input (Wong et al. 2020)",
@@ -165,21 +223,21 @@ _ROWS = (
     ("model.head", "linear", "cosine: logits are head_scale times the cosine of features and class weights",
      one_of(*models.HEADS)),
     ("model.head_scale", 10.0, "cosine: 10 in RoBal, 30 in LDAM",
-     Allowed("a positive number", lambda x: 0 < x < math.inf, "is not a scale", "write a positive number, such as 10")),
+     Allowed("0 < x <= 100,000", lambda x: 0 < x <= 10**5, "is not a scale", "write a positive number, such as 10")),
 
     ("threat.norm", "linf", "norm of the perturbations", one_of(*threats.NAMES)),
-    ("threat.eps_255", 8.0, "radius in 1/255", NATURAL),
-    ("threat.eps", None, "radius in pixel units of [0, 1]; replaces eps_255 where given", NATURAL),
+    ("threat.eps_255", 8.0, "radius in 1/255", up_to(10**8)),
+    ("threat.eps", None, "radius in pixel units of [0, 1]; replaces eps_255 where given", up_to(10**6)),
 
-    ("attack.steps", 10, "gradients for each batch; 1 for fgsm_rs, n_fgsm and free", POSITIVE),
+    ("attack.steps", 10, "gradients for each batch; 1 for fgsm_rs, n_fgsm and free", between(1, 10_000)),
     ("attack.step_size_255", None,
      "in 1/255; by default a quarter of the radius (fgsm_rs: 1.25 radii, free and n_fgsm: 1 radius)",
-     Allowed("a sensible share of the radius")),
+     A_STEP),
     ("attack.step_size", None, "in pixel units of [0, 1]; replaces step_size_255 where given",
-     Allowed("a sensible share of the radius")),
+     A_STEP),
     ("attack.radius", 1.0,
-     "radius in training, in units of the threat's; evaluations use the threat's radius", NATURAL),
-    ("attack.restarts", 1, "the worst point of so many starts is trained on", POSITIVE),
+     "radius in training, in units of the threat's; evaluations use the threat's radius", up_to(10)),
+    ("attack.restarts", 1, "the worst point of so many starts is trained on", between(1, 1000)),
     ("attack.random_start", True, "from a random point of the ball; False: from the image itself"),
     ("attack.radius_warmup", 0.0, "fraction of the training in which the radius, and the step, rises from 0", FRACTION),
     ("attack.batch_norm", "as_published",
@@ -188,13 +246,13 @@ _ROWS = (
 
     ("objective.name", "pgd_at", "what is minimised; configs/objectives has one of each", one_of(*objectives.NAMES)),
     ("objective.label_smoothing", 0.0, "share of the target that is spread over all classes", FRACTION),
-    ("objective.beta", 6.0, "trades, mart, bat: weight of the divergence", NATURAL),
+    ("objective.beta", 6.0, "trades, mart, bat: weight of the divergence", up_to(1000)),
     ("objective.climb", "divergence", "trades: what its attack climbs", one_of(*objectives.CLIMBS)),
-    ("objective.noise", 2.0, "n_fgsm: how far away it starts, in radii", NATURAL),
-    ("objective.replays", 8, "free: updates on each batch", POSITIVE),
-    ("objective.variance", 0.1, "variance_penalty: weight of the variance of the classes' losses", NATURAL),
+    ("objective.noise", 2.0, "n_fgsm: how far away it starts, in radii", FACTOR),
+    ("objective.replays", 8, "free: updates on each batch", between(1, 1000)),
+    ("objective.variance", 0.1, "variance_penalty: weight of the variance of the classes' losses", up_to(1000)),
     ("objective.awp_gamma", 0.0,
-     "adversarial weight perturbation, a share of each kernel's norm (0.01, trades 0.005)", NATURAL),
+     "adversarial weight perturbation, a share of each kernel's norm (0.01, trades 0.005)", up_to(1)),
     ("objective.awp_begin", 0.0, "fraction of the training at which it begins", FRACTION),
 
     ("remedy.name", "none", "the remedy; several joined by +, for example ldam+reweight",
@@ -209,84 +267,86 @@ _ROWS = (
     ("remedy.reweight.begin", 0.0, "fraction of the training at which the weights begin; deferred: 0.8", FRACTION),
     ("remedy.resample.sampling", "balanced", "share of a class in the draws", one_of(*long_tail.SAMPLINGS)),
     ("remedy.resample.begin", 0.0, "fraction of the training at which it begins; deferred: 0.8", FRACTION),
-    ("remedy.focal.gamma", 2.0, "exponent of the factor (1 - p_true)^gamma on the loss", NATURAL),
+    ("remedy.focal.gamma", 2.0, "exponent of the factor (1 - p_true)^gamma on the loss", FACTOR),
     ("remedy.ldam.largest_margin", 0.5,
-     "of the rarest class, in units of the logits, or of the cosine of a cosine head", NATURAL),
-    ("remedy.logit_adjustment.tau", 1.0, "factor on the log of the prior; 1 is balanced_softmax", NATURAL),
-    ("remedy.cdt.tau", 0.3, "exponent of n_c / n_max, the factor on the logits", NATURAL),
-    ("remedy.vs.gamma", 0.15, "exponent of the factor on the logits", NATURAL),
-    ("remedy.vs.tau", 1.0, "factor on the log of the prior", NATURAL),
+     "of the rarest class, in units of the logits, or of the cosine of a cosine head", FACTOR),
+    ("remedy.logit_adjustment.tau", 1.0, "factor on the log of the prior; 1 is balanced_softmax", FACTOR),
+    ("remedy.cdt.tau", 0.3, "exponent of n_c / n_max, the factor on the logits", FACTOR),
+    ("remedy.vs.gamma", 0.15, "exponent of the factor on the logits", FACTOR),
+    ("remedy.vs.tau", 1.0, "factor on the log of the prior", FACTOR),
     ("remedy.robust_lt.strength", 0.3,
      "the share of the radius that goes by rarity; published with attack.radius_warmup 0.8",
-     up_to(1, "must be at least 0 and at most 1", "use 0 to 1")),
-    ("remedy.robal.margin", 0.1, "for model.head = cosine: in units of the cosine", NATURAL),
-    ("remedy.robal.margin_tau", 0.0, "of the margin by rarity, in units of the logits; RoBal-R: 0.3", NATURAL),
-    ("remedy.robal.prior_tau", 1.2, "factor on the log of the prior; RoBal-R: 1.5", NATURAL),
+     up_to(1)),
+    ("remedy.robal.margin", 0.1, "for model.head = cosine: in units of the cosine", FACTOR),
+    ("remedy.robal.margin_tau", 0.0, "of the margin by rarity, in units of the logits; RoBal-R: 0.3", FACTOR),
+    ("remedy.robal.prior_tau", 1.2, "factor on the log of the prior; RoBal-R: 1.5", FACTOR),
     ("remedy.frl.variant", "both", "what it changes", one_of(*difficulty.FRL_VARIANTS)),
     ("remedy.frl.natural_tolerance", 0.07,
-     "how much a class's natural error may exceed the average; reweight: 0.1", NATURAL),
-    ("remedy.frl.boundary_tolerance", 0.07, "the same of its boundary error", NATURAL),
-    ("remedy.frl.weight_rate", 0.05, "step of the weights' multipliers after each epoch", NATURAL),
-    ("remedy.frl.radius_rate", 0.2, "step of the log of the radius after each epoch", NATURAL),
+     "how much a class's natural error may exceed the average; reweight: 0.1", up_to(1)),
+    ("remedy.frl.boundary_tolerance", 0.07, "the same of its boundary error", up_to(1)),
+    ("remedy.frl.weight_rate", 0.05, "step of the weights' multipliers after each epoch", FACTOR),
+    ("remedy.frl.radius_rate", 0.2, "step of the log of the radius after each epoch", FACTOR),
     ("remedy.frl.limit", 0.5, "of the sum of the multipliers, below 1 so that no weight is negative", FRACTION),
     ("remedy.cfa.radius_base", 0.5,
      "the radius is this plus the class's robust accuracy; published 0.3 for trades", SCALED_RADIUS),
-    ("remedy.cfa.beta_base", 0.5, "the same of the trade-off", NATURAL),
+    ("remedy.cfa.beta_base", 0.5, "the same of the trade-off", FACTOR),
     ("remedy.cfa.average", False,
      "average the weights once an epoch, if no class of the validation split is too weak"),
     ("remedy.cfa.average_begin", 0.0, "fraction of the training from which on", FRACTION),
     ("remedy.cfa.average_threshold", 0.2, "robust accuracy of the weakest class", FRACTION),
     ("remedy.cfa.average_decay", 0.85, "weight of the average so far", FRACTION),
-    ("remedy.wat.eta", 0.1, "rate of the exponential weights (Hedge)", NATURAL),
-    ("remedy.dafa.strength", 1.0, "published 1.5 for CIFAR-100", NATURAL),
+    ("remedy.wat.eta", 0.1, "rate of the exponential weights (Hedge)", up_to(1000)),
+    ("remedy.dafa.strength", 1.0, "published 1.5 for CIFAR-100", FACTOR),
     ("remedy.dafa.begin", 70 / 110, "fraction of the training at which weights and radii are set, once", FRACTION),
-    ("remedy.faal.divergence", 0.5, "largest KL divergence of the class weights from equal ones", NATURAL),
+    ("remedy.faal.divergence", 0.5, "largest KL divergence of the class weights from equal ones", FACTOR),
     ("remedy.cfol.gamma", 0.5, "share of the draws that is by class alone", FRACTION),
-    ("remedy.cfol.eta", 5e-6, "published for 50,000 images an epoch; more for fewer", NATURAL),
+    ("remedy.cfol.eta", 5e-6, "published for 50,000 images an epoch; more for fewer", up_to(1000)),
     ("remedy.spectral.weight", 0.3, "share of the loss that is weighted by confusions", FRACTION),
     ("remedy.fair_tat.radius_base", 0.5,
      "the radius is this plus the class's robust accuracy, as in cfa", SCALED_RADIUS),
-    ("remedy.fixed.radius", (), 'set by hand, for interventions: factors on the radius of some classes, as "3:1.5"'),
-    ("remedy.fixed.weight", (), "likewise: weights of some classes on the losses"),
+    ("remedy.fixed.radius", (),
+     'set by hand, for interventions: factors, up to 10, on the radius of some classes, as "3:1.5"', OF_CLASSES),
+    ("remedy.fixed.weight", (), "likewise: weights of some classes on the losses, up to 1,000", OF_CLASSES),
 
     ("optimizer.name", "sgd", "the optimizer", one_of("sgd", "adamw")),
-    ("optimizer.learning_rate", 0.1, "peak", NATURAL),
+    ("optimizer.learning_rate", 0.1, "peak", up_to(100)),
     ("optimizer.momentum", 0.9, "sgd", FRACTION),
     ("optimizer.nesterov", False, "sgd"),
     ("optimizer.weight_decay", 5e-4,
-     "of every parameter, as in PyTorch: part of the gradient (sgd), decoupled (adamw)", NATURAL),
+     "of every parameter, as in PyTorch: part of the gradient (sgd), decoupled (adamw)", up_to(10)),
     ("optimizer.schedule", "piecewise", "of the learning rate", one_of("constant", "piecewise", "cosine", "one_cycle")),
     ("optimizer.milestones", (0.5, 0.75),
      "piecewise: fractions of the training at which the rate is multiplied", MILESTONES),
-    ("optimizer.decay_factor", 0.1, "piecewise: by this", NATURAL),
+    ("optimizer.decay_factor", 0.1, "piecewise: by this", up_to(1)),
     ("optimizer.warmup", 0.0,
      "fraction of the training in which the rate rises to its peak, linearly (any schedule)", FRACTION),
-    ("optimizer.clip_norm", 0.0, "largest global norm of the gradient; 0: no clipping", NATURAL),
+    ("optimizer.clip_norm", 0.0, "largest global norm of the gradient; 0: no clipping", up_to(10**6)),
 
-    ("train.epochs", 30, "passes over the training set", POSITIVE),
-    ("train.batch_size", 128, "over all devices; the incomplete last batch of an epoch is dropped", POSITIVE),
+    ("train.epochs", 30, "passes over the training set", EPOCHS),
+    ("train.batch_size", 128, "over all devices; the incomplete last batch of an epoch is dropped", BATCH),
     ("train.start_from", "", "workdir of a run whose best weights, else its last, are the initial ones"),
     ("train.seed", 0, "initial weights, data order, augmentation, random starts", ANY_SEED),
     ("train.average_decay", 0.999, "exponential average of the weights and batch statistics; 0: none", FRACTION),
-    ("train.log_every_steps", 10, "loss and learning rate to TensorBoard", POSITIVE),
+    ("train.log_every_steps", 10, "loss and learning rate to TensorBoard", between(1, 10**9)),
     ("train.overfitting_check", True, "with attack.steps = 1: PGD on 256 training images after each epoch"),
     ("train.steps_per_dispatch", 0,
-     "resident sets: updates without the host; 0: 1 on a CPU, else 10", NATURAL),
+     "resident sets: updates without the host; 0: 1 on a CPU, else 10", up_to(10_000)),
 
     ("eval.attacks", ("clean", "fgsm", "pgd20", "cw20"), "what checkpoints are scored under",
-     Allowed("clean, attacks and suites of attacks/suites.py", lambda names: len(names) > 0, "is empty",
-             "name at least one, for example ('clean', 'pgd20')")),
+     Allowed("clean, attacks and suites of attacks/suites.py",
+             lambda names: len(names) > 0 and all(isinstance(name, str) for name in names),
+             "is empty, or holds what is no name", "name at least one, for example ('clean', 'pgd20')")),
     ("eval.checkpoints", "all", "best: by the validation score so far, with those weights alone",
      one_of("all", "best", "last")),
     ("eval.splits", ("validation", "test"), "what checkpoints are scored on", some_of("validation", "test")),
-    ("eval.every_epochs", 1, "0: not while training (run `jaxrobust evaluate --follow` beside it)", NATURAL),
+    ("eval.every_epochs", 1, "0: not while training (run `jaxrobust evaluate --follow` beside it)", up_to(10**6)),
     ("eval.step_size_255", None, "of pgdK and cwK, in 1/255; by default a quarter of the radius",
-     Allowed("a sensible share of the radius")),
+     A_STEP),
     ("eval.step_size", None, "in pixel units of [0, 1]; replaces step_size_255 where given",
-     Allowed("a sensible share of the radius")),
-    ("eval.batch_size", 512, "over all devices", POSITIVE),
+     A_STEP),
+    ("eval.batch_size", 512, "over all devices", BATCH),
     ("eval.examples", 0,
-     "score a stratified subset of this many examples of each split; 0: every example", NATURAL),
+     "score a stratified subset of this many examples of each split; 0: every example", COUNT),
     ("eval.seed", 0, "random starts; each example has its own, whatever the batch", ANY_SEED),
 
     ("audit.attack", "apgd_ce+apgd_t20", "of the security curve", AN_ATTACK),
@@ -298,12 +358,12 @@ _ROWS = (
      "of the class-to-class matrix: run towards each target, on a model of two classes: that one, and any other",
      AN_ATTACK),
     ("audit.targets", 0,
-     "how many of an example's most likely wrong classes; 0: all, or of more than 20 classes 9", NATURAL),
+     "how many of an example's most likely wrong classes; 0: all, or of more than 20 classes 9", up_to(10**6)),
     ("audit.masking", True, "look for signs of gradient masking: what to do for it is in attacks/masking.py"),
-    ("audit.examples", 0, "audit a stratified subset of this many; 0: every example", NATURAL),
+    ("audit.examples", 0, "audit a stratified subset of this many; 0: every example", COUNT),
 
     ("posthoc.remedy", "none", "which one made this run; as a training's it can be none alone"),
-    ("posthoc.tau", None, "tau_norm: chosen on validation if not given; logit_adjustment: 1", NATURAL),
+    ("posthoc.tau", None, "tau_norm: chosen on validation if not given; logit_adjustment: 1", FACTOR),
     ("posthoc.keep_bias", False, "tau_norm"),
     ("posthoc.prior", "counts",
      "logit_adjustment: of the training set, or measured on validation (robust_accuracy, predicted)",
@@ -311,15 +371,15 @@ _ROWS = (
     ("posthoc.features", "raw", "ncm: as they are, or of length 1 (by angle)", one_of("raw", "l2n")),
     ("posthoc.attack", "fast", "on validation; one with a margin loss, which no scale deceives", AN_ATTACK),
     ("posthoc.bias_size", 1.0,
-     "bias_balance: first step, in mean clean margins for a difference of 1 in accuracy", NATURAL),
-    ("posthoc.bias_steps", 20, "bias_balance: steps, of sizes that fall to 0", POSITIVE),
-    ("posthoc.epochs", 10, "lws, crt: of as many images as the training set has, all classes alike", POSITIVE),
-    ("posthoc.learning_rate", 0.1, "lws, crt: at first; it falls to 0 by a cosine", NATURAL),
+     "bias_balance: first step, in mean clean margins for a difference of 1 in accuracy", up_to(1000)),
+    ("posthoc.bias_steps", 20, "bias_balance: steps, of sizes that fall to 0", between(1, 10_000)),
+    ("posthoc.epochs", 10, "lws, crt: of as many images as the training set has, all classes alike", EPOCHS),
+    ("posthoc.learning_rate", 0.1, "lws, crt: at first; it falls to 0 by a cosine", up_to(100)),
     ("posthoc.momentum", 0.9, "lws, crt", FRACTION),
-    ("posthoc.weight_decay", 5e-4, "crt", NATURAL),
+    ("posthoc.weight_decay", 5e-4, "crt", up_to(10)),
 
-    ("checkpoint.every_epochs", 1, "and one at the end", POSITIVE),
-    ("checkpoint.keep", 0, "the newest this many, and the best; 0: all", NATURAL),
+    ("checkpoint.every_epochs", 1, "and one at the end", EPOCHS),
+    ("checkpoint.keep", 0, "the newest this many, and the best; 0: all", up_to(10**6)),
     ("checkpoint.best", "sum", "validation score that marks the best, of robust accuracies; sum: of both",
      one_of("average", "worst", "sum")),
     ("checkpoint.best_attack", "", "under this attack of eval.attacks; empty: under the last one listed"),

@@ -4,7 +4,7 @@ import math
 
 from jaxrobust import config as config_lib
 from jaxrobust import data, files, models, objectives, remedies
-from jaxrobust.attacks import suites
+from jaxrobust.attacks import suites, threats
 from jaxrobust.config import objects
 from jaxrobust.config.fields import FIELDS, MILESTONES
 from jaxrobust.data import augment
@@ -15,6 +15,7 @@ from jaxrobust.remedies.rule import first_epoch
 SMALLEST_EPS_255 = 0.1
 # Smallest plausible L2 and L1 radii. A smaller one is usually an Linf radius that was kept when the norm was changed.
 SMALLEST_EPS_255_OF = {"l2": 12.0, "l1": 120.0}
+MOST_PIXELS = 10**10  # of a split that is drawn
 USUAL_EPS_255_OF = {"l2": "128 (0.5)", "l1": "3060 (12)"}
 
 
@@ -35,7 +36,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     fields = config.model
     own = models.options_of(fields.name, fields)
     models.check(fields.name, dtype=fields.dtype, head=fields.head, head_scale=fields.head_scale, **own)
-    _validate_threat(config.threat)
+    _validate_threat(config)
     for section in ("attack", "eval"):
         _validate_step_size(config, section)
     _validate_objective(config)
@@ -46,8 +47,11 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
         if size % device_count:
             problem = f"does not divide among the {device_count} devices"
             raise FieldError(f"{section}.batch_size", size, problem, f"use a multiple of {device_count}")
-    for name in config.eval.attacks:
-        suites.parse(str(name), config.threat.norm)
+    attacks = tuple(config.eval.attacks)
+    for name in attacks:
+        suites.parse(name, config.threat.norm)
+    if twice := [name for name in attacks if attacks.count(name) > 1]:
+        raise FieldError("eval.attacks", attacks, f"names {twice[0]} twice", "name each once")
     for name in ("audit.attack", "audit.matrix_attack", "posthoc.attack"):
         if not suites.parse(values[name], config.threat.norm, name).members:
             remedy = "name an attack or a suite of attacks/suites.py"
@@ -62,6 +66,11 @@ def _validate_data(fields) -> None:
     data.check_streaming(fields.name, fields.streaming, fields.image_size)
     augment.check_arguments(tuple(fields.augment), fields.pad, fields.pad_mode)
     augment.check_streaming(tuple(fields.augment), fields.streaming, tuple(fields.crop_scale))
+    mixture = fields.gaussians
+    for name in ("train_examples", "test_examples") if fields.name == "gaussians" else ():
+        if mixture[name] * mixture.dimension > MOST_PIXELS:
+            problem = f"makes more than {MOST_PIXELS:,} pixels of dimension {mixture.dimension:,}"
+            raise FieldError(f"data.gaussians.{name}", mixture[name], problem, "draw fewer")
 
 
 def _validate_optimizer(fields) -> None:
@@ -85,17 +94,21 @@ def _validate_checkpoints(config, training: bool) -> None:
         raise FieldError("eval.every_epochs", config.eval.every_epochs, problem, remedy)
     best = config_lib.best_attack(config)
     if training and best not in config.eval.attacks:
-        remedy = f"choose one of {', '.join(config.eval.attacks)}"
+        remedy = f"give one of {', '.join(config.eval.attacks)}"
         raise FieldError("checkpoint.best_attack", best, "is not one of eval.attacks", remedy)
 
 
-def _validate_threat(threat) -> None:
+def _validate_threat(config) -> None:
+    threat = config.threat
     name = "eps_255" if threat.eps is None else "eps"
     norm, radius, problem = threat.norm.upper(), threat[name], None
     if name == "eps":
         if norm == "LINF" and radius > 1:
             problem = "is an Linf radius larger than the pixel range [0, 1]"
             remedy = f"in 1/255 it is --config.threat.eps_255={radius:g}"
+        elif 0 < radius < threats.SMALLEST:
+            problem = f"is below {threats.SMALLEST:g}, where float32 pixels hardly change"
+            remedy = "give a radius such as 0.03, or 0 for no attack"
     elif norm == "LINF" and radius > 255:
         problem = "is an Linf radius larger than the pixel range, 255/255"
         remedy = "write the radius in 1/255, for example 8"
@@ -106,6 +119,9 @@ def _validate_threat(threat) -> None:
     elif 0 < radius < SMALLEST_EPS_255:
         problem = "looks like a fraction of [0, 1], but the unit is 1/255"
         remedy = f"write {radius * 255:.3g}, or --config.threat.eps={radius:g} in pixel units"
+    elif 0 < config_lib.attack_radius(config, "attack") < threats.SMALLEST:
+        problem = f"leaves a radius below {threats.SMALLEST:g} in pixel units, where float32 pixels hardly change"
+        raise FieldError("attack.radius", config.attack.radius, problem, "raise it, or set 0 for no attack")
     if problem:
         raise FieldError(f"threat.{name}", radius, problem, remedy)
 
@@ -181,13 +197,26 @@ def _validate_step_size(config, section: str) -> None:
         raise FieldError(f"{section}.{name}", fields[name], problem, remedy)
 
 
-def check_radius(config, image_shape: tuple[int, int, int]) -> None:
-    """Raises FieldError if an L2 radius is beyond the diagonal of the pixel cube of such images, and so in a wrong
-    unit.
+def check_images(config, image_shape: tuple[int, int, int]) -> None:
+    """Raises FieldError if the radius is beyond the largest distance of two such images, and so in a wrong unit, or a
+    random crop can cut out padding alone.
     """
-    diagonal = math.sqrt(math.prod(image_shape))
-    if config.threat.norm == "l2" and config_lib.radius(config) > diagonal:
+    norm, largest = config.threat.norm, threats.largest_radius(config.threat.norm, image_shape)
+    if config_lib.radius(config) > largest:
         name = "eps" if config.threat.eps is not None else "eps_255"
-        problem = f"is an L2 radius larger than the largest distance of two images, {diagonal:.3g} in pixel units"
-        remedy = "the usual one is threat.eps_255 = 128, which is 0.5"
-        raise FieldError(f"threat.{name}", config.threat[name], problem, remedy)
+        problem = f"is an {norm.upper()} radius larger than the largest distance of two images, {largest:.3g}"
+        usual = USUAL_EPS_255_OF.get(norm, "8 (0.03)")
+        raise FieldError(f"threat.{name}", config.threat[name], problem, f"usual is threat.eps_255 = {usual}")
+    if "crop" in config.data.augment and config.data.pad >= min(image_shape[:2]):
+        problem = f"is the size of an image of {image_shape[0]} x {image_shape[1]} pixels or more"
+        raise FieldError("data.pad", config.data.pad, problem, "pad by an eighth of the size, for example")
+
+
+def doubts(config) -> list[str]:
+    """Sentences about settings that are allowed and hardly ever wanted."""
+    found = []
+    if config.optimizer.learning_rate == 0:
+        found.append("optimizer.learning_rate = 0.0: the weights stay as they are")
+    if config.eval.every_epochs > config.train.epochs > 1:
+        found.append(f"eval.every_epochs = {config.eval.every_epochs}: only the last epoch is evaluated")
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,7 +118,8 @@ class Dataset:
                 raise FieldError(name, "arrays", problem, "bring them to one type and shape")
         checks.warn_of_pixels({"train": train, **others}, "train", "arrays")
         if validation is None:
-            rng = randomness.generator(seed, "validation")
+            rng = randomness.generator(number("seed", seed, 0, 2**32 - 1, kind=int), "validation")
+            validation_per_class = number("validation_per_class", validation_per_class, 0, 10**9, kind=int)
             train, others["validation"] = splits.hold_out(
                 train, validation_per_class, class_names, rng, field="validation_per_class"
             )

@@ -2,10 +2,11 @@
 
 import dataclasses
 import os
+import re
 
 import jax
 
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +28,10 @@ def find(coordinator: str | None, processes: int | None, process: int | None) ->
     Kubernetes job JOB_COMPLETION_INDEX), else from SLURM or Cloud TPU, if this is a job of several tasks or hosts.
 
     Raises:
-        UserError: one of these values is missing or wrong.
+        FieldError: one of these values is missing or wrong.
     """
     if processes is None:
-        processes = _integer("JAX_NUM_PROCESSES")
+        processes = _integer("JAX_NUM_PROCESSES", 1)
     if processes == 1:
         return None
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
@@ -38,41 +39,42 @@ def find(coordinator: str | None, processes: int | None, process: int | None) ->
         process = _integer("JAX_PROCESS_ID")
     if process is None and coordinator:
         process = _integer("JOB_COMPLETION_INDEX")
-    given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
+    given = {"coordinator": coordinator, "processes": processes, "process": process}
     missing = [name for name, value in given.items() if value is None]
     found = Job()
     if missing:
         if (found := _cluster()) is None and len(missing) == len(given):
             return None
         if found is None:
-            there = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
-            raise UserError(f"{' and '.join(missing)}: missing, given {there}; several processes need all three")
+            there = " and ".join(f"{name} = {value}" for name, value in given.items() if value is not None)
+            raise FieldError(missing[0], None, f"is missing beside {there}", "give coordinator, processes and process")
         processes = found.processes if processes is None else processes
         process = found.process if process is None else process
     _check(coordinator, processes, process)
     return dataclasses.replace(found, coordinator=coordinator, processes=processes, process=process)
 
 
-def _integer(name: str) -> int | None:
+def _integer(name: str, least: int = 0, most: int = 10**9) -> int | None:
     """The value of an environment variable as an integer; None if it is not set."""
     value = os.environ.get(name)
-    try:
-        return None if value is None else int(value)
-    except ValueError as error:
-        raise FieldError(name, value, "is not an integer", "set it to an integer, or unset it") from error
+    if value is None:
+        return None
+    if not re.fullmatch(r"\s*[+-]?[0-9]{1,10}\s*", value) or not least <= int(value) <= most:
+        raise FieldError(name, value, f"is no whole number from {least} to {most:,}", "correct or unset it")
+    return int(value)
 
 
 def _check(coordinator, processes, process):
     """Check what is known of the three."""
     if coordinator is not None:
         host, _, port = coordinator.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise FieldError("--coordinator", coordinator, "is not HOST:PORT", "for example --coordinator=node1:7777")
+        if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+            raise FieldError("coordinator", coordinator, "is not HOST:PORT", "write for example node1:7777")
     if processes is not None and processes < 1:
-        raise FieldError("--processes", processes, "must be at least 1", "give the number of all processes")
+        raise FieldError("processes", processes, "must be at least 1", "give the number of all processes")
     if None not in (processes, process) and not 0 <= process < processes:
         remedy = "number the processes from 0 without gaps"
-        raise FieldError("--process", process, f"must be from 0 to {processes - 1}", remedy)
+        raise FieldError("process", process, f"must be from 0 to {processes - 1}", remedy)
 
 
 def _cluster() -> Job | None:
@@ -82,9 +84,9 @@ def _cluster() -> Job | None:
     network to find out.
     """
     step = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")  # not set outside of srun
-    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and all(name in os.environ for name in step):
-        number, processes = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
-        return Job(None, processes, number, _slurm_gpus(), "slurm")
+    if all(name in os.environ for name in step) and (processes := _integer("SLURM_NTASKS", 1) or 1) > 1:
+        _integer("SLURM_JOB_ID")  # JAX reads it
+        return Job(None, processes, _integer("SLURM_PROCID", 0, processes - 1), _slurm_gpus(), "slurm")
     # On the machines of Cloud TPU, JAX itself sets the platforms when it is imported.
     return Job(cluster=None) if "tpu" in (jax.config.jax_platforms or "") else None
 
@@ -96,4 +98,5 @@ def _slurm_gpus() -> tuple[int, ...]:
     """
     tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return (int(os.environ["SLURM_LOCALID"]),) if tasks != "1" and len(visible) > 1 else ()
+    local = _integer("SLURM_LOCALID")
+    return (local,) if tasks != "1" and len(visible) > 1 else ()

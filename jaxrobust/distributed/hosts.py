@@ -178,9 +178,10 @@ def _join(job: Job, start_timeout: float, process_timeout: float):
             heartbeat_timeout_seconds=math.ceil(process_timeout),
             shutdown_timeout_seconds=math.ceil(process_timeout),
         )
-    except ValueError:
+    except ValueError as error:
         if job != Job(cluster=None):
-            raise  # else JAX has found no cluster around this TPU: it is a host by itself
+            raise UserError(f"JAX cannot connect the processes: {error}; correct the variables of the job") from error
+        # else JAX has found no cluster around this TPU: it is a host by itself
     finally:
         deadline.cancel()
     if several():

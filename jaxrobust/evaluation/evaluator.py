@@ -184,7 +184,7 @@ class Evaluator:
         has_news = False
         for result in scoring.results(self._suites):
             if not has_news and (is_zero := scoring.zero_gradient(self._suites)) is not None and parallel.is_writer():
-                store.add_zero_gradient(is_zero)
+                store.add_zero_gradient(split.labels, index, is_zero)
             has_news = True
             if parallel.is_writer():
                 writer.write(scoring, result)

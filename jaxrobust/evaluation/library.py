@@ -1,6 +1,5 @@
 """The public functions that measure any model: `attack` and `predict`. They know no config, no files and no flags."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from jaxrobust.attacks.threats import Threat
 from jaxrobust.data.augment import to_float
 from jaxrobust.data.dataset import Split
 from jaxrobust.distributed import parallel
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, as_array, number
 from jaxrobust.evaluation import batching
 from jaxrobust.evaluation.classifier import Classifier
 from jaxrobust.evaluation.scoring import attack_split
@@ -87,16 +86,16 @@ def attack(
         Croce & Hein 2020, arXiv:2003.01690 (the suite "standard"); 2021, arXiv:2103.01208 (in L1).
     """
     images, labels = _checked_images(images), _checked_labels(labels, images)
-    threat = Threat(norm, float(eps))
+    threat = Threat(norm, eps)
     threat.check(images.shape[1:])
-    if step_size is not None and not 0 < step_size < math.inf:
-        raise FieldError("step_size", step_size, "is no step", "give a number above 0, for example 2/255")
+    if step_size is not None:
+        step_size = checked_step(step_size, threat)
     suite = suites.parse(attack, norm, "attack")
     classifier, constants = _classifier(logits_fn, verify_fn, images, batch_size, seed)
     if labels.max() >= classifier.num_classes:
         problem = f"logits_fn has {classifier.num_classes} logits"
         raise FieldError("labels", int(labels.max()), problem, "give labels from 0 to the number of logits minus 1")
-    relative_step = 0.25 if step_size is None or not eps else step_size / eps
+    relative_step = 0.25 if step_size is None or not threat.eps else step_size / threat.eps
     names = tuple(map(str, range(classifier.num_classes)))
     known = classifier, constants, Split(images, labels), suite, threat, relative_step
     return attack_split(*known, class_names=names, title="logits_fn:", keep_adversarial=keep_adversarial)
@@ -128,12 +127,21 @@ def predict(logits_fn: LogitsFn, images: ArrayLike, *, batch_size: int = 512) ->
     return prediction
 
 
+def checked_step(step_size: float, threat: Threat) -> float:
+    """A step in pixel units. Raises FieldError if it is longer than the ball of the threat is wide."""
+    step_size = number("step_size", step_size, 0, 10**6, remedy="give a step in pixel units, for example 2/255")
+    if not step_size or (threat.eps and step_size > 2 * threat.eps):
+        problem = f"is no sensible step for the radius {threat.eps:.4g}"
+        raise FieldError("step_size", step_size, problem, "give a quarter of the radius, for example")
+    return step_size
+
+
 def _described(array: np.ndarray) -> str:
     return f"{array.dtype}{list(array.shape)}"
 
 
 def _checked_images(images: ArrayLike) -> np.ndarray:
-    array = np.asarray(images)
+    array = as_array("images", images)
     if array.ndim != 4 or not array.size:
         raise FieldError("images", _described(array), "is no batch of images", "give an array [N, H, W, C], N > 0")
     if array.dtype == np.uint8:
@@ -149,10 +157,10 @@ def _checked_images(images: ArrayLike) -> np.ndarray:
 
 
 def _checked_labels(labels: ArrayLike, images: np.ndarray) -> np.ndarray:
-    array = np.asarray(labels)
+    array = as_array("labels", labels)
     if array.shape != (len(images),):
         raise FieldError("labels", _described(array), f"there are {len(images)} images", "give one label for each, [N]")
-    if not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
+    if not np.issubdtype(array.dtype, np.integer) or not 0 <= array.min() <= array.max() < 2**31:
         raise FieldError("labels", _described(array), "are no classes", "give integers of at least 0")
     return array.astype(np.int32)
 
@@ -209,8 +217,8 @@ def _classifier(
     logits_fn: LogitsFn, verify_fn: LogitsFn | None, images: np.ndarray, batch_size: int, seed: int
 ) -> tuple[Classifier, list]:
     """The compiled programs of a function, from an earlier call if they are still right, and what to call them with."""
-    if batch_size < 1:
-        raise FieldError("batch_size", batch_size, "holds no image", "give a number of at least 1")
+    batch_size = number("batch_size", batch_size, 1, 10**9, kind=int)
+    seed = number("seed", seed, 0, 2**32 - 1, kind=int)
     mesh = parallel.make_mesh()
     size = -(-min(batch_size, len(images)) // mesh.size) * mesh.size
     traced = [_traced("logits_fn", logits_fn, images)]

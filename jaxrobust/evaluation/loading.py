@@ -104,7 +104,7 @@ def open_run(
     hosts.check_shared(workdir)
     history.clean(workdir)
     config = config_lib.from_dict(stored)
-    config.update_from_flattened_dict(overrides or {})
+    config_lib.put(config, overrides or {})
     check_same_config(workdir, config, stored, may_differ=may_differ)
     mesh = parallel.make_mesh()
     validation.validate(_with_stand_ins(config, given), mesh.size, training=False)

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
@@ -17,9 +16,10 @@ from jaxrobust.config import objects
 from jaxrobust.data.augment import to_float
 from jaxrobust.data.dataset import Dataset, Split
 from jaxrobust.distributed import parallel
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, number, one_of
 from jaxrobust.evaluation import loading
 from jaxrobust.evaluation.classifier import Classifier
+from jaxrobust.evaluation.library import checked_step
 from jaxrobust.evaluation.scoring import attack_split
 from jaxrobust.evaluation.verdicts import Verdicts
 from jaxrobust.models import own as own_models
@@ -132,10 +132,12 @@ class Run:
         norm = self.threat.norm if norm is None else norm
         if eps is None and norm != self.threat.norm:
             raise FieldError("eps", eps, f"the run's radius is in {self.threat.norm}", "give one in the other norm")
-        threat = Threat(norm, self.threat.eps if eps is None else float(eps))
+        threat = Threat(norm, self.threat.eps if eps is None else eps)
         threat.check(self.dataset.image_shape)
         suite = suites.parse(attack, norm, "attack")
-        relative_step = self._relative_step if step_size is None or not threat.eps else step_size / threat.eps
+        relative_step = self._relative_step
+        if step_size is not None and threat.eps:
+            relative_step = checked_step(step_size, threat) / threat.eps
         known = self.classifier, self.weights, images, suite, threat, relative_step
         return attack_split(*known, class_names=self.class_names, title=split, keep_adversarial=keep_adversarial)
 
@@ -155,8 +157,7 @@ class Run:
         Raises:
             FieldError: there is none, or it is empty.
         """
-        if name not in SPLITS:
-            raise FieldError("split", name, "is no split", f"give one of {', '.join(SPLITS)}")
+        one_of("split", name, SPLITS)
         found = getattr(self.dataset, name)
         if not len(found):
             has = ", ".join(other for other in SPLITS if len(getattr(self.dataset, other)))
@@ -195,10 +196,14 @@ def load_run(
         verdicts = run.attack("apgd_ce20+square100")
         print(run.table(verdicts))
     """
-    if weights not in (None, "raw", "averaged"):
-        raise FieldError("weights", weights, "is unknown", "give raw, averaged or None")
-    if step not in ("best", "last") and not isinstance(step, int | np.integer):
-        raise FieldError("step", step, "is no step", "give best, last or a number")
+    if not isinstance(workdir, str | pathlib.Path):
+        raise FieldError("workdir", workdir, "is no path", "give the folder of a run")
+    if weights is not None:
+        one_of("weights", weights, ("raw", "averaged"))
+    if isinstance(step, str):
+        one_of("step", step, ("best", "last"))
+    else:
+        step = number("step", step, 0, 10**12, kind=int, remedy="give best, last or the number of a step")
     overrides = {} if data_dir is None else {"data.data_dir": data_dir}
     given = [name for name, value in (("model", model), ("dataset", dataset)) if value is not None]
     opened = loading.open_run(workdir, overrides, given=given)

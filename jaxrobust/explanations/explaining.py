@@ -47,10 +47,10 @@ def explain(
             raise UserError(f"{where}: are of different classes; explain runs on the same classes together")
     attack = _attack(sides, attack)
     given = {"standard": standard, "other": other}
-    others = {name: open_model(path, overrides, field=f"--{name}") for name, path in given.items() if path is not None}
+    others = {name: open_model(path, overrides, field=name) for name, path in given.items() if path is not None}
     if "standard" in others and others["standard"].config.objective.name != "standard":
         objective = others["standard"].config.objective.name
-        console.warn(f"--standard {standard} was trained with objective {objective}, not without attack")
+        console.warn(f"standard = {standard}: trained with objective {objective}, not without attack")
     described, values, known = [], {name: [] for name in PROBES}, {}
     for side in sides:
         inputs = Inputs(side.run, side.checkpoint, attack, overrides, examples, others)
@@ -100,7 +100,7 @@ def before_training(config, title: str, *, examples: int = EXAMPLES) -> dict:
 
 def _check_examples(examples: int) -> None:
     if examples < 0:
-        raise FieldError("--examples", examples, "is negative", "give a number, or 0 for all")
+        raise FieldError("examples", examples, "is negative", "give a number, or 0 for all")
 
 
 def _attack(sides, asked: str | None) -> str:
@@ -111,7 +111,7 @@ def _attack(sides, asked: str | None) -> str:
         if asked not in common:
             lacking = next(side for side in sides if asked not in side.scores)
             remedy = f"scored are {', '.join(lacking.scores)}"
-            raise FieldError("--attack", asked, f"{lacking.run.workdir} was not scored under it", remedy)
+            raise FieldError("attack", asked, f"{lacking.run.workdir} was not scored under it", remedy)
         return asked
     if not common:
         raise UserError(f"{' and '.join(str(side.run.workdir) for side in sides)} share no attack; evaluate them alike")

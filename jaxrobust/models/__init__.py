@@ -20,7 +20,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, one_of
 from jaxrobust.models.cnn import CNN
 from jaxrobust.models.lenet5 import LeNet5
 from jaxrobust.models.linear import MLP, LinearClassifier
@@ -66,8 +66,8 @@ NAMES = tuple(ARCHITECTURES)
 OPTIONS = tuple(dict.fromkeys(option for kind in ARCHITECTURES.values() for option in kind.options))
 # Allowed values of options, and what raises FieldError for others.
 _CHECKS = {
-    "stem": lambda stem: _one_of("stem", stem, STEMS),
-    "shortcut": lambda shortcut: _one_of("shortcut", shortcut, SHORTCUTS),
+    "stem": lambda stem: one_of("model.stem", stem, STEMS),
+    "shortcut": lambda shortcut: one_of("model.shortcut", shortcut, SHORTCUTS),
     "depth": blocks_per_stage,
 }
 
@@ -76,7 +76,7 @@ def options_of(name: str, given: Mapping[str, object]) -> dict:
     """The options of the architecture among those given, such as all fields of `config.model`; defaults filled in.
     Raises FieldError if the name is unknown.
     """
-    _one_of("name", name, NAMES)
+    one_of("model.name", name, NAMES)
     chosen = {}
     for option, default in ARCHITECTURES[name].options.items():
         value = given.get(option, default)
@@ -94,8 +94,8 @@ def check(name: str, *, dtype: str = "float32", head: str = "linear", head_scale
         own = ", ".join(chosen) or "none"
         remedy = f"leave it out (its own: {own})" + (f", or take {having}" if having else "")
         raise FieldError(f"model.{option}", options[option], f"{name} has no such option", remedy)
-    _one_of("dtype", dtype, tuple(DTYPES))
-    _one_of("head", head, HEADS)
+    one_of("model.dtype", dtype, tuple(DTYPES))
+    one_of("model.head", head, HEADS)
     if not 0 < head_scale < math.inf:
         raise FieldError("model.head_scale", head_scale, "is not a scale", "write a positive number, for example 10")
     for option, value in chosen.items():
@@ -150,8 +150,3 @@ def create(
         head_kind=head,
         head_scale=head_scale,
     )
-
-
-def _one_of(option: str, value, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise FieldError(f"model.{option}", value, "is unknown", f"write one of {', '.join(known)}")

@@ -20,7 +20,7 @@ from jaxrobust.attacks import suites
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches, randomness
 from jaxrobust.distributed import cluster, parallel
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import loading
 from jaxrobust.performance.compiled import costs, hlo, machines, measuring
 from jaxrobust.performance.compiled.program import Cost, Program
@@ -51,7 +51,7 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     _check_alone()
     mesh = parallel.make_mesh()
     validation.validate(config, mesh.size)
-    validation.check_radius(config, description.image_shape)
+    validation.check_images(config, description.image_shape)
     _check_profile(profile)
     batch, local_batch = config.train.batch_size, config.train.batch_size // mesh.size
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, batch)
@@ -303,7 +303,7 @@ def _check_profile(folder) -> None:
         if folder is not None:
             files.folder(folder, "--profile").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--profile = {folder!r}: cannot be written ({error.strerror}); give another folder") from error
+        raise FieldError("profile", folder, f"cannot be written ({error.strerror})", "give another folder") from error
 
 
 def table(figures: dict) -> Table:

@@ -58,7 +58,7 @@ def examine(config, description, topology: str, *, search: bool = True) -> dict:
     """
     machine, count = machines.parse(topology)
     validation.validate(config, count)
-    validation.check_radius(config, description.image_shape)
+    validation.check_images(config, description.image_shape)
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, config.train.batch_size)
     mesh = parallel.make_mesh(machines.devices(topology))
     capacity = machine.capacity or math.inf

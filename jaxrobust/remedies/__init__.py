@@ -148,11 +148,12 @@ def parse(name: str) -> tuple[str, ...]:
     Raises:
         FieldError: one is unknown or named twice.
     """
-    names = tuple(re.findall(r"[^\s,+()'\"]+", name))
+    inner = name.strip().removeprefix("(").removesuffix(")").rstrip(", ")
+    names = tuple(part.strip(" '\"") for part in re.split("[+,]", inner))
     for part in names:
         if part not in NAMES:
-            raise FieldError("remedy.name", name, f"{part!r} is unknown", f"choose from {', '.join(NAMES)}")
-    if not names or ("none" in names and len(names) > 1):
+            raise FieldError("remedy.name", name, f"{part!r} is unknown", f"give one of {', '.join(NAMES)}")
+    if "none" in names and len(names) > 1:
         raise FieldError("remedy.name", name, "is not a valid choice", "name one or more remedies, or only none")
     if len(set(names)) < len(names):
         raise FieldError("remedy.name", name, "names a remedy twice", "name each remedy once")

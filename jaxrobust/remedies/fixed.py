@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jaxrobust.errors import FieldError
 from jaxrobust.remedies.rule import Rule, Run
 
+MOST = {"radius": 10, "weight": 1000}  # the largest factors
+
 
 def fixed(run: Run, *, radius: Sequence[str], weight: Sequence[str]) -> Rule:
     """Factors on the radius of the attack, and weights on the losses, given as "LABEL:FACTOR"; 1 for other classes.
@@ -37,15 +39,15 @@ def fixed(run: Run, *, radius: Sequence[str], weight: Sequence[str]) -> Rule:
 
 
 def _pairs(name: str, entries: Sequence[str]) -> dict[int, float]:
-    pairs = {}
+    pairs, most = {}, MOST[name]
     for entry in entries:
         label, _, factor = entry.partition(":")
         try:
             label, factor = int(label), float(factor)
         except ValueError:
             label = -1
-        if not (label >= 0 and 0 <= factor < float("inf")):
-            remedy = "write label and factor, for example 3:1.5"
+        if not (label >= 0 and 0 <= factor <= most):
+            remedy = f"write label and factor, up to {most:,}, for example 3:1.5"
             raise FieldError(f"remedy.fixed.{name}", tuple(entries), f"{entry!r} is not LABEL:FACTOR", remedy)
         if label in pairs:
             raise FieldError(f"remedy.fixed.{name}", tuple(entries), f"gives label {label} twice", "give it once")

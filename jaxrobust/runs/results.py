@@ -560,20 +560,19 @@ class StoredResults:
 
     def add(self, attack: str, labels, index, prediction) -> None:
         """Save the predictions under an attack, and delete its unfinished state."""
-        arrays = {
-            "labels": labels,
-            "index": index,
-            attack: prediction == labels,
-            f"{attack}_prediction": prediction.astype(np.int32),
-        }
-        if self._checksum is not None:
-            arrays["checksum"] = np.int64(self._checksum)
-        add_examples(*self._of, arrays)
+        found = {attack: prediction == labels, f"{attack}_prediction": prediction.astype(np.int32)}
+        self._add(labels, index, found)
         self._unfinished(attack).unlink(missing_ok=True)
 
-    def add_zero_gradient(self, is_zero) -> None:
+    def add_zero_gradient(self, labels, index, is_zero) -> None:
         """Save whether each example has no gradient, [N]."""
-        add_examples(*self._of, {"zero_gradient": is_zero})
+        self._add(labels, index, {"zero_gradient": is_zero})
+
+    def _add(self, labels, index, arrays: dict) -> None:
+        about = {"labels": labels, "index": index}
+        if self._checksum is not None:
+            about["checksum"] = np.int64(self._checksum)
+        add_examples(*self._of, about | arrays)
 
     def examples(self) -> dict:
         """See `read_examples`."""

@@ -107,15 +107,15 @@ def load(path) -> Study:
     """
     path = files.path(path, "--study")
     if not path.is_file():
-        raise FieldError("--study", str(path), "is not a file", "give a study, for example configs/studies/digits.py")
+        raise FieldError("study", str(path), "is not a file", "give a study, for example configs/studies/digits.py")
     try:
         study = files.imported(path).get_study()
     except UserError:
         raise
-    except Exception as error:  # the code of a study may raise anything
-        raise FieldError("--study", str(path), f"{type(error).__name__}: {error}", "correct the file") from error
+    except (Exception, SystemExit) as error:  # the code of a study may raise anything
+        raise FieldError("study", str(path), f"{type(error).__name__}: {error}", "correct the file") from error
     if not isinstance(study, Study):
-        raise FieldError("--study", str(path), "get_study() did not return a Study", "end it with `return Study(...)`")
+        raise FieldError("study", str(path), "get_study() did not return a Study", "end it with `return Study(...)`")
     return study
 
 
@@ -213,13 +213,8 @@ def _config(base: pathlib.Path, fields: Mapping, bases: dict):
     if base not in bases:
         bases[base] = config_lib.to_dict(config_lib.given(base, "base"))
     config = config_lib.from_dict(bases[base])
-    for field, value in fields.items():
-        try:
-            config.update_from_flattened_dict({field: value})
-        except (KeyError, AttributeError) as error:
-            raise FieldError(field, value, "is not a field of a config", "see jaxrobust fields") from error
-        except (TypeError, ValueError) as error:
-            raise FieldError(field, value, "has the wrong type", "see jaxrobust fields") from error
+    config_lib.put(config, fields)
+    config_lib.check_options(config, fields)
     return config
 
 

@@ -122,7 +122,7 @@ def part(planned: list[Planned], shard: str) -> list[Planned]:
     except ValueError:
         i = n = 0
     if not 1 <= i <= n:
-        raise FieldError("--shard", shard, "is not a part", "write i/n with i from 1 to n, for example 2/4")
+        raise FieldError("shard", shard, "is not a part", "write i/n with i from 1 to n, for example 2/4")
     shuffled = list(range(len(planned)))
     random.Random(0).shuffle(shuffled)  # the same for every part
     return [planned[position] for position in sorted(shuffled[i - 1 :: n])]

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import re
+from collections.abc import Mapping
 
 from jaxrobust import config as config_lib
 from jaxrobust.attacks.threats import Threat
@@ -50,6 +51,9 @@ def config_of(
     if not isinstance(threat, Threat):
         raise FieldError("threat", threat, "is no threat", "give one, for example Linf(8/255)")
     threat.check(dataset.image_shape)
+    for name, options in (("model_options", model_options), ("remedy_options", remedy_options)):
+        if options is not None and not (isinstance(options, Mapping) and all(isinstance(key, str) for key in options)):
+            raise FieldError(name, options, "is no dict of options by name", "give one, for example {'width': 4}")
     fields = {"threat.norm": threat.norm, "threat.eps": float(threat.eps)}
     for name, value in given.items():
         if name not in FIELDS:
@@ -60,12 +64,7 @@ def config_of(
     for name, value in (remedy_options or {}).items():
         fields[f"remedy.{name}" if "." in name else f"remedy.{given.get('remedy')}.{name}"] = value
     config = config_lib.default()
-    for field, value in fields.items():
-        value = tuple(value) if isinstance(value, list) else value
-        try:
-            config.update_from_flattened_dict({field: value})
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
-            raise FieldError(field, value, "does not exist or is of another type", "correct it") from error
+    config_lib.put(config, fields)
     config_lib.check_options(config, fields)
     if len(dataset.validation):
         config.data.validation_per_class = int(dataset.validation.counts(dataset.num_classes).min())

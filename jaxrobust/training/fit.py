@@ -111,6 +111,10 @@ def fit(
     for name, value in {"model": model, "objective": objective, "remedy": remedy, "optimizer": optimizer}.items():
         if isinstance(value, str):
             given[name] = value
+        elif name in ("remedy", "optimizer") and not (hasattr(value, "init") and hasattr(value, "update")):
+            raise FieldError(name, value, "is no name, and has no init and update", "give a name, or such an object")
+        elif name == "objective" and not isinstance(value, Objective):
+            raise FieldError(name, value, "is no name and no Objective", "give one")
     with arguments.named():
         config = arguments.config_of(given, threat, dataset, model_options, remedy_options)
         own_model = (
@@ -118,6 +122,7 @@ def fit(
         )
         mesh = parallel.make_mesh()
         validation.validate(config, mesh.size)
+        validation.check_images(config, dataset.image_shape)
         config.data.name = dataset.name
         training = setup.create(config, dataset, mesh)
         training = _with_own(training, config, own_model, objective, remedy, optimizer, loss)

@@ -55,7 +55,7 @@ def train_and_evaluate(config, workdir) -> None:
     with training_in(workdir, config):
         dataset = objects.dataset(config)
         hosts.check_alike(dataset.fingerprint(), "give all processes the same data")
-        validation.check_radius(config, dataset.image_shape)
+        validation.check_images(config, dataset.image_shape)
         training = training_setup.create(config, dataset, mesh)
         try:
             run(training, config, pathlib.Path(workdir))
@@ -82,7 +82,8 @@ def run(training: Training, config, workdir: pathlib.Path) -> TrainState:
     epochs = epochs_lib.prepare(training)
     if parallel.is_writer():
         of, counts = config.remedy, dataset.train.counts(dataset.num_classes)
-        for line in remedies.without_effect(of.name, training.remedy, of.counts, of.observe, counts):
+        no_effect = remedies.without_effect(of.name, training.remedy, of.counts, of.observe, counts)
+        for line in [*validation.doubts(config), *no_effect]:
             console.warn(line)
 
     def evaluation_due(epoch):

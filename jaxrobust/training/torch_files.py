@@ -86,7 +86,7 @@ def import_run(path, config, workdir) -> None:
     config.train.average_decay, config.data.validation_per_class = 0.0, 0
     validation.validate(config, parallel.make_mesh().size, training=False)
     description = objects.description(config)
-    validation.check_radius(config, description.image_shape)
+    validation.check_images(config, description.image_shape)
     weights, normalisation = _read(path, config, description)
     _write(workdir, config, description, weights, path)
     console.say(f"{path.name}: {len(jax.tree.leaves(weights))} arrays, now a run in {workdir}")
@@ -151,6 +151,9 @@ def export_torch(
 def export_run(path, workdir, overrides: dict, *, step=None, weights=None, names=None) -> None:
     """As `export_torch`, with fields of the run's config by dotted name; only `data.data_dir` may differ."""
     path = files.path(path, "path")
+    if path.suffix not in (".safetensors", ".npz"):
+        problem, remedy = "weights cannot be written to such a file", "name a .safetensors or an .npz file"
+        raise FieldError("path", str(path), problem, remedy)
     run = loading.open_run(workdir, overrides)
     if not path.parent.is_dir():
         raise FieldError("path", str(path), "its folder does not exist", "create it first")

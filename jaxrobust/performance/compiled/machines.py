@@ -102,15 +102,15 @@ def parse(topology: str) -> tuple[Machine, int]:
     name, _, size = topology.partition(":")
     remedy = "write TPU:CHIPSxCHIPS, for example v5e:16x16 or v5p:2x2x4, or GPU:COUNT, for example h200:8"
     if name not in MACHINES:
-        raise FieldError("--topology", topology, f"{name!r} is none of {', '.join(MACHINES)}", remedy)
+        raise FieldError("topology", topology, f"{name!r} is none of {', '.join(MACHINES)}", remedy)
     machine = MACHINES[name]
     dimensions = {"v4": 3, "v5p": 3}.get(name, 2) if machine.platform == "tpu" else 1
-    if not re.fullmatch("x".join([r"[1-9]\d*"] * dimensions), size):
-        raise FieldError("--topology", topology, f"a {name} has {dimensions} numbers after the colon", remedy)
+    if not re.fullmatch("x".join([r"[1-9]\d{0,5}"] * dimensions), size):
+        raise FieldError("topology", topology, f"a {name} has {dimensions} numbers after the colon", remedy)
     shape = [int(n) for n in size.split("x")]
     count = math.prod(shape)
     if machine.platform == "gpu" and count > machine.node and count % machine.node:
-        raise FieldError("--topology", topology, f"nodes have {machine.node} GPUs", f"use a multiple of {machine.node}")
+        raise FieldError("topology", topology, f"nodes have {machine.node} GPUs", f"use a multiple of {machine.node}")
     if machine.platform == "tpu":
         machine = dataclasses.replace(machine, link=machine.link * _linked(shape))
     return machine, count
@@ -136,7 +136,7 @@ def devices(topology: str) -> list:
     wheel, extra = ("libtpu", "tpu") if machine.platform == "tpu" else ("jax_cuda13_plugin", "cuda")
     if importlib.util.find_spec(wheel) is None:
         problem = f"its compiler, {wheel}, is not installed"
-        raise FieldError("--topology", topology, problem, f"pip install -e '.[{extra}]'")
+        raise FieldError("topology", topology, problem, f"pip install -e '.[{extra}]'")
     try:
         with quiet():
             jax.devices()  # starts JAX, which loads libtpu for any machine
@@ -151,7 +151,7 @@ def devices(topology: str) -> list:
         reason, remedy = str(error).partition("\n")[0][:200], "use a shape that exists"
         if machine.platform == "gpu" and "not implemented" in reason:  # the platform has not registered a compiler
             reason, remedy = "the CUDA compiler did not load", "check that the wheels of .[cuda] are all installed"
-        raise FieldError("--topology", topology, reason, remedy) from error
+        raise FieldError("topology", topology, reason, remedy) from error
     return list(found.devices)
 
 
@@ -242,7 +242,7 @@ def _cpu_devices(topology, count):
         jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))
     found = jax.devices("cpu")
     if len(found) < count:
-        raise FieldError("--topology", topology, f"JAX has started with {len(found)} CPU devices", "use fewer")
+        raise FieldError("topology", topology, f"JAX has started with {len(found)} CPU devices", "use fewer")
     return found[:count]
 
 
