@@ -1,5 +1,6 @@
 """The findings of a study, from the data of `studies.answers.answer`."""
 
+from jaxrobust.comparison.differences import too_few
 from jaxrobust.formatting import counted, decimals, percent, points
 from jaxrobust.formatting import interval as interval_of
 from jaxrobust.reports import explain as explain_pages
@@ -15,7 +16,6 @@ from jaxrobust.reports.findings import (
     direction,
     p_of,
     tested,
-    too_few,
     under,
 )
 
