@@ -63,11 +63,15 @@ class Paired(NamedTuple):
     named: tuple[list[int] | None, list[int] | None]
 
 
-def paired(labels, pairs: list[tuple[Robust, Robust]], named) -> Paired:
-    """The `Paired` of runs (base, method) on images of the classes `labels` [N]."""
+def paired(labels, pairs: list[tuple[Robust, Robust]], named, heads: bool = False) -> Paired:
+    """The `Paired` of runs (base, method) on images of the classes `labels` [N].
+
+    Args:
+        heads: whether the method changes heads of the base's checkpoints.
+    """
     sides = [np.stack([run.is_robust for run in side]) for side in zip(*pairs, strict=True)]
     number = len(pairs[0][0].score.class_names)
-    average, worst = (PairedSeeds.of(of, *sides, n) for of, n in ((0 * labels, 1), (labels, number)))
+    average, worst = (PairedSeeds.of(of, *sides, n, heads) for of, n in ((0 * labels, 1), (labels, number)))
     return Paired(average, worst, named)
 
 
@@ -75,7 +79,7 @@ def under_attack(own: list[Robust], pairs: Paired | None, others: list[Paired], 
     """The figures of one method under one attack: of its runs, and of its pairs with the base.
 
     Args:
-        others: of the methods whose differences have the same spread over seeds.
+        others: of the other methods.
         spread: of single runs over the seeds, of "average" and "worst".
     """
     average = seeds.seed_mean(
