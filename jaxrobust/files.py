@@ -20,7 +20,6 @@ from collections.abc import Callable, Container
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from jaxrobust import formatting
 from jaxrobust.errors import FieldError, UserError
@@ -361,7 +360,7 @@ def memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def read_npz(path, names: Container[str] | None = None) -> dict[str, np.ndarray]:
+def read_npz(path, names: Container[str] | None = None) -> dict:
     """The arrays of an .npz file, or those of `names` that it has.
 
     Nothing is allocated for an array before the shape in its header is found to agree with the size of its content, and
@@ -371,6 +370,8 @@ def read_npz(path, names: Container[str] | None = None) -> dict[str, np.ndarray]
         FileNotFoundError: there is no such file.
         ValueError: it is not an .npz file of plain arrays.
     """
+    import numpy as np  # here: the command line starts without it
+
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError("it is not a regular file")
     left = memory()
@@ -397,6 +398,8 @@ def read_npz(path, names: Container[str] | None = None) -> dict[str, np.ndarray]
 
 def _check_header(file, size: int, name: str) -> None:
     """Raises ValueError unless the header of an .npy file of that size is of an array that it can hold."""
+    import numpy as np
+
     version = np.lib.format.read_magic(file)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in read_header:

@@ -1,14 +1,14 @@
 """A price list of methods with chosen differences."""
 
 from jaxrobust.comparison import trade_off
-from jaxrobust.comparison.differences import HELPS, HURTS, NO_DIFFERENCE
+from jaxrobust.comparison.differences import HELPS, HURTS, NO_DIFFERENCE, too_few
 
 BASE = {"worst": 0.2, "average": 0.5}
 
 
 def score_of(accuracy, difference, verdict, **more):
     around = None if difference is None else [difference - 0.03, difference + 0.03]
-    tested = {"p_value": 0.01, "p_holm": 0.02, "significant": verdict not in (None, NO_DIFFERENCE)}
+    tested = {"p_value": 0.01, "p_holm": 0.02, "significant": verdict in (HELPS, HURTS)}
     return {
         "accuracy": accuracy,
         "interval": [accuracy - 0.05, accuracy + 0.05],
@@ -20,9 +20,9 @@ def score_of(accuracy, difference, verdict, **more):
     }
 
 
-def verdict_of(difference):
-    if difference is None or abs(difference) < 0.03:
-        return None if difference is None else NO_DIFFERENCE
+def verdict_of(difference, seeds):
+    if difference is None or seeds < 3 or abs(difference) < 0.03:
+        return None if difference is None else too_few(seeds, "seed") or NO_DIFFERENCE
     return HELPS if difference > 0 else HURTS
 
 
@@ -32,8 +32,8 @@ def method_row(name, worst=None, average=None, pgd=None, training=0.0, seeds=3):
     attacks = {}
     for attack, gain in (("pgd20", pgd), ("standard", worst)):
         attacks[attack] = {
-            "average": score_of(BASE["average"] + (average or 0), average, verdict_of(average)),
-            "worst": score_of(BASE["worst"] + (gain or 0), gain, verdict_of(gain), classes=classes),
+            "average": score_of(BASE["average"] + (average or 0), average, verdict_of(average, seeds)),
+            "worst": score_of(BASE["worst"] + (gain or 0), gain, verdict_of(gain, seeds), classes=classes),
             "rho": None if gain is None else 0.1,
         }
     row = {

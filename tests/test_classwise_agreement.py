@@ -62,6 +62,16 @@ def test_correlations_are_those_on_images_of_their_own():
     assert np.mean([mean_of_pairs(of[0]) for of in same]) > np.mean(own) + 0.15
 
 
+def test_one_class_far_below_many_equal_ones_does_not_pass_for_more_agreement():
+    """Ranks of the equal ones gain nothing from more images: the formula of Spearman and Brown says 0.40."""
+    rng, truth = _rng(5), np.full((3, 10), 0.5) - 0.2 * (np.arange(10) == 0)
+    own = [judged(truth, 100, rng)[0].reshape(3, 10, 100).mean(2) for _ in range(400)]
+    expected = np.mean([agreement.rank_correlation(of[0], of[1]) for of in own])
+    assert expected == pytest.approx(0.29, abs=0.03)
+    found = [agreement.concordance(*judged(truth, 100, rng, 0.85), "abc", rng=rng, draws=1) for _ in range(100)]
+    assert np.mean([of.mean_correlation for of in found]) == pytest.approx(expected + 0.04, abs=0.05)
+
+
 def test_concordance_of_one_true_order():
     rng, truth = _rng(7), np.linspace(0.2, 0.8, 10)
     of = judged(np.tile(truth, (12, 1)), 1000, rng, 0.8)
@@ -93,6 +103,16 @@ def test_unrelated_orders_hold_their_level_whatever_the_seeds():
         found.append(agreement.concordance(*of, np.repeat(list("abcd"), 3), rng=rng, draws=39))
     assert np.mean([of.mean_correlation for of in found]) == pytest.approx(0, abs=0.08)
     assert np.mean([of.p_value <= 0.05 and of.low > 1 / 4 for of in found]) < 0.1
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.8])
+def test_two_settings_of_unrelated_orders_hold_their_level(shared):
+    """Whose classes differ, so that permuting the images of all is no reference: by that alone 0.10 are rejected."""
+    rng, p_values = _rng(12), []
+    for _ in range(80):
+        of = judged(rng.uniform(0.3, 0.7, (2, 8)), 40, rng, shared)
+        p_values.append(agreement.concordance(*of, "ab", rng=rng, draws=19).p_value)
+    assert np.mean(np.array(p_values) <= 0.05) < 0.05 + 2 * math.sqrt(0.05 * 0.95 / 80)
 
 
 def test_interval_of_concordance_covers_that_of_all_settings():

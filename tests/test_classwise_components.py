@@ -202,6 +202,38 @@ def test_profiles_that_are_all_alike_are_explained_by_class():
     # Nor does rounding: no mean of equal numbers has to be that number.
     equal = variance_components(np.full((12, 5), 0.95), None, {"seed": [0, 1, 2] * 4})
     assert math.isnan(equal.share["class"])
+    nearly = 0.95 + 3e-10 * np.random.default_rng(0).normal(size=(12, 5))  # a variance of 9e-20
+    assert math.isnan(variance_components(nearly, None, {"seed": [0, 1, 2] * 4}).share["class"])
+
+
+def test_no_interval_of_the_class_order_collapses():
+    """Where every estimate without a class is cut off at 0, or at 1, or varies with the one class that is far off."""
+    a = 0.5 + 0.05 * np.array([[1, 0, -1, 0, 1, -1, 0, 0], [0, 1, 0, -1, 0, 0, 1, -1], [-1, 0, 1, 0, -1, 1, 0, 0]])
+    found = variance_components(np.repeat(a, 2, 0), None, {"setting": [0, 0, 1, 1, 2, 2]})
+    assert found.explained_by_class_order == found.explained_low == 0 and 0.2 < found.explained_high < 0.8
+    assert all(found.share_low[name] < found.share_high[name] for name in ("class", "class x setting"))
+    one = np.concatenate([np.arange(100) < k for k in (45, 50, 55, 60)])
+    measured_of = measured(np.tile(one, (4, 1)), np.repeat(np.arange(4), 100), 4)
+    found = variance_components(*measured_of, {"seed": [0, 0, 1, 1]})
+    assert found.explained_low <= found.explained_by_class_order == found.explained_high == 1
+    assert found.explained_low < 0.5  # the classes may be equal
+    rng, far = np.random.default_rng(0), 0.5 - 0.25 * (np.arange(10) == 0)
+    profile = far + 0.02 * rng.normal(size=(4, 10))[np.arange(12) // 3]
+    found = variance_components(*_judged(profile, 200, rng, 0.85), {"setting": np.arange(12) // 3})
+    assert found.explained_low > 0.5 and found.explained_low < found.explained_high
+
+
+@pytest.mark.parametrize("of_class, of_setting", [(0.05, 0.05), (0.05, 0.01), (0.0, 0.05), (0.15, 0.05)])
+def test_interval_of_the_class_order_covers(of_class, of_setting):
+    rng, factors, covered = np.random.default_rng(10), {"setting": np.arange(12) // 3}, []
+    for _ in range(100):
+        profile = 0.5 + of_class * rng.normal(size=10) + of_setting * rng.normal(size=(4, 10))[factors["setting"]]
+        found = variance_components(*_judged(np.clip(profile, 0.02, 0.98), 100, rng, 0.85), factors)
+        truth = of_class**2 / (of_class**2 + of_setting**2)
+        if not math.isnan(found.explained_by_class_order):  # else there is nothing to explain
+            covered.append(found.explained_low - 1e-9 <= truth <= found.explained_high)
+            assert found.explained_low < found.explained_high
+    assert np.mean(covered) > 0.9
 
 
 def test_classes_that_a_run_lacks_take_no_part():

@@ -69,6 +69,27 @@ def test_intervals_cover(truth):
     assert variance.mean() == pytest.approx(truth.var(), abs=4 * variance.std() / math.sqrt(times) + 0.0006)
 
 
+@pytest.mark.parametrize("deviation", [0.0, 0.1])
+def test_intervals_cover_with_classes_of_unequal_size(deviation):
+    rng, count = np.random.default_rng(2), np.array([10, 20, 30, 40, 60, 80, 100, 200, 300, 500])
+    shape, covered = np.linspace(-1.5, 1.5, 10), []
+    for _ in range(400):
+        truth = 0.5 + deviation * rng.permutation(shape)
+        of = classwise.corrected(rng.binomial(count, truth), count)["std"]
+        covered.append(of.low - 1e-9 <= truth.std() <= of.high + 1e-9)
+    assert 0.93 < np.mean(covered) < 0.99
+
+
+def test_no_interval_is_as_if_nothing_were_left_to_chance():
+    """Neither where classes are all right or all wrong, nor where they differ less than chance lets them."""
+    extreme = classwise.corrected([50] * 9 + [0], [50] * 10)["std"]
+    assert extreme.low < extreme.value == pytest.approx(0.3) and extreme.high > extreme.value
+    like_chance = [24, 26, 27, 29, 30, 30, 31, 33, 34, 36]  # a little more than chance: a chi-square of 10.3 on 9
+    same, other = (classwise.corrected(k, [50] * 10) for k in ([30] * 10, like_chance))
+    assert same["std"].low == 0 and same["std"].high == pytest.approx(0.0823, abs=5e-4)
+    assert 0.9 < same["std"].high / other["std"].high <= 1 and same["gap"].high > 0.14
+
+
 @pytest.mark.parametrize("rate, images", [(0.6, 50), (0.03, 20), (0.5, 4)])
 def test_equality_keeps_its_level(rate, images):
     rng, count = np.random.default_rng(1), np.full(10, images)

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import tiny_config
+from exploding import exploding
 from flax import nnx
 
 from jaxrobust import config as config_lib
@@ -286,9 +287,10 @@ def test_errors_name_the_argument(arguments, message):
     assert "--config" not in str(found.value)
 
 
-def test_what_diverges_says_what_to_do():
+def test_what_diverges_says_what_to_do(monkeypatch):
+    exploding(monkeypatch, 0.0, 1e29)
     with pytest.raises(epochs.Diverged, match="lower learning_rate"):
-        fit.fit(Linen(), (IMAGES, LABELS), Linf(0.1), **FEW | {"learning_rate": 1e30})
+        fit.fit(Linen(), (IMAGES, LABELS), Linf(0.1), **FEW)
 
 
 def test_every_setting_is_a_field():

@@ -87,7 +87,7 @@ def line_of(run, attack="pgd20"):
         {"classes": ["cat", "dog"]},
         {"classes": ["cat", "dog", "deer", "ox"]},
         {"confusion": [[20, 0, 0], [0, 20, 0], [0, 0, 20]]},
-        {"confusion": [[10, 9, 0], [0, 5, 15], [12, 0, 8]]},
+        {"confusion": [[10, 11, 0], [0, 5, 15], [12, 0, 8]]},
         {"confusion": [[10, 10], [0, 5], [12, 8]]},
         {"confusion": [[10, 10, 0], [0, 5, 15]]},
         {"accuracy": 0.9},

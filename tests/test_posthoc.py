@@ -284,7 +284,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(trained, tmp_path):
         assert "\n" not in str(error.value) and not out.exists()
 
     refused(r"^remedy = 'magic': is unknown; choose one of tau_norm, head_norm, lws, crt, ncm", "magic")
-    refused(r"^posthoc.tau = -1.0: must be 0 or more", overrides={"posthoc.tau": -1.0})
+    refused(r"^posthoc.tau = -1.0: must be from 0 to 100", overrides={"posthoc.tau": -1.0})
     refused(r"^posthoc.prior = 'luck'", "logit_adjustment", overrides={"posthoc.prior": "luck"})
     refused(r"^posthoc.attack = 'clean': is not an attack", overrides={"posthoc.attack": "clean"})
     refused(r"another config \(train.epochs = 9", overrides={"train.epochs": 9})

@@ -144,7 +144,7 @@ def test_order_of_the_runs_does_not_matter(study):
 
 
 def test_one_pair_is_the_comparison_of_two(study):
-    """The trade-off table of single seeds holds the figures of `compare`, and says that seeds are not covered."""
+    """The trade-off table of single seeds holds the figures of `compare`, and no verdict, as seeds are not covered."""
     base, other, third = study[0], study[1], study[2]
     row = _rows(trade_off.trade_off([base, other, third]))["reweight"]
     of_two = compare_runs(base, other)["attacks"]
@@ -153,8 +153,22 @@ def test_one_pair_is_the_comparison_of_two(study):
         for name in ("average", "worst"):
             assert of[name]["difference"] == pytest.approx(of_two[attack][name]["difference"])
             np.testing.assert_allclose(of[name]["difference_interval"], of_two[attack][name]["interval"], atol=1e-9)
-        assert of["average"]["p_value"] == pytest.approx(of_two[attack]["average"]["p_value"])
+            assert of[name]["verdict"] == "too few seeds (1) to say" and not of[name]["significant"]
+            assert of[name]["p_value"] is of[name]["p_holm"] is None
         assert of["worst"]["interval"] == pytest.approx(of_two[attack]["worst"]["b"]["interval"])
+
+
+def test_two_seeds_have_no_verdict_and_take_no_level_from_the_others(study):
+    """However large the gain: two runs of one config may differ by as much."""
+    few = [run for run in study if not pathlib.Path(run).name.startswith("helps-2")]
+    rows = _rows(trade_off.trade_off(few))
+    verdicts = {row["verdicts"][role] for role in ("judge", "pgd") for row in [rows["reweight"]]}
+    assert verdicts == {"too few seeds (2) to say"} and rows["reweight"]["verdicts"]["disagreement"] is None
+    worst = {name: row["attacks"]["standard"]["worst"] for name, row in rows.items()}
+    assert worst["reweight"]["difference"] > 0.15 and not worst["reweight"]["significant"]
+    assert worst["resample"]["verdict"] == differences.HELPS
+    all_methods = _rows(trade_off.trade_off(study))["resample"]["attacks"]["standard"]["worst"]
+    assert worst["resample"]["p_holm"] / worst["resample"]["p_value"] < all_methods["p_holm"] / all_methods["p_value"]
 
 
 def test_all_that_a_page_stars_is_corrected_together(study):
@@ -292,7 +306,8 @@ def test_command(study, tmp_path, capsys):
     rows = list(csv.DictReader((folder / "price_list.csv").read_text().splitlines()))
     assert [row["method"] for row in rows] == list(_rows(trade_off.trade_off(study)))
     assert rows[1]["standard verdict"] == "helps" and float(rows[1]["standard worst difference"]) > 0.15
-    assert rows[0]["standard worst difference"] == ""
+    assert rows[0]["standard worst difference"] == "" and None not in rows[1]
+    assert rows[1]["standard worst verdict"] == "helps" and rows[1]["standard worst significant"] == "True"
 
 
 @pytest.mark.parametrize(

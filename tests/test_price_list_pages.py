@@ -38,7 +38,8 @@ def test_findings_follow_from_the_numbers():
 def test_findings_where_nothing_differs():
     found = price_list_pages.findings(figures_of(method_row("one", 0.0, 0.0, 0.0, seeds=1)))
     assert [row.value for row in found] == ["0 of 1", "0 of 1", "0 of 1", "1,000 images"]
-    assert found[-1].verdict == "caution" and "not covered for all methods" in found[-1].note
+    assert found[0].verdict == "too few seeds (1) to say"
+    assert found[-1].verdict == "caution" and "no verdict on all methods" in found[-1].note
 
 
 def test_findings_without_pgd():

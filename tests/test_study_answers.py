@@ -266,9 +266,11 @@ def test_what_nothing_withstands_has_no_relative_gap_and_no_order():
     assert "have no order" in said["Kendall's W of 4 settings under pgd20"].note
     assert "coefficient of variation, likewise" not in said
     assert said["gap by radius of the training, per 1/255"].verdict != "significant"
-    # One class that always withstands, the others never: without that class nothing varies, and shares have no ends.
+    # One class that always withstands, the others never: all runs have this in common. Without that class nothing
+    # varies, and the shares have no ends.
     found = _of([_drawn(run, np.array([1, 0, 0, 0, 0])) for run in plan(study())])
-    assert found["components"]["explained_interval"] == [None, None]
+    assert found["components"]["explained_interval"] == [1.0, 1.0]
+    assert found["components"]["intervals"]["class"] == [None, None]
     said = {row.what: row for row in study_findings.on_data(found, "pgd20")}
     assert said["differences between classes that all runs share"][1:3] == ("100 %", "")
     figures_study.shares(found["components"]["share"], found["components"]["intervals"])

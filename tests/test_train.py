@@ -8,10 +8,10 @@ import signal
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_config
+from exploding import exploding
 from runs import start
 
 from jaxrobust import files
@@ -21,7 +21,7 @@ from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import evaluator as evaluator_lib
 from jaxrobust.evaluation import loading
 from jaxrobust.runs import checkpoints, results
-from jaxrobust.training import loop, optimizers
+from jaxrobust.training import loop
 from jaxrobust.training import setup as training_setup
 
 STEPS_PER_EPOCH = (1297 - 100) // 64
@@ -275,15 +275,6 @@ def unscored_mlp():
     config = tiny_config.get_config()
     config.model.name, config.model.hidden, config.eval.every_epochs = "mlp", (16,), 0
     return config
-
-
-def exploding(monkeypatch, share, rate):
-    """Let the learning rate rise to `rate` after that share of the training."""
-
-    def schedule(name, *, learning_rate, total_steps, **_):
-        return lambda step: jnp.where(step < round(share * total_steps), learning_rate, rate)
-
-    monkeypatch.setattr(optimizers, "schedule", schedule)
 
 
 def test_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):

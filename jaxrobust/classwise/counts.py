@@ -82,6 +82,12 @@ def checked_counts(correct, count) -> tuple[np.ndarray, np.ndarray]:
     return correct, count
 
 
+def present_counts(correct, count) -> tuple[np.ndarray, np.ndarray]:
+    """`checked_counts` without the classes that have no examples."""
+    correct, count = checked_counts(correct, count)
+    return correct[count > 0], count[count > 0]
+
+
 def _class_indices(name: str, values, num_classes: int, lowest: int = 0) -> np.ndarray:
     """`values` as int64 [N]; an error that names the first value out of range."""
     values = np.asarray(values)

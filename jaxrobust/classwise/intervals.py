@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxrobust.classwise.counts import checked_counts
+from jaxrobust.classwise.counts import checked_counts, present_counts
 
 
 def wilson_interval(correct, count, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -51,8 +51,7 @@ def balanced_interval(correct, count, confidence: float = 0.95) -> tuple[float, 
         ValueError: as for `wilson_interval`.
     """
     checked_confidence(confidence)
-    correct, count = checked_counts(correct, count)
-    correct, count = correct[count > 0], count[count > 0]
+    correct, count = present_counts(correct, count)
     if not count.size:
         return None
     likely = (correct + 0.5) / (count + 1)

@@ -172,6 +172,7 @@ class PairedSeeds:
         correct_a, correct_b, only_a, only_b: of each pair, as in `PairedCounts`, [S, C].
         share, share_a, share_b: [C] or 1; see `seeds.averaged_share`, of the differences, and of the verdicts under A,
             and under B.
+        heads: whether one of A and B changes heads of the other's checkpoints, so that both share their chance.
     """
 
     count: np.ndarray
@@ -182,15 +183,17 @@ class PairedSeeds:
     share: np.ndarray | float = 1.0
     share_a: np.ndarray | float = 1.0
     share_b: np.ndarray | float = 1.0
+    heads: bool = False
 
     @classmethod
-    def of(cls, labels, is_correct_a, is_correct_b, num_classes: int) -> "PairedSeeds":
+    def of(cls, labels, is_correct_a, is_correct_b, num_classes: int, heads: bool = False) -> "PairedSeeds":
         """Count verdicts, bool [S, N] each, on images of the classes `labels` [N]."""
         a, b = np.asarray(is_correct_a), np.asarray(is_correct_b)
         shares = (seeds.averaged_share(labels, of, num_classes) for of in (b.astype(int) - a, a, b))
         pairs = [paired_counts(labels, *of, num_classes) for of in zip(a, b, strict=True)]
         names = ("correct_a", "correct_b", "only_a", "only_b")
-        return cls(pairs[0].count, *(np.stack([getattr(pair, name) for pair in pairs]) for name in names), *shares)
+        counts = (np.stack([getattr(pair, name) for pair in pairs]) for name in names)
+        return cls(pairs[0].count, *counts, *shares, heads)
 
     @classmethod
     def one(cls, pairs: PairedCounts) -> "PairedSeeds":
@@ -200,7 +203,7 @@ class PairedSeeds:
     def exchanged(self) -> "PairedSeeds":
         """With A and B exchanged."""
         counts = self.correct_b, self.correct_a, self.only_b, self.only_a
-        return PairedSeeds(self.count, *counts, self.share, self.share_b, self.share_a)
+        return PairedSeeds(self.count, *counts, self.share, self.share_b, self.share_a, self.heads)
 
     @property
     def accuracy(self) -> tuple[np.ndarray, np.ndarray]:
@@ -262,8 +265,8 @@ def worst_difference(
         confidence: two-sided level, strictly between 0 and 1.
         worst_a, worst_b: the classes that may be the worst of A, and of B, named without these examples; best a single
             one. None: any.
-        others: pairs of other methods with the same A. The spread over seeds is pooled with theirs, or is that of
-            `pairs` alone where it is larger.
+        others: pairs of other methods with the same A. The spread over seeds of each class is pooled with theirs, or
+            is that of `pairs` alone where it is larger.
 
     Raises:
         ValueError: a confidence outside (0, 1).
@@ -276,7 +279,9 @@ def worst_difference(
     a, b = (accuracy.mean(0)[present].min() for accuracy in of.accuracy)
     spread = None
     if len(of.only_a) >= seeds.MIN_SEEDS:
-        spread = seeds.paired_spread([[side[:, present] for side in each.accuracy] for each in (of, *others)])
+        spread = seeds.paired_spread(
+            [(*(side[:, present] for side in each.accuracy), each.heads) for each in (of, *others)]
+        )
     # The measured difference lies between both ends, since each is a bound for one class of A, and of B.
     return WorstDifference(
         difference=float(b - a),
@@ -299,6 +304,6 @@ def _least_gain(of: PairedSeeds, named: Sequence[int] | None, present, tail: flo
         distance = np.where(is_same, paired[present], np.hypot(below_b[present], above_a[c]))
         if spread:
             tails = np.where(is_same, same, across)
-            distance = np.hypot(distance, seeds.paired_distance(each_a[:, [c]], b, is_same, spread, tails))
+            distance = np.hypot(distance, seeds.paired_distance(each_a[:, [c]], b, is_same, spread, tails, of.heads))
         most = np.maximum(most, b.mean(0) - each_a[:, c].mean() - distance)
     return most.min()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxrobust.classwise.counts import ratio
 from jaxrobust.classwise.intervals import checked_confidence
 
 MIN_SEEDS = 3  # two seeds say little about the variation between seeds: their t interval is +- 13 standard errors
@@ -59,37 +60,43 @@ def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread | None:
 
 
 class PairedSpread(NamedTuple):
-    """How paired accuracies vary from seed to seed, of x = arcsin(sqrt(accuracy)), pooled over classes and methods.
+    """How accuracies vary from seed to seed, class by class, as x = arcsin(sqrt(accuracy)).
 
     Attributes:
-        variance: of x of one run.
-        covariance: of x under A and under B in the same class; that of the checkpoint if B changes A's.
-        degrees: of freedom.
+        runs: x of the runs of the base and of what is trained like it, minus the mean over the seeds of each, [N, C].
+        degrees: of freedom of their variances.
+        change: variance of the change of x where methods change heads of the base's checkpoints, [C].
+        change_degrees: of it.
     """
 
-    variance: float
-    covariance: float
-    degrees: float
+    runs: np.ndarray
+    degrees: int
+    change: np.ndarray
+    change_degrees: int
 
 
-def paired_spread(methods: Sequence[tuple[np.ndarray, np.ndarray]]) -> PairedSpread:
+def paired_spread(methods: Sequence[tuple[np.ndarray, np.ndarray, bool]]) -> PairedSpread:
     """The spread over seeds of methods that are each paired with the same base.
 
-    Three seeds of a single method and class estimate it poorly, all together well. On this scale the spread hardly
-    depends on the accuracy. Any two methods share the runs of the base, half of the variance of their differences, so n
-    of them are worth n / (1 + (n - 1) / 4); and classes of one run are not independent: they count half.
+    Three seeds of a single method estimate it poorly, those of all methods together well, as on this scale the spread
+    hardly depends on the accuracy. Each class has its own: that of the worst is often the largest. Where a method
+    changes the head of the base's checkpoint, only the change is new in its runs.
 
     Args:
-        methods: for each method the accuracies of base and method in each pair, [S, C] each.
+        methods: for each method the accuracies of base and method in each pair, [S, C] each, and whether the method
+            changes the base's checkpoint.
     """
-    sides = [tuple(np.arcsin(np.sqrt(side)) for side in method) for method in methods if len(method[0]) > 1]
-    freedom = sum(len(a) - 1 for a, _ in sides)
-    centred = [[side - side.mean(0) for side in pair] for pair in sides]
-    classes = centred[0][0].shape[1]
-    # fsum: the order of the methods does not matter.
-    variance = math.fsum((a**2).sum() + (b**2).sum() for a, b in centred) / (2 * freedom * classes)
-    covariance = math.fsum((a * b).sum() for a, b in centred) / (freedom * classes)
-    return PairedSpread(variance, covariance, freedom * max(classes / 2, 1.0) / (1 + (len(sides) - 1) / 4))
+    sides = [(np.arcsin(np.sqrt(a)), np.arcsin(np.sqrt(b)), heads) for a, b, heads in methods if len(a) > 1]
+    base = max((a for a, _, _ in sides), key=lambda a: (len(a), a.sum()))
+    trained = [base, *(b for _, b, heads in sides if not heads)]
+    changes = [b - a for a, b, heads in sides if heads] or [0 * base]
+
+    def centred(groups):
+        rows = np.concatenate([group - group.mean(0) for group in groups])
+        return rows[np.lexsort(rows.T)], len(rows) - len(groups)  # sorted: the order of the methods does not matter
+
+    (runs, degrees), (of_change, change_degrees) = centred(trained), centred(changes)
+    return PairedSpread(runs, degrees, np.square(of_change).sum(0) / change_degrees, change_degrees)
 
 
 def lowest_classes(accuracies: np.ndarray) -> list[int]:
@@ -103,32 +110,38 @@ def lowest_classes(accuracies: np.ndarray) -> list[int]:
     lowest = int(np.nanargmin(mean))
     if len(accuracies) < MIN_SEEDS:
         return [lowest]
-    present = ~np.isnan(mean)
-    spread = paired_spread([(accuracies[:, present],) * 2])
-    error = np.sqrt(spread.variance / len(accuracies) * 4 * (mean * (1 - mean) + mean[lowest] * (1 - mean[lowest])))
+    # As if all classes had one spread on this scale: a wrong name costs power, not validity.
+    variance = np.arcsin(np.sqrt(accuracies[:, ~np.isnan(mean)])).var(0, ddof=1).mean()
+    error = np.sqrt(variance / len(accuracies) * 4 * (mean * (1 - mean) + mean[lowest] * (1 - mean[lowest])))
     return np.flatnonzero(mean - mean[lowest] <= 2 * error).tolist()
 
 
-def paired_distance(a: np.ndarray, b: np.ndarray, same, spread: PairedSpread, tail) -> np.ndarray:
+def paired_distance(a: np.ndarray, b: np.ndarray, same, spread: PairedSpread, tail, heads: bool = False) -> np.ndarray:
     """Student's t times the standard error over seeds of the mean differences b - a, [C].
 
     The variance is that of `spread`, or that of the differences themselves where it is larger than chance allows (F
-    test at 5 %).
+    test at 5 %). Of separate trainings it is the sum of the variances of both classes. Of a changed head it is that of
+    the difference within a checkpoint, where what both accuracies share cancels, and that of the change, with
+    Satterthwaite's degrees of freedom.
 
     Args:
         a, b: accuracies of each pair, [S, 1] and [S, C].
         same: bool [C], which columns of b are the class of a.
         tail: probability beyond the distance on one side, scalar or [C].
+        heads: whether one of the two changes the checkpoint of the other.
     """
     from scipy.special import fdtri, stdtrit  # not at the top: `import jaxrobust` does without SciPy
 
     # Derivative of the accuracy in x.
     of_a, of_b = (2 * np.sqrt(side.mean(0) * (1 - side.mean(0))) for side in (a, b))
-    pooled = spread.variance * (of_a**2 + of_b**2) - np.where(same, 2 * of_a * of_b * spread.covariance, 0.0)
-    own, number = (b - a).var(0, ddof=1), len(a)
-    limit = fdtri(number - 1, spread.degrees, 0.95)
-    variance = np.where(own > limit * pooled, own, pooled)
-    return -stdtrit(spread.degrees, tail) * np.sqrt(variance / number)
+    from_a, from_b = of_a * spread.runs[:, same], of_b * spread.runs
+    trained = (np.square(from_b - from_a) if heads else np.square(from_b) + np.square(from_a)).sum(0) / spread.degrees
+    change = heads * np.maximum(of_b**2 * spread.change, of_a**2 * spread.change[same])
+    pooled, own, number = trained + change, (b - a).var(0, ddof=1), len(a)
+    degrees = ratio(pooled**2, trained**2 / spread.degrees + change**2 / spread.change_degrees)
+    degrees = np.where(pooled > 0, degrees, spread.degrees)
+    variance = np.where(own > fdtri(number - 1, degrees, 0.95) * pooled, own, pooled)
+    return -stdtrit(degrees, tail) * np.sqrt(variance / number)
 
 
 def seed_mean(

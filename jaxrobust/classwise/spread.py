@@ -2,6 +2,9 @@
 
 The measured accuracies of equal classes differ, the more the fewer images there are: of ten classes at 60 % with 50
 images each, the best and the worst are 21 points apart on average. Here the sampling variance is taken off.
+
+Everywhere `correct` and `count` are integers [C]; classes without examples are left out. ValueError: the shapes differ,
+not 0 <= correct <= count, or a confidence outside (0, 1).
 """
 
 import math
@@ -9,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust.classwise.counts import checked_counts
+from jaxrobust.classwise.counts import present_counts
 from jaxrobust.classwise.intervals import checked_confidence
 from jaxrobust.classwise.worst import worst_class
 
@@ -38,18 +41,11 @@ def equality_test(correct, count) -> Equality:
 
     With fewer than 5 images expected right, or wrong, in a class, the p-value is the share (b + 1) / 2001 of random
     assignments of the correct examples to the classes that reach the chi-square (the conditional test; with a seed of
-    its own, so the same counts give the same value).
-
-    Args:
-        correct, count: integers [C]; classes without examples are left out. With fewer than two, p is 1.
-
-    Raises:
-        ValueError: the shapes differ, or not 0 <= correct <= count.
+    its own, so the same counts give the same value). With fewer than two classes, p is 1.
     """
     from scipy.special import chdtrc  # not at the top: `import jaxrobust` does without SciPy
 
-    correct, count = checked_counts(correct, count)
-    correct, count = correct[count > 0], count[count > 0]
+    correct, count = present_counts(correct, count)
     right, total = int(correct.sum()), int(count.sum())
     degrees = max(count.size - 1, 0)
     if not degrees or right in (0, total):
@@ -72,25 +68,19 @@ def corrected(correct, count, confidence: float = 0.95) -> dict[str, Corrected]:
 
     std: its square is the variance of the measured accuracies minus their mean sampling variance, a (1 - a) / (n - 1)
     times 1 - 1/C; not below 0. Its interval inverts the noncentral chi-square distribution of the variance between
-    classes: it starts at 0 where equality of the classes is not rejected. cv and nsd divide it by the mean (by 1 minus
-    the mean), whose error is in their intervals.
+    classes, with Satterthwaite's (1946) degrees of freedom where the sampling variances of the classes differ. It
+    starts at 0 where equality of the classes is not rejected, and where they differ less than chance lets them its
+    upper end is that of classes that differ as much as this. cv and nsd divide it by the mean (by 1 minus the mean),
+    whose error is in their intervals.
 
     gap and worst class: of the accuracies shrunk towards their mean until they have this std (constrained empirical
     Bayes estimates: Louis, 1984). The interval of the gap is that of std in the same proportion, combined with Wald's
     for the difference of the two ends; that of the worst class is that of `worst_class`.
-
-    Args:
-        correct, count: integers [C]; classes without examples are left out.
-        confidence: strictly between 0 and 1.
-
-    Raises:
-        ValueError: the shapes differ, not 0 <= correct <= count, or a confidence outside (0, 1).
     """
     from scipy.special import ndtri
 
     tail = (1 - checked_confidence(confidence)) / 2
-    correct, count = checked_counts(correct, count)
-    correct, count = correct[count > 0], count[count > 0]
+    correct, count = present_counts(correct, count)
     if not count.size:
         return {}
     accuracy, classes = correct / count, count.size
@@ -98,7 +88,7 @@ def corrected(correct, count, confidence: float = 0.95) -> dict[str, Corrected]:
     # A single image tells nothing of its variance: that of the mean of the classes.
     of_images = np.where(count > 1, accuracy * (1 - accuracy) / np.maximum(count - 1, 1), mean * (1 - mean)).mean()
     std = math.sqrt(max(0.0, measured - of_images * (1 - 1 / classes)))
-    low, high = _std_interval(measured, of_images, classes, tail)
+    low, high = _std_interval(measured, likely * (1 - likely) / count, tail)
     std = Corrected(std, min(low, std), max(high, std))
 
     def scaled(factor, error=0.0):
@@ -114,7 +104,9 @@ def corrected(correct, count, confidence: float = 0.95) -> dict[str, Corrected]:
     kept = std.value / math.sqrt(measured) if measured > 0 else 0.0
     # Where classes do differ, what is left of the chance of the best and of the worst counts too.
     of_ends = sum(likely[c] * (1 - likely[c]) / count[c] for c in (accuracy.argmin(), accuracy.argmax()))
-    gap = scaled(np.ptp(accuracy) / math.sqrt(measured) if measured > 0 else 0.0, kept * math.sqrt(of_ends))
+    # The largest gap of any classes with this std, where the measured ones do not say.
+    gap_over_std = np.ptp(accuracy) / math.sqrt(measured) if np.ptp(accuracy) else math.sqrt(2 * classes)
+    gap = scaled(gap_over_std, kept * math.sqrt(of_ends))
     worst = worst_class(correct, count, confidence)
     return {
         "std": std,
@@ -125,13 +117,24 @@ def corrected(correct, count, confidence: float = 0.95) -> dict[str, Corrected]:
     }
 
 
-def _std_interval(measured: float, of_images: float, classes: int, tail: float) -> tuple[float, float]:
-    """Limits of the standard deviation of the true accuracies, from the variance of the measured ones."""
+def _std_interval(measured: float, sampling, tail: float) -> tuple[float, float]:
+    """Limits of the standard deviation of the true accuracies, from the variance of the measured ones.
+
+    Args:
+        sampling: variance of the measured accuracy of each class, above 0, [C].
+    """
     from scipy.special import chndtrinc
 
-    if not of_images > 0:
-        return (math.sqrt(measured),) * 2
-    statistic = classes * measured / of_images
-    # Of the parameter with which no smaller (no larger) statistic has this probability; 0 if there is none.
-    least, most = (chndtrinc(statistic, classes - 1, p) for p in (1 - tail, tail))
-    return tuple(math.sqrt(max(0.0, float(np.nan_to_num(of))) * of_images / classes) for of in (least, most))
+    classes = sampling.size
+    if classes < 2:
+        return 0.0, 0.0
+    # Mean and half the variance of the sum of squared errors from their mean, and the chi-square that has both.
+    expected = sampling.sum() * (1 - 1 / classes)
+    scatter = np.square(sampling).sum() * (1 - 2 / classes) + (sampling.sum() / classes) ** 2
+    degrees, unit = expected**2 / scatter, scatter / expected
+    statistic = classes * measured / unit
+    # Of the parameter with which no smaller (no larger) statistic has this probability; nan if there is none.
+    least = chndtrinc(statistic, degrees, 1 - tail)
+    most = chndtrinc(max(statistic, degrees), degrees, tail)
+    low, high = (math.sqrt(float(np.nan_to_num(of)) * unit / classes) for of in (least, most))
+    return low, high

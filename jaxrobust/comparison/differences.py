@@ -4,12 +4,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust import classwise
+from jaxrobust import classwise, files
 from jaxrobust.classwise import CONFIDENCE, Score, seeds
 from jaxrobust.classwise.paired import PairedSeeds, holm_over_groups
 
 LEVEL = 0.05  # of all tests of a page together, after Holm's correction
 HELPS, NO_DIFFERENCE, HURTS = "helps", "no difference", "hurts"
+
+
+def too_few(number: int, of: str) -> str:
+    """The verdict where there are too few observations for their chance to be known; empty if there are enough.
+
+    Args:
+        of: what they are, in the singular.
+    """
+    return f"too few {of}s ({number}) to say" if number < seeds.MIN_SEEDS else ""
 
 
 class Robust(NamedTuple):
@@ -54,11 +63,15 @@ class Paired(NamedTuple):
     named: tuple[list[int] | None, list[int] | None]
 
 
-def paired(labels, pairs: list[tuple[Robust, Robust]], named) -> Paired:
-    """The `Paired` of runs (base, method) on images of the classes `labels` [N]."""
+def paired(labels, pairs: list[tuple[Robust, Robust]], named, heads: bool = False) -> Paired:
+    """The `Paired` of runs (base, method) on images of the classes `labels` [N].
+
+    Args:
+        heads: whether the method changes heads of the base's checkpoints.
+    """
     sides = [np.stack([run.is_robust for run in side]) for side in zip(*pairs, strict=True)]
     number = len(pairs[0][0].score.class_names)
-    average, worst = (PairedSeeds.of(of, *sides, n) for of, n in ((0 * labels, 1), (labels, number)))
+    average, worst = (PairedSeeds.of(of, *sides, n, heads) for of, n in ((0 * labels, 1), (labels, number)))
     return Paired(average, worst, named)
 
 
@@ -66,7 +79,7 @@ def under_attack(own: list[Robust], pairs: Paired | None, others: list[Paired], 
     """The figures of one method under one attack: of its runs, and of its pairs with the base.
 
     Args:
-        others: of the methods whose differences have the same spread over seeds.
+        others: of the other methods.
         spread: of single runs over the seeds, of "average" and "worst".
     """
     average = seeds.seed_mean(
@@ -78,8 +91,6 @@ def under_attack(own: list[Robust], pairs: Paired | None, others: list[Paired], 
         return {name: of | dict.fromkeys(nothing) for name, of in figures.items()} | {"rho": None}
     for name in figures:
         figures[name] |= _difference(getattr(pairs, name), pairs.named, [getattr(other, name) for other in others])
-    if len(pairs.average.only_a) == 1:
-        figures["average"]["p_value"] = float(classwise.mcnemar_test(pairs.average.only_a, pairs.average.only_b)[0, 0])
     means = [np.nanmin(side.mean(0)) for of in (pairs.worst, pairs.average) for side in of.accuracy]
     names = own[0].score.class_names
     figures["worst"]["named"] = [of and [names[c] for c in of] for of in pairs.named]
@@ -104,11 +115,15 @@ def _worst(own: list[Robust], spread) -> dict:
     mean = seeds.seed_mean(lowest, lowest - below, lowest + above, CONFIDENCE, spread)
     tally = [c for w in worst for c in w.classes]
     order = sorted(set(tally), key=lambda c: (-tally.count(c), c))
-    return _accuracy(mean) | {"classes": [{"name": class_names[c], "seeds": tally.count(c)} for c in order]}
+    classes = [{"name": class_names[c], "seeds": tally.count(c)} for c in order]
+    return _accuracy(mean) | {"classes": classes, "named": None}
 
 
 def _difference(pairs: PairedSeeds, named, others: list[PairedSeeds]) -> dict:
-    """The difference of the lowest accuracies, its interval, and the level at which that leaves out 0."""
+    """The difference of the lowest accuracies, its interval, and the level at which that leaves out 0.
+
+    With few seeds the interval is of the images alone: nothing is tested, as it would be 0 far too rarely.
+    """
 
     def over_seeds(confidence):
         return classwise.worst_difference(pairs, confidence, worst_a=named[0], worst_b=named[1], others=others)
@@ -117,23 +132,29 @@ def _difference(pairs: PairedSeeds, named, others: list[PairedSeeds]) -> dict:
         found = over_seeds(confidence)
         return found.low, found.high
 
-    found = over_seeds(CONFIDENCE)
+    found, few = over_seeds(CONFIDENCE), too_few(len(pairs.only_a), "seed")
     return {
         "difference": found.difference,
         "difference_interval": [max(found.low, -1.0), min(found.high, 1.0)],
-        "p_value": seeds.level_of(ends),
+        "p_value": None if few else seeds.level_of(ends),
+        "p_holm": None,
+        "significant": False,
+        "verdict": few or NO_DIFFERENCE,
     }
 
 
 def correct(groups: list[list[dict]]) -> None:
-    """Add p_holm, significant and verdict to all figures of a page, in place; see `classwise.holm_over_groups`."""
+    """Add p_holm and significant to all figures of a page, and what is significant to the verdicts, in place.
+
+    See `classwise.holm_over_groups`; what is not tested is not counted.
+    """
     corrected = holm_over_groups([[of["p_value"] for of in group] for group in groups])
     for group, values in zip(groups, corrected, strict=True):
         for of, p in zip(group, values, strict=True):
-            of["p_holm"] = float(p)
+            (of["p_holm"],) = files.nullable([p])
             of["significant"] = bool(p <= LEVEL)
-            sign = HELPS if of["difference"] > 0 else HURTS
-            of["verdict"] = sign if of["significant"] else NO_DIFFERENCE
+            if of["significant"]:
+                of["verdict"] = HELPS if of["difference"] > 0 else HURTS
 
 
 def rho(worst_base: float, worst: float, average_base: float, average: float) -> float | None:

@@ -157,14 +157,14 @@ def _under(attack: str, found: list[methods.Method], pairs, labels, by_run, spre
     compared = [None]
     for of, name in zip(pairs[1:], named[1:], strict=True):
         both = [tuple(by_run[run.workdir][attack] for run in pair) for pair in of]
-        compared.append(differences.paired(labels, both, (named[0], name)))
-    # The differences of changed heads from their own checkpoints vary less from seed to seed than those of two runs.
-    of_one_checkpoint = [all(methods.comes_from(b, a) for a, b in of) for of in pairs]
+        # Changed heads differ from their own checkpoints less, from seed to seed, than two runs do.
+        heads = all(methods.comes_from(b, a) for a, b in of)
+        compared.append(differences.paired(labels, both, (named[0], name), heads))
     figures = []
     for i, method in enumerate(found):
-        alike = [j for j in range(1, len(found)) if j != i and of_one_checkpoint[j] == of_one_checkpoint[i]]
+        others = [compared[j] for j in range(1, len(found)) if j != i]
         own = [by_run[run.workdir][attack] for run in method.runs]
-        figures.append(differences.under_attack(own, compared[i], [compared[j] for j in alike], spread))
+        figures.append(differences.under_attack(own, compared[i], others, spread))
     return figures
 
 

@@ -173,13 +173,15 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
 
 def type_problem(values: dict) -> str | None:
     """The first field of stored values that is of another type than in the table, as a clause; None if none is."""
-    for name, field in FIELDS.items():
-        section, _, key = name.partition(".")
-        if key in values.get(section, {}):  # not in those of an earlier version
+    for name, value in files.flatten(values).items():
+        section = name.partition(".")[0]
+        if name in FIELDS:
             try:
-                field.typed(values[section][key])
+                FIELDS[name].typed(value)
             except FieldError:
-                return f"{name} is {values[section][key]!r}"
+                return f"{name} is {value!r}"
+        elif not isinstance(values[section], dict) or any(field.startswith(f"{name}.") for field in FIELDS):
+            return f"the section {name} is {value!r}"
     return None
 
 

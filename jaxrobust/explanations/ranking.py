@@ -15,6 +15,7 @@ from jaxrobust.classwise.counts import ratio
 
 PERMUTATIONS = 10_000
 BEST_PERMUTATIONS = 999
+LEAST_CLASSES = 5  # for a line through the others; of fewer, too, all orders of the classes are likely ones
 _TOLERANCE = 1e-9  # statistics that differ from the observed one by less count as equal to it
 
 
@@ -68,8 +69,8 @@ def held_out(probe, robustness) -> np.ndarray:
     probe, the difference of a class from the mean of the other classes of the run is used; the probe is divided by its
     standard deviation over the classes, because models differ in the scale of their logits and features. R^2 is 1 -
     squared error / squared difference. 0 means no better than calling the class as robust as the mean of the others. It
-    is negative for a probe that says nothing, as its slope is chance. nan where nothing varies, or with
-    fewer than three classes. Classes that are nan in any run are left out.
+    is negative for a probe that says nothing, as its slope is chance. nan where nothing varies, or with fewer than
+    `LEAST_CLASSES`, of which R^2 may be -2,000. Classes that are nan in any run are left out.
     """
     return _held_out(*_there(probe, robustness))
 
@@ -117,7 +118,7 @@ def _mean_of_runs(values) -> np.ndarray:
 def _held_out(x, y) -> np.ndarray:
     """R^2 [..., R] of x [R, C] for y [..., R, C]. Sums without a class follow from those with it."""
     classes = y.shape[-1]
-    if classes < 3:
+    if classes < LEAST_CLASSES:
         return np.full(y.shape[:-1], np.nan)
     x, y = (values - values.mean(-1, keepdims=True) for values in (x, y))
     deviation = np.sqrt(np.square(x).mean(-1, keepdims=True))

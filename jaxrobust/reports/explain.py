@@ -3,6 +3,7 @@
 import pathlib
 
 from jaxrobust import formatting, reports
+from jaxrobust.explanations.ranking import LEAST_CLASSES
 from jaxrobust.figures.explain import ranking, scatters
 from jaxrobust.reports import findings as findings_lib
 from jaxrobust.reports.findings import (
@@ -21,7 +22,6 @@ from jaxrobust.reports.tables import Column, Table, records_to_csv
 PAGE = "explain.html"
 NAMED = 4  # most probes of a kind among the findings
 PANELS = 4  # probes drawn class by class
-FEW = 5  # classes with fewer than this, of which all orders are likely ones
 
 
 def findings(figures: dict, more=()) -> list[Finding]:
@@ -51,7 +51,7 @@ def _on_strength(figures: dict, rows: list[dict]) -> list[Finding]:
     what, start = "probes that go along with class accuracy", under(figures["attack"])
     if len(figures["runs"]) > 1:
         start += f", in {len(figures['runs'])} {figures['unit']}s"
-    if len(figures["classes"]) < FEW:
+    if len(figures["classes"]) < LEAST_CLASSES:
         return [Finding(what, verdict=UNTESTABLE, note=f"{start}: {len(figures['classes'])} classes are too few")]
     level = f"at {100 * figures['level']:g} %, permuted classes, Holm's correction"
     sure = [row for row in rows if row["significant"]]
@@ -82,7 +82,9 @@ def _on_held_out(figures: dict, rows: list[dict]) -> list[Finding]:
     what = f"R² on a held-out class of a held-out {figures['unit']}"
     ranked = sorted((r for r in rows if r["mean_held_out"] is not None), key=lambda r: -r["mean_held_out"])
     if not ranked:
-        return [Finding(what, verdict=UNTESTABLE, note="the classes do not differ")]
+        number = len(figures["classes"])
+        why = "the classes do not differ" if number >= LEAST_CLASSES else f"{number} classes are too few"
+        return [Finding(what, verdict=UNTESTABLE, note=why)]
     best = [row for row in ranked if row["mean_held_out"] > 0][:NAMED] or ranked[:1]
     yardstick, reference = share(figures["yardstick"]["mean_held_out"]), "what any probe is to be measured by"
     reference += ", though it knows the class, and lines of probes other classes alone"

@@ -13,7 +13,6 @@ SIGNIFICANT, NOT_SIGNIFICANT, UNTESTABLE = "significant", "not significant", "no
 CAUTION = "caution"
 UNCORRECTED = "not corrected"  # for what runs share by being judged on the same images
 LEVEL = 0.05  # of the tests
-_FEW = 3  # observations with which a spread is known at all
 
 
 class Finding(NamedTuple):
@@ -49,15 +48,6 @@ def tested(p_value: float, least_p: float = 0.0) -> str:
     if least_p >= LEVEL:
         return UNTESTABLE
     return SIGNIFICANT if p_value < LEVEL else NOT_SIGNIFICANT
-
-
-def too_few(number: int, of: str) -> str:
-    """The verdict where there are too few observations for their chance to be known; empty if there are enough.
-
-    Args:
-        of: what they are, in the singular.
-    """
-    return f"too few {of}s ({number}) to say" if number < _FEW else ""
 
 
 def p_of(p_value: float, null: str) -> str:

@@ -22,7 +22,8 @@ def findings(figures: dict) -> list[Finding]:
     helping, hurting = ([row for row in others if row["verdicts"]["judge"] == verdict] for verdict in (HELPS, HURTS))
     differing = [row for row in others if row["verdicts"]["disagreement"]]
     level = f"{len(hurting)} hurt it; at {100 * figures['level']:g} %, Holm's correction"
-    found = [Finding("methods that help the worst class", f"{len(helping)} of {len(others)}", note=level)]
+    few = "" if any(row["covers_seeds"] for row in others) else others[0]["verdicts"]["judge"]
+    found = [Finding("methods that help the worst class", f"{len(helping)} of {len(others)}", "", few, level)]
     named = [*helping[:NAMED], *hurting[-NAMED:], *differing[:NAMED]]
     found += [_on_worst(row, figures) for row in others if row in named]
     if figures["pgd"]:
@@ -77,7 +78,8 @@ def _on_scope(figures: dict, others: list[dict]) -> Finding:
     if not lacking:
         return Finding("scope", images, note="intervals and tests cover the draw of the images and the training seeds")
     which = "all methods" if len(lacking) == len(others) else few(lacking)
-    note = f"the training seed is not covered for {which}: fewer than {figures['min_seeds']} seeds paired with the base"
+    note = f"no verdict on {which}: fewer than {figures['min_seeds']} seeds paired with the base, so intervals "
+    note += "cover the draw of the images alone"
     return Finding("scope", images, verdict=CAUTION, note=note)
 
 

@@ -1,5 +1,6 @@
 """The findings of a study, from the data of `studies.answers.answer`."""
 
+from jaxrobust.comparison.differences import too_few
 from jaxrobust.formatting import counted, decimals, percent, points
 from jaxrobust.formatting import interval as interval_of
 from jaxrobust.reports import explain as explain_pages
@@ -15,7 +16,6 @@ from jaxrobust.reports.findings import (
     direction,
     p_of,
     tested,
-    too_few,
     under,
 )
 
@@ -53,7 +53,7 @@ def _on_order(of: dict, attack: str) -> list[Finding]:
         return [Finding(what, verdict=UNTESTABLE, note="the classes are equal in each, so have no order")]
     verdict, ends, p = UNCORRECTED, "", "what settings share by the same images is in it: files of examples are missing"
     if found["corrected"]:
-        (low, high), p = found["interval"], p_of(found["p_value"], "all classes equally robust")
+        (low, high), p = found["interval"], p_of(found["p_value"], "no common order of classes")
         ends = f"[{low:.2f}, {high:.2f}]"
         sure = low > 1 / number and found["p_value"] < LEVEL
         verdict = too_few(number, "setting") or (SIGNIFICANT if sure else NOT_SIGNIFICANT)
@@ -135,7 +135,7 @@ def _on_components(of: dict) -> list[Finding]:
 
 
 def _share(value: float, ends) -> tuple[str, str]:
-    # None where a class left out leaves nothing that varies. Both ends are the same where components were cut off at 0.
+    # None where a class left out leaves nothing that varies. Both ends are the same where nothing else varies.
     known = None not in ends and ends[0] < ends[1]
     return f"{100 * value:.0f} %", f"[{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]" if known else ""
 

@@ -31,8 +31,8 @@ class Design(NamedTuple):
 
     Attributes:
         images, validation: of each class.
-        heads: whether the methods change heads of the base's checkpoints, so that they share its chance.
-        deviations: of the shift by the seed, of base and methods.
+        heads: how many methods, the first, change heads of the base's checkpoints, so that they share its chance.
+        deviations: of the shift by the seed, of base and methods, each alike for all classes or [C].
     """
 
     base: np.ndarray
@@ -40,8 +40,8 @@ class Design(NamedTuple):
     images: int = 100
     validation: int = 50
     number: int = 3
-    heads: bool = False
-    deviations: tuple[float, ...] = (0.15,)
+    heads: int = 0
+    deviations: tuple[float | np.ndarray, ...] = (0.15,)
     common: float = 0.8
 
     @property
@@ -63,10 +63,10 @@ def drawn(design: Design, rng) -> tuple[list[np.ndarray], list[np.ndarray]]:
     for i, accuracy in enumerate((design.base, *design.methods)):
         deviation = design.deviations[min(i, len(design.deviations) - 1)]
         shift, noise = rng.normal(size=shape[:2]), rng.normal(size=shape)
-        if design.heads:
+        if design.heads and i <= design.heads:
             shift = shared_shift + 0.3 * shift * (i > 0)
             noise = math.sqrt(0.8) * shared_noise + math.sqrt(0.2) * noise if i else shared_noise
-        middle = ndtri(accuracy) * math.sqrt(1 + deviation**2 * (1.09 if design.heads and i else 1))
+        middle = ndtri(accuracy) * np.sqrt(1 + deviation**2 * (1.09 if 0 < i <= design.heads else 1))
         latent = (middle + deviation * shift)[..., None] + difficulty + math.sqrt(1 - design.common) * noise
         verdicts.append((latent > 0)[..., : design.images].reshape(design.number, -1))
         accuracies.append((latent > 0)[..., design.images :].mean(-1))
@@ -95,7 +95,10 @@ def before(design: Design, verdicts, only=None) -> list[tuple[float, float]]:
 def after(design: Design, verdicts, accuracies, only=None, groups: int = 2) -> list[tuple[float, float]]:
     """The same where half of the level, of 2 groups, is that of the worst class under the attack that decides."""
     confidence = 1 - LEVEL / len(design.methods) / groups
-    pairs = [PairedSeeds.of(design.labels, verdicts[0], of, design.base.size) for of in verdicts[1:]]
+    pairs = [
+        PairedSeeds.of(design.labels, verdicts[0], of, design.base.size, i < design.heads)
+        for i, of in enumerate(verdicts[1:])
+    ]
     named = [seeds.lowest_classes(of) for of in accuracies]
     found = []
     for i, pair in enumerate(pairs[:only]):
@@ -130,19 +133,26 @@ ROWS = (
     ("one pair, +11 points from 1 %", Design(LOW, (GAINS[0],), number=1, deviations=(0.0,)), 1),
     ("one pair, +10 points from 20 %", Design(MIDDLE, (GAINS[1],), number=1, deviations=(0.0,)), 1),
     ("6 methods, 3 seeds, one +11 from 1 %", Design(LOW, (GAINS[0], *[LOW] * 5)), 1),
-    ("the same, heads of the base's checkpoints", Design(LOW, (GAINS[0], *[LOW] * 5), heads=True), 1),
+    ("the same, heads of the base's checkpoints", Design(LOW, (GAINS[0], *[LOW] * 5), heads=6), 1),
     ("6 methods, 3 seeds, one +10 from 20 %", Design(MIDDLE, (GAINS[1], *[MIDDLE] * 5)), 1),
     ("4 methods, 6 seeds, 1,000 images, one +4 from 1 %", Design(LOW, (GAINS[2], *[LOW] * 3), 1000, 200, 6), 1),
     ("6 that do nothing, 1 %", Design(LOW, (LOW,) * 6), None),
     ("6 that do nothing, 20 %", Design(MIDDLE, (MIDDLE,) * 6), None),
-    ("6 heads that do nothing, 20 %", Design(MIDDLE, (MIDDLE,) * 6, heads=True), None),
+    ("6 heads that do nothing, 20 %", Design(MIDDLE, (MIDDLE,) * 6, heads=6), None),
     ("the base's classes alike, one low class in 6 methods", Design(TIED, (CLEAR,) * 6, deviations=(0.3,)), None),
     (
         "6 that do nothing, one varies three times as much",
         Design(MIDDLE, (MIDDLE,) * 6, deviations=(0.1, 0.3, 0.1)),
         None,
     ),
-    ("6 heads with +11", Design(LOW, (GAINS[0],) * 6, heads=True), None),
+    ("6 heads with +11", Design(LOW, (GAINS[0],) * 6, heads=6), None),
+    ("6 methods, 3 seeds, one +11 from 1 %, 2 of them heads", Design(LOW, (GAINS[0], *[LOW] * 5), heads=2), 1),
+    ("6 heads, 6 seeds, one +11 from 1 %", Design(LOW, (GAINS[0], *[LOW] * 5), number=6, heads=6), 1),
+    (
+        "6 that do nothing, the worst class varies most, 1,000 images",
+        Design(MIDDLE, (MIDDLE,) * 6, 1000, 200, deviations=(np.array([0.35] + [0.05] * 9),)),
+        None,
+    ),
 )
 
 

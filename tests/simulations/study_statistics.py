@@ -173,6 +173,22 @@ def of_concordance(times: int, rng) -> Iterator[Row]:
         yield Row("the same: interval above 1 / settings", "power" if of_class else "0.025", np.nan, beyond)
 
 
+def of_few_settings(times: int, rng) -> Iterator[Row]:
+    """One class far below nine equal ones in three settings; two settings of unrelated orders."""
+    low = np.full((3, 10), 0.5) - 0.2 * (np.arange(10) == 0)
+    found, truth = [], []
+    for _ in range(times):
+        found.append(agreement.concordance(*verdicts(low, 100, rng), "abc", rng=rng, draws=1).mean_correlation)
+        own = counts(*verdicts(low, 100, rng, 0.0), 10)
+        truth.append(agreement.rank_correlation(own[0], own[1]))
+    yield Row("correlation where one class lies 20 points below: mean", f"{np.mean(truth):.2f}", np.nan, np.mean(found))
+    p_values = [
+        agreement.concordance(*verdicts(rng.uniform(0.3, 0.7, (2, 10)), 100, rng), "ab", rng=rng, draws=99).p_value
+        for _ in range(times)
+    ]
+    yield Row("two settings of unrelated orders: p < 0.05", "0.05", np.nan, np.mean(np.array(p_values) < 0.05))
+
+
 def of_balanced(times: int, rng) -> Iterator[Row]:
     """Coverage of the interval of balanced accuracy."""
     for classes, images, accuracy in (
@@ -207,6 +223,15 @@ def of_spread(times: int, rng) -> Iterator[Row]:
                 yield Row("the same: coverage of its interval", "0.95", np.nan, covered)
             rejected = np.mean([classwise.spread.equality_test(s.correct, s.count).p_value < 0.05 for s, _ in found])
             yield Row("the same: equality rejected", "0.05" if np.ptp(truth) == 0 else "power", np.nan, rejected)
+    count, shape = np.array([10, 20, 30, 40, 60, 80, 100, 200, 300, 500]), np.linspace(-1.5, 1.5, 10)
+    for deviation in (0.0, 0.1):
+        covered = []
+        for _ in range(times):
+            truth = 0.5 + deviation * rng.permutation(shape)
+            of = spread.corrected(rng.binomial(count, truth), count)["std"]
+            covered.append(of.low - 1e-6 <= truth.std() <= of.high + 1e-6)
+        name = f"std of classes of 10 to 500 images, range {300 * deviation:g} points: coverage"
+        yield Row(name, "0.95", np.nan, np.mean(covered))
     few = np.mean(
         [spread.equality_test(c, np.full(10, 20)).p_value < 0.05 for c in rng.binomial(20, 0.03, (times, 10))]
     )
@@ -265,7 +290,7 @@ def of_probes(times: int, rng) -> Iterator[Row]:
         yield Row("the same among 24: p < 0.05", "power", np.nan, np.mean(np.array(p_values) < 0.05))
 
 
-PARTS = (of_components, of_concordance, of_balanced, of_spread, of_probability, of_probes)
+PARTS = (of_components, of_concordance, of_few_settings, of_balanced, of_spread, of_probability, of_probes)
 
 
 def main():
