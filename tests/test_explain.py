@@ -129,8 +129,8 @@ def test_errors_in_one_line(trained, tmp_path, capsys):
 
     def said(*arguments):
         assert front_end.main(["explain", *arguments]) == 2
-        *warnings, line = capsys.readouterr().err.splitlines()
-        assert all(text.startswith("warning: ") for text in warnings)
+        *notes, line = capsys.readouterr().err.splitlines()
+        assert all("taking the last" in text for text in notes)
         return line
 
     assert "no such folder" in said(tmp_path / "nothing")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -168,17 +169,12 @@ def assert_one_line(result, expected):
 @pytest.mark.parametrize("seconds", [0.3, 1, 4])
 def test_an_interruption_before_the_training_is_one_line(tmp_path, seconds):
     """During imports, compilation and whatever else; later the training saves first."""
-    # A background process, which these tests may be, ignores it, and passes that on.
-    options = {
-        "cwd": ROOT,
-        "text": True,
-        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    }
     program = "from jaxrobust import commands; print(flush=True); commands.run()"
     command = [sys.executable, "-c", program, "train", *tiny("--workdir", str(tmp_path / "run"))]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **default
-    ) as process:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    # A process in the background, as these tests may be, ignores the signal, and passes that on.
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, preexec_fn=heard, **options) as process:
         process.stdout.readline()  # Python itself has started
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)

@@ -173,15 +173,19 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
 
 def type_problem(values: dict) -> str | None:
     """The first field of stored values that is of another type than in the table, as a clause; None if none is."""
-    for name, value in files.flatten(values).items():
-        section = name.partition(".")[0]
-        if name in FIELDS:
+    for name, field in FIELDS.items():
+        value = values
+        for part in name.split("."):
+            if not isinstance(value, dict):
+                return f"the section of {name} is {value!r}"
+            if part not in value:  # as of an earlier version
+                break
+            value = value[part]
+        else:
             try:
-                FIELDS[name].typed(value)
+                field.typed(value)
             except FieldError:
                 return f"{name} is {value!r}"
-        elif not isinstance(values[section], dict) or any(field.startswith(f"{name}.") for field in FIELDS):
-            return f"the section {name} is {value!r}"
     return None
 
 
