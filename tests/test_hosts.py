@@ -201,7 +201,9 @@ def test_without_one_process_the_other_ends_and_any_number_goes_on(tmp_path):
     said = finish(processes[:1], hosts.GONE, -signal.SIGABRT)[0]
     # Whether a collective fails, waits until JAX ends the process, or fails on one of its devices alone, whereupon Gloo
     # finds the two at odds, is decided by the moment.
-    assert any(text in said for text in ("error: another process has ended", "another task died", "gloo::EnforceNotMet"))
+    assert any(
+        text in said for text in ("error: another process has ended", "another task died", "gloo::EnforceNotMet")
+    )
     assert "continuing at step" in finish([start(tmp_path, *ARGUMENTS)])[0]
     assert {record["step"] for record in results.read(tmp_path)} == {STEPS_PER_EPOCH * EPOCHS}
 
