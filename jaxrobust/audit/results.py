@@ -30,7 +30,7 @@ from jaxrobust.classwise import CONFIDENCE, curve, focus, matrix
 from jaxrobust.errors import UserError
 from jaxrobust.evaluation import signs
 from jaxrobust.runs import results
-from jaxrobust.runs.results import Amount, Count, Interval, Share, SplitName, WeightsName
+from jaxrobust.runs.schemas import Amount, Count, Interval, Share, SplitName, WeightsName
 
 
 class Half(TypedDict):

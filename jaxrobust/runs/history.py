@@ -11,7 +11,7 @@ from jaxrobust import config as config_lib
 from jaxrobust import files
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.formatting import counted
-from jaxrobust.runs import results
+from jaxrobust.runs import results, schemas
 
 CHECKPOINTS = "checkpoints"
 TRAINING_LOCK = ".training"
@@ -107,7 +107,7 @@ def _drop(folder: pathlib.Path, stale: list[pathlib.Path], belongs: Callable) ->
         return belongs(record["step"], record["weights"], record.get("checksum"))
 
     lines = sum(not is_kept(record) for record in results.read(folder))
-    audit = results.JsonFile(AUDIT, results.OfWeights).read(folder)
+    audit = results.JsonFile(AUDIT, schemas.OfWeights).read(folder)
     if audit and not is_kept(audit):
         stale.append(folder / AUDIT)
     if lines:
@@ -132,7 +132,7 @@ def _arrays(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, tuple[int, str
 def _checksum(path: pathlib.Path) -> int | None:
     """That in such a file; None for an audit, whose parts have theirs in their settings."""
     if path.suffix == ".json":
-        return (files.read_json(path, results.Unfinished) or {}).get("checksum")
+        return (files.read_json(path, schemas.Unfinished) or {}).get("checksum")
     return results.read_arrays(path).get("checksum")
 
 

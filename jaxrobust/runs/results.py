@@ -26,17 +26,16 @@ the run on two conditions (`history.py` drops what does not):
 So lines of checkpoints that were deleted to save room stay: they are the history of this training. What was written by
 earlier versions has no checksum, and belongs by its step alone.
 
-Each file has a type below, which is checked whenever it is read, and what the type cannot say is checked beside it: an
-error names the file, the first thing that is wrong, and the remedy.
+Each file has a type in `schemas.py`, which is checked whenever it is read: an error names the file, the first thing
+that is wrong, and the remedy.
 """
 
 import dataclasses
 import io
 import json
-import math
 import pathlib
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any
 
 import numpy as np
 from msgspec import Meta
@@ -44,187 +43,7 @@ from msgspec import Meta
 from jaxrobust import classwise, console, files
 from jaxrobust import config as config_lib
 from jaxrobust.errors import UserError
-
-Count = Annotated[int, Meta(ge=0, le=2**53)]
-Amount = Annotated[float, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Interval = Annotated[list[float | None], Meta(min_length=2, max_length=2)]
-Name = Annotated[str, Meta(min_length=1)]
-WeightsName = Literal["raw", "averaged"]
-SplitName = Literal["validation", "test"]
-
-
-class Best(TypedDict):
-    """best.json, see `find_best`."""
-
-    step: Count
-    weights: WeightsName
-    epoch: NotRequired[Count]
-    criterion: NotRequired[str]
-    attack: NotRequired[str]
-    score: NotRequired[float]
-    checksum: NotRequired[int | None]  # CRC-32 of the weights, as in their checkpoint
-
-
-class ClassCounts(TypedDict):
-    """data.json, see `Dataset.counts`. Lists have an entry for each class."""
-
-    classes: list[str]
-    train: list[Count]
-    validation: list[Count]
-    test: list[Count]
-    skipped: list[str]  # or none at all
-
-
-class OfWeights(TypedDict):
-    """What everything has that is said of weights."""
-
-    step: Count
-    weights: WeightsName
-    checksum: NotRequired[int | None]
-
-
-class Origin(TypedDict, total=False):
-    """weights.json: `file` and `sha256` of imported weights; or else the other fields, of a changed head."""
-
-    file: str
-    sha256: str
-    remedy: Name
-    run: str
-    step: Count
-    epoch: Count
-    weights: WeightsName
-    checksum: int | None
-    settings: dict[str, Any]
-    chosen: dict[str, Any]
-    origin: "Origin"
-
-
-class Line(TypedDict):
-    """A line of results.jsonl, see `make_record`."""
-
-    step: Count
-    epoch: Count
-    weights: WeightsName
-    split: SplitName
-    attack: Name
-    split_examples: NotRequired[Count]
-    norm: NotRequired[str | None]
-    eps: NotRequired[Amount | None]
-    step_size: NotRequired[Amount | None]
-    steps: NotRequired[Count | None]
-    restarts: NotRequired[Count | None]
-    targets: NotRequired[Count | None]
-    loss: NotRequired[str | None]
-    members: NotRequired[Annotated[list[Name], Meta(min_length=1)] | None]
-    examples: Count
-    classes: list[str]
-    count: list[Count]
-    correct: list[Count]
-    class_accuracy: list[Share | None]
-    class_interval: list[Interval]
-    worst_class: str | None
-    best_class: str | None
-    bottom_k: Count
-    accuracy: Share | None
-    balanced_accuracy: Share | None
-    worst_class_accuracy: Share | None
-    best_class_accuracy: Share | None
-    gap: Share | None
-    std: Amount | None
-    cv: Amount | None
-    nsd: Amount | None
-    bottom_k_mean: Share | None
-    boundary_error: list[float | None] | None
-    confusion: NotRequired[list[list[Count]]]
-    passes: Amount
-    idle: Amount
-    seconds: Amount
-    checksum: NotRequired[int | None]
-
-
-class TrainingLine(TypedDict):
-    """A line of training.jsonl. Lists have an entry for each class."""
-
-    epoch: Count
-    step: NotRequired[Count]
-    loss: NotRequired[float]
-    learning_rate: NotRequired[float]
-    accuracy: NotRequired[Share]
-    train_class_accuracy: NotRequired[list[Share | None]]
-    train_class_loss: NotRequired[list[float | None]]
-    train_class_count: NotRequired[list[Count]]
-    images_per_second: NotRequired[Amount]
-    knobs: NotRequired[dict[str, list[float]]]
-    single_step_check_accuracy: NotRequired[Share]
-    pgd_check_accuracy: NotRequired[Share]
-    catastrophic_overfitting: NotRequired[bool]
-
-
-class Work(TypedDict):
-    """What an attack has cost so far."""
-
-    passes: Amount
-    idle: Amount
-    seconds: Amount
-
-
-class Unfinished(TypedDict):
-    """The state in the middle of an attack."""
-
-    checksum: NotRequired[int | None]
-    prediction: list[Annotated[int, Meta(ge=-1, le=2**31)]]
-    todo: list[Count]
-    work: Work
-
-
-def _lengths_problem(record: dict, names: tuple[str, ...], of: str) -> str | None:
-    """The first of the lists of a record that has not as many entries as the list `of`."""
-    wrong = [name for name in names if record.get(name) is not None and len(record[name]) != len(record[of])]
-    return f"{len(record[wrong[0]])} entries in {wrong[0]}, {len(record[of])} in {of}" if wrong else None
-
-
-def line_problem(line: Line) -> str | None:
-    """How the counts, the confusion and the figures of a line of results.jsonl contradict each other; None if not."""
-    by_class = ("count", "correct", "class_accuracy", "class_interval", "boundary_error", "confusion")
-    if problem := _lengths_problem(line, by_class, "classes"):
-        return problem
-    count, correct = line["count"], line["correct"]
-    for name, n, right in zip(line["classes"], count, correct, strict=True):
-        if right > n:
-            return f"{right} correct of {n} examples of class {name!r}"
-    if sum(count) != line["examples"]:
-        return f"examples is {line['examples']}, and count adds up to {sum(count)}"
-    for c, row in enumerate(line.get("confusion", ())):
-        if len(row) != len(count) or sum(row) > count[c] or row[c] != correct[c]:  # what has no class is in no column
-            return f"row {c} of confusion is not of {correct[c]} correct of {count[c]}"
-    metrics = classwise.Score(correct, count, line["classes"]).metrics
-    for name, value in metrics.items():
-        if line[name] != value and (None in (line[name], value) or not math.isclose(line[name], value, abs_tol=1e-9)):
-            return f"{name} is {line[name]}, and {value} by the counts"
-    return None
-
-
-def training_problem(line: TrainingLine) -> str | None:
-    """How the lists of a line of training.jsonl contradict each other; None if they do not."""
-    by_class = {name: values for name, values in line.items() if isinstance(values, list)} | line.get("knobs", {})
-    first = next(iter(by_class), None)
-    return first and _lengths_problem(by_class, tuple(by_class), first)
-
-
-def counts_problem(counts: ClassCounts) -> str | None:
-    """Which list of data.json has not an entry for each class; None if all have."""
-    names = ("train", "validation", "test", *(["skipped"] if counts["skipped"] else []))
-    return _lengths_problem(counts, names, "classes")
-
-
-def origin_problem(origin: Origin) -> str | None:
-    """What is missing in weights.json; None if nothing is."""
-    needed = ("run", "step", "weights", "settings", "chosen") if "remedy" in origin else ("file", "sha256")
-    missing = [name for name in needed if name not in origin]
-    if missing:
-        return f"{missing[0]} is missing"
-    return origin_problem(origin["origin"]) if "origin" in origin else None
+from jaxrobust.runs import schemas
 
 
 class JsonFile(str):
@@ -253,10 +72,10 @@ class JsonFile(str):
 
 _SECTIONS = Annotated[dict[str, dict[str, Any]], Meta(min_length=1)]
 CONFIG = JsonFile("config.json", _SECTIONS, config_lib.type_problem)
-BEST = JsonFile("best.json", Best)
-ORIGIN = JsonFile("weights.json", Origin, origin_problem)
+BEST = JsonFile("best.json", schemas.Best)
+ORIGIN = JsonFile("weights.json", schemas.Origin, schemas.origin_problem)
 CLASSES = JsonFile("classes.json")
-DATA = JsonFile("data.json", ClassCounts, counts_problem)
+DATA = JsonFile("data.json", schemas.ClassCounts, schemas.counts_problem)
 RESULTS = "results.jsonl"
 TRAINING = "training.jsonl"
 EXAMPLES = "examples"
@@ -357,12 +176,13 @@ def total_work(records: list[dict]) -> dict:
 
 def log(workdir, wanted: Callable[[dict], bool] = lambda record: True) -> files.RecordLog:
     """The lines of results.jsonl that are wanted."""
-    return files.RecordLog(pathlib.Path(workdir) / RESULTS, wanted, schema=Line, check=line_problem)
+    return files.RecordLog(pathlib.Path(workdir) / RESULTS, wanted, schema=schemas.Line, check=schemas.line_problem)
 
 
 def training_log(workdir) -> files.RecordLog:
     """The lines of training.jsonl."""
-    return files.RecordLog(pathlib.Path(workdir) / TRAINING, schema=TrainingLine, check=training_problem)
+    path = pathlib.Path(workdir) / TRAINING
+    return files.RecordLog(path, schema=schemas.TrainingLine, check=schemas.training_problem)
 
 
 def read(workdir) -> list[dict]:
@@ -464,53 +284,11 @@ def read_examples(workdir, step: int, weights: str, split: str, lines: dict[str,
     arrays = read_arrays(path)
     if not all(belongs(arrays.get("checksum"), line.get("checksum")) for line in (lines or {}).values()):
         return {}
-    if problem := examples_problem(arrays, lines or {}):
+    if problem := schemas.examples_problem(arrays, lines or {}):
         of = f"the {weights} weights of step {step}"
         remedy = f"remove it and the lines of {of} in {RESULTS}, and run jaxrobust evaluate"
         raise UserError(f"{path} contradicts itself or {RESULTS} ({problem}); {remedy}")
     return arrays
-
-
-def examples_problem(arrays: dict, lines: dict[str, dict]) -> str | None:
-    """How the arrays of an examples file contradict each other, or the lines of results.jsonl; None if they do not."""
-    if not arrays:
-        return None
-    labels = arrays.get("labels")
-    if labels is None or labels.ndim != 1:
-        return "it has no labels"
-    for name, array in arrays.items():
-        if name == "checksum":
-            if array.shape or array.dtype.kind not in "iu":
-                return "its checksum is no number"
-            continue
-        kind = "iu" if name in ("labels", "index") or name.endswith("_prediction") else "b"
-        if array.shape != labels.shape or array.dtype.kind not in kind:
-            return f"{name} is {array.dtype} {list(array.shape)}, for {len(labels)} labels"
-    if "index" in arrays and len(np.unique(arrays["index"])) < len(labels):
-        return "an index is there twice"
-    for attack in arrays:
-        prediction = arrays.get(f"{attack}_prediction")
-        if prediction is not None and not np.array_equal(arrays[attack], prediction == labels):
-            return f"{attack} is not whether its prediction is the label"
-    return _counts_problem(arrays, lines)
-
-
-def _counts_problem(arrays: dict, lines: dict[str, dict]) -> str | None:
-    """How the arrays, which fit each other, contradict the lines of results.jsonl."""
-    labels = arrays["labels"]
-    for attack, line in lines.items():
-        if attack not in arrays:
-            continue
-        classes, prediction = len(line["classes"]), arrays.get(f"{attack}_prediction", labels)
-        if len(labels) and (labels.min() < 0 or max(labels.max(), prediction.max()) >= classes):
-            return f"a label or a prediction under {attack} is none of {classes} classes"
-        for name, found in (
-            ("count", classwise.class_counts(labels, classes)),
-            ("correct", classwise.correct_counts(labels, arrays[attack], classes)),
-        ):
-            if found.tolist() != line[name]:
-                return f"{name} under {attack} is {found.tolist()} by it, and {line[name]} in {RESULTS}"
-    return None
 
 
 def example_names(workdir, step: int, weights: str, split: str, checksum: int | None = None) -> list[str]:
@@ -588,7 +366,7 @@ class StoredResults:
 
     def unfinished(self, attack: str) -> dict | None:
         """The arguments saved by `keep_unfinished` for that attack, as a dict; None if there is nothing."""
-        state = files.read_json(self._unfinished(attack), Unfinished)
+        state = files.read_json(self._unfinished(attack), schemas.Unfinished)
         return state if state and belongs(state.get("checksum"), self._checksum) else None
 
     def _unfinished(self, attack: str) -> pathlib.Path:

@@ -14,7 +14,7 @@ from jaxrobust import console, files
 from jaxrobust.errors import UserError
 from jaxrobust.explanations import measuring
 from jaxrobust.explanations.inputs import Inputs, open_model
-from jaxrobust.runs import results
+from jaxrobust.runs import results, schemas
 from jaxrobust.runs.reading import RunFiles
 from jaxrobust.studies import running
 from jaxrobust.studies.design import Planned, Study
@@ -24,8 +24,8 @@ from jaxrobust.studies.observed import OBJECTIVE, RADIUS, Observed, observe, ord
 class Looked(TypedDict):
     """Which images the probes use."""
 
-    training_images: results.Count
-    test_images: results.Count
+    training_images: schemas.Count
+    test_images: schemas.Count
     test_is_scored: bool
 
 
