@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import numpy as np
 import pytest
@@ -169,12 +168,12 @@ def assert_one_line(result, expected):
 @pytest.mark.parametrize("seconds", [0.3, 1, 4])
 def test_an_interruption_before_the_training_is_one_line(tmp_path, seconds):
     """During imports, compilation and whatever else; later the training saves first."""
-    program = "from jaxrobust import commands; print(flush=True); commands.run()"
+    # A process in the background, as these tests may be, ignores the signal, and passes that on.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heard}; from jaxrobust import commands; print(flush=True); commands.run()"
     command = [sys.executable, "-c", program, "train", *tiny("--workdir", str(tmp_path / "run"))]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-    # A process in the background, as these tests may be, ignores the signal, and passes that on.
-    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(command, preexec_fn=heard, **options) as process:
+    with subprocess.Popen(command, **options) as process:
         process.stdout.readline()  # Python itself has started
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
