@@ -183,7 +183,7 @@ def classwise_table(
         --------------------------------------------------------------------------
         average                 80       44      55.0   [44.1, 65.4]
         worst class (cat)                        10.0    [2.8, 25.7]             1
-        gap without chance                       89.9  [76.0, 100.0]
+        gap without chance                       89.9  [75.5, 100.0]
         accuracies in percent; 95 % intervals; equally accurate classes: p = 5.9e-16
     """
     labels, names = checked_labels(labels, class_names)
