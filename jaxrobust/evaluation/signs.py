@@ -340,13 +340,7 @@ def notes(
         labels, class_names, zero_gradient: as of `of_evaluation`.
         predictions: the name of a result -> predictions [N], -1 for none.
     """
-    said, by_check = [], {}
-    missing = {name: int(np.sum(np.asarray(found) < 0)) for name, found in predictions.items()}
-    if most := max(missing, key=missing.__getitem__, default=None) if any(missing.values()) else None:
-        said.append(
-            f"{missing[most]:,} of {len(labels):,} images have no class under {most}, as the logits are not finite "
-            "there; they count as not robust"
-        )
+    said, by_check = [*without_class(predictions)], {}
     is_robust = {name: np.asarray(found) == labels for name, found in predictions.items()}
     for sign in of_evaluation(labels, class_names, is_robust, zero_gradient):
         by_check.setdefault(sign.check, []).append(sign)
@@ -355,6 +349,16 @@ def notes(
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         said.append(f"sign of gradient masking ({check.replace('_', ' ')}, {worst.where}{more}): {worst.message}")
     return tuple(said)
+
+
+def without_class(predictions: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """How many predictions are of no class, and under which attack most, as a sentence; none if all are of a class."""
+    missing = {name: int(np.sum(np.asarray(found) < 0)) for name, found in predictions.items()}
+    most = max(missing, key=missing.__getitem__, default=None)
+    if most is None or not missing[most]:
+        return ()
+    of = f"{missing[most]:,} of {len(predictions[most]):,} images have no class under {most}"
+    return (f"{of}, as the logits are not finite there; they count as not robust",)
 
 
 def of_examples(examples: Mapping[str, np.ndarray], class_names: Sequence[str]) -> tuple[str, ...]:

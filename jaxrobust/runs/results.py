@@ -352,10 +352,6 @@ class StoredResults:
             about["checksum"] = np.int64(self._checksum)
         add_examples(*self._of, about | arrays)
 
-    def examples(self) -> dict:
-        """See `read_examples`."""
-        return read_examples(*self._of)
-
     def keep_unfinished(self, attack: str, prediction, todo, **work) -> None:
         """Save the state in the middle of an attack: predictions [N], still to be computed for the examples `todo`."""
         state = {"checksum": self._checksum, "prediction": prediction.tolist(), "todo": todo.tolist(), "work": work}
