@@ -140,7 +140,7 @@ def test_errors_in_one_line(trained, tmp_path, capsys):
     assert "--other" in said(run, "--other", tmp_path / "empty") and "holds no run" in said(run, "--other", tmp_path)
     assert "twice" in said(run, standard, run)
     assert "--config FILE" in said() and "--config FILE" in said(run, "--config", tiny_config.__file__)
-    assert "is not a .py file" in said("--config", tmp_path / "nothing.py")
+    assert "is no existing .py file" in said("--config", tmp_path / "nothing.py")
     broken = tmp_path / "broken.py"
     broken.write_text("def get_config(): return 1 / 0")
     assert "broken.py': ZeroDivisionError: division by zero (line 1); correct the file" in said("--config", broken)

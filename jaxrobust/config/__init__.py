@@ -46,7 +46,7 @@ def given(path, field: str) -> ml_collections.ConfigDict:
     """
     path = str(files.path(path, field))
     if not os.path.isfile(path) or not path.endswith(".py"):
-        raise FieldError(field, path, "is not a .py file", "give a config file, for example configs/digits.py")
+        raise FieldError(field, path, "is no existing .py file", "give a config file, for example configs/digits.py")
     try:
         config = from_file(path)
         values = files.flatten(config.to_dict()) if isinstance(config, ml_collections.ConfigDict) else None
