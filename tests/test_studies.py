@@ -74,7 +74,7 @@ LONG = {a: a * 60 for a in "abcde"}
         ({"runs": []}, ("no runs",)),
         ({"runs": [{"architecture": "cnn"}]}, ("radius", "seed")),
         ({"runs": [{"architecture": "vgg", "radius": "one", "seed": "seed0"}]}, ("vgg", "cnn, mlp")),
-        ({"base": "nowhere.py"}, ("nowhere.py", "not a .py file")),
+        ({"base": "nowhere.py"}, ("nowhere.py", "is no existing .py file")),
         ({"fields": {"model.nome": "mlp"}}, ("model.nome", "not a field")),
         ({"fields": {"train.epochs": "many"}}, ("train.epochs", "is not a whole number")),
         *(
