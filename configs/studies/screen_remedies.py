@@ -1,15 +1,15 @@
-"""Which remedies are worth a confirmatory study? Sequential halving on validation images: 27 remedies, 59 small runs.
+"""Which remedies are worth a confirmatory study? Successive rounds on validation images: 27 remedies, 48 small runs.
 
-    jaxrobust study --study configs/studies/screen_remedies.py --workdir runs/studies/screen_remedies    # three times
+    jaxrobust study --study configs/studies/screen_remedies.py --workdir runs/studies/screen_remedies    # twice
     python configs/studies/screen_remedies.py                                                            # who is left
 
-Each time the command trains one more round: all remedies with one seed, the better half with another, and the better
-half of these with two more. Better is a higher accuracy of the worst class, in the mean over seeds, on validation
-images; the base has all seeds. Test images are not used, and confirm_remedies.py has other seeds, so what is found
-there is not the luck that chose it.
+Each time the command trains one more round: all remedies with one seed, the better third with two more. Better is a
+higher accuracy of the worst class, in the mean over seeds, on validation images; the base has all seeds. Test images
+are not used, and confirm_remedies.py has other seeds, so what is found there is not the luck that chose it.
 """
 
 import dataclasses
+import math
 import pathlib
 
 import numpy as np
@@ -19,8 +19,8 @@ from jaxrobust.runs.reading import RunFiles
 from jaxrobust.studies import levels, load
 
 FOLDER = pathlib.Path("runs/studies/screen_remedies")
-ROUNDS = ((100,), (101,), (102, 103))  # seeds
-LEFT = 4  # remedies after the last round, without the base
+ROUNDS = ((100,), (101, 102))  # seeds
+KEPT = 1 / 3  # of the remedies, after each round
 ATTACK = "fast"
 FIELDS = {
     "data.validation_per_class": 200,
@@ -41,23 +41,22 @@ def get_study():
         title="Which remedies are worth a confirmatory study?",
         base="../cifar10_small.py",
         axes=axes,
-        runs=[{"remedy": name, "seed": f"seed{seed}"} for name, seed in halved(axes["remedy"])[0]],
+        runs=[{"remedy": name, "seed": f"seed{seed}"} for name, seed in screened(axes["remedy"])[0]],
         fields=FIELDS,
     )
 
 
-def halved(names) -> tuple[list[tuple[str, int]], list[str]]:
+def screened(names) -> tuple[list[tuple[str, int]], list[str]]:
     """(remedy, seed) of the runs so far and of the next round, and who is left after the rounds that are done."""
     base, *names = names
     runs = [(base, seed) for seeds in ROUNDS for seed in seeds]
-    for number, seeds in enumerate(ROUNDS, 1):
+    for seeds in ROUNDS:
         added = [(name, seed) for name in names for seed in seeds]
         runs += added
         if not all(_is_scored(*run) for run in added):
             break
-        keep = LEFT if number == len(ROUNDS) else (len(names) + 1) // 2
         worst = {name: _worst(name, [seed for of, seed in runs if of == name]) for name in names}
-        names = sorted(names, key=lambda name: -worst[name])[:keep]
+        names = sorted(names, key=lambda name: -worst[name])[: math.ceil(KEPT * len(names))]
     return runs, names
 
 
@@ -78,4 +77,4 @@ def _worst(name: str, seeds: list[int]) -> float:
 
 
 if __name__ == "__main__":
-    print(*halved(get_study().axes["remedy"])[1], sep="\n")
+    print(*screened(get_study().axes["remedy"])[1], sep="\n")
