@@ -36,9 +36,10 @@ from jaxrobust.runs.history import CHECKPOINTS as FOLDER
 
 DAMAGED = "damaged_checkpoints"
 
-# Orbax logs the traces of errors of its threads, and raises them then: they are told in one line. It closes its event
-# loop at the first array that cannot be read or written, and TensorStore reports the others to it later.
-logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname)
+# Orbax logs the traces of errors of its threads, and raises them then: they are told in one line; and it warns of what
+# it has been told, that it is to read only. It closes its event loop at the first array that cannot be read or written,
+# and TensorStore reports the others to it later.
+logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.WARNING or "orbax" not in record.pathname)
 logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 _report = sys.unraisablehook
 sys.unraisablehook = lambda said: None if "Event loop is closed" in str(said.exc_value) else _report(said)
