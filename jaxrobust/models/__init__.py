@@ -64,7 +64,7 @@ ARCHITECTURES = {
     "wide_resnet": Architecture(wide_resnet, {"depth": 28, "width": 10}, title="wide_resnet {depth}-{width}"),
 }
 NAMES = tuple(ARCHITECTURES)
-# The options of architectures, which are fields of `config.model` too; several may share one.
+# The options of architectures, which are fields of `config.model` too. Those that share one share its default there.
 # fmt: off
 OPTIONS = settings.table(
     "model",
