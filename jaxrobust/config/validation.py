@@ -8,7 +8,7 @@ from jaxrobust.attacks import suites, threats
 from jaxrobust.config import objects
 from jaxrobust.config.fields import FIELDS, MILESTONES
 from jaxrobust.data import augment
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, listed
 from jaxrobust.remedies.rule import first_epoch
 
 # An Linf radius below this many 255ths is nearly always a fraction of [0, 1] in the wrong field (8/255 = 0.031).
@@ -29,9 +29,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     Raises:
         FieldError: names the first field that is wrong, its value and the remedy.
     """
-    values = files.flatten(config.to_dict())
-    for field in FIELDS.values():
-        field.check(values[field.name])
+    values = check_fields(config)
     _validate_data(config.data)
     fields = config.model
     own = models.options_of(fields.name, fields)
@@ -62,9 +60,16 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
         raise FieldError("posthoc.remedy", config.posthoc.remedy, "is for a trained run", remedy)
 
 
+def check_fields(config) -> dict:
+    """Check every field by itself. Returns their values by dotted name."""
+    values = files.flatten(config.to_dict())
+    for field in FIELDS.values():
+        field.check(values[field.name])
+    return values
+
+
 def _validate_data(fields) -> None:
-    data.check_streaming(fields.name, fields.streaming, fields.image_size)
-    augment.check_arguments(tuple(fields.augment), fields.pad, fields.pad_mode)
+    data.check_streaming(fields.name, fields.streaming)
     augment.check_streaming(tuple(fields.augment), fields.streaming, tuple(fields.crop_scale))
     mixture = fields.gaussians
     for name in ("train_examples", "test_examples") if fields.name == "gaussians" else ():
@@ -94,8 +99,7 @@ def _validate_checkpoints(config, training: bool) -> None:
         raise FieldError("eval.every_epochs", config.eval.every_epochs, problem, remedy)
     best = config_lib.best_attack(config)
     if training and best not in config.eval.attacks:
-        remedy = f"give one of {', '.join(config.eval.attacks)}"
-        raise FieldError("checkpoint.best_attack", best, "is not one of eval.attacks", remedy)
+        raise FieldError("checkpoint.best_attack", best, "is not one of eval.attacks", listed(config.eval.attacks))
 
 
 def _validate_threat(config) -> None:

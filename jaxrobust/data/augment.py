@@ -37,11 +37,7 @@ def augment(keys: jax.Array, images: jax.Array, *, operations: tuple[str, ...], 
             Those of `HOST_OPERATIONS` have already been done on the host and are skipped.
         pad: pixels that `crop` adds on each side.
         pad_mode: what `crop` pads with: `zero` (black) or `reflect` (the image mirrored, its edge not repeated).
-
-    Raises:
-        FieldError: an argument has another value.
     """
-    check_arguments(operations, pad, pad_mode)
 
     def augment_one(key, image):
         for operation in (name for name in operations if name not in HOST_OPERATIONS):
@@ -51,19 +47,6 @@ def augment(keys: jax.Array, images: jax.Array, *, operations: tuple[str, ...], 
         return image
 
     return jax.vmap(augment_one)(keys, images)
-
-
-def check_arguments(operations: tuple[str, ...], pad: int, pad_mode: str) -> None:
-    """Raises FieldError unless `augment` can use these arguments."""
-    for operation in operations:
-        if operation not in OPERATIONS:
-            raise FieldError("data.augment", operations, f"{operation!r} is unknown", f"use any of {OPERATIONS}")
-    if len(set(operations)) < len(operations):
-        raise FieldError("data.augment", operations, "an operation is repeated", "name each at most once")
-    if pad < 0:
-        raise FieldError("data.pad", pad, "is negative", "use a number of pixels of at least 0")
-    if pad_mode not in PAD_MODES:
-        raise FieldError("data.pad_mode", pad_mode, "is unknown", f"use one of {PAD_MODES}")
 
 
 def check_streaming(operations: tuple[str, ...], streaming: bool, crop_scale: tuple[float, float]) -> None:

@@ -2,11 +2,10 @@
 
 import dataclasses
 import zlib
-from collections.abc import Iterable
 
 import numpy as np
 
-from jaxrobust.errors import FieldError, number
+from jaxrobust.errors import FieldError, as_names, number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,11 +100,8 @@ class Dataset:
 
         if class_names is None:
             class_names = range(checks.classes_of(_arrays(train, "train").labels))
-        if not isinstance(class_names, Iterable):
-            raise FieldError("class_names", class_names, "is not a sequence of names", "give a tuple of strings")
-        class_names = tuple(map(str, class_names))
-        if len(class_names) < 2 or len(set(class_names)) < len(class_names):
-            raise FieldError("class_names", class_names, "are not two or more different names", "name each class once")
+        class_names = as_names("class_names", class_names)
+        checks.check_names(class_names, "class_names", class_names)
         train = _checked_split(train, "train", len(class_names))
         if (missing := checks.first_empty(train, class_names)) is not None:
             raise FieldError("train", "arrays", missing, "add examples, or renumber the labels")

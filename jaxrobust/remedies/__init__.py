@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, listed
 from jaxrobust.remedies import confusion, difficulty, fixed, long_tail
 from jaxrobust.remedies import counts as counts_lib
 from jaxrobust.remedies import knobs as knobs_lib
@@ -152,7 +152,7 @@ def parse(name: str) -> tuple[str, ...]:
     names = tuple(part.strip(" '\"") for part in re.split("[+,]", inner))
     for part in names:
         if part not in NAMES:
-            raise FieldError("remedy.name", name, f"{part!r} is unknown", f"give one of {', '.join(NAMES)}")
+            raise FieldError("remedy.name", name, f"{part!r} is unknown", listed(NAMES))
     if "none" in names and len(names) > 1:
         raise FieldError("remedy.name", name, "is not a valid choice", "name one or more remedies, or only none")
     if len(set(names)) < len(names):

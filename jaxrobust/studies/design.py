@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from jaxrobust import config as config_lib
 from jaxrobust import files
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError, UserError, listed, number
 from jaxrobust.explanations import probe
 
 Axes = Mapping[str, Mapping[str, Mapping]]
@@ -91,7 +91,7 @@ def one_at_a_time(axes: Axes, across: Sequence[str] = ("seed",)) -> list[dict[st
         FieldError: a name in `across` is not an axis. "seed" is always allowed, even if the study has no such axis.
     """
     if unknown := set(across) - set(axes) - {"seed"}:
-        raise FieldError("across", min(unknown), "is not an axis", f"choose from {', '.join(axes)}")
+        raise FieldError("across", min(unknown), "is not an axis", listed(axes))
     varied = [axis for axis in axes if axis not in across]
     first = {axis: next(iter(axes[axis])) for axis in varied}
     centres = [first, *(first | {axis: level} for axis in varied for level in list(axes[axis])[1:])]
@@ -158,7 +158,6 @@ def _check_types(study: Study) -> None:
         ("published", Mapping, "a dict of data levels"),
         ("axes", Mapping, "a dict of axes"),
         ("runs", Sequence, "a list of runs"),
-        ("probe_examples", int, "a number, 0 for all"),
     ):
         _check_type(name, getattr(study, name), kind, what)
     for level, sources in study.published.items():
@@ -183,15 +182,13 @@ def _check_type(name: str, value, kind, what: str) -> None:
 
 def _check(study: Study) -> None:
     _check_types(study)
-    if study.probe_examples < 0:
-        raise FieldError("probe_examples", study.probe_examples, "is negative", "give a number, or 0 for all")
+    number("probe_examples", study.probe_examples, 0, 10**9, kind=int, remedy="give a number, or 0 for all")
     data_levels = study.axes.get("data", {"": {}})
     for level in study.published:
         if level not in data_levels:
-            known = ", ".join(map(repr, data_levels))
-            raise FieldError("published", level, "is not a level of the axis data", f"choose from {known}")
+            raise FieldError("published", level, "is not a level of the axis data", listed(data_levels))
     if not study.runs:
-        raise UserError("the study has no runs; give some, for example product(AXES)")
+        raise FieldError("runs", study.runs, "has no runs", "give some, for example product(AXES)")
     for axis, of_axis in study.axes.items():
         for level in of_axis:
             if not (isinstance(level, str) and _NAME.fullmatch(level)):
@@ -205,8 +202,7 @@ def _check(study: Study) -> None:
             )
         for axis, level in run.items():
             if level not in study.axes[axis]:
-                known = ", ".join(study.axes[axis])
-                raise FieldError(f"runs, axis {axis!r}", level, "is not a level of this axis", f"choose from {known}")
+                raise FieldError(f"runs, axis {axis!r}", level, "is not a level of this axis", listed(study.axes[axis]))
 
 
 def _config(base: pathlib.Path, fields: Mapping, bases: dict):
@@ -224,7 +220,8 @@ def _check_distinct(planned: list[Planned]) -> None:
     for run in planned:
         key = files.to_json(config_lib.to_dict(run.config))
         if key in seen:
-            raise UserError(f"{seen[key]} and {run.name} have the same config; their levels differ in no field")
+            names = f"{seen[key]} and {run.name}"
+            raise FieldError("runs", names, "have the same config", "leave one out, as their levels differ in no field")
         seen[key] = run.name
 
 
@@ -244,6 +241,4 @@ def _check_scores(study: Study, planned: list[Planned]) -> None:
         remedy = "give all runs clean and one common attack"
         raise FieldError("eval.attacks", tuple(attacks[0]), "are not shared by all runs", remedy)
     if study.attack and study.attack not in common:
-        raise FieldError(
-            "attack", study.attack, "is not in eval.attacks of all runs", f"choose from {', '.join(common)}"
-        )
+        raise FieldError("attack", study.attack, "is not in eval.attacks of all runs", listed(common))
