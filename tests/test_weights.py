@@ -129,7 +129,7 @@ def test_the_best_checkpoint_is_exported_unless_another_is_named(tmp_path, confi
     assert exported(weights="averaged") == 2
     assert exported(step=8) == 4
     assert exported(step=8, weights="raw") == 3
-    with pytest.raises(FieldError, match=r"^step = 5: is no checkpoint of the run; there are 4, 8"):
+    with pytest.raises(FieldError, match=r"^step = 5: is no checkpoint of the run; give one of 4, 8"):
         exported(step=5)
     with pytest.raises(UserError, match=r"another config \(train.epochs = 9"):
         exported(overrides={"train.epochs": 9})

@@ -39,11 +39,9 @@ def add_arguments(parser) -> None:
         "--standard", metavar="RUN", help="a run trained without attack, for the overlap in its features"
     )
     parser.add_argument("--other", metavar="RUN", help="a run to test the transfer of adversarial images with")
-    parser.add_argument(
-        "--examples", metavar="N", type=int, default=EXAMPLES, help="images of each split to look at; 0: all"
-    )
+    parser.add_number("--examples", int, 0, "images of each split to look at; 0: all", default=EXAMPLES)
     parser.add_argument("--data_dir", metavar="DIR", help="folder of the data, if not that of the runs")
-    parser.add_argument("--batch_size", metavar="N", type=int, help="images at a time; default: that of the evaluation")
+    parser.add_number("--batch_size", int, 1, "images at a time; default: that of the evaluation")
     parser.add_out("WORKDIR/explain")
 
 
@@ -56,8 +54,9 @@ def run(given) -> None:
     if given.config.file:
         return _show_data(given, overrides)
     chosen = {name: getattr(given, name) for name in ("attack", "weights", "split", "standard", "other", "examples")}
+    # Before hours of measuring.
+    folder = given.out or files.writable(files.folder(given.workdirs[0], "workdir") / "explain", "--out")
     figures = explaining.explain(given.workdirs, **chosen, overrides=overrides)
-    folder = given.out or pathlib.Path(given.workdirs[0]) / "explain"
     with writing_to(folder):
         files.write_atomically(folder / "explain.json", files.to_json(figures))
         files.write_atomically(folder / "explain.csv", explain_pages.to_csv(figures))
@@ -71,9 +70,9 @@ def run(given) -> None:
 def _show_data(given, overrides: dict) -> None:
     config, file = given.config.values, given.config.file
     config_lib.put(config, overrides)
+    folder = given.out or files.writable(pathlib.Path("runs") / file.stem / "explain", "--out")
     figures = explaining.before_training(config, str(file), examples=given.examples)
     lines = zip(figures["classes"], *figures["probes"].values(), strict=True)
-    folder = given.out or pathlib.Path("runs") / file.stem / "explain"
     with writing_to(folder):
         path = folder / "data_probes.csv"
         files.write_atomically(path, reports.to_csv(["class", *figures["probes"]], lines))
