@@ -31,6 +31,8 @@ LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes that Linux and its file systems 
 
 def path(given, field: str) -> pathlib.Path:
     """A path as the user has named it. Raises FieldError, which names the `field`, if there can be no such path."""
+    if not isinstance(given, str | os.PathLike):
+        raise FieldError(field, given, "is no path", "give one, as a text")
     text, problem, remedy = os.fspath(given), None, "give another"
     try:
         longest = max(map(len, os.fsencode(text).split(b"/")))

@@ -200,6 +200,8 @@ def _indices(argument: str, classes, names: tuple[str, ...]) -> list[int] | None
         if isinstance(index, bool) or not (isinstance(index, int | np.integer) and 0 <= index < len(names)):
             raise FieldError(argument, given, "is not a class", f"{listed(names)}, or its index")
         found.append(int(index))
+    if not found:
+        raise FieldError(argument, classes, "names no class", "leave it out, or name one")
     return found
 
 

@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 
 from jaxrobust import console, files
 from jaxrobust.distributed import hosts, parallel
-from jaxrobust.errors import FieldError, UserError, listed
+from jaxrobust.errors import FieldError, UserError, listed, one_of
 from jaxrobust.models.weights import Weights
 from jaxrobust.runs import history, results
 from jaxrobust.runs.history import CHECKPOINTS as FOLDER
@@ -418,6 +418,8 @@ def choose(workdir, steps: list[int], *, averaged: bool, step: int | None = None
     Raises:
         UserError: there is no checkpoint, or not the requested one or the best, or no averaged weights.
     """
+    if weights is not None:
+        one_of("weights", weights, ("raw", "averaged"))
     if not steps:
         remedy = "train longer, or give another run"
         raise FieldError("workdir", str(workdir), "holds no complete checkpoint", remedy)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from jaxrobust import config as config_lib
 from jaxrobust import files
-from jaxrobust.errors import FieldError, UserError, listed, number
+from jaxrobust.errors import FieldError, UserError, listed, number, one_of
 from jaxrobust.explanations import probe
 
 Axes = Mapping[str, Mapping[str, Mapping]]
@@ -110,9 +110,9 @@ def load(path) -> Study:
         raise FieldError("study", str(path), "is not a file", "give a study, for example configs/studies/digits.py")
     try:
         study = files.imported(path).get_study()
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # the code of a study may raise anything
+    except BaseException as error:  # the code of a study may raise anything, sys.exit() included
         raise FieldError("study", str(path), f"{type(error).__name__}: {error}", "correct the file") from error
     if not isinstance(study, Study):
         raise FieldError("study", str(path), "get_study() did not return a Study", "end it with `return Study(...)`")
@@ -153,6 +153,7 @@ def _check_types(study: Study) -> None:
         ("title", str, "text"),
         ("question", str, "text"),
         ("attack", str, "the name of an attack"),
+        ("probes", bool, "True or False"),
         ("base", str, "the path of a config file"),
         ("fields", Mapping, "a dict of fields by dotted name"),
         ("published", Mapping, "a dict of data levels"),
@@ -165,12 +166,17 @@ def _check_types(study: Study) -> None:
         for source, accuracies in sources.items():
             name = f"published[{level!r}][{source!r}]"
             _check_type(name, accuracies, Mapping, "a dict of class names and robust accuracies")
-            for accuracy in accuracies.values():
-                _check_type(name, accuracy, float | int, "robust accuracies as numbers")
+            for class_name, accuracy in accuracies.items():
+                _check_type(name, class_name, str, "class names as texts")
+                number(name, accuracy, 0, 1)
+    _check_type("fields['config']", study.fields.get(CONFIG, ""), str, "the path of a config file")
     for axis, of_axis in study.axes.items():
+        _check_type("axes", axis, str, "a text as the name of an axis")
         _check_type(f"axes[{axis!r}]", of_axis, Mapping, "a dict of levels")
         for level, fields in of_axis.items():
-            _check_type(f"axes[{axis!r}][{level!r}]", fields, Mapping, "a dict of fields by dotted name")
+            name = f"axes[{axis!r}][{level!r}]"
+            _check_type(name, fields, Mapping, "a dict of fields by dotted name")
+            _check_type(f"{name}['config']", fields.get(CONFIG, ""), str, "the path of a config file")
     for position, run in enumerate(study.runs):
         _check_type(f"runs[{position}]", run, Mapping, "a dict of the level on each axis")
 
@@ -196,13 +202,12 @@ def _check(study: Study) -> None:
                 raise FieldError(f"axes[{axis!r}]", level, "is not a valid name of a level", remedy)
     for run in study.runs:
         if set(run) != set(study.axes):
-            odd = ", ".join(sorted(set(run) ^ set(study.axes)))
+            odd = ", ".join(sorted(map(str, set(run) ^ set(study.axes))))
             raise FieldError(
                 "runs", dict(run), f"does not have the axes of the study ({odd})", "give one level for each"
             )
         for axis, level in run.items():
-            if level not in study.axes[axis]:
-                raise FieldError(f"runs, axis {axis!r}", level, "is not a level of this axis", listed(study.axes[axis]))
+            one_of(f"runs, axis {axis!r}", level, study.axes[axis], "is not a level of this axis")
 
 
 def _config(base: pathlib.Path, fields: Mapping, bases: dict):
