@@ -168,7 +168,7 @@ def test_evaluation_only_of_checkpoints():
 @pytest.mark.parametrize(
     "changes, field, hint",
     [
-        ({"objective.name": "fgsm_rs"}, "attack.steps", "set --config.attack.steps=1"),
+        ({"objective.name": "fgsm_rs"}, "attack.steps", "set attack.steps = 1"),
         (
             {"objective.name": "free", "attack.steps": 1, "objective.awp_gamma": 0.01},
             "objective.awp_gamma",
@@ -205,7 +205,7 @@ def test_evaluation_only_of_checkpoints():
         ({"remedy.name": "fair_tat", "objective.name": "standard"}, "remedy.name", "target_logit"),
         ({"remedy.name": "spectral", "objective.name": "standard"}, "remedy.name", "confusion_weight"),
         ({"remedy.name": "robust_lt", "objective.name": "standard"}, "remedy.name", "radius_scale"),
-        ({"objective.name": "free"}, "attack.steps", "set --config.attack.steps=1"),
+        ({"objective.name": "free"}, "attack.steps", "set attack.steps = 1"),
         ({"objective.name": "free", "attack.steps": 1, "attack.restarts": 2}, "attack.restarts", "set it to 1"),
         ({"remedy.name": "cfa+robust_lt"}, "remedy.name", "leave out"),
     ],

@@ -173,7 +173,7 @@ def without_effect(name: str, remedy: Remedy, counts: str, observe: str, class_c
     if counts == "true" and remedy.by_counts and equal:
         found.append(
             f"remedy.counts = 'true': every class has {class_counts[0]:,} training images, so counts have no effect in "
-            f"{name!r}; --config.remedy.counts=robust_accuracy uses the difficulty of the classes in their place"
+            f"{name!r}; remedy.counts = robust_accuracy uses the difficulty of the classes in their place"
         )
     if observe == "validation" and name != "none" and not remedy.uses_statistics:
         found.append(f"remedy.observe = 'validation' has no effect, because {name!r} does not use class statistics")
