@@ -198,6 +198,26 @@ def test_the_config_with_its_overrides():
         config.train.epoch = 1
 
 
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("threat.eps_255=abc", r"^threat.eps_255 = 'abc': is not a number; give one, for example 8.0$"),
+        ("threat.eps=0x1", r"^threat.eps = '0x1': is not a number; give one"),
+        ("train.epochs=1.5", r"^train.epochs = '1.5': is not a whole number; give one"),
+        ("train.epochs", r"Missing value .*; write --config.FIELD=VALUE"),
+        ("train.epochs=0", r"^train.epochs = 0: must be from 1 to 1,000,000; give a value in this range$"),
+    ],
+)
+def test_a_value_that_a_field_cannot_hold_is_refused_with_the_remedy(given, message):
+    with pytest.raises(UserError, match=message):
+        with_config().parse([f"--config.{given}"])
+
+
+def test_options_on_results_have_no_effect_before_training(capsys):
+    assert front_end.main(["explain", "--config", TINY, "--attack=pgd20"]) == 2
+    assert capsys.readouterr().err == "error: --attack = 'pgd20': has no effect before training; leave it out\n"
+
+
 def test_a_command_on_a_run_takes_overrides_alone():
     made = front_end.Parser("posthoc", "What it does.")
     made.add_overrides()

@@ -22,7 +22,7 @@ from jaxrobust import config as config_lib
 from jaxrobust import console, files, reports
 from jaxrobust.commands.front_end import writing_to
 from jaxrobust.comparison.pairs import SPLITS, WEIGHTS
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError, UserError
 from jaxrobust.explanations import explaining
 from jaxrobust.explanations.probe import EXAMPLES
 from jaxrobust.reports import explain as explain_pages
@@ -49,6 +49,9 @@ def run(given) -> None:
     """Measure, write the page and the tables, and show them."""
     if bool(given.workdirs) == bool(given.config.file):
         raise UserError("give the workdirs of trained runs, or else --config FILE to look at data before training")
+    for name in ("attack", "split", "standard", "other"):
+        if given.config.file and getattr(given, name) is not None:
+            raise FieldError(f"--{name}", getattr(given, name), "has no effect before training", "leave it out")
     fields = {"data.data_dir": given.data_dir, "eval.batch_size": given.batch_size}
     overrides = given.config.overrides | {name: value for name, value in fields.items() if value is not None}
     if given.config.file:

@@ -337,7 +337,7 @@ def _overrides(arguments: list[str]) -> tuple[dict, list[str]]:
         rest = values(["jaxrobust", *arguments], known_only=True)[1:]
     except (flags.Error, ValueError) as error:
         text = " ".join(str(error).split())
-        if wrong := re.match(r"flag --config\.([\w.]+)=(.*): ", text):
+        if wrong := re.match(r"flag --config\.([\w.]+)=(.*?): ", text):
             fields.FIELDS[wrong[1]].typed(wrong[2])  # raises what is wrong with it
         raise UserError(f"{text}; write --config.FIELD=VALUE, as jaxrobust fields shows them") from error
     return config_flags.get_override_values(values["config"]), rest
