@@ -174,11 +174,11 @@ def test_evaluation_only_of_checkpoints():
             "objective.awp_gamma",
             "set it to 0",
         ),
-        ({"remedy.name": "robal"}, "model.head", "model.head=cosine"),
+        ({"remedy.name": "robal"}, "model.head", "model.head = cosine"),
         ({"remedy.name": "dafa", "remedy.dafa.begin": 0.0}, "remedy.dafa.begin", "published value is 0.64"),
         ({"remedy.name": "dafa", "train.epochs": 1}, "train.epochs", "train for 2 epochs or more"),
         ({"remedy.name": "cfa", "remedy.cfa.radius_base": 8.0}, "remedy.cfa.radius_base", "a share such as 0.5"),
-        ({"remedy.name": "frl"}, "remedy.observe", "remedy.observe=validation"),
+        ({"remedy.name": "frl"}, "remedy.observe", "remedy.observe = validation"),
         ({"remedy.name": "frl", "remedy.observe": "validation"}, "data.validation_per_class", "hold out some images"),
         ({"remedy.name": "cfa", "remedy.cfa.average": True}, "data.validation_per_class", "hold out some images"),
         (
