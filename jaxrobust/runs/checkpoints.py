@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import pathlib
-import shutil
 import sys
 import time
 import zlib
@@ -376,15 +375,14 @@ def write_run(workdir, config: dict, step: int, state, origin: dict, argument: s
     except OSError as error:
         raise FieldError(argument, str(workdir), f"cannot be made ({error.strerror})", "give another") from error
     try:
-        with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-            checkpoints.save(step, state)
-            checkpoints.check_readable(step, state)
-        results.ORIGIN.write(workdir, origin)
-        results.CONFIG.write(workdir, config)  # last, for where it is there is a run
-    except BaseException:
-        shutil.rmtree(pathlib.Path(workdir) / FOLDER, ignore_errors=True)
-        (pathlib.Path(workdir) / results.ORIGIN).unlink(missing_ok=True)
-        raise
+        with files.locked(pathlib.Path(workdir) / history.UNFINISHED):
+            with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+                checkpoints.save(step, state)
+                checkpoints.check_readable(step, state)
+            results.ORIGIN.write(workdir, origin)
+            results.CONFIG.write(workdir, config)  # last, for where it is there is a run
+    finally:
+        history.remove_unfinished(pathlib.Path(workdir))
 
 
 class Chosen(NamedTuple):
