@@ -57,7 +57,7 @@ SIGNALS |= {"KILL all": signal.SIGKILL, "KILL child": signal.SIGKILL}  # of a st
 TIMES = re.compile(
     r'"(seconds|images_per_second)": [\d.e+-]+|[\d.,]+ (ms|s|min|h|seconds|images/s)\b|\d+\.\d{3}</td></tr>'
 )
-HIDDEN = {".training", ".examples"}  # locks
+PASSED_OVER = {".training", ".examples", "log.txt", "commit_success.txt"}  # locks, output, and a time
 
 
 def start(arguments, folder, log) -> int:
@@ -89,7 +89,16 @@ def start(arguments, folder, log) -> int:
 def changes(folder, seen: dict) -> list[str]:
     """The files that changed since the last call, numbers left out; `seen` is brought up to date."""
     found = {}
-    for pattern in ("*/*", "*/.*", "*/checkpoints/*", "*/examples/*", "*/explain/*", "study/runs/*/*"):
+    for pattern in (
+        "*.npz",
+        ".*.npz.*",
+        "*/*",
+        "*/.*",
+        "*/checkpoints/*",
+        "*/examples/*",
+        "*/explain/*",
+        "study/runs/*/*",
+    ):
         for path in folder.glob(pattern):
             with contextlib.suppress(OSError):
                 about = path.lstat()
@@ -97,7 +106,15 @@ def changes(folder, seen: dict) -> list[str]:
     new = [name for name in found if seen.get(name) != found[name]]
     seen.clear()
     seen.update(found)
-    return [re.sub(r"\d+", "N", name.split("/", 1)[1]) for name in new]
+    return [re.sub(r"\d+", "N", name.split("/", 1)[-1]) for name in new]
+
+
+def begin(name, before, folder) -> None:
+    """Copy what there is before a stage."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(before, folder)
+    if name == "report":  # else it is there already, and nothing is written
+        (folder / "run" / "report.html").unlink()
 
 
 def watch(process, folder, until=lambda name: False) -> tuple[list, int | None]:
@@ -144,9 +161,7 @@ def read(folder) -> dict:
                 f"{name}{jax.tree_util.keystr(key)}": np.asarray(leaf).tobytes()
                 for key, leaf in jax.tree_util.tree_leaves_with_path(tree)
             }
-        elif (
-            "/state/" in name or path.is_dir() or path.name in HIDDEN or path.name in ("log.txt", "commit_success.txt")
-        ):
+        elif "/state/" in name or path.is_dir() or path.name in PASSED_OVER:
             continue
         elif path.suffix == ".npz":
             with np.load(path) as arrays:
@@ -186,12 +201,11 @@ def send(process, kind, chance) -> None:
 def interrupted(name, before, after, timeline, kills, chance, counts, home) -> None:
     """Run a stage with that many kills, and count what came of them."""
     folder = home / "killed"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(before, folder)
+    begin(name, before, folder)
     log, kinds, done, told = home / "log.txt", [], 0, 0
     log.write_text("")
     gaps = collections.defaultdict(list)
-    for (at, what), (then, _) in zip(timeline, [*timeline[1:], (timeline[-1][0] + 0.3, "")], strict=True):
+    for (at, what), (then, _) in zip(timeline, [*timeline[1:], (timeline[-1][0] + 2, "")], strict=True):
         gaps[what].append(then - at)
     while True:
         what = chance.choice(sorted(gaps)) if done < kills else None
@@ -217,10 +231,9 @@ def interrupted(name, before, after, timeline, kills, chance, counts, home) -> N
             continue
         if done >= kills or what is None:
             break
-        done += 1  # the moment did not come again; a stage that is done is begun anew
-        shutil.rmtree(folder)
-        shutil.copytree(before, folder)
-    if code:
+        done, told = done + 1, log.stat().st_size  # the moment did not come again: a stage that is done is begun anew
+        begin(name, before, folder)
+    if code and "holds a run already" not in log.read_text():  # one killed when all was done
         print(f"{name} ended with {code}: {log.read_text()}")
     wanted, found = content(after, home / "content"), content(folder, home / "content")
     lost, more = wanted.keys() - found.keys(), found.keys() - wanted.keys()
@@ -268,8 +281,7 @@ def main() -> None:
             break
         folder, timeline = home / name, home / f"{name}.json"
         if not timeline.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(before, folder)
+            begin(name, before, folder)
             line, code = watch(start(arguments, folder, home / "log.txt"), folder)
             if code:
                 sys.exit(f"{name} ended with {code}: {(home / 'log.txt').read_text()}")
