@@ -350,6 +350,10 @@ def test_training_with_a_radius_of_0_cannot_widen_the_gap():
     assert found["widening"]["pairs"] == 6
     assert found["widening"]["own"]["gap"]["adversarial"] == pytest.approx(0.6, abs=0.01)
     assert [row["radius"] for row in found["radius"]["figures"]["gap"]["by_radius"]] == [0.0, 1.0]
+    assert all(
+        row["interval"][0] <= row["mean"] <= row["interval"][1]
+        for row in found["radius"]["figures"]["gap"]["by_radius"]
+    )
 
 
 def test_of_equal_classes_none_is_named():

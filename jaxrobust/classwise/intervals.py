@@ -61,6 +61,22 @@ def balanced_interval(correct, count, confidence: float = 0.95) -> tuple[float, 
     return (0.0 if not correct.any() else float(low)), (1.0 if (correct == count).all() else float(high))
 
 
+def student_interval(values, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of the mean of independent values [N] (1908); None for fewer than two, which know no spread.
+
+    Raises:
+        ValueError: a confidence outside (0, 1).
+    """
+    from scipy.special import stdtrit  # not at the top: `import jaxrobust` does without SciPy
+
+    checked_confidence(confidence)
+    values = np.asarray(values, float)
+    if values.size < 2:
+        return None
+    half_width = stdtrit(values.size - 1, (1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(values.size)
+    return float(values.mean() - half_width), float(values.mean() + half_width)
+
+
 def checked_confidence(confidence: float) -> float:
     """The confidence, after checking that it is in (0, 1)."""
     if not 0 < confidence < 1:

@@ -18,7 +18,7 @@ import math
 import numpy as np
 from scipy.special import stdtrit
 
-from jaxrobust.classwise.intervals import checked_confidence
+from jaxrobust.classwise.intervals import checked_confidence, student_interval
 
 _TOLERANCE = 1e-9  # statistics in [0, 1] that differ from the observed one by less count as equal to it
 _ROUNDING = 1e-12  # deviations smaller than this, relative to the largest value, count as zero
@@ -152,9 +152,7 @@ def paired_change(
         return np.abs(label_BxR @ halves)
 
     _, p_value, least_p, *_ = _permutation_test(statistic, label, pairs, rng, permutations)
-    mean = change.mean()
-    half_width = stdtrit(change.size - 1, (1 + confidence) / 2) * change.std(ddof=1) / math.sqrt(change.size)
-    return PairedChange(float(mean), float(mean - half_width), float(mean + half_width), p_value, least_p, change.size)
+    return PairedChange(float(change.mean()), *student_interval(change, confidence), p_value, least_p, change.size)
 
 
 def trend(

@@ -13,6 +13,7 @@ import errno
 import faulthandler
 import hashlib
 import importlib
+import logging
 import os
 import pathlib
 import platform
@@ -289,22 +290,35 @@ def _interrupt(*_) -> None:
 
 
 def _unraisable(unraisable) -> None:
-    """Ctrl-C in code that cannot raise, such as a finalizer, is not lost."""
+    """Ctrl-C in code that cannot raise, such as a finalizer, is not lost.
+
+    Orbax closes its event loop at the first array that cannot be read or written, and TensorStore reports the others to
+    it later: the first has been told.
+    """
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         commands.end_at_once()
-    sys.__unraisablehook__(unraisable)
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
+
+
+def _not_of_orbax(record) -> bool:
+    """Orbax logs the traces of errors that it raises as well."""
+    where = record.pathname if record.name == "absl" else record.getMessage()
+    return record.levelno < logging.ERROR or "orbax" not in where
 
 
 def _run(name: str, arguments: list[str]) -> int | None:
-    from absl import logging
+    from absl import logging as absl_logging
 
-    logging.set_verbosity(logging.ERROR)  # libraries log many messages that a user cannot act on
+    absl_logging.set_verbosity(absl_logging.ERROR)  # libraries log many messages that a user cannot act on
+    for logger in ("absl", "asyncio"):
+        logging.getLogger(logger).addFilter(_not_of_orbax)
     command = importlib.import_module(f"jaxrobust.commands.{name}")
     parser = Parser(name, command.__doc__)
     command.add_arguments(parser)
     given = parser.parse(arguments)
     if given.verbosity is not None:
-        logging.set_verbosity(given.verbosity)
+        absl_logging.set_verbosity(given.verbosity)
     _keep_compiled_programs()
     _receive_interrupts(_interrupt)
     with naming(**parser.flags):

@@ -74,26 +74,26 @@ def shares(of_variance: Mapping[str, float], intervals: Mapping[str, tuple[float
 
 
 @styled
-def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], radii) -> Figure:
+def discrepancy(epochs: Mapping[str, tuple], radii: tuple | None) -> Figure:
     """How the gap between the best and the worst class moves over training, and with the radius of the training.
 
     Args:
-        epochs: `natural` and `adversarial`, as far as known -> (epochs, gap).
-        radii: (radii, gap, what the unit of the radii is called), or None where all runs have one radius.
+        epochs: `natural` and `adversarial`, as far as known -> (epochs, gaps, their intervals or None).
+        radii: (radii, gaps, intervals, what the unit of the radii is called), or None where all runs have one radius.
     """
     panels = bool(epochs) + (radii is not None)
     figure = Figure(figsize=(3.6 * panels, 3.0), layout="constrained")
     axes = list(np.atleast_1d(figure.subplots(1, panels, sharey=True)))
     colours = {"natural": NATURAL, "adversarial": ADVERSARIAL}
     if epochs:
-        for name, (at, gap) in epochs.items():
-            axes[0].plot(at, gap, color=colours[name], marker="o", markersize=3, label=f"{name} training")
+        for name, gaps in epochs.items():
+            _with_intervals(axes[0], *gaps, colours[name], f"{name} training")
         axes[0].set(xlabel="epoch")
         figures.epoch_axis(axes[0].xaxis)
         axes[0].legend(fontsize=8)
     if radii is not None:
-        at, gap, unit = radii
-        axes[-1].plot(at, gap, color=ADVERSARIAL, marker="o", markersize=3)
+        *gaps, unit = radii
+        _with_intervals(axes[-1], *gaps, ADVERSARIAL)
         axes[-1].set(xlabel=f"radius of the training, unit: {unit}")
         axes[-1].set_xlim(left=0)
     axes[0].set_ylabel("best minus worst class")
@@ -102,6 +102,13 @@ def discrepancy(epochs: Mapping[str, tuple[Sequence[float], Sequence[float]]], r
         figures.percent_axis(panel.yaxis)
         panel.set_ylim(bottom=0)
     return figure
+
+
+def _with_intervals(axes, at, values, intervals, colour: str, label: str | None = None) -> None:
+    axes.plot(at, values, color=colour, marker="o", markersize=3, label=label)
+    for x, ends in zip(at, intervals, strict=True):
+        if ends:
+            axes.vlines(x, *ends, color=colour, linewidth=1)
 
 
 @styled

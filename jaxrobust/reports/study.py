@@ -61,12 +61,16 @@ def _figures(of: dict, attack: str):
         rows = [row for row in of["explanations"]["probes"] if not row["built_in"] and row["correlation"] is not None]
         if ranking := explain_pages.draw_ranking(of["explanations"], rows, predicted=True):
             yield "ranking", ranking
-    epochs = {"natural" if kind["natural"] else "adversarial": (kind["epochs"], kind["gap"]) for kind in of["epochs"]}
+    epochs = {
+        "natural" if kind["natural"] else "adversarial": (kind["epochs"], kind["gap"], kind["gap_interval"])
+        for kind in of["epochs"]
+    }
     radii = None
     if of["radius"]:
         rows = of["radius"]["figures"]["gap"]["by_radius"]
         unit = of["radius"]["unit"]
-        radii = [row["radius"] / unit["length"] for row in rows], [row["mean"] for row in rows], unit["name"]
+        means, intervals = ([row[key] for row in rows] for key in ("mean", "interval"))
+        radii = [row["radius"] / unit["length"] for row in rows], means, intervals, unit["name"]
     if epochs or radii:
         yield "gap", figures_study.discrepancy(epochs, radii)
     if of["interventions"]:

@@ -13,10 +13,8 @@ import contextlib
 import dataclasses
 import errno
 import json
-import logging
 import os
 import pathlib
-import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -34,13 +32,6 @@ from jaxrobust.runs import history, results
 from jaxrobust.runs.history import CHECKPOINTS as FOLDER
 
 DAMAGED = "damaged_checkpoints"
-
-# Orbax logs the traces of errors of its threads, and raises them then: they are told in one line. It closes its event
-# loop at the first array that cannot be read or written, and TensorStore reports the others to it later.
-logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname)
-logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
-_report = sys.unraisablehook
-sys.unraisablehook = lambda said: None if "Event loop is closed" in str(said.exc_value) else _report(said)
 
 
 class DamagedCheckpoint(UserError):

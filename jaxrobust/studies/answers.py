@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from jaxrobust import classwise, files
 from jaxrobust import config as config_lib
 from jaxrobust.classwise import agreement, components, permutation
+from jaxrobust.classwise.intervals import student_interval
 from jaxrobust.comparison.trade_off import trade_off
 from jaxrobust.errors import UserError
 from jaxrobust.explanations import ranking
@@ -339,6 +340,11 @@ def _change(before, after) -> dict:
     return {"change": change.mean, "interval": ends, "p_value": change.p_value, "least_p": change.least_p}
 
 
+def _mean(values) -> dict:
+    """With its interval over independent values; None for one."""
+    return {"mean": float(np.mean(values)), "interval": student_interval(values)}
+
+
 def _radius(robust: list[Observed], threat: dict | None) -> dict | None:
     """Does the gap grow with the radius?
 
@@ -370,7 +376,7 @@ def _radius(robust: list[Observed], threat: dict | None) -> dict | None:
             "interval": [trend.low, trend.high],
             "p_value": trend.p_value,
             "least_p": trend.least_p,
-            "by_radius": [{"radius": radius, "mean": float(np.mean(of))} for radius, of in by_radius.items()],
+            "by_radius": [{"radius": radius} | _mean(of) for radius, of in by_radius.items()],
         }
     linf = all(run.run.config.threat.norm == "linf" for run in runs)
     unit = {"length": 1 / 255, "name": "1/255"}
@@ -408,8 +414,9 @@ def _over_epochs(runs: list[Observed]) -> dict | None:
         figure: [float(np.mean(means(figure, epoch, settings.values()))) for epoch in epochs]
         for figure in ("gap", "std", "accuracy")
     }
-    ends = [means("gap", epoch, units) for epoch in (epochs[0], epochs[-1])]
-    change = _change(*ends) if len(units) > 1 else None
+    gaps = [means("gap", epoch, units) for epoch in epochs]
+    figures["gap_interval"] = [_mean(gap)["interval"] for gap in gaps]
+    change = _change(gaps[0], gaps[-1]) if len(units) > 1 else None
     kind = {"natural": runs[0].natural, "runs": len(runs), "settings": len(settings), "epochs": epochs}
     return kind | figures | {"change": change}
 
