@@ -106,6 +106,15 @@ def test_an_import_that_was_killed_is_begun_anew(tmp_path, config, file, monkeyp
         torch_files.import_run(file, config, left[-1])
     assert sorted(path.name for path in left[-1].iterdir()) == wanted
 
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files, "write_atomically", interrupt)
+        torch_files.import_run(file, config, tmp_path / "interrupted")
+    torch_files.import_run(file, config, tmp_path / "interrupted")
+    assert sorted(path.name for path in (tmp_path / "interrupted").iterdir()) == wanted
+
 
 def test_imported_by_plain_values(tmp_path, config, file):
     """The same run as of a config, and in memory."""

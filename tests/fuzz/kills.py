@@ -165,7 +165,13 @@ def read(folder) -> dict:
             continue
         elif path.suffix == ".npz":
             with np.load(path) as arrays:
-                found[name] = {key: (array.dtype.str, array.tobytes()) for key, array in arrays.items()}
+                found[name] = {
+                    key: (
+                        array.dtype.str,
+                        TIMES.sub("TIME", str(array)) if array.dtype.kind == "U" else array.tobytes(),
+                    )
+                    for key, array in arrays.items()
+                }
         elif "tensorboard" in name:
             found[f"{path.parent.relative_to(folder)}"] = scalars(path.parent)
         elif name.endswith("_CHECKPOINT_METADATA"):
@@ -222,9 +228,12 @@ def interrupted(name, before, after, timeline, kills, chance, counts, home) -> N
             kinds.append(key)
             counts[key]["kills"] += 1
             number = -SIGNALS[kind] if "KILL" in kind else 128 + SIGNALS[kind]
-            if code not in (0, number, -SIGNALS[kind]) and (kind, code) != ("KILL child", 1):
+            if code not in (0, 2 if "holds a run already" in said else 0, number, -SIGNALS[kind]) and (kind, code) != (
+                "KILL child",
+                1,
+            ):
                 counts[key][f"exit code {code}"] += 1
-            if "Traceback" in said or "error:" in said or 'File "' in said:
+            if "Traceback" in said or ("error:" in said and "holds a run already" not in said) or 'File "' in said:
                 counts[key]["wrong words"] += 1
                 print(f"{key}: {said}")
             print(f"  {what}, {kind}: {code} after {line[-1][0]:.1f} s: {said.strip().splitlines()[-1:]}", flush=True)
