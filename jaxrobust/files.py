@@ -6,6 +6,7 @@ Atomic replacement, JSON of a type that msgspec knows, and a log of JSON records
 import contextlib
 import errno
 import fcntl
+import functools
 import importlib.util
 import json
 import math
@@ -105,6 +106,7 @@ def write_atomically(path, content: bytes | str) -> None:
     """
     path = pathlib.Path(path)
     data = content.encode() if isinstance(content, str) else content
+    _clean_once(path.parent.absolute())
     with contextlib.suppress(OSError):
         if path.read_bytes() == data:
             return
@@ -127,6 +129,12 @@ def write_atomically(path, content: bytes | str) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@functools.cache
+def _clean_once(folder: pathlib.Path) -> None:
+    """`clean`, when this process first writes to the folder."""
+    clean(folder)
 
 
 def clean(*folders) -> None:

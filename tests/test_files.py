@@ -167,3 +167,11 @@ def test_a_folder_is_one_or_can_be_made(tmp_path):
     for name in ("file", "dangling", "loop"):
         with pytest.raises(FieldError, match=r"out = .*(folder|read)"):
             files.folder(tmp_path / name, "out")
+
+
+def test_what_a_killed_process_left_is_removed_by_the_first_to_write_in_its_folder(tmp_path):
+    dead, own = tmp_path / ".page.html.7.1", tmp_path / ".notes.7.txt"
+    for path in (dead, own):
+        path.write_text("<")
+    files.write_atomically(tmp_path / "page.html", "<p>")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".notes.7.txt", "page.html"]

@@ -11,7 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from jaxrobust import main
+from jaxrobust import console, main
+from jaxrobust.commands import train
+from jaxrobust.distributed import hosts
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = "tests/tiny_config.py"
@@ -172,6 +174,31 @@ def test_an_interruption_before_the_training_is_one_line(tmp_path, seconds):
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 130 and "Traceback" not in said and len(said.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("moment", ["cleaning up", "saying so", "having said so"])
+def test_a_second_interruption_at_once_changes_nothing(run_here, monkeypatch, moment):
+    """As of a wrapper that passes on what the terminal has sent to all."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    cleaned = []
+
+    def send(now):
+        if moment == now:
+            signal.raise_signal(signal.SIGINT)
+
+    def command(given):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            send("cleaning up")
+            cleaned.append(True)
+
+    monkeypatch.setattr(train, "run", command)
+    monkeypatch.setattr(console, "restore", lambda: send("saying so"))
+    monkeypatch.setattr(hosts, "leave", lambda exit_code: send("having said so") or sys.exit(exit_code))
+    result = run_here(*tiny("--workdir", "run"))
+    signal.signal(signal.SIGINT, before)
+    assert (result.returncode, result.stderr, cleaned) == (130, "interrupted\n", [True])
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -78,6 +79,41 @@ def test_imported_weights_are_scored_and_exported_as_they_were(tmp_path, config,
         np.testing.assert_array_equal(array, state_dict()[name])
     with pytest.raises(UserError, match="holds a run already"):
         torch_files.import_run(file, config, workdir)
+
+
+def test_an_import_that_was_killed_is_begun_anew(tmp_path, config, file, monkeypatch):
+    """At each write: what is there at that moment is what a kill leaves."""
+    left, write = [], files.write_atomically
+
+    def write_and_copy(path, content):
+        for moment in ("before", "after"):
+            left.append(tmp_path / f"{moment} {path.name}")
+            shutil.copytree(tmp_path / "run", left[-1])
+            if moment == "before":
+                write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_atomically", write_and_copy)
+        torch_files.import_run(file, config, tmp_path / "run")
+    wanted = sorted(path.name for path in (tmp_path / "run").iterdir())
+    for folder in left[:-1]:
+        with pytest.raises(FieldError, match="holds no run"):
+            load_run(folder)
+        assert list(folder.iterdir()) == []
+        torch_files.import_run(file, config, folder)
+        assert sorted(path.name for path in folder.iterdir()) == wanted
+    with pytest.raises(FieldError, match="holds a run already"):
+        torch_files.import_run(file, config, left[-1])
+    assert sorted(path.name for path in left[-1].iterdir()) == wanted
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files, "write_atomically", interrupt)
+        torch_files.import_run(file, config, tmp_path / "interrupted")
+    torch_files.import_run(file, config, tmp_path / "interrupted")
+    assert sorted(path.name for path in (tmp_path / "interrupted").iterdir()) == wanted
 
 
 def test_imported_by_plain_values(tmp_path, config, file):

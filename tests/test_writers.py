@@ -42,7 +42,7 @@ def test_scalars_of_a_result_are_on_disk_before_the_writer_is_closed(tmp_path):
 
 def test_what_comes_again_after_a_fallback_takes_the_place_of_what_was(tmp_path):
     """In TensorBoard, of every tag of later steps."""
-    for first, value in ((1, 0.25), (3, 0.5)):
+    for first, value in ((0, 0.125), (0, 0.25), (3, 0.5)):  # the first was killed before there was a checkpoint
         with Writer(tmp_path) as writer:
             writer.continue_after(first - 1)
             for step in range(first, 6):
@@ -52,6 +52,6 @@ def test_what_comes_again_after_a_fallback_takes_the_place_of_what_was(tmp_path)
     folder = str(tmp_path / "tensorboard" / "raw")
     events = plugin_event_accumulator.EventAccumulator(folder).Reload().Tensors("train/loss")
     assert [(event.step, float(make_ndarray(event.tensor_proto))) for event in events] == [
-        *((step, 0.25) for step in (1, 2)),
+        *((step, 0.25) for step in (0, 1, 2)),
         *((step, 0.5) for step in (3, 4, 5)),
     ]

@@ -20,6 +20,7 @@ import platform
 import re
 import signal
 import sys
+import time
 import traceback
 from typing import NamedTuple
 
@@ -250,6 +251,8 @@ def run(arguments: list[str] | None = None) -> None:
             exit_code = main(arguments)
         except SystemExit as done:  # after --help
             exit_code = done.code
+        except KeyboardInterrupt:  # as what was said of a signal before
+            exit_code = _interrupted()
         sys.stdout.flush()
     except OSError as error:  # of `jaxrobust fields | head`, or a full disk
         exit_code = 1 if error.errno == errno.EPIPE else fail(f"the output: {error.strerror}; make room", 1)
@@ -264,8 +267,19 @@ def run(arguments: list[str] | None = None) -> None:
 
 def _receive_interrupts(handler) -> None:
     """Replace the entry point's handler of Ctrl-C, if this process has one."""
-    if signal.getsignal(signal.SIGINT) in {commands.end_at_once, signal.default_int_handler} - {handler}:
+    if signal.getsignal(signal.SIGINT) in {commands.end_at_once, signal.default_int_handler, _interrupt} - {handler}:
         signal.signal(signal.SIGINT, handler)
+
+
+def _interrupt(*_) -> None:
+    """The handler of Ctrl-C in a command: KeyboardInterrupt, on which files are cleaned up. A second one that comes at
+    once does not cut that short.
+    """
+    from jaxrobust.distributed.interruption import PATIENCE_SECONDS
+
+    until = time.monotonic() + PATIENCE_SECONDS
+    signal.signal(signal.SIGINT, lambda *_: time.monotonic() < until or commands.end_at_once())
+    raise KeyboardInterrupt
 
 
 def _unraisable(unraisable) -> None:
@@ -299,7 +313,7 @@ def _run(name: str, arguments: list[str]) -> int | None:
     if given.verbosity is not None:
         absl_logging.set_verbosity(given.verbosity)
     _keep_compiled_programs()
-    _receive_interrupts(signal.default_int_handler)  # raises KeyboardInterrupt, on which files are cleaned up
+    _receive_interrupts(_interrupt)
     with naming(**parser.flags):
         return command.run(given)
 

@@ -146,7 +146,8 @@ def check_shared(folder) -> None:
     """Raises FieldError, which names the processes that do not see the same `workdir` as process 0."""
     if not several():
         return
-    proof = pathlib.Path(folder) / decide(lambda: f".shared-{uuid.uuid4().hex}")  # unique to this call
+    # Unique to this call, and named so that `files.clean` removes it after a kill.
+    proof = pathlib.Path(folder) / decide(lambda: f".shared.{os.getpid()}.{uuid.uuid4().int}")
     if parallel.is_writer():
         proof.touch()
     until = time.monotonic() + SHARED_SECONDS

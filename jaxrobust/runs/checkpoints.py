@@ -372,8 +372,10 @@ def write_run(workdir, config: dict, step: int, state, origin: dict, argument: s
                 checkpoints.check_readable(step, state)
             results.ORIGIN.write(workdir, origin)
             results.CONFIG.write(workdir, config)  # last, for where it is there is a run
-    finally:
+    except Exception:
         history.remove_unfinished(pathlib.Path(workdir))
+        raise  # after Ctrl-C orbax may be writing still: the next to look removes what there is then
+    history.remove_unfinished(pathlib.Path(workdir))
 
 
 class Chosen(NamedTuple):

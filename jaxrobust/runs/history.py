@@ -59,7 +59,8 @@ def remove_unfinished(folder: pathlib.Path) -> None:
     if (folder / UNFINISHED).exists():
         with contextlib.suppress(OSError), files.locked(folder / UNFINISHED, wait=False):
             if not (folder / results.CONFIG).exists():
-                shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+                if (folder / CHECKPOINTS).exists():
+                    shutil.rmtree(folder / CHECKPOINTS)
                 (folder / results.ORIGIN).unlink(missing_ok=True)
             (folder / UNFINISHED).unlink()
 

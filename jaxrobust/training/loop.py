@@ -110,6 +110,7 @@ def run(training: Training, config, workdir: pathlib.Path) -> TrainState:
             if config.train.start_from:
                 weights = loading.load_weights(config.train.start_from, config, dataset, training.mesh)
                 state = state.replace(weights=weights, averaged=state.averaged and jax.tree.map(jnp.copy, weights))
+            writer.continue_after(-1)  # where a kill came before the first checkpoint
             writer.start(files.flatten(config_lib.to_dict(config)), state.weights.params)
         else:
             console.say(f"continuing at step {step} of {total_steps}")
