@@ -16,18 +16,6 @@ from jaxrobust.objectives.standard import standard
 from jaxrobust.objectives.trades import CLIMBS, trades
 from jaxrobust.objectives.variance_penalty import variance_penalty
 
-__all__ = [
-    "ATTACK_IN_EVALUATION",
-    "CLIMBS",
-    "NAMES",
-    "SINGLE_STEPS",
-    "LossOutput",
-    "Objective",
-    "Settings",
-    "create",
-    "cross_entropy",
-]
-
 
 class Settings(NamedTuple):
     """The settings of all objectives; the fields are those of `config.objective` and are documented there."""
