@@ -238,7 +238,7 @@ PLAIN = FEW | {"momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
     "own",
     [
         {"loss": lambda logits, labels: optax.softmax_cross_entropy_with_integer_labels(logits, labels)},
-        {"objective": objectives.create("pgd_at", objectives.Settings())},
+        {"objective": objectives.create("pgd_at")},
         {"optimizer": optax.sgd(0.05)},
     ],
     ids=lambda own: next(iter(own)),
@@ -274,7 +274,7 @@ def test_a_loss_of_ones_own_is_what_is_trained():
         ({"model_options": {"depth": 10}}, r"^depth of model_options = 10: mlp has no such option; .*take wide_resnet"),
         ({"model": nn.Dense(3)}, r"^model = 'Dense': its call has no argument `train`"),
         ({"model": 3}, r"^model = 3"),
-        ({"loss": optax.huber_loss, "objective": objectives.create("standard", objectives.Settings())}, r"^loss = "),
+        ({"loss": optax.huber_loss, "objective": objectives.create("standard")}, r"^loss = "),
         ({"threat": 8 / 255}, r"^threat = 0.03"),
         ({"threat": Linf(0.1), "batch_size": "many"}, r"^batch_size = 'many'"),
         ({"observe": "validation", "remedy": "cfa"}, r"^validation_per_class of the dataset"),

@@ -172,7 +172,7 @@ def test_logits_equal_those_of_the_published_forward_pass(case):
 
 @pytest.mark.parametrize("name", models.NAMES)
 def test_there_and_back_is_the_same_bits(name):
-    for scheme in torch_names.SCHEMES[name]:
+    for scheme in torch_names.schemes(name):
         weights = random_weights(name, scheme=scheme.name, **SMALL)
         variables = torch_weights.to_variables(name, weights, SHAPE, **SMALL)
         back = torch_weights.from_variables(name, variables, SHAPE, scheme.name)

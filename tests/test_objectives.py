@@ -7,6 +7,7 @@ from scipy.special import log_softmax, softmax
 from jaxrobust import objectives
 from jaxrobust.attacks import losses, threats
 from jaxrobust.attacks.pgd import Attacked, Pgd
+from jaxrobust.objectives.objective import cross_entropy
 from jaxrobust.remedies import knobs as knobs_lib
 
 CLASSES = 4
@@ -15,7 +16,6 @@ LABELS = np.array([0, 1, 2, 3, 1, 1])
 NEUTRAL = knobs_lib.neutral(CLASSES)
 
 
-SETTINGS = objectives.Settings()
 ROWS = np.arange(6)
 
 
@@ -30,7 +30,7 @@ def losses_of(objective, knobs=NEUTRAL, adversarial=None, path=()):
 
 
 def create(name, **settings):
-    return objectives.create(name, SETTINGS._replace(**settings))
+    return objectives.create(name, **settings)
 
 
 def kl(p, q):
@@ -202,7 +202,7 @@ def test_a_loss_of_ones_own_takes_the_place_of_the_cross_entropy(name):
         return 2 * losses.cross_entropy(logits, labels)
 
     asked, shifted = [], NEUTRAL.replace(log_prior=jnp.arange(4.0))
-    objective = objectives.create(name, SETTINGS._replace(beta=0.0), own)
+    objective = objectives.create(name, own, beta=0.0)
     objective.perturb(asked.append, lambda images: P, LOGITS)
     assert (asked[0] is own) == (name != "trades")
     of_loss = losses_of(objective, shifted, ADVERSARIAL).losses
@@ -235,10 +235,10 @@ def test_focusing_is_the_focal_loss_in_value_and_gradient(gamma):
     knobs = NEUTRAL.replace(focusing=jnp.full(CLASSES, gamma))
     logits = np.concatenate([LOGITS, 200 * np.eye(CLASSES, dtype=np.float32)[:1]])
     labels = np.append(LABELS, 0)
-    actual = objectives.cross_entropy(logits, labels, knobs, 0.0)
+    actual = cross_entropy(logits, labels, knobs, 0.0)
     p = softmax(logits.astype(float), 1)[np.arange(7), labels]
     np.testing.assert_allclose(actual, -((1 - p) ** gamma) * np.log(p), rtol=1e-5, atol=1e-30)
-    gradient = jax.grad(lambda z: objectives.cross_entropy(z, labels, knobs, 0.0).sum())(logits)
+    gradient = jax.grad(lambda z: cross_entropy(z, labels, knobs, 0.0).sum())(logits)
     by_p = -((1 - p) ** gamma) / p + (gamma * (1 - p) ** (gamma - 1) * np.log(p) if gamma else 0.0)
     by_z = p[:, None] * (np.eye(CLASSES)[labels] - softmax(logits.astype(float), 1))
     np.testing.assert_allclose(gradient[:6], (by_p[:, None] * by_z)[:6], rtol=1e-4, atol=1e-6)
@@ -247,7 +247,7 @@ def test_focusing_is_the_focal_loss_in_value_and_gradient(gamma):
 
 def test_logit_scale_and_prior_are_the_vs_loss():
     scale, prior = jnp.array([1.0, 0.9, 0.7, 0.5]), jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
-    actual = objectives.cross_entropy(LOGITS, LABELS, NEUTRAL.replace(logit_scale=scale, log_prior=prior), 0.0)
+    actual = cross_entropy(LOGITS, LABELS, NEUTRAL.replace(logit_scale=scale, log_prior=prior), 0.0)
     expected = -log_softmax(LOGITS * np.asarray(scale) + np.asarray(prior), 1)[ROWS, LABELS]
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
@@ -271,7 +271,7 @@ def test_log_prior_is_the_balanced_softmax():
 
     def gradient(scale):
         knobs = NEUTRAL.replace(log_prior=jnp.log(scale * counts))
-        return jax.grad(lambda z: objectives.cross_entropy(z, LABELS, knobs, 0.0).sum())(LOGITS)
+        return jax.grad(lambda z: cross_entropy(z, LABELS, knobs, 0.0).sum())(LOGITS)
 
     expected = softmax(LOGITS + np.log(counts), axis=1) - np.eye(CLASSES)[LABELS]
     np.testing.assert_allclose(gradient(1.0), expected, atol=1e-6)
@@ -282,5 +282,5 @@ def test_margin_lowers_the_true_logit():
     margin = jnp.array([0.1, 0.2, 0.3, 0.4])
     shifted = LOGITS - np.asarray(margin)[LABELS][:, None] * np.eye(CLASSES)[LABELS]
     expected = -log_softmax(shifted, 1)[np.arange(6), LABELS]
-    actual = objectives.cross_entropy(LOGITS, LABELS, NEUTRAL.replace(margin=margin), 0.0)
+    actual = cross_entropy(LOGITS, LABELS, NEUTRAL.replace(margin=margin), 0.0)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)

@@ -326,7 +326,7 @@ def config_of(name):
     return config
 
 
-# Every remedy, in as few trainings as their knobs allow.
+# Every remedy, in as few trainings as their knobs allow; a new one has its own until it is entered here.
 TOGETHER = (
     "reweight+resample+ldam+logit_adjustment+robust_lt",
     "cfa+wat+cdt+focal+faal",
@@ -336,11 +336,7 @@ TOGETHER = (
     "spectral+robal",
     "reat+fixed",
 )
-
-
-def test_none_is_missing_from_those_that_are_resumed():
-    assert {part for name in TOGETHER for part in remedies.parse(name)} == set(RULES)
-
+TOGETHER += tuple(name for name in RULES if name not in "+".join(TOGETHER).split("+"))
 
 # One that averages weights, and one that observes the validation split.
 FAST = ("cfa+wat+cdt+focal+faal", "frl+cfol+vs")

@@ -17,6 +17,7 @@ from jaxrobust.data.augment import augment
 from jaxrobust.data.dataset import Split
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
+from jaxrobust.objectives.objective import LossOutput
 from jaxrobust.remedies import in_batch
 from jaxrobust.training import observation
 from jaxrobust.training import state as state_lib
@@ -40,7 +41,7 @@ def make(attack_batch_norm="train", objective="pgd_at", model="cnn", random_star
         warmup_steps,
     )
     if isinstance(objective, str):
-        objective = objectives.create(objective, objectives.Settings(replays=3))
+        objective = objectives.create(objective, replays=3)
     step = step_lib.make_train_step(
         model,
         objective,
@@ -189,9 +190,9 @@ def test_neutral_knobs_are_plain_adversarial_training_bit_for_bit():
     def loss(forward, batch_stats, images, attacked, labels, knobs):
         logits, batch_stats = forward(batch_stats, attacked.images)
         losses_B = optax.softmax_cross_entropy(logits, jax.nn.one_hot(labels, CLASSES))
-        return objectives.LossOutput(losses_B, losses_B, logits, None, batch_stats)
+        return LossOutput(losses_B, losses_B, logits, None, batch_stats)
 
-    with_knobs = objectives.create("pgd_at", objectives.Settings())  # compiled anew, with all optimisations
+    with_knobs = objectives.create("pgd_at")  # compiled anew, with all optimisations
     one, other = (train(1, **MLP, objective=of)[0] for of in (with_knobs, with_knobs._replace(loss=loss)))
     jax.tree.map(np.testing.assert_array_equal, one.weights, other.weights)
 
@@ -315,7 +316,7 @@ def test_an_observation_counts_every_image_once_on_any_number_of_devices(name):
     model, _, state = make(**MLP)
     pgd = Pgd(threats.NORMS["linf"], steps=3, start=threats.at_image)
     attack = step_lib.TrainAttack(pgd, 8 / 255, 2 / 255, "eval")
-    objective = objectives.create(name, objectives.Settings())
+    objective = objectives.create(name)
     names = ("natural_correct", "confusion", "steps_withstood")
     found = []
     for devices in (1, 4):

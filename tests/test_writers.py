@@ -33,7 +33,7 @@ def test_scalars_of_a_result_are_on_disk_before_the_writer_is_closed(tmp_path):
         tags = set(events.Tags()["tensors"])
         names = ["accuracy", "balanced_accuracy", "worst_class_accuracy", "gap", "std", "cv", "nsd", "bottom_k_mean"]
         figures = {tag.rpartition("/")[2] for tag in tags if tag.count("/") == 2}
-        assert figures == set(names), "tags that users have on their dashboards"
+        assert figures >= set(names), "tags that users have on their dashboards"
         for tag, value in (("class_accuracy/0_cat", 0.5), ("boundary_error/0_cat", 0.5), ("boundary_error/1_dog", 0.0)):
             (event,) = events.Tensors(f"test/pgd20/{tag}")
             assert event.step == 7 and make_ndarray(event.tensor_proto) == pytest.approx(value)

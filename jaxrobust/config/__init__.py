@@ -114,8 +114,8 @@ def step_size(config, section: str) -> float:
         return fields.step_size
     if fields.step_size_255 is not None:
         return fields.step_size_255 / 255
-    radii = objectives.SINGLE_STEPS.get(config.objective.name, 0.25) if section == "attack" else 0.25
-    return radii * attack_radius(config, section)
+    single = objectives.OBJECTIVES[config.objective.name].single_step if section == "attack" else 0
+    return (single or 0.25) * attack_radius(config, section)
 
 
 def attack_batch_norm(objective: str, given: str) -> str:

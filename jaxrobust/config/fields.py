@@ -4,132 +4,14 @@
 stands for a number that need not be given. What depends on several fields is checked in `validation`.
 """
 
-import os
-from collections.abc import Callable
-from typing import NamedTuple
-
 import ml_collections
-import numpy as np
 from ml_collections import config_dict
 
 from jaxrobust import models, objectives, remedies
 from jaxrobust.attacks import threats
 from jaxrobust.data import augment, imbalance, sources
-from jaxrobust.errors import FieldError
 from jaxrobust.remedies import difficulty, long_tail
-
-
-class Allowed(NamedTuple):
-    """What a field may hold: `text` for a reader; `holds`: whether a value of its type is allowed, None: that is
-    checked elsewhere, together with other fields; and the clauses of the error.
-    """
-
-    text: str = ""
-    holds: Callable[[object], bool] | None = None
-    problem: str = "is not valid"
-    remedy: str = "correct the value"
-
-
-class Field(NamedTuple):
-    """A config field; `default` None stands for a number that need not be given."""
-
-    name: str
-    default: object
-    meaning: str
-    allowed: Allowed = Allowed()
-
-    def typed(self, value):
-        """The value in the field's type: lists as tuples, and NumPy's scalars and whole floats as Python's numbers.
-        Raises FieldError if it has another type.
-        """
-        if value is None and self.default is None:
-            return None
-        kind = float if self.default is None else type(self.default)
-        found = _typed(value, kind)
-        if found is None:
-            raise FieldError(self.name, value, f"is not {_KINDS[kind]}", f"give one, for example {self.example()!r}")
-        return found
-
-    def example(self):
-        """A value of its type."""
-        return 1.0 if self.default is None else self.default
-
-    def check(self, value) -> None:
-        """Raises FieldError unless the value is allowed."""
-        if value is None and self.default is None:
-            return
-        value = self.typed(value)
-        if self.allowed.holds is not None and not self.allowed.holds(value):
-            raise FieldError(self.name, value, self.allowed.problem, self.allowed.remedy)
-
-    def allowed_text(self) -> str:
-        """What is allowed, for a reader."""
-        if isinstance(self.default, bool):
-            return "True | False"
-        return self.allowed.text + (" | None" if self.default is None else "")
-
-
-_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", tuple: "a tuple"}
-_LONGEST = 4096  # characters of a text, and entries of a tuple
-
-
-def _typed(value, kind: type):
-    """The value as the kind; None if it is not of it."""
-    value = value.item() if isinstance(value, np.generic) else value
-    if kind is str:
-        value = str(value) if isinstance(value, os.PathLike) else value
-        return value if isinstance(value, str) and len(value) <= _LONGEST and value.isprintable() else None
-    if kind is tuple:
-        is_one = isinstance(value, list | tuple) and len(value) <= _LONGEST
-        entries = [_typed(entry, str if isinstance(entry, str) else float) for entry in value] if is_one else [None]
-        # As they are: a label or a number of units stays an int.
-        return tuple(value) if None not in entries else None
-    if kind is bool or isinstance(value, bool):
-        return value if type(value) is kind else None
-    if kind is float and isinstance(value, int):
-        return float(value) if abs(value) < 10**300 else None
-    return value if isinstance(value, kind) else None
-
-
-def one_of(*names: str) -> Allowed:
-    return Allowed(" | ".join(names), lambda value: value in names, "is unknown", f"give one of {', '.join(names)}")
-
-
-def some_of(*names: str) -> Allowed:
-    return Allowed(
-        f"some of {', '.join(names)}",
-        lambda values: len(values) > 0 and set(values) <= set(names) and len(set(values)) == len(values),
-        "is empty, or holds an unknown name or one twice",
-        f"name some of {', '.join(names)}",
-    )
-
-
-def between(least: float, most: float, problem: str = "", remedy: str = "correct the value") -> Allowed:
-    text = f"{least:,} to {most:,}"
-    return Allowed(text, lambda x: least <= x <= most, problem or f"must be from {text}", remedy)
-
-
-def up_to(most: float) -> Allowed:
-    return between(0, most)
-
-
-def below(end: float) -> Allowed:
-    return Allowed(f"0 <= x < {end}", lambda x: 0 <= x < end, f"must be at least 0 and below {end}")
-
-
-def each(holds: Callable[[float], bool], what: str) -> Allowed:
-    """At least one number, each of which `holds`."""
-
-    def all_hold(values) -> bool:
-        return len(values) > 0 and all(isinstance(value, int | float) and holds(value) for value in values)
-
-    return Allowed(what, all_hold, problem=f"is not {what}", remedy="correct the value")
-
-
-def words(text: str) -> Allowed:
-    """Any number of texts."""
-    return Allowed(text, lambda entries: all(isinstance(e, str) for e in entries), f"is not {text}", "give these alone")
-
+from jaxrobust.settings import Allowed, Field, below, between, each, one_of, some_of, up_to, words
 
 FRACTION, ANY_SEED = below(1), below(2**32)
 COUNT, NUMBER = up_to(10**9), between(1, 10**9)  # of images
@@ -208,18 +90,7 @@ _ROWS = (
      one_of("local", "synchronised")),
     ("model.mean", (0.0,), "the model normalises pixels itself: (x - mean) / std", MEANS),
     ("model.std", (1.0,), "likewise", SCALES),
-    ("model.depth", 28, "wide_resnet: 6n + 4 layers", between(1, 1000)),
-    ("model.stem", "small",
-     "resnet18, 34, 50. small: 3x3; imagenet: 7x7 and pooling, a quarter of the resolution",
-     one_of(*models.STEMS)),
-    ("model.width", 0,
-     "wide_resnet: widening factor; cnn: channels of the first stage; 0: the model's own default", up_to(4096)),
-    ("model.hidden", (256, 256), "mlp: units of each hidden layer",
-     each(lambda n: isinstance(n, int) and 1 <= n <= 2**16, "at least one number of units, each 1 to 65,536")),
-    ("model.final_batch_norm", True, "preact_resnet18: batch norm before the pooling, as Rice et al. 2020"),
-    ("model.shortcut", "activation",
-     "preact_resnet18: what 1x1 shortcuts read: activation (Rice et al. 2020) or input (Wong et al. 2020)",
-     one_of(*models.SHORTCUTS)),
+    *models.OPTIONS.values(),
     ("model.head", "linear", "cosine: logits are head_scale times the cosine of features and class weights",
      one_of(*models.HEADS)),
     ("model.head_scale", 10.0, "cosine: 10 in RoBal, 30 in LDAM",
@@ -245,12 +116,7 @@ _ROWS = (
      + ", ".join(objectives.ATTACK_IN_EVALUATION), one_of("as_published", "train", "eval")),
 
     ("objective.name", "pgd_at", "what is minimised; configs/objectives has one of each", one_of(*objectives.NAMES)),
-    ("objective.label_smoothing", 0.0, "share of the target that is spread over all classes", FRACTION),
-    ("objective.beta", 6.0, "trades, mart, bat: weight of the divergence", up_to(1000)),
-    ("objective.climb", "divergence", "trades: what its attack climbs", one_of(*objectives.CLIMBS)),
-    ("objective.noise", 2.0, "n_fgsm: how far away it starts, in radii", FACTOR),
-    ("objective.replays", 8, "free: updates on each batch", between(1, 1000)),
-    ("objective.variance", 0.1, "variance_penalty: weight of the variance of the classes' losses", up_to(1000)),
+    *objectives.SETTINGS.values(),
     ("objective.awp_gamma", 0.0,
      "adversarial weight perturbation, a share of each kernel's norm (0.01, trades 0.005)", up_to(1)),
     ("objective.awp_begin", 0.0, "fraction of the training at which it begins", FRACTION),

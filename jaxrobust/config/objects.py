@@ -63,8 +63,8 @@ def threat(config) -> Threat:
 
 def objective(config, name: str | None = None, *loss) -> objectives.Objective:
     """The loss of the training, and how it attacks; by the config's settings, of another `name` and `loss` if given."""
-    settings = objectives.Settings(**{name: config.objective[name] for name in objectives.Settings._fields})
-    return objectives.create(name or config.objective.name, settings, *loss)
+    settings = {setting: config.objective[setting] for setting in objectives.SETTINGS}
+    return objectives.create(name or config.objective.name, *loss, **settings)
 
 
 def remedy(config, training_objective: objectives.Objective | None = None) -> remedies.Remedy:
@@ -77,9 +77,5 @@ def remedy(config, training_objective: objectives.Objective | None = None) -> re
         beta=training_objective.beta,
         head_scale=config.model.head_scale if config.model.head == "cosine" else 1.0,
     )
-    settings = remedies.Settings(
-        counts=fields.counts,
-        counts_decay=fields.counts_decay,
-        by_remedy={name: fields[name].to_dict() for name in remedies.NAMES if name in fields},
-    )
-    return remedies.create(fields.name, settings, run)
+    settings = {name: fields[name].to_dict() for name in remedies.NAMES if name in fields}
+    return remedies.create(fields.name, run, fields.counts, fields.counts_decay, settings)

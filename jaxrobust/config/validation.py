@@ -64,7 +64,6 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
 
 def _validate_data(fields) -> None:
     data.check_streaming(fields.name, fields.streaming, fields.image_size)
-    augment.check_arguments(tuple(fields.augment), fields.pad, fields.pad_mode)
     augment.check_streaming(tuple(fields.augment), fields.streaming, tuple(fields.crop_scale))
     mixture = fields.gaussians
     for name in ("train_examples", "test_examples") if fields.name == "gaussians" else ():
@@ -128,7 +127,7 @@ def _validate_threat(config) -> None:
 
 def _validate_objective(config) -> None:
     fields = config.objective
-    if fields.name in objectives.SINGLE_STEPS and config.attack.steps != 1:
+    if objectives.OBJECTIVES[fields.name].single_step and config.attack.steps != 1:
         problem = f"{fields.name} takes one step"
         raise FieldError("attack.steps", config.attack.steps, problem, "set --config.attack.steps=1")
     if fields.name == "free" and config.attack.restarts != 1:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxrobust.errors import FieldError
 
-OPERATIONS = ("crop", "flip", "resized_crop")
+OPERATIONS = ("crop", "flip", "resized_crop")  # a new one goes to the end: keys go by the index
 HOST_OPERATIONS = ("resized_crop",)  # done where a streamed image is decoded, see `streaming`
 PAD_MODES = ("zero", "reflect")
 
@@ -37,33 +37,17 @@ def augment(keys: jax.Array, images: jax.Array, *, operations: tuple[str, ...], 
             Those of `HOST_OPERATIONS` have already been done on the host and are skipped.
         pad: pixels that `crop` adds on each side.
         pad_mode: what `crop` pads with: `zero` (black) or `reflect` (the image mirrored, its edge not repeated).
-
-    Raises:
-        FieldError: an argument has another value.
     """
-    check_arguments(operations, pad, pad_mode)
+    operation_of = {"crop": lambda key, image: _crop(key, image, pad, pad_mode), "flip": _flip}
 
     def augment_one(key, image):
         for operation in (name for name in operations if name not in HOST_OPERATIONS):
             # The key depends on the operation, not on its position: adding flips does not change the crops.
             own_key = jax.random.fold_in(key, OPERATIONS.index(operation))
-            image = _crop(own_key, image, pad, pad_mode) if operation == "crop" else _flip(own_key, image)
+            image = operation_of[operation](own_key, image)
         return image
 
     return jax.vmap(augment_one)(keys, images)
-
-
-def check_arguments(operations: tuple[str, ...], pad: int, pad_mode: str) -> None:
-    """Raises FieldError unless `augment` can use these arguments."""
-    for operation in operations:
-        if operation not in OPERATIONS:
-            raise FieldError("data.augment", operations, f"{operation!r} is unknown", f"use any of {OPERATIONS}")
-    if len(set(operations)) < len(operations):
-        raise FieldError("data.augment", operations, "an operation is repeated", "name each at most once")
-    if pad < 0:
-        raise FieldError("data.pad", pad, "is negative", "use a number of pixels of at least 0")
-    if pad_mode not in PAD_MODES:
-        raise FieldError("data.pad_mode", pad_mode, "is unknown", f"use one of {PAD_MODES}")
 
 
 def check_streaming(operations: tuple[str, ...], streaming: bool, crop_scale: tuple[float, float]) -> None:

@@ -25,6 +25,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self):,} images {self.images.shape[1:]} {self.images.dtype})"
+
     @property
     def streamed(self) -> bool:
         """Whether images are decoded when they are needed; otherwise they are an array in memory."""

@@ -20,13 +20,14 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrobust import settings
 from jaxrobust.errors import FieldError, one_of
 from jaxrobust.models.cnn import CNN
 from jaxrobust.models.lenet5 import LeNet5
 from jaxrobust.models.linear import MLP, LinearClassifier
 from jaxrobust.models.preact_resnet import SHORTCUTS, preact_resnet18
 from jaxrobust.models.resnet import STEMS, BasicBlock, BottleneckBlock, ResNet
-from jaxrobust.models.wide_resnet import blocks_per_stage, wide_resnet
+from jaxrobust.models.wide_resnet import wide_resnet
 
 HEADS = ("linear", "cosine")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -36,8 +37,8 @@ class Architecture(NamedTuple):
     """A kind of model. To add one, write it as a `Classifier` (layers.py) and give it an entry in `ARCHITECTURES`."""
 
     make: Callable[..., nn.Module]  # its options, and those of `Classifier` -> the model
-    # its own options with their defaults, by the names of the fields of `config.model`. A width of None or 0 stands
-    # for the default.
+    # its own options with their defaults, by their names in `OPTIONS`. A width of None or 0 stands for the
+    # default.
     options: Mapping[str, object] = MappingProxyType({})
     title: str = ""  # format of its name for display, of the options; empty: its name
 
@@ -58,13 +59,24 @@ ARCHITECTURES = {
     "wide_resnet": Architecture(wide_resnet, {"depth": 28, "width": 10}, title="wide_resnet {depth}-{width}"),
 }
 NAMES = tuple(ARCHITECTURES)
-OPTIONS = tuple(dict.fromkeys(option for kind in ARCHITECTURES.values() for option in kind.options))
-# Allowed values of options, and what raises FieldError for others.
-_CHECKS = {
-    "stem": lambda stem: one_of("model.stem", stem, STEMS),
-    "shortcut": lambda shortcut: one_of("model.shortcut", shortcut, SHORTCUTS),
-    "depth": blocks_per_stage,
-}
+# The options of architectures, which are fields of `config.model` too. Those that share one share its default there.
+# fmt: off
+OPTIONS = settings.table(
+    "model",
+    ("depth", 28, "wide_resnet: 6n + 4 layers", settings.between(1, 1000)),
+    ("stem", "small", "resnet18, 34, 50. small: 3x3; imagenet: 7x7 and pooling, a quarter of the resolution",
+     settings.one_of(*STEMS)),
+    ("width", 0, "wide_resnet: widening factor; cnn: channels of the first stage; 0: the model's own default",
+     settings.up_to(4096)),
+    ("hidden", (256, 256), "mlp: units of each hidden layer",
+     settings.each(lambda n: isinstance(n, int) and 1 <= n <= 2**16,
+                   "at least one number of units, each 1 to 65,536")),
+    ("final_batch_norm", True, "preact_resnet18: batch norm before the pooling, as Rice et al. 2020"),
+    ("shortcut", "activation",
+     "preact_resnet18: what 1x1 shortcuts read: activation (Rice et al. 2020) or input (Wong et al. 2020)",
+     settings.one_of(*SHORTCUTS)),
+)
+# fmt: on
 
 
 def options_of(name: str, given: Mapping[str, object]) -> dict:
@@ -94,8 +106,8 @@ def check(name: str, *, dtype: str = "float32", head: str = "linear", head_scale
     if not 0 < head_scale < math.inf:
         raise FieldError("model.head_scale", head_scale, "is not a scale", "write a positive number, for example 10")
     for option, value in chosen.items():
-        if option in _CHECKS:
-            _CHECKS[option](value)
+        OPTIONS[option].check(value)
+    ARCHITECTURES[name].make(**chosen, num_classes=1)  # which raises what this architecture alone does not allow
 
 
 def title(name: str, options: Mapping[str, object]) -> str:

@@ -1,6 +1,6 @@
 """PyTorch's names for the variables of our models.
 
-    torch_names.of(torch_names.SCHEMES["resnet18"][1], "params/stage2_block1/conv1/kernel")  # layer2.0.conv1.weight
+    torch_names.of(torch_names.schemes("resnet18")[1], "params/stage2_block1/conv1/kernel")  # layer2.0.conv1.weight
 
 A scheme is how one published code base names the modules of a family of models. Layouts are in `torch_weights`.
 """
@@ -30,11 +30,9 @@ _RESNETS = (
     Scheme("robustbench", _RESNET | _SHORTCUT | {"head": "linear"}, _LAYER),
     Scheme("torchvision", _RESNET | _DOWNSAMPLE | {"head": "fc"}, _LAYER),
 )
-# By architecture; weights are exported with the first scheme.
-SCHEMES = {
-    "linear": (Scheme("jaxrobust", {"head": "linear"}),),
-    "mlp": (Scheme("jaxrobust", {"head": "linear"}),),
-    "cnn": (Scheme("jaxrobust", {"norm": "bn", "head": "linear"}),),
+_OWN = (Scheme("jaxrobust", {"norm": "bn", "head": "linear"}, "layer{stage}.{index}"),)
+# Of the architectures whose weights others have published.
+_PUBLISHED = {
     # advertorch.test_utils.LeNet5 (Ding et al. 2019)
     "lenet5": (Scheme("advertorch", {"hidden": "linear1", "head": "linear2"}),),
     "resnet18": _RESNETS,
@@ -73,21 +71,28 @@ _OTHERS = (
 )
 
 
+def schemes(model: str) -> tuple[Scheme, ...]:
+    """The schemes of an architecture; weights are exported with the first one."""
+    return _PUBLISHED.get(model, _OWN)
+
+
 def of(scheme: Scheme, path: str) -> str:
     """PyTorch's name for a variable of ours, for example `params/stage1_block2/norm1/scale`."""
-    _, *block, module, leaf = path.split("/")
+    _, *modules, leaf = path.split("/")
+    return ".".join([*(_module(scheme, module) for module in modules), _LEAVES.get(leaf, leaf)])
+
+
+def _module(scheme: Scheme, module: str) -> str:
+    if block := re.fullmatch(r"stage(\d+)_block(\d+)", module):
+        return scheme.block.format(stage=int(block[1]), index=int(block[2]) - 1)
     kind, number = re.fullmatch(r"(.*?)(\d*)", module).groups()
-    parts = [scheme.modules.get(kind, kind) + number, _LEAVES[leaf]]
-    if block:
-        stage, place = map(int, re.fullmatch(r"stage(\d+)_block(\d+)", block[0]).groups())
-        parts.insert(0, scheme.block.format(stage=stage, index=place - 1))
-    return ".".join(parts)
+    return scheme.modules.get(kind, kind) + number
 
 
 def recognise(model: str, paths: Iterable[str], names: Iterable[str]) -> Scheme:
     """The scheme of this model's that has most of the names."""
     paths, names = list(paths), set(names)
-    return max(SCHEMES[model], key=lambda scheme: len(names & {of(scheme, path) for path in paths}))
+    return max(schemes(model), key=lambda scheme: len(names & {of(scheme, path) for path in paths}))
 
 
 def unwrapped(model: str, names: Iterable[str]) -> dict[str, str]:

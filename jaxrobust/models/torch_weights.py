@@ -30,8 +30,8 @@ from jaxrobust.models import torch_names
 _FIELD = "path"  # the argument that the file is
 _SHOWN = 3  # number of names listed in a message
 
-# From PyTorch's axes to ours, by number of axes: vectors, linear layers (out, in) and convolutions OIHW.
-_AXES = {1: (0,), 2: (1, 0), 4: (0, 2, 3, 1)}
+# From PyTorch's axes to ours, by number of axes: linear layers (out, in), convolutions OIHW, and others as they are.
+_AXES = {1: (0,), 2: (1, 0), 3: (0, 1, 2), 4: (0, 2, 3, 1)}
 
 # The linear layer whose input is a flattened map: its name, the channels of the map (None: those of the image), and the
 # size of the image divided by that of the map. PyTorch flattens channels first.
@@ -198,15 +198,15 @@ def from_variables(
     """The inverse of `to_variables`: float32 arrays by PyTorch's names, in PyTorch's layouts.
 
     Args:
-        scheme: name of one of `torch_names.SCHEMES[name]`; None selects the first.
+        scheme: name of one of `torch_names.schemes(name)`; None selects the first.
 
     Raises:
         FieldError: the architecture has no scheme of that name.
     """
-    schemes = {known.name: known for known in torch_names.SCHEMES[name]}
+    schemes = {known.name: known for known in torch_names.schemes(name)}
     if scheme is not None and scheme not in schemes:
         raise FieldError("names", scheme, f"{name} has no names of this kind", f"write one of {', '.join(schemes)}")
-    chosen = schemes[scheme] if scheme else torch_names.SCHEMES[name][0]
+    chosen = schemes[scheme or next(iter(schemes))]
     arrays = {}
     for path, array in flatten_dict(variables, sep="/").items():
         array = np.asarray(array, np.float32)
@@ -218,8 +218,8 @@ def from_variables(
 
 
 def _unwrapped(name, arrays) -> dict[str, str]:
-    if name not in torch_names.SCHEMES:
-        remedy = f"PyTorch weights can be read for {', '.join(torch_names.SCHEMES)}"
+    if name not in models.NAMES:
+        remedy = f"PyTorch weights can be read for {', '.join(models.NAMES)}"
         raise FieldError("model.name", name, "its PyTorch names are not known", remedy)
     try:
         return torch_names.unwrapped(name, arrays)

@@ -1,6 +1,6 @@
 """Remedies: controllers that set the class knobs from observed class statistics.
 
-    remedy = create("cfa+resample", settings, run)
+    remedy = create("cfa+resample", run, "true", 0.5, settings)
     knobs, state = remedy.init(class_counts)
     knobs, state = remedy.update(statistics, state)    # at the end of every epoch
 
@@ -33,14 +33,6 @@ _RULES = long_tail.RULES | difficulty.RULES | confusion.RULES | fixed.RULES
 NAMES = ("none", *_RULES)
 
 
-class Settings(NamedTuple):
-    """The settings of all remedies; the fields are those of `config.remedy` and are documented there."""
-
-    counts: str
-    counts_decay: float
-    by_remedy: Mapping[str, Mapping]  # name of a remedy with settings -> its own, by name
-
-
 class Remedy(NamedTuple):
     """See the module's docstring."""
 
@@ -63,8 +55,12 @@ def none() -> Remedy:
     )
 
 
-def create(name: str, settings: Settings, run: Run) -> Remedy:
+def create(name: str, run: Run, counts: str, counts_decay: float, settings: Mapping[str, Mapping]) -> Remedy:
     """The remedy with this name: one of `NAMES`, or several of them joined by +.
+
+    Args:
+        counts, counts_decay: what stands for the examples of a class, see counts.py.
+        settings: name of a remedy -> its own settings, by name; contains only remedies with settings.
 
     Raises:
         FieldError: see `parse`; or two rules set the same knob, or a rule sets a knob that the objective does not use.
@@ -72,7 +68,7 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
     names = parse(name)
     if names == ("none",):
         return none()
-    rules = {part: _RULES[part](run, **settings.by_remedy.get(part, {})) for part in names}
+    rules = {part: _RULES[part](run, **settings.get(part, {})) for part in names}
     _check_knobs(name, rules, run)
     first = run.first_epoch
 
@@ -98,7 +94,7 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
         epoch, before = state["epoch"] + 1, state["rules"]
         after = {part: rule.update(before[part], statistics, epoch) for part, rule in rules.items()}
         state = {
-            "counts": counts_lib.update(settings.counts, state["counts"], statistics, settings.counts_decay),
+            "counts": counts_lib.update(counts, state["counts"], statistics, counts_decay),
             "epoch": epoch,
             # Only from when the rules act: before, their state would collect statistics that they cannot affect.
             "rules": jax.tree.map(lambda old, new: jnp.where(epoch >= first, new, old), before, after),
@@ -117,13 +113,13 @@ def create(name: str, settings: Settings, run: Run) -> Remedy:
 
     by_counts = any(rule.by_counts for rule in rules.values())
     remembers = any(rule.update is not Rule._field_defaults["update"] for rule in rules.values())
-    needed = counts_lib.statistics(settings.counts) + sum((rule.statistics for rule in rules.values()), ())
+    needed = counts_lib.statistics(counts) + sum((rule.statistics for rule in rules.values()), ())
     return Remedy(
         init,
         update,
         statistics=tuple(dict.fromkeys(needed)),
         by_counts=by_counts,
-        uses_statistics=remembers or (by_counts and settings.counts != "true"),
+        uses_statistics=remembers or (by_counts and counts != "true"),
         in_batch=tuple(rule.in_batch for rule in rules.values() if rule.in_batch),
         average=next((averaging(part) for part, rule in rules.items() if rule.average), None),
     )

@@ -66,7 +66,10 @@ class Origin(TypedDict, total=False):
     origin: "Origin"
 
 
-class Line(TypedDict):
+_Metrics = TypedDict("_Metrics", {m.name: NotRequired[float | None] for m in classwise.METRICS})  # type: ignore[misc]
+
+
+class Line(_Metrics):
     """A line of results.jsonl, see `make_record`."""
 
     step: Count
@@ -92,15 +95,6 @@ class Line(TypedDict):
     worst_class: str | None
     best_class: str | None
     bottom_k: Count
-    accuracy: Share | None
-    balanced_accuracy: Share | None
-    worst_class_accuracy: Share | None
-    best_class_accuracy: Share | None
-    gap: Share | None
-    std: Amount | None
-    cv: Amount | None
-    nsd: Amount | None
-    bottom_k_mean: Share | None
     boundary_error: list[float | None] | None
     confusion: NotRequired[list[list[Count]]]
     passes: Amount
@@ -151,7 +145,9 @@ def _lengths_problem(record: dict, names: tuple[str, ...], of: str) -> str | Non
 
 
 def line_problem(line: Line) -> str | None:
-    """How the counts, the confusion and the figures of a line of results.jsonl contradict each other; None if not."""
+    """How the counts, the confusion and the figures of a line of results.jsonl contradict each other; None if not.
+    Figures that it lacks, as a line of an earlier version may, are put in.
+    """
     by_class = ("count", "correct", "class_accuracy", "class_interval", "boundary_error", "confusion")
     if problem := _lengths_problem(line, by_class, "classes"):
         return problem
@@ -166,8 +162,9 @@ def line_problem(line: Line) -> str | None:
             return f"row {c} of confusion is not of {correct[c]} correct of {count[c]}"
     metrics = classwise.Score(correct, count, line["classes"]).metrics
     for name, value in metrics.items():
-        if line[name] != value and (None in (line[name], value) or not math.isclose(line[name], value, abs_tol=1e-9)):
-            return f"{name} is {line[name]}, and {value} by the counts"
+        stored = line.setdefault(name, value)
+        if stored != value and (None in (stored, value) or not math.isclose(stored, value, abs_tol=1e-9)):
+            return f"{name} is {stored}, and {value} by the counts"
     return None
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from jaxrobust import config as config_lib
+from jaxrobust import objectives
 from jaxrobust.attacks.threats import Threat
 from jaxrobust.data import Dataset
 from jaxrobust.errors import FieldError
@@ -13,7 +14,7 @@ from jaxrobust.errors import FieldError
 _BY_SECTION = {
     "train": "epochs batch_size seed average_decay",
     "optimizer": "learning_rate momentum nesterov weight_decay schedule milestones decay_factor warmup clip_norm",
-    "objective": "label_smoothing beta climb noise replays variance awp_gamma awp_begin",
+    "objective": " ".join((*objectives.SETTINGS, "awp_gamma", "awp_begin")),
     "attack": "step_size random_start radius_warmup",
     "remedy": "observe counts counts_decay",
     "model": "dtype batch_norm",

@@ -56,7 +56,8 @@ def fit(
             whose masks are a function of the seed, the step and the device, the same for all passes of a step.
         dataset: a data set, or (images [N, H, W, C], labels [N]) to train on, uint8 or float in [0, 1].
         threat: what an attacker may do, for example `Linf(8 / 255)`.
-        objective: one of objectives.NAMES, such as "pgd_at" or "trades"; or an Objective of one's own.
+        objective: one of objectives.NAMES, such as "pgd_at" or "trades"; or an Objective of one's own, which
+            objectives/objective.py describes.
         remedy: one of remedies.NAMES or several joined by +, such as "cfa", with `remedy_options`; or an object with
             init(class_counts) -> (knobs, state) and update(statistics, state) -> (knobs, state), called after each
             epoch, see remedies.knobs and training/class_statistics.py.
@@ -69,7 +70,7 @@ def fit(
             continued. Without it nothing is written, and nothing evaluated.
         progress: whether to print.
         log: called with a dict after each epoch: its loss, accuracy and accuracy of each class.
-        settings: any of beta, label_smoothing, replays, climb, noise, variance, awp_gamma, awp_begin (objective);
+        settings: any of objectives.SETTINGS, such as beta or label_smoothing, awp_gamma, awp_begin (objective);
             step_size in pixel units, attack_restarts, attack_batch_norm, random_start, radius_warmup (attack);
             schedule, milestones, decay_factor, warmup, momentum, nesterov, weight_decay, clip_norm (optimizer);
             observe, remedy_begin, counts, counts_decay (remedy); average_decay, augment, pad, dtype, batch_norm

@@ -61,11 +61,11 @@ def create(
     """The optimizer with this name, one of `NAMES`. Weight decay, of every parameter, works as in PyTorch: for sgd it
     is added to the gradient, after clipping, and so enters the momentum; for adamw it is decoupled.
     """
-    if name == "sgd":
-        update = optax.chain(
+    update = {
+        "sgd": lambda: optax.chain(
             optax.add_decayed_weights(weight_decay),
             optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov),
-        )
-    else:
-        update = optax.adamw(learning_rate, weight_decay=weight_decay)
+        ),
+        "adamw": lambda: optax.adamw(learning_rate, weight_decay=weight_decay),
+    }[name]()
     return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm else update

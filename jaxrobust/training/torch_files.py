@@ -137,7 +137,7 @@ def export_torch(
     Args:
         step: step of the checkpoint; None: the best by validation score, or the last if none was selected.
         weights: "raw" or "averaged"; None: those of the best checkpoint, else averaged if the run has them.
-        names: naming scheme, of `torch_names.SCHEMES`; None: torchvision for ResNets with its stem, else the first.
+        names: naming scheme, of `torch_names.schemes`; None: torchvision for ResNets with its stem, else the first.
         data_dir: where the data are, if elsewhere than in the training.
 
     Raises:
