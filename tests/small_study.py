@@ -1,7 +1,4 @@
-"""A study of two trainings of seconds, and the command on it as a process of its own."""
-
-import subprocess
-import sys
+"""A study of two trainings of seconds."""
 
 from runs import TESTS
 
@@ -17,25 +14,12 @@ def get_study():
 """
 FIELDS = {"model.name": "linear", "eval.splits": ("test",), "train.average_decay": 0.0, "train.epochs": 2}
 FIELDS |= {"eval.every_epochs": 1}
-# See runs.py.
-COMMAND = "import sys; sys.modules['clu'] = None; from jaxrobust.commands import front_end; front_end.run()"
 
 
 def declare(path, **fields):
     """Write the study, with these fields set otherwise; returns its path."""
     path.write_text(f"BASE = {str(TESTS / 'tiny_config.py')!r}\nFIELDS = {FIELDS | fields!r}\n" + STUDY)
     return path
-
-
-def start(path, workdir, *arguments):
-    command = [sys.executable, "-c", COMMAND, "study", "--study", path, "--workdir", workdir, *arguments]
-    return subprocess.Popen(command, cwd=TESTS.parent, stderr=subprocess.PIPE, text=True)
-
-
-def run(*arguments):
-    process = start(*arguments)
-    _, said = process.communicate(timeout=300)
-    return process.returncode, said
 
 
 def plan(path):

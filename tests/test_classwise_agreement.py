@@ -55,8 +55,8 @@ def test_correlations_are_those_on_images_of_their_own():
         accuracy = is_robust.reshape(3, 12, -1).mean(2)
         return np.mean([agreement.rank_correlation(a, b) for a, b in itertools.combinations(accuracy, 2)])
 
-    own = [mean_of_pairs(judged(truth, 80, rng)[0]) for _ in range(800)]
-    same = [judged(truth, 80, rng, 0.9) for _ in range(60)]
+    own = [mean_of_pairs(judged(truth, 80, rng)[0]) for _ in range(400)]
+    same = [judged(truth, 80, rng, 0.9) for _ in range(40)]
     found = [agreement.concordance(*of, "abc", rng=rng, draws=2).mean_correlation for of in same]
     assert np.mean(found) == pytest.approx(np.mean(own), abs=0.06)
     assert np.mean([mean_of_pairs(of[0]) for of in same]) > np.mean(own) + 0.15
@@ -68,28 +68,28 @@ def test_one_class_far_below_many_equal_ones_does_not_pass_for_more_agreement():
     own = [judged(truth, 100, rng)[0].reshape(3, 10, 100).mean(2) for _ in range(400)]
     expected = np.mean([agreement.rank_correlation(of[0], of[1]) for of in own])
     assert expected == pytest.approx(0.29, abs=0.03)
-    found = [agreement.concordance(*judged(truth, 100, rng, 0.85), "abc", rng=rng, draws=1) for _ in range(100)]
+    found = [agreement.concordance(*judged(truth, 100, rng, 0.85), "abc", rng=rng, draws=1) for _ in range(50)]
     assert np.mean([of.mean_correlation for of in found]) == pytest.approx(expected + 0.04, abs=0.05)
 
 
 def test_concordance_of_one_true_order():
     rng, truth = _rng(7), np.linspace(0.2, 0.8, 10)
-    of = judged(np.tile(truth, (12, 1)), 1000, rng, 0.8)
-    settings = np.repeat([0.1, 0.2, 0.3, 0.4], 3)
-    found = agreement.concordance(*of, settings, rng=_rng(), draws=300)
+    of = judged(np.tile(truth, (8, 1)), 1000, rng, 0.8)
+    settings = np.repeat([0.1, 0.2, 0.3, 0.4], 2)
+    found = agreement.concordance(*of, settings, rng=_rng(), draws=60)
     assert found.w == pytest.approx((1 + 3 * found.mean_correlation) / 4)
-    assert found.classes == 10 and found.p_value == pytest.approx(1 / 301)
+    assert found.classes == 10 and found.p_value == pytest.approx(1 / 61)
     assert found.low <= found.w <= found.high <= 1 and found.low > 0.9
-    again = agreement.concordance(*of, settings, rng=_rng(), draws=300)
+    again = agreement.concordance(*of, settings, rng=_rng(), draws=60)
     assert (again.w, again.low, again.high, again.p_value) == (found.w, found.low, found.high, found.p_value)
 
 
 def test_equal_classes_on_the_same_images_hold_their_level():
     """On which ranks of the same images agree nearly perfectly."""
     rng, found = _rng(8), []
-    for _ in range(60):
+    for _ in range(40):
         of = judged(np.full((4, 8), 0.5), 60, rng, 0.85)
-        found.append(agreement.concordance(*of, "abcd", rng=rng, draws=39))
+        found.append(agreement.concordance(*of, "abcd", rng=rng, draws=19))
     assert np.mean([of.mean_correlation for of in found]) == pytest.approx(0, abs=0.15)
     assert np.mean([of.p_value <= 0.05 for of in found]) < 0.14
 
@@ -98,9 +98,9 @@ def test_unrelated_orders_hold_their_level_whatever_the_seeds():
     """Seeds agree with each other, and must not be taken for settings that do."""
     rng, found = _rng(8), []
     for _ in range(60):
-        truth = np.repeat(rng.uniform(0.2, 0.8, (4, 8)), 3, axis=0)
+        truth = np.repeat(rng.uniform(0.2, 0.8, (4, 8)), 2, axis=0)
         of = judged(truth, 100, rng, 0.8)
-        found.append(agreement.concordance(*of, np.repeat(list("abcd"), 3), rng=rng, draws=39))
+        found.append(agreement.concordance(*of, np.repeat(list("abcd"), 2), rng=rng, draws=39))
     assert np.mean([of.mean_correlation for of in found]) == pytest.approx(0, abs=0.08)
     assert np.mean([of.p_value <= 0.05 and of.low > 1 / 4 for of in found]) < 0.1
 
@@ -126,8 +126,8 @@ def test_interval_of_concordance_covers_that_of_all_settings():
     many = ranks.mean(0).var() / ranks.var(1).mean()  # W, the mean correlation but for 1 / 3000
     expected = (1 + 3 * many) / 4
     covered = []
-    for _ in range(50):
-        found = agreement.concordance(*judged(settings(4), 300, rng, 0.8), range(4), rng=rng, draws=100)
+    for _ in range(40):
+        found = agreement.concordance(*judged(settings(4), 300, rng, 0.8), range(4), rng=rng, draws=50)
         covered.append(found.low <= expected <= found.high)
     assert np.mean(covered) > 0.84
 

@@ -10,8 +10,8 @@ import sys
 import jax
 import numpy as np
 import pytest
-import runs
 import tiny_config
+from runs import start
 
 from jaxrobust import files
 from jaxrobust.config import objects
@@ -122,16 +122,10 @@ def free_port():
     return probe.getsockname()[1]
 
 
-def start(workdir, *arguments, devices=2, **options):
-    """A process of a run, on some CPU devices."""
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
-    return runs.start(workdir, *arguments, env=environment, **options)
-
-
 def start_two(workdir, *arguments, signal=None, **options):
-    """The second sends itself the signal."""
+    """On two devices each; the second sends itself the signal."""
     job = (f"--coordinator=localhost:{free_port()}", "--processes=2", *arguments)
-    return [start(workdir, *job, f"--process={i}", signal=i and signal, **options) for i in range(2)]
+    return [start(workdir, *job, f"--process={i}", devices=2, signal=i and signal, **options) for i in range(2)]
 
 
 def finish(processes, *exit_codes):

@@ -1,4 +1,4 @@
-"""Several runs of a study at a time: their page; one is killed, all are stopped."""
+"""Several runs of a study at a time: one is killed, all are stopped."""
 
 import os
 import pathlib
@@ -7,7 +7,7 @@ import time
 
 import pytest
 import small_study
-from small_study import run, start
+from runs import start_study as start
 
 from jaxrobust.studies import design, processes, running
 
@@ -31,16 +31,6 @@ def until_at_work(workdir, process):
         assert process.poll() is None
         time.sleep(0.02)
     return found
-
-
-@pytest.mark.slow
-def test_processes_give_the_page_of_one(tmp_path):
-    path = small_study.declare(tmp_path / "study.py")
-    code, said = run(path, tmp_path / "two", "--processes", "2")
-    assert code == 0 and "2 runs, 2 at a time" in said and "run slow took" in said
-    assert run(path, tmp_path / "one")[0] == 0
-    for name in ("study.html", "study.json"):
-        assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
 
 
 @pytest.mark.slow

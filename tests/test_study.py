@@ -1,24 +1,18 @@
 """The command: real trainings of a small study, in parts, with one that fails, interrupted and resumed."""
 
 import functools
-import json
-import multiprocessing
 import os
 import signal
-import sys
 
 import pytest
 import small_study
 from runs import TESTS
+from runs import run_study as run
 from small_study import plan
 
 from jaxrobust import files
 from jaxrobust.commands import front_end, study
 from jaxrobust.studies import running
-
-# A process for each command, forked from one that has nothing but imported what they need, which takes longest.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([study.__name__])
 
 
 @pytest.fixture
@@ -26,50 +20,46 @@ def declared(tmp_path):
     return functools.partial(small_study.declare, tmp_path / "study.py")
 
 
-def _command(arguments, messages, signal_number):
-    sys.modules["clu"] = None  # see runs.py
-    os.chdir(TESTS.parent)
-    if signal_number:
-        study.run_page.finish = lambda workdir: os.kill(os.getpid(), signal_number)
-    with open(messages, "w") as file:
-        os.dup2(file.fileno(), 2)
-    front_end.run(["study", *arguments])
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The study's path and the workdir of one command."""
+    folder = tmp_path_factory.mktemp("whole")
+    path = small_study.declare(folder / "study.py")
+    code, said = run(path, folder / "out")
+    assert code == 0 and "run 2 of 2: slow" in said and "study.html" in said
+    return path, folder / "out"
 
 
-@pytest.fixture
-def run(tmp_path):
-    def run(path, workdir, *arguments, signal_number=None):
-        """The exit code of a process and what it said; it sends itself the signal at the end of its first run."""
-        messages = tmp_path / "messages.txt"
-        command = ["--study", str(path), "--workdir", str(workdir), *arguments]
-        process = PROCESSES.Process(target=_command, args=(command, messages, signal_number))
-        process.start()
-        process.join(300)
-        return process.exitcode, messages.read_text()
+def page(folder):
+    return (folder / "study.html").read_text(), (folder / "study.json").read_text()
 
-    return run
+
+def _signal_at_the_end_of_a_run():
+    study.run_page.finish = lambda workdir: os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.slow
-def test_parts_an_interruption_and_a_resumption_give_the_page_of_one_run(declared, run, tmp_path):
-    path, whole, parts = declared(), tmp_path / "whole", tmp_path / "parts"
-    code, said = run(path, whole)
-    assert code == 0 and "run 2 of 2: slow" in said and "study.html" in said
-
+def test_parts_an_interruption_and_a_resumption_give_the_page_of_one_run(whole, tmp_path):
+    (path, of_one), parts = whole, tmp_path / "parts"
     # At the end of a run, which has nothing more to stop, so that the study has to.
-    code, said = run(path, parts, signal_number=signal.SIGTERM)
+    code, said = run(path, parts, prepare=_signal_at_the_end_of_a_run)
     assert code == 143 and "continue" in said and "run 2 of 2" not in said
     assert run(path, parts, "--shard", "1/2")[0] == run(path, parts, "--shard", "2/2")[0] == 0
     code, said = run(path, parts, "--summarise")
     assert code == 0
 
-    def page(folder):
-        return (folder / "study.html").read_text(), json.loads((folder / "study.json").read_text())
+    assert page(parts) == page(of_one)
 
-    assert page(parts) == page(whole)
-
-    code, said = run(path, whole, "--list")
+    code, said = run(path, of_one, "--list")
     assert code == 0 and "2 runs: 2 done" in said
+
+
+@pytest.mark.slow
+def test_processes_give_the_page_of_one(whole, tmp_path):
+    path, of_one = whole
+    code, said = run(path, tmp_path, "--processes", "2")
+    assert code == 0 and "2 runs, 2 at a time" in said and "run slow took" in said
+    assert page(tmp_path) == page(of_one)
 
 
 def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(declared, tmp_path, capfd):
