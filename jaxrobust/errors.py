@@ -1,10 +1,14 @@
 """The errors that a user can mend: each is one line that names the field, its value and the remedy."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Set
+from numbers import Integral
 
 from jaxrobust.formatting import clean
 
 _SHOWN = 300  # characters of a value
+_LISTED = 100  # names of what may be given
+_MOST_NAMES = 10**6
 
 
 class UserError(Exception):
@@ -49,14 +53,32 @@ def number(field: str, value, least: float, most: float, *, kind: type = float, 
         is_allowed = False
     if not is_allowed:
         what = "whole number" if kind is int else "number"
-        raise FieldError(field, value, f"is no {what} from {least:,} to {most:,}", remedy or "correct the value")
+        raise FieldError(field, value, f"is no {what} from {least:,} to {most:,}", remedy or "give one")
     return found
 
 
-def one_of(field: str, value, known: Sequence[str]) -> None:
+def one_of(field: str, value, known: Collection[str], problem: str = "is unknown") -> None:
     """Raises FieldError, which names the `field`, unless the value is one of the names."""
     if not (isinstance(value, str) and value in known):
-        raise FieldError(field, value, "is unknown", f"give one of {', '.join(known)}")
+        raise FieldError(field, value, problem, listed(known))
+
+
+def listed(known: Collection) -> str:
+    """The remedy for a value that is none of those that are known."""
+    more = ", ..." if len(known) > _LISTED else ""
+    return f"give one of {', '.join(map(str, itertools.islice(known, _LISTED)))}{more}"
+
+
+def as_names(field: str, value) -> tuple[str, ...]:
+    """Texts, or whole numbers as texts, in a row. Raises FieldError, which names the `field`, for anything else."""
+    names = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(names, Iterable) and not isinstance(names, str | bytes | Set | Mapping):
+        names = tuple(itertools.islice(names, _MOST_NAMES + 1))
+        if len(names) <= _MOST_NAMES and all(
+            isinstance(name, str | Integral) and not isinstance(name, bool) for name in names
+        ):
+            return tuple(map(str, names))
+    raise FieldError(field, value, "is no sequence of names", "give a tuple of texts")
 
 
 def as_array(field: str, value):

@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import stat
+import tempfile
 import threading
 import time
 import zipfile
@@ -30,6 +31,8 @@ LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes that Linux and its file systems 
 
 def path(given, field: str) -> pathlib.Path:
     """A path as the user has named it. Raises FieldError, which names the `field`, if there can be no such path."""
+    if not isinstance(given, str | os.PathLike):
+        raise FieldError(field, given, "is no path", "give one, as a text")
     text, problem, remedy = os.fspath(given), None, "give another"
     try:
         longest = max(map(len, os.fsencode(text).split(b"/")))
@@ -59,6 +62,17 @@ def folder(given, field: str) -> pathlib.Path:
             raise FieldError(field, str(given), "is not a folder", "give another one")
     except OSError as error:
         raise FieldError(field, str(given), f"cannot be read ({error.strerror})", "give another one") from error
+    return where
+
+
+def writable(given, field: str) -> pathlib.Path:
+    """As `folder`; also raises FieldError if nothing can be written there, for which it is not made."""
+    where = folder(given, field)
+    try:
+        there = next(parent for parent in (where, *where.absolute().parents) if parent.exists())
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=there))
+    except OSError as error:
+        raise FieldError(field, str(given), f"cannot be written to ({error.strerror})", "give another one") from error
     return where
 
 
@@ -360,24 +374,21 @@ def memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def read_npz(path, names: Container[str] | None = None) -> dict:
-    """The arrays of an .npz file, or those of `names` that it has.
+def read_npz(file, names: Container[str] | None = None) -> dict:
+    """The arrays of an .npz file, a path or an open file, or those of `names` that it has.
 
     Nothing is allocated for an array before the shape in its header is found to agree with the size of its content, and
     to fit into this machine's memory.
 
     Raises:
-        FileNotFoundError: there is no such file.
         ValueError: it is not an .npz file of plain arrays.
     """
     import numpy as np  # here: the command line starts without it
 
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError("it is not a regular file")
     left = memory()
     arrays = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             for entry in archive.infolist():
                 name = entry.filename.removesuffix(".npy")
                 if names is None or name in names:
@@ -385,11 +396,11 @@ def read_npz(path, names: Container[str] | None = None) -> dict:
                     if left < 0 or entry.flag_bits & 1:
                         why = "encrypted" if entry.flag_bits & 1 else "larger than this machine's memory"
                         raise ValueError(f"{name!r} is {why}")
-                    with archive.open(entry) as file:
-                        _check_header(file, entry.file_size, name)
-                    with archive.open(entry) as file:
-                        arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
-    except (FileNotFoundError, ValueError):
+                    with archive.open(entry) as content:
+                        _check_header(content, entry.file_size, name)
+                    with archive.open(entry) as content:
+                        arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
+    except ValueError:
         raise
     except Exception as error:  # zipfile and its decompressors raise many kinds
         raise ValueError(error) from error

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, listed
 
 
 class Allowed(NamedTuple):
@@ -17,7 +17,7 @@ class Allowed(NamedTuple):
     text: str = ""
     holds: Callable[[object], bool] | None = None
     problem: str = "is not valid"
-    remedy: str = "correct the value"
+    remedy: str = "give a value in this range"
 
 
 class Field(NamedTuple):
@@ -82,7 +82,7 @@ def _typed(value, kind: type):
 
 
 def one_of(*names: str) -> Allowed:
-    return Allowed(" | ".join(names), lambda value: value in names, "is unknown", f"give one of {', '.join(names)}")
+    return Allowed(" | ".join(names), lambda value: value in names, "is unknown", listed(names))
 
 
 def some_of(*names: str) -> Allowed:
@@ -94,7 +94,7 @@ def some_of(*names: str) -> Allowed:
     )
 
 
-def between(least: float, most: float, problem: str = "", remedy: str = "correct the value") -> Allowed:
+def between(least: float, most: float, problem: str = "", remedy: str = "give a value in this range") -> Allowed:
     text = f"{least:,} to {most:,}"
     return Allowed(text, lambda x: least <= x <= most, problem or f"must be from {text}", remedy)
 
@@ -113,7 +113,7 @@ def each(holds: Callable[[float], bool], what: str) -> Allowed:
     def all_hold(values) -> bool:
         return len(values) > 0 and all(isinstance(value, int | float) and holds(value) for value in values)
 
-    return Allowed(what, all_hold, problem=f"is not {what}", remedy="correct the value")
+    return Allowed(what, all_hold, problem=f"is not {what}", remedy="give such values")
 
 
 def words(text: str) -> Allowed:

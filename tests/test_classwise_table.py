@@ -98,12 +98,12 @@ def test_pandas(shown):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"labels": LABELS[:, None]}, r"labels = 'int64 \[40, 1\]': not one class per image"),
+        ({"labels": LABELS[:, None]}, r"labels = 'int64 \[40, 1\]': is not one class per image"),
         ({"labels": LABELS.astype(float)}, r"labels = 'float64 \[40\]'"),
-        ({"labels": LABELS - 1}, r"labels\[0\] = -1: not in \[0, 3\)"),
-        ({"labels": LABELS * 3}, r"labels\[20\] = 3: not in \[0, 3\)"),
-        ({"verdicts": ROBUST_A[1:]}, r"verdicts = 'bool \[39\]': not bool \[40\]"),
-        ({"verdicts": LABELS}, r"verdicts = 'int64 \[40\]': not bool"),
+        ({"labels": LABELS - 1}, r"labels\[0\] = -1: is not in \[0, 3\)"),
+        ({"labels": LABELS * 3}, r"labels\[20\] = 3: is not in \[0, 3\)"),
+        ({"verdicts": ROBUST_A[1:]}, r"verdicts = 'bool \[39\]': is not bool \[40\]"),
+        ({"verdicts": LABELS}, r"verdicts = 'int64 \[40\]': is not bool"),
         ({"labels": LABELS[:0], "verdicts": ROBUST_A[:0], "class_names": None}, "labels = .*pass class_names"),
         ({"confidence": 95}, "confidence = 95"),
     ],

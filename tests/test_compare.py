@@ -61,7 +61,7 @@ def test_validation_names_the_worst_class(runs):
     assert of["named"] == {"a": ["cat"], "b": ["cat"]}
     named = compare_verdicts(LABELS, ROBUST_A, ROBUST_B, NAMES, worst_a="cat", worst_b=0).worst
     assert of["interval"] == [named.low, named.high] and of["p_value"] <= half["p_value"] <= wide["p_value"]
-    with pytest.raises(FieldError, match="worst_a = 'elk': is not a class; name one of cat, dog, deer"):
+    with pytest.raises(FieldError, match="worst_a = 'elk': is not a class; give one of cat, dog, deer"):
         compare_verdicts(LABELS, ROBUST_A, ROBUST_B, NAMES, worst_a="elk")
 
 
@@ -121,7 +121,7 @@ def test_checkpoints_are_the_best_or_the_last_or_given(runs):
     assert chosen(weights="raw") == (200, "raw", "given")
     assert chosen(step_a=100) == (100, "raw", "given")
     assert chosen(step_a=300) == (300, "averaged", "given")
-    with pytest.raises(UserError, match=r"^step_a = 150: .* scored are 100, 200, 300"):
+    with pytest.raises(UserError, match=r"^step_a = 150: .* give one of 100, 200, 300"):
         chosen(step_a=150)
     with pytest.raises(UserError, match=r"^weights = 'averaged'.*remedied"):
         chosen(weights="averaged")
@@ -151,7 +151,7 @@ def test_split_is_one_that_both_have(runs):
     lines = [line for line in (a / results.RESULTS).read_text().splitlines() if '"test"' not in line]
     (a / results.RESULTS).write_text("\n".join(lines) + "\n")
     assert compare_runs(a, b)["split"] == "validation"
-    with pytest.raises(UserError, match="no results of the test split"):
+    with pytest.raises(UserError, match=r"split = 'test': .* has no results of it; give one of validation"):
         compare_runs(a, b, split="test")
 
 

@@ -219,7 +219,7 @@ def test_other_formats_than_array_record(folder):
     "options, message",
     [
         ({"name": "digits"}, r"^data.streaming = True: 'digits' can only be read into memory; set data.streaming"),
-        ({"image_size": -1}, r"^data.image_size = -1: is negative"),
+        ({"image_size": -1}, r"^data.image_size = -1: is no whole number from 0"),
     ],
 )
 def test_what_cannot_be_streamed(options, message):

@@ -17,6 +17,7 @@ from jaxrobust import main as main_module
 from jaxrobust.commands import front_end
 from jaxrobust.config.fields import FIELDS
 from jaxrobust.errors import FieldError, UserError
+from jaxrobust.explanations import explaining
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = tiny_config.__file__
@@ -24,7 +25,7 @@ TINY = tiny_config.__file__
 
 def parser():
     made = front_end.Parser("compare", "What it does.\n\nAt length.")
-    made.add_argument("--step", type=front_end.number(int, 0))
+    made.add_number("--step", int, 0, "of a checkpoint")
     made.add_argument("--attack", action="append")
     made.add_switch("follow", "wait")
     made.add_switch("search", "do not search", default=True)
@@ -61,7 +62,7 @@ print([front_end.main([word]) for word in ("--help", "comprae")], front_end.main
     assert {line.split()[0] for line in listing if line.startswith("  ")} == set(front_end.COMMANDS)
     wrong, nothing = done.stderr.splitlines()
     assert wrong == "error: 'comprae' is no command (did you mean compare?); jaxrobust --help lists them"
-    assert nothing.startswith("error: give a command: train, evaluate, ")
+    assert nothing.startswith("error: there is no command; give one of train, evaluate, ")
 
 
 @pytest.mark.parametrize("name", front_end.COMMANDS)
@@ -160,8 +161,8 @@ def test_options_are_read_in_every_form_that_absl_took():
         (["--ou", "a"], "--ou: no such option (did you mean --out"),
         (["more"], "'more' is no option; write --option=value"),
         (["--out"], "--help shows the options"),
-        (["--step", "-1"], "'-1' is no whole number from 0 to"),
-        (["--step", "x"], "'x' is no whole number from 0 to"),
+        (["--step", "-1"], "--step = -1: is no whole number from 0 to"),
+        (["--step", "x"], "--step = 'x': is no whole number from 0 to"),
         (["--follow=maybe"], "neither true nor false"),
         (["--config", "c.py"], "--config has no effect on jaxrobust compare"),
         (["--config.train.epochs=3"], "--config.train.epochs has no effect"),
@@ -197,6 +198,26 @@ def test_the_config_with_its_overrides():
         config.train.epoch = 1
 
 
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("threat.eps_255=abc", r"^threat.eps_255 = 'abc': is not a number; give one, for example 8.0$"),
+        ("threat.eps=0x1", r"^threat.eps = '0x1': is not a number; give one"),
+        ("train.epochs=1.5", r"^train.epochs = '1.5': is not a whole number; give one"),
+        ("train.epochs", r"Missing value .*; write --config.FIELD=VALUE"),
+        ("train.epochs=0", r"^train.epochs = 0: must be from 1 to 1,000,000; give a value in this range$"),
+    ],
+)
+def test_a_value_that_a_field_cannot_hold_is_refused_with_the_remedy(given, message):
+    with pytest.raises(UserError, match=message):
+        with_config().parse([f"--config.{given}"])
+
+
+def test_options_on_results_have_no_effect_before_training(capsys):
+    assert front_end.main(["explain", "--config", TINY, "--attack=pgd20"]) == 2
+    assert capsys.readouterr().err == "error: --attack = 'pgd20': has no effect before training; leave it out\n"
+
+
 def test_a_command_on_a_run_takes_overrides_alone():
     made = front_end.Parser("posthoc", "What it does.")
     made.add_overrides()
@@ -221,6 +242,19 @@ def test_the_folder_is_made_or_the_option_is_named(tmp_path):
         pass
     with pytest.raises(FieldError, match="--out"), front_end.writing_to(folder):
         (folder / "missing" / "file").write_text("content")
+
+
+@pytest.mark.parametrize("words", [("a_run",), ("--config", TINY)])
+def test_what_is_explained_can_be_written_before_it_is_measured(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ("explain", "before_training"):
+        monkeypatch.setattr(explaining, name, lambda *_, **__: pytest.fail("was measured"))
+    for name in ("a_run", "runs"):
+        pathlib.Path(name).write_text("no folder")
+    for out in ([], ["--out", "a_run/x/y"]):
+        assert front_end.main(["explain", *words, *out]) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert "cannot be written to" in error or "is not a folder" in error or "cannot be read" in error
 
 
 def test_fields_are_listed_by_word_and_by_pattern(capsys):

@@ -11,7 +11,9 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies
+from hypothesis.extra import numpy
 
+import jaxrobust as jr
 from jaxrobust import config as config_lib
 from jaxrobust.config import validation
 from jaxrobust.config.fields import FIELDS
@@ -74,7 +76,10 @@ _CALLS = """attack(images) attack(labels) attack(attack) attack(norm) attack(eps
     attack(seed) attack(logits_fn) predict(images) predict(batch_size) Linf L2 L1 Threat(norm) classwise_table(labels)
     classwise_table(verdicts) classwise_table(class_names) classwise_table(confidence) compare(labels)
     compare(verdicts_a) compare(class_names) compare(confidence) compare(worst_a) load_run(step) load_run(weights)
-    from_arrays(validation_per_class) from_arrays(seed)"""
+    from_arrays(train) from_arrays(test) from_arrays(validation) from_arrays(validation_per_class)
+    from_arrays(class_names) from_arrays(seed) from_arrays(images) from_arrays(labels) load(validation_per_class)
+    load(seed) load(streaming) load(image_size) load(imbalance_profile) load(imbalance_ratio) load(drop) load(merge)
+    load(shares)"""
 
 
 @pytest.mark.parametrize("name", _CALLS.split())
@@ -87,6 +92,29 @@ def test_any_argument_is_taken_or_named_in_one_line(cases, name):
             assert is_one_line(error)
             refused += 1
     assert refused >= len(cases.ANYTHING) / 3
+
+
+arrays = numpy.arrays(
+    strategies.sampled_from(["u1", "f4", "f8", "i8", "u8", "?", "c8", "U2", "M8[s]"]),
+    numpy.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4),
+)
+images = numpy.arrays(strategies.sampled_from(["u1", "f4"]), (6, 2, 2, 1), elements=strategies.sampled_from([0, 1, 9]))
+labels = numpy.arrays("i8", 6, elements=strategies.integers(-1, 2))
+pairs = strategies.tuples(images | arrays, labels | arrays) | strategies.lists(arrays, max_size=3) | anything
+
+
+@few
+@hypothesis.given(
+    pairs, strategies.none() | pairs, strategies.none() | strategies.lists(strategies.text(max_size=2)) | anything
+)
+def test_any_arrays_are_a_data_set_or_named_in_one_line(train, test, class_names):
+    try:
+        made = jr.Dataset.from_arrays(train, test, class_names=class_names)
+    except UserError as error:
+        assert is_one_line(error)
+    else:
+        assert made.train.counts(made.num_classes).min() > 0 and made.num_classes == len(set(made.class_names)) > 1
+        assert made.train.images.dtype in (np.uint8, np.float32) and made.train.images.min() >= 0
 
 
 @pytest.mark.parametrize(

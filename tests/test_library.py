@@ -195,7 +195,7 @@ def test_the_logits_of_a_run_are_a_function_like_any_other(workdir):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda folder: jr.load_run(folder, step=7), r"^step = 7: is no checkpoint of the run; there are 18, 36"),
+        (lambda folder: jr.load_run(folder, step=7), r"^step = 7: is no checkpoint of the run; give one of 18, 36"),
         (lambda folder: jr.load_run(folder, step="newest"), r"^step = 'newest': is unknown"),
         (lambda folder: jr.load_run(folder, weights="mean"), r"^weights = 'mean': is unknown"),
         (lambda folder: jr.load_run(folder / "none"), r"holds no run"),

@@ -125,7 +125,7 @@ def test_heads_of_imported_weights_are_changed_too(trained, tmp_path):
     config = config_lib.from_dict(files.read_json(trained[0] / "config.json"))
     config.train.batch_size = 48
     torch_files.import_run(tmp_path / "file.safetensors", config, tmp_path / "imported")
-    with pytest.raises(FieldError, match=r"^data.validation_per_class = 0: .*\(or give --config.posthoc.tau\)"):
+    with pytest.raises(FieldError, match=r"^data.validation_per_class = 0: .*\(or set posthoc.tau\)"):
         change_head(tmp_path / "imported", "tau_norm")
     out = change_head(tmp_path / "imported", "tau_norm", {"posthoc.tau": 0.5})
     assert out == tmp_path / "imported-tau_norm"
@@ -283,13 +283,13 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(trained, tmp_path):
             change_head(source, remedy, overrides, **{"out": out} | arguments)
         assert "\n" not in str(error.value) and not out.exists()
 
-    refused(r"^remedy = 'magic': is unknown; choose one of tau_norm, head_norm, lws, crt, ncm", "magic")
+    refused(r"^remedy = 'magic': is unknown; give one of tau_norm, head_norm, lws, crt, ncm", "magic")
     refused(r"^posthoc.tau = -1.0: must be from 0 to 100", overrides={"posthoc.tau": -1.0})
     refused(r"^posthoc.prior = 'luck'", "logit_adjustment", overrides={"posthoc.prior": "luck"})
     refused(r"^posthoc.attack = 'clean': is not an attack", overrides={"posthoc.attack": "clean"})
     refused(r"another config \(train.epochs = 9", overrides={"train.epochs": 9})
     refused(r"holds no run", source=tmp_path)
-    refused(r"^step = 7: is no checkpoint of the run; there are 5, 10, 15", step=7)
+    refused(r"^step = 7: is no checkpoint of the run; give one of 5, 10, 15", step=7)
     refused(r"^out = .*holds a run already", out=workdir)
 
     # A run without validation split, as one of imported weights is.

@@ -256,7 +256,7 @@ def test_seeds_and_images_that_are_not_alike_are_noted(make):
 def test_what_cannot_be_compared_is_refused(make, study, tmp_path):
     with pytest.raises(UserError, match="given twice"):
         trade_off.trade_off([*study, study[3]])
-    with pytest.raises(UserError, match="all runs are seeds of one config, pgd_at"):
+    with pytest.raises(UserError, match="all are seeds of one config, pgd_at"):
         trade_off.trade_off(study[::5])
     other = make("other", 9, (0.4, 0.7, 0.8), fields={"remedy.name": "ldam"}.items(), names=("cat", "dog", "elk"))
     with pytest.raises(UserError, match="class 2 is 'deer' and 'elk'"):

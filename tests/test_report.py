@@ -207,7 +207,7 @@ def test_report_is_replaced_as_a_whole(tmp_path, monkeypatch):
 def test_broken_files_are_user_errors(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         run_page.write_report(tmp_path / "absent")
-    with pytest.raises(UserError, match=r"no results\.jsonl"):
+    with pytest.raises(UserError, match=r"has no results\.jsonl"):
         run_page.write_report(tmp_path)
     write_run(tmp_path, **SMALL)
     (tmp_path / "config.json").write_text("{")

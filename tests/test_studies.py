@@ -47,7 +47,7 @@ def test_one_at_a_time_differs_from_the_first_setting_in_one_axis():
 
 
 def test_what_goes_across_is_an_axis():
-    with pytest.raises(UserError, match=r"across = 'sed'.*choose from architecture, radius, seed"):
+    with pytest.raises(UserError, match=r"across = 'sed'.*give one of architecture, radius, seed"):
         one_at_a_time(AXES, across=("sed",))
 
 
@@ -93,8 +93,17 @@ LONG = {a: a * 60 for a in "abcde"}
         ({"axes": AXES | {"seed": (0, 1)}}, ("axes['seed']", "type tuple", "dict of levels")),
         ({"axes": {"a": {"x": 0.5}}, "runs": [{"a": "x"}]}, ("axes['a']['x']", "type float", "dict of fields")),
         ({"runs": ["cnn"]}, ("runs[0]", "type str", "level on each axis")),
+        ({"fields": {5: 5}}, ("5 = 5", "not a field")),
+        ({"fields": {"config": 5}}, ("fields['config'] = 5", "type int")),
+        ({"axes": {"a": {"x": {"config": 5}}}, "runs": [{"a": "x"}]}, ("axes['a']['x']['config'] = 5", "type int")),
+        ({"axes": {5: {"x": {}}}, "runs": [{5: "x"}]}, ("axes = 5", "name of an axis")),
+        ({"axes": {"a": {"x": {}}}, "runs": [{"a": []}]}, ("runs, axis 'a' = []", "give one of x")),
+        ({"axes": {"a": {"x": {}}}, "runs": [{"b": "x", 5: 5}]}, ("runs", "(5, a, b)")),
+        ({"probes": "x"}, ("probes = 'x'", "True or False")),
+        ({"published": {"": {"paper": {"0": 7}}}}, ("published['']['paper'] = 7", "from 0 to 1")),
+        ({"published": {"": {"paper": {0: 0.5}}}}, ("published['']['paper'] = 0", "class names as texts")),
         ({"published": {"cifar10": {}}}, ("published", "cifar10", "axis data")),
-        ({"attack": "pgd50"}, ("attack = 'pgd50'", "choose from clean, fgsm")),
+        ({"attack": "pgd50"}, ("attack = 'pgd50'", "give one of clean, fgsm")),
         ({"fields": {"eval.attacks": ("clean",)}}, ("eval.attacks", "one common attack")),
         ({"axes": AXES | {"radius": {"one": {}, "half": {"eval.attacks": ("pgd20",)}}}}, ("eval.attacks", "give all")),
         ({"fields": {"eval.splits": ("train",)}}, ("eval.splits", "cnn-one-seed0", "add test")),

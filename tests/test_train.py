@@ -326,9 +326,7 @@ def test_a_training_starts_from_the_weights_of_another_run(uninterrupted, tmp_pa
     for weights in (tuned.weights, tuned.averaged):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), weights.params, source.params)
     config.data.validation_per_class = 20
-    with pytest.raises(
-        FieldError, match=r"has trained on images held out here; set --config\.data\.validation_per_class=10"
-    ):
+    with pytest.raises(FieldError, match=r"has trained on images held out here; set data\.validation_per_class = 10"):
         loop.train_and_evaluate(config, tmp_path / "peeks")
     config.model.width = 8
     with pytest.raises(FieldError, match=r"train\.start_from.*its model\.width is 4, here 8"):

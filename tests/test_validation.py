@@ -168,17 +168,17 @@ def test_evaluation_only_of_checkpoints():
 @pytest.mark.parametrize(
     "changes, field, hint",
     [
-        ({"objective.name": "fgsm_rs"}, "attack.steps", "set --config.attack.steps=1"),
+        ({"objective.name": "fgsm_rs"}, "attack.steps", "set attack.steps = 1"),
         (
             {"objective.name": "free", "attack.steps": 1, "objective.awp_gamma": 0.01},
             "objective.awp_gamma",
             "set it to 0",
         ),
-        ({"remedy.name": "robal"}, "model.head", "model.head=cosine"),
+        ({"remedy.name": "robal"}, "model.head", "model.head = cosine"),
         ({"remedy.name": "dafa", "remedy.dafa.begin": 0.0}, "remedy.dafa.begin", "published value is 0.64"),
         ({"remedy.name": "dafa", "train.epochs": 1}, "train.epochs", "train for 2 epochs or more"),
         ({"remedy.name": "cfa", "remedy.cfa.radius_base": 8.0}, "remedy.cfa.radius_base", "a share such as 0.5"),
-        ({"remedy.name": "frl"}, "remedy.observe", "remedy.observe=validation"),
+        ({"remedy.name": "frl"}, "remedy.observe", "remedy.observe = validation"),
         ({"remedy.name": "frl", "remedy.observe": "validation"}, "data.validation_per_class", "hold out some images"),
         ({"remedy.name": "cfa", "remedy.cfa.average": True}, "data.validation_per_class", "hold out some images"),
         (
@@ -205,7 +205,7 @@ def test_evaluation_only_of_checkpoints():
         ({"remedy.name": "fair_tat", "objective.name": "standard"}, "remedy.name", "target_logit"),
         ({"remedy.name": "spectral", "objective.name": "standard"}, "remedy.name", "confusion_weight"),
         ({"remedy.name": "robust_lt", "objective.name": "standard"}, "remedy.name", "radius_scale"),
-        ({"objective.name": "free"}, "attack.steps", "set --config.attack.steps=1"),
+        ({"objective.name": "free"}, "attack.steps", "set attack.steps = 1"),
         ({"objective.name": "free", "attack.steps": 1, "attack.restarts": 2}, "attack.restarts", "set it to 1"),
         ({"remedy.name": "cfa+robust_lt"}, "remedy.name", "leave out"),
     ],

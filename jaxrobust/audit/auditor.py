@@ -28,7 +28,7 @@ from jaxrobust.config import validation
 from jaxrobust.data import randomness, splits
 from jaxrobust.distributed import hosts, parallel
 from jaxrobust.distributed.interruption import StopRequest
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError
 from jaxrobust.evaluation import attack_runner, batching, loading, steps
 from jaxrobust.runs import history, results
 
@@ -49,14 +49,20 @@ def audit_run(workdir, overrides: dict | None = None) -> None:
     workdir = files.folder(workdir, "workdir")
     run = loading.open_run(workdir, overrides, OWN_FIELDS)
     if config_lib.radius(run.config) == 0:
-        raise UserError("threat.eps_255 = 0: an audit needs a radius as its unit; the run was trained without attacks")
+        problem = "has a threat of radius 0, and an audit needs one as its unit"
+        raise FieldError("workdir", str(workdir), problem, "give a run that was trained with attacks")
     validation.check_images(run.config, run.dataset.image_shape)
     chosen = run.choose(among=run.scored_steps())
     checksum = hosts.decide(lambda: history.checksums(workdir, chosen.step)).get(chosen.weights)
     checkpoint = chosen._asdict() | {"epoch": chosen.step // run.steps_per_epoch, "checksum": checksum}
+
+    def weights():
+        if parallel.is_writer():
+            files.writable(workdir, "workdir")
+        return run.weights(chosen)
+
     with StopRequest() as stop:
-        auditor = Auditor(run.config, workdir, run.dataset, run.mesh, checkpoint, stop)
-        content = auditor.run(lambda: run.weights(chosen))
+        content = Auditor(run.config, workdir, run.dataset, run.mesh, checkpoint, stop).run(weights)
     if parallel.is_writer():
         audit_results.AUDIT.write(workdir, content)
     return content
@@ -88,7 +94,8 @@ class Auditor:
         self._checkpoint = checkpoint
         name, whole = ("test", dataset.test) if len(dataset.test) else ("validation", dataset.validation)
         if not len(whole):
-            raise UserError(f"data.name = {config.data.name!r}: has neither test nor validation images to audit on")
+            problem = "has neither test nor validation images to audit on"
+            raise FieldError("data.name", config.data.name, problem, "give a run with some")
         rng = randomness.generator(config.eval.seed, "subset")
         index = splits.stratified_subset(whole.labels, config.audit.examples, dataset.num_classes, rng)
         self._split, self._index, self._split_name, self._whole = whole.take(index), index, name, len(whole)

@@ -2,14 +2,14 @@
 
 import dataclasses
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxrobust.classwise.counts import unequal
 from jaxrobust.classwise.score import CONFIDENCE, Score
-from jaxrobust.errors import FieldError, as_array, number
+from jaxrobust.errors import FieldError, as_array, as_names, number
 from jaxrobust.formatting import NOTHING, clean, interval, p_value, percent
 
 SHOWN = 40  # most classes of a table that is shown; of more, those at both ends
@@ -196,21 +196,19 @@ def checked_labels(labels, class_names) -> tuple[np.ndarray, tuple[str, ...]]:
     labels = as_array("labels", labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         found = f"{labels.dtype} {list(labels.shape)}"
-        raise FieldError("labels", found, "not one class per image", "pass integers of shape [N]")
+        raise FieldError("labels", found, "is not one class per image", "pass integers of shape [N]")
     if class_names is None:
         if not labels.size:
-            raise FieldError("labels", labels.tolist(), "no images, so no classes are known", "pass class_names")
+            raise FieldError("labels", labels.tolist(), "has no images, so no classes are known", "pass class_names")
         if not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
-            problem = f"not from 0 to {MOST_CLASSES - 1:,}"
+            problem = f"is not from 0 to {MOST_CLASSES - 1:,}"
             raise FieldError("labels", int(labels.max()), problem, "pass classes in that range, or class_names")
         class_names = range(labels.max() + 1)
-    if isinstance(class_names, str) or not isinstance(class_names, Iterable) or not getattr(class_names, "ndim", 1):
-        raise FieldError("class_names", class_names, "not a list of names", "pass one name for each class")
-    names = tuple(map(str, class_names))
+    names = as_names("class_names", class_names)
     outside = np.flatnonzero((labels < 0) | (labels >= len(names)))
     if outside.size:
         at = outside[0]
-        raise FieldError(f"labels[{at}]", int(labels[at]), f"not in [0, {len(names)})", "pass a name for each class")
+        raise FieldError(f"labels[{at}]", int(labels[at]), f"is not in [0, {len(names)})", "pass a name for each class")
     return labels, names
 
 
@@ -219,7 +217,7 @@ def checked_verdicts(name: str, verdicts, labels: np.ndarray) -> np.ndarray:
     is_correct = as_array(name, getattr(verdicts, "is_robust", verdicts))
     if is_correct.dtype != bool or is_correct.shape != labels.shape:
         found = f"{is_correct.dtype} {list(is_correct.shape)}"
-        raise FieldError(name, found, f"not bool {list(labels.shape)}", "pass one bool for each of the labels")
+        raise FieldError(name, found, f"is not bool {list(labels.shape)}", "pass one bool for each of the labels")
     return is_correct
 
 
@@ -227,5 +225,5 @@ def level(confidence: float) -> float:
     """The argument `confidence`, after checking that it is in (0, 1)."""
     confidence = number("confidence", confidence, 0, 1, remedy="pass 0.95, say")
     if confidence in (0, 1):
-        raise FieldError("confidence", confidence, "not strictly between 0 and 1", "pass 0.95, say")
+        raise FieldError("confidence", confidence, "is not strictly between 0 and 1", "pass 0.95, say")
     return confidence

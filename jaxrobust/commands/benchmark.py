@@ -13,17 +13,15 @@ import json
 
 from jaxrobust import console
 from jaxrobust.commands import described
-from jaxrobust.commands.front_end import number
 from jaxrobust.config import objects
 from jaxrobust.performance import benchmark
 
 
 def add_arguments(parser) -> None:
     parser.add_config()
-    text = "time to spend on measuring each quantity; default: %(default)s"
-    parser.add_argument("--seconds", metavar="S", type=number(float, 0), default=10.0, help=text)
-    text = "steps in each of at least three repeats, instead of --seconds"
-    parser.add_argument("--steps", metavar="N", type=number(int, 1), help=text)
+    text = "seconds to spend on measuring each quantity; default: %(default)s"
+    parser.add_number("--seconds", float, 0, text, default=10.0)
+    parser.add_number("--steps", int, 1, "steps in each of at least three repeats, instead of --seconds")
     parser.add_argument("--profile", metavar="DIR", help="folder for a profiler's trace of a few steps")
     described.add_arguments(parser)
 

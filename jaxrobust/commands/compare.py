@@ -31,10 +31,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--split", choices=SPLITS, help="default: test where both were scored on it")
     parser.add_argument("--attack", action="append", default=[], help="may be given again; default: all in common")
     parser.add_argument("--weights", choices=WEIGHTS, default="best", help="default: those of the best checkpoint")
-    parser.add_argument(
-        "--step_a", metavar="N", type=int, help="step of A's checkpoint; default: its best, else its last"
-    )
-    parser.add_argument("--step_b", metavar="N", type=int, help="the same of B")
+    parser.add_number("--step_a", int, 0, "step of A's checkpoint; default: its best, else its last")
+    parser.add_number("--step_b", int, 0, "the same of B")
     parser.add_out("RUN_B/compare-<name of RUN_A>")
 
 

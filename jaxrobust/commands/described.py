@@ -8,13 +8,11 @@ from jaxrobust.errors import FieldError
 def add_arguments(parser) -> None:
     text = "size of a data set nothing is known of, as 50000x32x32x3"
     parser.add_argument("--images", metavar="NxHxWxC", help=text)
-    parser.add_argument("--classes", metavar="K", type=int, help="its number of classes")
+    parser.add_number("--classes", int, 2, "its number of classes", most=10**6)
 
 
 def given(options) -> dict:
     """The arguments `images` and `num_classes` of `data.describe`."""
-    if options.classes is not None and options.classes < 2:
-        raise FieldError("--classes", options.classes, "is too few", "give at least 2")
     if options.images is None:
         return {"num_classes": options.classes}
     if not re.fullmatch(r"[1-9]\d{0,9}(x[1-9]\d{0,4}){3}", options.images):

@@ -22,7 +22,7 @@ from jaxrobust import config as config_lib
 from jaxrobust import console, files, reports
 from jaxrobust.commands.front_end import writing_to
 from jaxrobust.comparison.pairs import SPLITS, WEIGHTS
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError, UserError
 from jaxrobust.explanations import explaining
 from jaxrobust.explanations.probe import EXAMPLES
 from jaxrobust.reports import explain as explain_pages
@@ -39,11 +39,9 @@ def add_arguments(parser) -> None:
         "--standard", metavar="RUN", help="a run trained without attack, for the overlap in its features"
     )
     parser.add_argument("--other", metavar="RUN", help="a run to test the transfer of adversarial images with")
-    parser.add_argument(
-        "--examples", metavar="N", type=int, default=EXAMPLES, help="images of each split to look at; 0: all"
-    )
+    parser.add_number("--examples", int, 0, "images of each split to look at; 0: all", default=EXAMPLES)
     parser.add_argument("--data_dir", metavar="DIR", help="folder of the data, if not that of the runs")
-    parser.add_argument("--batch_size", metavar="N", type=int, help="images at a time; default: that of the evaluation")
+    parser.add_number("--batch_size", int, 1, "images at a time; default: that of the evaluation")
     parser.add_out("WORKDIR/explain")
 
 
@@ -51,13 +49,17 @@ def run(given) -> None:
     """Measure, write the page and the tables, and show them."""
     if bool(given.workdirs) == bool(given.config.file):
         raise UserError("give the workdirs of trained runs, or else --config FILE to look at data before training")
+    for name in ("attack", "split", "standard", "other"):
+        if given.config.file and getattr(given, name) is not None:
+            raise FieldError(f"--{name}", getattr(given, name), "has no effect before training", "leave it out")
     fields = {"data.data_dir": given.data_dir, "eval.batch_size": given.batch_size}
     overrides = given.config.overrides | {name: value for name, value in fields.items() if value is not None}
     if given.config.file:
         return _show_data(given, overrides)
     chosen = {name: getattr(given, name) for name in ("attack", "weights", "split", "standard", "other", "examples")}
+    # Before hours of measuring.
+    folder = given.out or files.writable(files.folder(given.workdirs[0], "workdir") / "explain", "--out")
     figures = explaining.explain(given.workdirs, **chosen, overrides=overrides)
-    folder = given.out or pathlib.Path(given.workdirs[0]) / "explain"
     with writing_to(folder):
         files.write_atomically(folder / "explain.json", files.to_json(figures))
         files.write_atomically(folder / "explain.csv", explain_pages.to_csv(figures))
@@ -71,9 +73,9 @@ def run(given) -> None:
 def _show_data(given, overrides: dict) -> None:
     config, file = given.config.values, given.config.file
     config_lib.put(config, overrides)
+    folder = given.out or files.writable(pathlib.Path("runs") / file.stem / "explain", "--out")
     figures = explaining.before_training(config, str(file), examples=given.examples)
     lines = zip(figures["classes"], *figures["probes"].values(), strict=True)
-    folder = given.out or pathlib.Path("runs") / file.stem / "explain"
     with writing_to(folder):
         path = folder / "data_probes.csv"
         files.write_atomically(path, reports.to_csv(["class", *figures["probes"]], lines))

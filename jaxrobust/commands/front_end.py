@@ -21,11 +21,10 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxrobust import commands, console, files
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError, UserError, listed, number
 
 COMMANDS = {
     "train": "train a model and evaluate it, class by class",
@@ -67,8 +66,7 @@ class Parser(argparse.ArgumentParser):
         self.takes_config, self._options, self.flags = False, [], {}
         raw = argparse.RawDescriptionHelpFormatter
         super().__init__(f"jaxrobust {command}", description=docstring, formatter_class=raw, allow_abbrev=False)
-        text = "of libraries: -2 errors (the default), -1 warnings, 0 more"
-        self.add_argument("--verbosity", metavar="N", type=int, help=text)
+        self.add_number("--verbosity", int, -10, "of libraries: -2 errors (the default), -1 warnings, 0 more", 10)
 
     def add_argument(self, *names, **options):
         action = super().add_argument(*names, **options)
@@ -93,10 +91,20 @@ class Parser(argparse.ArgumentParser):
         """The overrides alone, for a command that takes its config from a run."""
         self.takes_config, self.epilog = True, _CONFIG_HELP
 
+    def add_number(self, name: str, kind: type, least: float, text: str, most: float = 10**9, **options) -> None:
+        """An option that holds an int or a float from `least` to `most`; `text` is its help."""
+
+        def parsed(given: str):
+            with contextlib.suppress(ValueError):
+                given = kind(given)
+            return number(name, given, least, most, kind=kind)
+
+        self.add_argument(name, metavar="N", type=parsed, help=text, **options)
+
     def add_out(self, default: str) -> None:
-        """The option --out, a path. `default` is the text that describes its default."""
+        """The option --out, a path that can be written to. `default` is the text that describes its default."""
         text = f"folder to write to; default: {default}"
-        self.add_argument("--out", metavar="DIR", type=lambda given: files.folder(given, "--out"), help=text)
+        self.add_argument("--out", metavar="DIR", type=lambda given: files.writable(given, "--out"), help=text)
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """Raises UserError for whatever is wrong."""
@@ -124,21 +132,6 @@ class Parser(argparse.ArgumentParser):
         if name.startswith("--config"):
             self.error(f"{name} has no effect on {self.prog}")
         self.error(f"{name}: no such option{near(name, self._options)}")
-
-
-def number(kind: type, least: float, most: float = 10**9) -> Callable[[str], float]:
-    """The type of an option that holds an int or float from `least` to `most`."""
-
-    def parsed(text: str):
-        try:
-            if least <= (value := kind(text)) <= most:
-                return value
-        except ValueError:
-            pass
-        what = "whole number" if kind is int else "number"
-        raise argparse.ArgumentTypeError(f"{text[:99]!r} is no {what} from {least:,} to {most:,}")
-
-    return parsed
 
 
 def near(name: str, known) -> str:
@@ -188,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         name, *arguments = sys.argv[1:] if arguments is None else map(str, arguments)
     except ValueError:
-        return fail(f"give a command: {', '.join(COMMANDS)}")
+        return fail(f"there is no command; {listed(COMMANDS)}")
     if name in ("-h", "--help", "-help"):
         print(_listing())
         return 0
@@ -343,7 +336,10 @@ def _overrides(arguments: list[str]) -> tuple[dict, list[str]]:
         config_flags.DEFINE_config_dict("config", fields.default(), flag_values=values, sys_argv=arguments)
         rest = values(["jaxrobust", *arguments], known_only=True)[1:]
     except (flags.Error, ValueError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        text = " ".join(str(error).split())
+        if wrong := re.match(r"flag --config\.([\w.]+)=(.*?): ", text):
+            fields.FIELDS[wrong[1]].typed(wrong[2])  # raises what is wrong with it
+        raise UserError(f"{text}; write --config.FIELD=VALUE, as jaxrobust fields shows them") from error
     return config_flags.get_override_values(values["config"]), rest
 
 
@@ -365,6 +361,7 @@ def _config(path: str | None, overrides: dict) -> GivenConfig:
     without effect.
     """
     from jaxrobust import config as config_lib
+    from jaxrobust.config import validation
 
     config = config_lib.default() if path is None else config_lib.given(path, "--config")
     config.lock()
@@ -377,6 +374,7 @@ def _config(path: str | None, overrides: dict) -> GivenConfig:
             problem = f"is replaced by {field} = {config[section][name]}, which is set too"
             remedy = f"give --config.{field} in pixel units of [0, 1] instead"
             raise FieldError(f"--config.{field}_255", overrides[f"{field}_255"], problem, remedy)
+    validation.check_fields(config)
     return GivenConfig(None if path is None else pathlib.Path(path), config, overrides)
 
 

@@ -7,7 +7,6 @@ import jax
 
 from jaxrobust import config as config_lib
 from jaxrobust import console, files
-from jaxrobust.commands.front_end import number
 from jaxrobust.distributed import cluster, hosts, parallel
 from jaxrobust.distributed.interruption import Interrupted
 
@@ -20,13 +19,13 @@ def add_arguments(parser) -> None:
     text = "HOST:PORT of process 0; default: $JAX_COORDINATOR_ADDRESS"
     parser.add_argument("--coordinator", metavar="HOST:PORT", help=text)
     text = "number of processes; 1: only this one; default: $JAX_NUM_PROCESSES"
-    parser.add_argument("--processes", metavar="N", type=int, help=text)
+    parser.add_number("--processes", int, 1, text)
     text = "number of this process, from 0; default: $JAX_PROCESS_ID"
-    parser.add_argument("--process", metavar="I", type=int, help=text)
+    parser.add_number("--process", int, 0, text)
     text = "seconds to wait for the other processes; default: %(default)s"
-    parser.add_argument("--start_timeout", metavar="S", type=number(float, 1), default=300.0, help=text)
+    parser.add_number("--start_timeout", float, 1, text, default=300.0)
     text = "seconds without a sign of life after which a process counts as lost; default: %(default)s"
-    parser.add_argument("--process_timeout", metavar="S", type=number(float, 5), default=60.0, help=text)
+    parser.add_number("--process_timeout", float, 5, text, default=60.0)
 
 
 def workdir(given) -> pathlib.Path:

@@ -22,7 +22,8 @@ that is tried; of several alike the first. Factors on the logits deceive attacks
 all heads on the way, the first included. Its config fields: `jaxrobust fields posthoc`.
 """
 
-from jaxrobust.commands.front_end import number, require
+from jaxrobust.commands.front_end import require
+from jaxrobust.errors import listed
 from jaxrobust.posthoc import remedies as posthoc_remedies
 from jaxrobust.posthoc.change import change_head
 
@@ -31,9 +32,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--workdir", metavar="RUN", help="folder of the run whose head is to be changed")
     parser.add_argument("--remedy", metavar="NAME", help=f"what to do: {' | '.join(posthoc_remedies.NAMES)}")
     parser.add_argument("--out", metavar="DIR", help="folder of the new run; default: RUN-NAME")
-    parser.add_argument(
-        "--step", metavar="N", type=number(int, 0), help="checkpoint to take; default: the best, else the last"
-    )
+    parser.add_number("--step", int, 0, "checkpoint to take; default: the best, else the last")
     parser.add_argument("--weights", choices=("raw", "averaged"), help="default: those of the best, else averaged")
     parser.add_overrides()
 
@@ -41,6 +40,6 @@ def add_arguments(parser) -> None:
 def run(given) -> None:
     """Make the new run."""
     require(given, "workdir", "give the folder of the run whose head is to be changed")
-    require(given, "remedy", f"choose one of {', '.join(posthoc_remedies.NAMES)}")
+    require(given, "remedy", listed(posthoc_remedies.NAMES))
     chosen = {"out": given.out, "step": given.step, "weights": given.weights}
     change_head(given.workdir, given.remedy, given.config.overrides, **chosen)

@@ -16,8 +16,6 @@ and the figures.
 
 import argparse
 import contextlib
-import os
-import pathlib
 from collections import Counter
 
 from rich.table import Table
@@ -39,7 +37,7 @@ def add_arguments(parser) -> None:
     parser.add_switch("list", "show the runs, their state and their cost")
     parser.add_argument("--shard", metavar="i/n", help="train only part i of n")
     text = "runs to train at a time, each on its share of the cores and GPUs; without effect with --summarise, so that "
-    parser.add_argument("--processes", metavar="N", type=int, default=1, help=text + "jobs may share arguments")
+    parser.add_number("--processes", int, 1, text + "jobs may share arguments", default=1)
     parser.add_argument("--worker", metavar="NAME", help=argparse.SUPPRESS)  # of --processes: trains this run
     parser.add_switch("summarise", "analyse the runs that are done; train nothing")
     parser.add_argument("--config", help=argparse.SUPPRESS)  # to say why there is none
@@ -64,7 +62,7 @@ def run(given) -> int | None:
         several = given.processes > 1
         with processes.without_accelerators() if several else contextlib.nullcontext():
             running.check(planned, parallel.make_mesh().size)
-            _make(workdir)
+            files.writable(workdir, "--workdir")
             if several:
                 failed = processes.run_all(chosen, workdir, given.processes)
             else:
@@ -87,20 +85,8 @@ def _check(given) -> None:
         raise UserError("--list, --shard and --summarise are different actions; give one")
     if given.processes > 1 and given.list:
         raise FieldError("--processes", given.processes, "does not go with --list", "leave one of them out")
-    if given.processes < 1:
-        raise FieldError("--processes", given.processes, "must be at least 1", "give the number of runs at a time")
     if given.config:
         raise UserError("--config has no effect on a study; set `fields` in the study's file, or use another `base`")
-
-
-def _make(workdir: pathlib.Path) -> None:
-    runs = workdir / running.RUNS
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FieldError("--workdir", str(workdir), f"cannot be made ({error.strerror})", "give another") from error
-    if not os.access(runs, os.W_OK):
-        raise FieldError("--workdir", str(workdir), "cannot be written to", "give another")
 
 
 def show(planned, workdir, unprobed=frozenset()) -> None:

@@ -12,7 +12,7 @@ The export writes a .safetensors or .npz file of the best checkpoint, or of the 
 """
 
 from jaxrobust import files
-from jaxrobust.commands.front_end import naming, number, require
+from jaxrobust.commands.front_end import naming, require
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.training import torch_files
 
@@ -23,8 +23,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--export", metavar="FILE", help=text)
     text = "folder of the run; default of an import: runs/<name of the file>"
     parser.add_argument("--workdir", metavar="DIR", help=text)
-    text = "checkpoint to export; default: the best, else the last"
-    parser.add_argument("--step", metavar="N", type=number(int, 0), help=text)
+    parser.add_number("--step", int, 0, "checkpoint to export; default: the best, else the last")
     text = "weights to export; default: those of the best checkpoint, else averaged"
     parser.add_argument("--weights", choices=("raw", "averaged"), help=text)
     text = "naming scheme of the exported arrays, if a model has several: robustbench | torchvision"

@@ -11,7 +11,7 @@ from jaxrobust import classwise, files
 from jaxrobust.classwise import seeds
 from jaxrobust.classwise.paired import holm_over_groups
 from jaxrobust.classwise.table import Cells, Table, checked_labels, checked_verdicts, level, named
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, listed
 from jaxrobust.formatting import NOTHING, interval, p_value, percent, points
 
 LEVEL = 0.05  # of all tests of a table together, after Holm's correction
@@ -198,9 +198,10 @@ def _indices(argument: str, classes, names: tuple[str, ...]) -> list[int] | None
     for given in [classes] if is_one else classes:
         index = names.index(given) if isinstance(given, str) and given in names else given
         if isinstance(index, bool) or not (isinstance(index, int | np.integer) and 0 <= index < len(names)):
-            remedy = f"name one of {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}, or its index"
-            raise FieldError(argument, given, "is not a class", remedy)
+            raise FieldError(argument, given, "is not a class", f"{listed(names)}, or its index")
         found.append(int(index))
+    if not found:
+        raise FieldError(argument, classes, "names no class", "leave it out, or name one")
     return found
 
 

@@ -8,7 +8,7 @@ import re
 
 from jaxrobust import config as config_lib
 from jaxrobust import files, remedies
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError
 from jaxrobust.runs.reading import RunFiles, field
 
 # Fields that do not change the trained model: file locations, evaluation, checkpoints, logging. And the seed.
@@ -48,7 +48,7 @@ def group(runs: list[RunFiles]) -> list[Method]:
     their folders without the number of the seed; so are runs of one config and seed.
 
     Raises:
-        UserError: two runs are of one method and seed.
+        FieldError: two runs are of one method and seed.
     """
     by_method = collections.defaultdict(list)
     for run in runs:
@@ -69,14 +69,12 @@ def group(runs: list[RunFiles]) -> list[Method]:
 
 def _key(run: RunFiles) -> tuple[str, str | None]:
     """What the runs of a method have in common: the config, and the folder's name where that does not tell all."""
-    tells_all = run.config and run.origin is None
-    return json.dumps(_settings(run.config), sort_keys=True), None if tells_all else stem_and_seed(run.workdir)[0]
+    own = None if run.origin is None else stem_and_seed(run.workdir)[0]
+    return json.dumps(_settings(run.config), sort_keys=True), own
 
 
 def _settings(config: dict) -> dict:
     """The fields that say how a model is made, by dotted name; those that an older version lacked at their defaults."""
-    if not config:
-        return {}
     default = files.flatten(config_lib.to_dict(config_lib.default()))
     flat = default | files.flatten(config)
     names = re.findall(r"\w+", flat["remedy.name"])
@@ -96,7 +94,7 @@ def _settings(config: dict) -> dict:
 
 def _differs(settings: dict, base: dict) -> dict:
     """The settings that are not those of the base; of a base that does not say one nothing is known."""
-    return {f: v for f, v in settings.items() if not base or v != base.get(f, v)}
+    return {f: v for f, v in settings.items() if v != base.get(f, v)}
 
 
 def _method(name: str, differs: dict, runs: list[RunFiles]) -> Method:
@@ -105,7 +103,8 @@ def _method(name: str, differs: dict, runs: list[RunFiles]) -> Method:
     for i in range(1, len(runs)):
         if seeds[i] == seeds[i - 1]:
             where = f"{runs[i - 1].workdir} and {runs[i].workdir}"
-            raise UserError(f"{where} are one method and seed, {name}, seed {seeds[i]}; leave one out")
+            problem = f"are one method and seed, {name}, seed {seeds[i]}"
+            raise FieldError("workdir", where, problem, "leave one out")
     return Method(name, differs, tuple(seeds), tuple(runs))
 
 
@@ -135,8 +134,7 @@ def _names(keys, differs: dict, base: dict) -> dict:
 
 
 def _base_name(base: dict) -> str:
-    parts = [base.get("objective.name"), base.get("remedy.name")]
-    return "+".join(part for part in parts if part and part != "none") or "base"
+    return "+".join(part for part in (base["objective.name"], base["remedy.name"]) if part != "none")
 
 
 def _short(differs: dict) -> str:

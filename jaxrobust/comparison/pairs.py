@@ -8,7 +8,7 @@ import numpy as np
 from jaxrobust import classwise, console, files
 from jaxrobust.classwise import seeds
 from jaxrobust.comparison.compare import LEVEL, compare, correct
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError, listed
 from jaxrobust.runs import results
 from jaxrobust.runs.reading import Checkpoint, RunFiles, facts, field
 from jaxrobust.runs.results import Result
@@ -79,7 +79,8 @@ def compare_runs(
     a = open_side("A", runs[0], weights, step_a)
     b = open_side("B", runs[1], weights, step_b)
     if a.run.workdir.resolve() == b.run.workdir.resolve() and a.checkpoint == b.checkpoint:
-        raise UserError(f"{run_a} and {run_b} are the same checkpoint of the same run; give step_a, step_b or two")
+        problem = "both are the same checkpoint of this run"
+        raise FieldError("workdir", str(run_b), problem, "give two steps, step_a and step_b, or two runs")
     in_a, in_b = common_examples(a, b)
     names, notes = common_attacks(a, [b], attacks or a.scores | b.scores, bool(attacks))
     labels = a.examples["labels"][in_a]
@@ -133,7 +134,7 @@ def check_distinct(workdirs) -> None:
     """Raises UserError if a workdir is given twice."""
     folders = [files.folder(workdir, "workdir").resolve() for workdir in workdirs]
     if twice := [str(w) for w, folder in zip(workdirs, folders, strict=True) if folders.count(folder) > 1]:
-        raise UserError(f"{twice[0]} is given twice; give each run once")
+        raise FieldError("workdir", twice[0], "is given twice", "give each run once")
 
 
 def open_side(letter: str, run: RunFiles, weights: str, step: int | None = None) -> Side:
@@ -150,8 +151,9 @@ def open_side(letter: str, run: RunFiles, weights: str, step: int | None = None)
     checkpoint, why = _checkpoint(letter, run, weights, step)
     examples = run.examples(checkpoint)
     if "labels" not in examples:
-        path = results.examples_path(run.workdir, checkpoint.step, checkpoint.weights, run.split)
-        raise UserError(f"{path}: no results per image, so nothing can be paired; copy the folder with the run")
+        path = results.examples_path("", checkpoint.step, checkpoint.weights, run.split)
+        problem = f"has no results per image in {path}, so nothing can be paired"
+        raise FieldError("workdir", str(run.workdir), problem, f"copy {path.parent} with the run, or evaluate it again")
     return Side(letter, run, checkpoint, why, examples)
 
 
@@ -160,14 +162,14 @@ def _checkpoint(letter: str, run: RunFiles, weights: str, step: int | None) -> t
     selected = run.selected()
     candidates = [c for c in run.scores if weights in ("best", c.weights)]
     if not candidates:
-        remedy = f"scored are {', '.join(sorted({c.weights for c in run.scores}))} ones"
-        raise FieldError("weights", weights, f"no such weights of {run.workdir} were scored on {run.split}", remedy)
+        problem = f"no such weights of {run.workdir} were scored on {run.split}"
+        raise FieldError("weights", weights, problem, listed(sorted({c.weights for c in run.scores})))
     if step is not None:
         steps = sorted({c.step for c in candidates})
         candidates = [c for c in candidates if c.step == step]
         if not candidates:
-            remedy = f"scored are {', '.join(map(str, steps))}"
-            raise FieldError(f"step_{letter.lower()}", step, f"not scored on {run.split} in {run.workdir}", remedy)
+            problem = f"was not scored on {run.split} in {run.workdir}"
+            raise FieldError(f"step_{letter.lower()}", step, problem, listed(steps))
     wanted = selected.step if step is None else step
     if step is None and run.best and not run.best_checkpoint():
         console.warn(f"{run.workdir}: its best checkpoint is not scored on {run.split}; taking the last, step {wanted}")
@@ -199,24 +201,27 @@ def common_examples(a: Side, b: Side) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: names what differs.
     """
-    where = f"{a.run.workdir} and {b.run.workdir}"
-    remedy = "compare runs on the same data set"
+
+    def wrong(problem, remedy="compare runs on the same data set"):
+        return FieldError("workdir", f"{a.run.workdir} and {b.run.workdir}", problem, remedy)
+
     if len(a.class_names) != len(b.class_names):
-        raise UserError(f"{where}: {len(a.class_names)} and {len(b.class_names)} classes; {remedy}")
+        raise wrong(f"have {len(a.class_names)} and {len(b.class_names)} classes")
     for c, (name_a, name_b) in enumerate(zip(a.class_names, b.class_names, strict=True)):
         if name_a != name_b:
-            raise UserError(f"{where}: class {c} is {name_a!r} and {name_b!r}; {remedy}")
+            raise wrong(f"class {c} is {name_a!r} and {name_b!r}")
     labels_a, labels_b = a.examples["labels"], b.examples["labels"]
     if "index" in a.examples and "index" in b.examples:
         _, in_a, in_b = np.intersect1d(a.examples["index"], b.examples["index"], return_indices=True)
         if not in_a.size:
-            raise UserError(f"{where}: no image of the {a.run.split} split was scored in both; score both on the same")
+            raise wrong(f"no image of the {a.run.split} split was scored in both", "score both on the same")
     elif labels_a.size == labels_b.size:
         in_a = in_b = np.arange(labels_a.size)
     else:
-        raise UserError(f"{where}: {labels_a.size} and {labels_b.size} images of unknown index; score both on the same")
+        problem = f"have {labels_a.size} and {labels_b.size} images of unknown index"
+        raise wrong(problem, "score both on the same")
     if (differ := labels_a[in_a] != labels_b[in_b]).any():
-        raise UserError(f"{where}: the labels of {differ.sum()} of {in_a.size} images differ; {remedy} and split")
+        raise wrong(f"the labels of {differ.sum()} of {in_a.size} images differ")
     return in_a, in_b
 
 
@@ -264,6 +269,6 @@ def common_attacks(a: Side, others: Sequence[Side], names, asked: bool) -> tuple
         else:
             common.append(name)
     if not common:
-        who = f"{a.run.workdir} and {others[0].run.workdir}" if len(others) == 1 else "the runs"
-        raise UserError(f"{who} share no attack; evaluate all alike. {left_out[0]}")
+        who = ", ".join(str(side.run.workdir) for side in (a, *others))
+        raise FieldError("workdir", who, f"share no attack ({left_out[0].rstrip('.')})", "evaluate all alike")
     return common, left_out

@@ -23,7 +23,7 @@ from jaxrobust.comparison.pairs import (
     open_runs,
     open_side,
 )
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError
 from jaxrobust.runs import reading
 from jaxrobust.runs.reading import RunFiles
 
@@ -58,7 +58,8 @@ def trade_off(workdirs, *, split: str | None = None, attacks=(), weights: str = 
     found = methods.group([side.run for side in sides])
     if len(found) == 1:
         where = ", ".join(str(run.workdir) for run in found[0].runs)
-        raise UserError(f"{where}: all runs are seeds of one config, {found[0].name}; give runs of another config")
+        problem = f"all are seeds of one config, {found[0].name}"
+        raise FieldError("workdir", where, problem, "give runs of another config, too")
     labels, by_run, notes = _on_common_images(sides)
     of_base = by_run[sides[0].run.workdir]
     names, left_out = _attacks(sides, of_base, attacks)
@@ -110,9 +111,8 @@ def _on_common_images(sides: list[Side]) -> tuple[np.ndarray, dict, list[str]]:
     matched = [common_examples(base, side) for side in sides]
     kept = functools.reduce(np.intersect1d, (in_base for in_base, _ in matched))
     if not kept.size:
-        raise UserError(
-            f"{base.run.workdir} and the others share no image of the {base.run.split} split; score all on the same"
-        )
+        problem = f"shares no image of the {base.run.split} split with all others"
+        raise FieldError("workdir", str(base.run.workdir), problem, "score all on the same")
     largest = max(side.examples["labels"].size for side in sides)
     if kept.size < largest:
         notes.append(f"Of up to {largest:,} images that a run was scored on, {kept.size:,} are common to all.")

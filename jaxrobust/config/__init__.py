@@ -74,7 +74,7 @@ def put(config, values: Mapping, remedy: str = "") -> None:
     """
     for name, value in values.items():
         if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, 1)
+            near = difflib.get_close_matches(str(name), FIELDS, 1)
             hint = f"did you mean {near[0]}?" if near else "jaxrobust fields lists them"
             raise FieldError(name, value, "is not a field of a config", remedy or hint)
         config.update_from_flattened_dict({name: FIELDS[name].typed(value)})

@@ -8,7 +8,7 @@ from jaxrobust.attacks import suites, threats
 from jaxrobust.config import objects
 from jaxrobust.config.fields import FIELDS, MILESTONES
 from jaxrobust.data import augment
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, listed
 from jaxrobust.remedies.rule import first_epoch
 
 # An Linf radius below this many 255ths is nearly always a fraction of [0, 1] in the wrong field (8/255 = 0.031).
@@ -29,9 +29,7 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
     Raises:
         FieldError: names the first field that is wrong, its value and the remedy.
     """
-    values = files.flatten(config.to_dict())
-    for field in FIELDS.values():
-        field.check(values[field.name])
+    values = check_fields(config)
     _validate_data(config.data)
     fields = config.model
     own = models.options_of(fields.name, fields)
@@ -62,8 +60,16 @@ def validate(config, device_count: int, *, training: bool = True) -> None:
         raise FieldError("posthoc.remedy", config.posthoc.remedy, "is for a trained run", remedy)
 
 
+def check_fields(config) -> dict:
+    """Check every field by itself. Returns their values by dotted name."""
+    values = files.flatten(config.to_dict())
+    for field in FIELDS.values():
+        field.check(values[field.name])
+    return values
+
+
 def _validate_data(fields) -> None:
-    data.check_streaming(fields.name, fields.streaming, fields.image_size)
+    data.check_streaming(fields.name, fields.streaming)
     augment.check_streaming(tuple(fields.augment), fields.streaming, tuple(fields.crop_scale))
     mixture = fields.gaussians
     for name in ("train_examples", "test_examples") if fields.name == "gaussians" else ():
@@ -93,8 +99,7 @@ def _validate_checkpoints(config, training: bool) -> None:
         raise FieldError("eval.every_epochs", config.eval.every_epochs, problem, remedy)
     best = config_lib.best_attack(config)
     if training and best not in config.eval.attacks:
-        remedy = f"give one of {', '.join(config.eval.attacks)}"
-        raise FieldError("checkpoint.best_attack", best, "is not one of eval.attacks", remedy)
+        raise FieldError("checkpoint.best_attack", best, "is not one of eval.attacks", listed(config.eval.attacks))
 
 
 def _validate_threat(config) -> None:
@@ -104,7 +109,7 @@ def _validate_threat(config) -> None:
     if name == "eps":
         if norm == "LINF" and radius > 1:
             problem = "is an Linf radius larger than the pixel range [0, 1]"
-            remedy = f"in 1/255 it is --config.threat.eps_255={radius:g}"
+            remedy = f"in 1/255 it is threat.eps_255 = {radius:g}"
         elif 0 < radius < threats.SMALLEST:
             problem = f"is below {threats.SMALLEST:g}, where float32 pixels hardly change"
             remedy = "give a radius such as 0.03, or 0 for no attack"
@@ -114,10 +119,10 @@ def _validate_threat(config) -> None:
     elif 0 < radius < SMALLEST_EPS_255_OF.get(threat.norm, 0):
         usual = USUAL_EPS_255_OF[threat.norm]
         problem = f"is very small for an {norm} radius"
-        remedy = f"usual is {usual}; if it is intended, give --config.threat.eps in pixel units"
+        remedy = f"usual is {usual}; if it is intended, give threat.eps in pixel units"
     elif 0 < radius < SMALLEST_EPS_255:
         problem = "looks like a fraction of [0, 1], but the unit is 1/255"
-        remedy = f"write {radius * 255:.3g}, or --config.threat.eps={radius:g} in pixel units"
+        remedy = f"write {radius * 255:.3g}, or threat.eps = {radius:g} in pixel units"
     elif 0 < config_lib.attack_radius(config, "attack") < threats.SMALLEST:
         problem = f"leaves a radius below {threats.SMALLEST:g} in pixel units, where float32 pixels hardly change"
         raise FieldError("attack.radius", config.attack.radius, problem, "raise it, or set 0 for no attack")
@@ -129,7 +134,7 @@ def _validate_objective(config) -> None:
     fields = config.objective
     if objectives.OBJECTIVES[fields.name].single_step and config.attack.steps != 1:
         problem = f"{fields.name} takes one step"
-        raise FieldError("attack.steps", config.attack.steps, problem, "set --config.attack.steps=1")
+        raise FieldError("attack.steps", config.attack.steps, problem, "set attack.steps = 1")
     if fields.name == "free" and config.attack.restarts != 1:
         raise FieldError("attack.restarts", config.attack.restarts, "has no meaning for free", "set it to 1")
     if fields.awp_gamma and fields.name == "free":
@@ -155,7 +160,7 @@ def _validate_remedy(config, training: bool) -> None:
     if not training:
         return
     if "robal" in names and config.model.head != "cosine":
-        raise FieldError("model.head", config.model.head, "does not fit robal", "set --config.model.head=cosine")
+        raise FieldError("model.head", config.model.head, "does not fit robal", "set model.head = cosine")
     _validate_observation(config, controller, names)
 
 
@@ -166,14 +171,14 @@ def _validate_observation(config, remedy, names) -> None:
     if (from_validation or remedy.average) and not validation:
         wanted = "remedy.observe=validation" if from_validation else "remedy.cfa.average"
         problem = f"leaves no validation split, which {wanted} needs"
-        remedy_ = "hold out some images of each class, for example --config.data.validation_per_class=50"
+        remedy_ = "hold out some images of each class, for example data.validation_per_class = 50"
         raise FieldError("data.validation_per_class", config.data.validation_per_class, problem, remedy_)
     if remedy.average and config.train.average_decay == 0:
         problem = "keeps no averaged weights, which remedy.cfa.average needs"
         raise FieldError("train.average_decay", 0.0, problem, "set it above 0")
     if "natural_correct" in remedy.statistics and not (objective.sees_natural or from_validation):
         problem = f"{config.remedy.name} needs the clean accuracy, which {config.objective.name} does not measure"
-        remedy_ = "set --config.remedy.observe=validation with --config.data.validation_per_class, or objective trades"
+        remedy_ = "set remedy.observe = validation with data.validation_per_class, or objective trades"
         raise FieldError("remedy.observe", config.remedy.observe, problem, remedy_)
     attacked = objective.attacks or (from_validation and objective.perturb)
     if not attacked and "steps_withstood" in remedy.statistics:

@@ -17,6 +17,7 @@ from jaxrobust.data import checks, classes, imbalance, randomness, shrinking, so
 from jaxrobust.data.dataset import Dataset, Split
 from jaxrobust.data.describe import Description, describe, described, is_there, random_dataset
 from jaxrobust.data.sources import Gaussians, check_name, check_streaming
+from jaxrobust.errors import as_names, number, one_of
 
 __all__ = [
     "Dataset",
@@ -68,9 +69,15 @@ def load(
             stream.
 
     Raises:
-        FieldError: the name is unknown, or the data it names cannot be used.
+        FieldError: an argument is not what it should be, or the data that `name` names cannot be used.
     """
-    check_streaming(name, streaming, image_size)
+    validation_per_class = number("data.validation_per_class", validation_per_class, 0, 10**9, kind=int)
+    image_size = number("data.image_size", image_size, 0, 4096, kind=int)
+    seed = number("data.seed", seed, 0, 2**32 - 1, kind=int)
+    one_of("data.imbalance", imbalance_profile, imbalance.PROFILES)
+    imbalance_ratio = number("data.imbalance_ratio", imbalance_ratio, 1e-9, 1)
+    drop, merge, shares = map(as_names, ("data.drop", "data.merge", "data.shares"), (drop, merge, shares))
+    check_streaming(name, streaming)
     form, argument = check_name(name)
     source = sources.SOURCES[form]
     request = sources.Request(name, argument, data_dir, seed, gaussians, streaming, image_size, progress)

@@ -57,14 +57,7 @@ def checked(raw: RawDataset, name: str) -> tuple[tuple[str, ...], Split, Split]:
         return FieldError("data.name", name, problem, remedy)
 
     names = raw.class_names
-    if len(names) < 2:
-        raise error(f"has {len(names)} class", "robustness class by class needs at least 2 classes")
-    if len(set(names)) < len(names):
-        twice = collections.Counter(names).most_common(1)[0][0]
-        raise error(f"two classes are called {twice!r}", "give every class its own name")
-    for class_name in names:
-        if not class_name.isprintable() or not class_name.strip():
-            raise error(f"has a class called {class_name!r}", "use a name that can be printed")
+    check_names(names, "data.name", name)
     train, test = (
         checked_split(split, len(names), which, "data.name", name)
         for split, which in ((raw.train, "training"), (raw.test, "test"))
@@ -80,6 +73,20 @@ def checked(raw: RawDataset, name: str) -> tuple[tuple[str, ...], Split, Split]:
         raise error(missing, "add examples or remove the class and renumber the labels")
     warn_of_pixels({"training": train, "test": test}, "data.name", name)
     return names, train, test
+
+
+def check_names(names: tuple[str, ...], field: str, value) -> None:
+    """Raises FieldError, of the field and the value, unless there are two or more classes, each with its own name."""
+    problem, remedy = None, "give every class a name of its own, of up to 200 characters that can be printed"
+    if len(names) < 2:
+        classes = f"{len(names)} class" + "es" * (not names)
+        problem, remedy = f"has {classes}", "give two or more"
+    elif len(set(names)) < len(names):
+        problem = f"two classes are called {collections.Counter(names).most_common(1)[0][0]!r}"
+    elif wrong := [name for name in names if not (name.isprintable() and name.strip() and len(name) <= 200)]:
+        problem = f"has a class called {wrong[0][:99]!r}"
+    if problem:
+        raise FieldError(field, value, problem, remedy)
 
 
 def warn_of_pixels(splits: dict[str, Split], field: str, value: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxrobust.data.dataset import Split
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, listed
 
 _OTHERS = "*"  # in shares: all classes that are not named
 
@@ -114,5 +114,4 @@ def find(class_names: Sequence[str], name: str, field: str) -> int:
         return list(class_names).index(name)
     if name.isdecimal() and int(name) < len(class_names):
         return int(name)
-    known = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
-    raise FieldError(field, name, "is not a class of the data", f"choose from {known}, or labels from 0")
+    raise FieldError(field, name, "is not a class of the data", f"{listed(class_names)}, or a label from 0")

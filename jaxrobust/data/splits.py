@@ -27,8 +27,6 @@ def hold_out(
 
     Both keep the order of `train`. A FieldError if a class would be left without a training example.
     """
-    if per_class < 0:
-        raise FieldError(field, per_class, "is negative", "use 0 for no validation split")
     counts = train.counts(len(class_names))
     smallest = int(counts.argmin())
     if per_class >= counts[smallest]:

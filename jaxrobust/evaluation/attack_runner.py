@@ -293,7 +293,7 @@ def attack_suite(
 def check_finite(predicted: dict, title: str) -> None:
     """Raises UserError unless the logits of clean images are finite."""
     if not predicted["finite"]:
-        raise UserError(f"{title}: the model's logits are not finite numbers, so nothing can be scored")
+        raise UserError(f"{title}: the model's logits are not finite, so nothing can be scored; give other weights")
 
 
 def check_allowed(verified: dict, title: str) -> None:

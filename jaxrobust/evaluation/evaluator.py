@@ -122,6 +122,8 @@ class Evaluator:
                 continue
             epoch, names = step // steps_per_epoch, wanted.get(step, [])
             if not self.is_done(step, names):
+                if parallel.is_writer():
+                    files.writable(self._workdir, "workdir")
                 try:
                     weights = {name: checkpoints.restore_weights(step, self._like, name) for name in names}
                 except checkpoints_lib.DamagedCheckpoint as error:

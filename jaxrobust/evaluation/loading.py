@@ -181,7 +181,7 @@ def load_weights(workdir, config, dataset: data.Dataset, mesh) -> Weights:
         for name in ("name", "seed", "validation_per_class", "drop", "merge"):
             if other.data[name] != config.data[name]:
                 problem = f"its data.{name} is {other.data[name]!r}, so it has trained on images held out here"
-                raise FieldError(field, str(workdir), problem, f"set --config.data.{name}={other.data[name]}")
+                raise FieldError(field, str(workdir), problem, f"set data.{name} = {other.data[name]}")
     run = OpenRun(workdir, other, mesh, checkpoints_lib.Checkpoints(workdir, read_only=True))
     try:
         return run.weights(run.choose(), dataset)

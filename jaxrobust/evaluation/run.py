@@ -196,10 +196,6 @@ def load_run(
         verdicts = run.attack("apgd_ce20+square100")
         print(run.table(verdicts))
     """
-    if not isinstance(workdir, str | pathlib.Path):
-        raise FieldError("workdir", workdir, "is no path", "give the folder of a run")
-    if weights is not None:
-        one_of("weights", weights, ("raw", "averaged"))
     if isinstance(step, str):
         one_of("step", step, ("best", "last"))
     else:

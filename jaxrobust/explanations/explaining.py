@@ -4,7 +4,7 @@ from jaxrobust import console, files
 from jaxrobust.comparison.pairs import check_distinct, open_runs, open_side
 from jaxrobust.config import objects, validation
 from jaxrobust.distributed import parallel
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError, listed
 from jaxrobust.explanations import PROBES, measuring
 from jaxrobust.explanations.inputs import DataInputs, Inputs, open_model
 from jaxrobust.explanations.measuring import measure, rank
@@ -44,7 +44,7 @@ def explain(
     for side in sides[1:]:
         if side.class_names != sides[0].class_names:
             where = f"{sides[0].run.workdir} and {side.run.workdir}"
-            raise UserError(f"{where}: are of different classes; explain runs on the same classes together")
+            raise FieldError("workdir", where, "are of different classes", "explain runs on the same classes together")
     attack = _attack(sides, attack)
     given = {"standard": standard, "other": other}
     others = {name: open_model(path, overrides, field=name) for name, path in given.items() if path is not None}
@@ -110,9 +110,9 @@ def _attack(sides, asked: str | None) -> str:
     if asked is not None:
         if asked not in common:
             lacking = next(side for side in sides if asked not in side.scores)
-            remedy = f"scored are {', '.join(lacking.scores)}"
-            raise FieldError("attack", asked, f"{lacking.run.workdir} was not scored under it", remedy)
+            raise FieldError("attack", asked, f"{lacking.run.workdir} was not scored under it", listed(lacking.scores))
         return asked
     if not common:
-        raise UserError(f"{' and '.join(str(side.run.workdir) for side in sides)} share no attack; evaluate them alike")
+        where = " and ".join(str(side.run.workdir) for side in sides)
+        raise FieldError("workdir", where, "share no attack", "evaluate all alike")
     return reading.strongest(common)

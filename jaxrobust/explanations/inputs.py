@@ -71,7 +71,7 @@ class Model:
         found = [self.classifier.features(self.weights, change(images)) for _, images in self.blocks(split, ids, what)]
         features, logits = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         if not np.isfinite(logits).all():
-            raise UserError(f"{self.workdir}: the model's logits are not finite, so nothing can be explained")
+            raise UserError(f"{self.workdir}: the model's logits are not finite; explain other weights")
         return features, logits
 
     def predictions(self, images) -> np.ndarray:
@@ -98,12 +98,13 @@ def open_model(
     run = loading.open_run(workdir, overrides, OWN_FIELDS, field=field)
     available = run.checkpoints.steps()
     if available and step is not None and step not in available:
-        gone = f"step {step} was scored, but its checkpoint is gone; available are {', '.join(map(str, available))}"
-        raise UserError(f"workdir = {str(workdir)!r}: {gone}")
+        gone = f"step {step} was scored, but its checkpoint is gone"
+        remedy = f"put it back, or score one of {', '.join(map(str, available))}"
+        raise FieldError(field or "workdir", str(workdir), gone, remedy)
     try:
         return Model(run, run.weights(run.choose(step, weights)))
     except checkpoints_lib.DamagedCheckpoint as error:
-        raise UserError(f"workdir = {str(workdir)!r}: {error}; give a run with an intact checkpoint") from error
+        raise FieldError(field or "workdir", str(workdir), str(error), "give a run with an intact one") from error
 
 
 class Inputs(DataInputs):
@@ -131,7 +132,8 @@ class Inputs(DataInputs):
         self.model = open_model(run.workdir, overrides, step=checkpoint.step, weights=checkpoint.weights)
         super().__init__(self.model.config, self.model.dataset, examples, self.model.workdir)
         if tuple(record["classes"]) != self.class_names:
-            raise UserError(f"{run.workdir}: its results have other classes than its data; evaluate it again")
+            problem = "its results have other classes than its data"
+            raise FieldError("workdir", str(run.workdir), problem, "give the data that it was scored on")
         self.radius = config_lib.radius(self.config)
         self._test = getattr(self.dataset, run.split)
         for name, other in others.items():

@@ -24,7 +24,7 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxrobust import files, models
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, listed
 from jaxrobust.models import torch_names
 
 _FIELD = "path"  # the argument that the file is
@@ -58,7 +58,7 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
     readers[".pth"] = readers[".pt"]
     suffix = pathlib.Path(path).suffix
     if suffix not in readers:
-        raise FieldError(_FIELD, name, "its suffix is not that of a weight file", f"use one of {', '.join(readers)}")
+        raise FieldError(_FIELD, name, "its suffix is not that of a weight file", listed(readers))
     read, remedy = readers[suffix]
     if not os.path.isfile(path):
         raise FieldError(_FIELD, name, "there is no such file", "check the path")
@@ -205,7 +205,7 @@ def from_variables(
     """
     schemes = {known.name: known for known in torch_names.schemes(name)}
     if scheme is not None and scheme not in schemes:
-        raise FieldError("names", scheme, f"{name} has no names of this kind", f"write one of {', '.join(schemes)}")
+        raise FieldError("names", scheme, f"{name} has no names of this kind", listed(schemes))
     chosen = schemes[scheme or next(iter(schemes))]
     arrays = {}
     for path, array in flatten_dict(variables, sep="/").items():

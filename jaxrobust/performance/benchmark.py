@@ -20,7 +20,7 @@ from jaxrobust.attacks import suites
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches, randomness
 from jaxrobust.distributed import cluster, parallel
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import UserError
 from jaxrobust.evaluation import loading
 from jaxrobust.performance.compiled import costs, hlo, machines, measuring
 from jaxrobust.performance.compiled.program import Cost, Program
@@ -52,7 +52,8 @@ def measure(config, description: data.Description, *, seconds=10.0, steps_per_re
     mesh = parallel.make_mesh()
     validation.validate(config, mesh.size)
     validation.check_images(config, description.image_shape)
-    _check_profile(profile)
+    if profile is not None:
+        files.writable(profile, "profile").mkdir(parents=True, exist_ok=True)
     batch, local_batch = config.train.batch_size, config.train.batch_size // mesh.size
     steps_per_epoch = batches.steps_per_epoch(description.train_examples, batch)
     dataset = data.random_dataset(description)
@@ -294,14 +295,6 @@ def _check_alone() -> None:
     if (job is not None and job.processes is not None) or jax.process_count() > 1:
         remedy = "start it in a job of one process, under SLURM with --ntasks=1"
         raise UserError(f"this is one of several processes: the benchmark measures one host; {remedy}")
-
-
-def _check_profile(folder) -> None:
-    try:
-        if folder is not None:
-            files.folder(folder, "--profile").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FieldError("profile", folder, f"cannot be written ({error.strerror})", "give another folder") from error
 
 
 def table(figures: dict) -> Table:

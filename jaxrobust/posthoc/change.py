@@ -8,7 +8,7 @@ import numpy as np
 from jaxrobust import config as config_lib
 from jaxrobust import console, files
 from jaxrobust.distributed.interruption import StopRequest
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError, one_of
 from jaxrobust.evaluation import loading
 from jaxrobust.posthoc import remedies as posthoc_remedies
 from jaxrobust.posthoc.model import TrainedModel
@@ -45,10 +45,9 @@ def change_head(
             run does not have. Nothing is written then.
         Interrupted: by a signal. Nothing is written.
     """
-    if remedy not in posthoc_remedies.REMEDIES:
-        raise FieldError("remedy", remedy, "is unknown", f"choose one of {', '.join(posthoc_remedies.NAMES)}")
+    one_of("remedy", remedy, posthoc_remedies.NAMES)
     workdir = files.folder(workdir, "workdir")
-    out = files.folder(_beside(workdir, remedy) if out is None else out, "out")
+    out = files.writable(_beside(workdir, remedy) if out is None else out, "out")
     stored = history.read_config(workdir)
     checkpoints_lib.check_free(out, "out")
     if stored and stored.get("posthoc", {}).get("remedy", "none") != "none":
@@ -64,7 +63,7 @@ def change_head(
         model = TrainedModel(run.config, run.dataset, run.mesh, jax.device_get(source), stop)
         changed = posthoc_remedies.REMEDIES[remedy].apply(model)
     if not all(np.isfinite(array).all() for array in changed.head):
-        raise UserError(f"{remedy}: gives a head that is not finite numbers; the run's own may be none")
+        raise FieldError("remedy", remedy, "gives a head that is not finite numbers", "take another checkpoint")
 
     config = config_lib.from_dict(config_lib.to_dict(run.config))
     config.train.average_decay = 0.0
@@ -95,7 +94,7 @@ def change_head(
 
 def _beside(workdir: pathlib.Path, remedy: str) -> pathlib.Path:
     named = workdir if workdir.name not in ("", "..") else workdir.resolve()
-    return named.with_name(f"{named.name}-{remedy}")
+    return named.parent / f"{named.name}-{remedy}"
 
 
 def _in_percent(figures: dict) -> str:

@@ -26,7 +26,7 @@ def _tau_norm(model: TrainedModel) -> Changed:
     fields = model.fields
     if fields.tau is not None:
         return Changed(heads.tau_norm(model.head, fields.tau, keep_bias=fields.keep_bias), {})
-    model.check_validation("tau is chosen (or give --config.posthoc.tau)")
+    model.check_validation("tau is chosen (or set posthoc.tau)")
     before = model.measure(model.head)
     trials = heads.try_taus(model.head, model.measure, keep_bias=fields.keep_bias)
     best = heads.best(trials, lambda measured: measured.score)
@@ -76,10 +76,10 @@ def _logit_adjustment(model: TrainedModel) -> Changed:
         if (values == values[0]).all():
             console.warn(
                 f"posthoc.prior = 'counts' changes no prediction, as every class has {values[0]:,} training images; "
-                "--config.posthoc.prior=robust_accuracy goes by how hard they are"
+                "posthoc.prior = robust_accuracy goes by how hard they are"
             )
     else:
-        model.check_validation("the prior is measured (or give --config.posthoc.prior=counts)")
+        model.check_validation("the prior is measured (or set posthoc.prior = counts)")
         before = model.measure(model.head)
         values = before.accuracy if fields.prior == "robust_accuracy" else before.predicted
     prior = heads.prior_of(values) if fields.prior != "counts" else values / values.sum()

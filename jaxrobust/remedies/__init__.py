@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, listed
 from jaxrobust.remedies import confusion, difficulty, fixed, long_tail
 from jaxrobust.remedies import counts as counts_lib
 from jaxrobust.remedies import knobs as knobs_lib
@@ -131,7 +131,7 @@ def parse(name: str) -> tuple[str, ...]:
     names = tuple(part.strip(" '\"") for part in re.split("[+,]", inner))
     for part in names:
         if part not in NAMES:
-            raise FieldError("remedy.name", name, f"{part!r} is unknown", f"give one of {', '.join(NAMES)}")
+            raise FieldError("remedy.name", name, f"{part!r} is unknown", listed(NAMES))
     if "none" in names and len(names) > 1:
         raise FieldError("remedy.name", name, "is not a valid choice", "name one or more remedies, or only none")
     if len(set(names)) < len(names):
@@ -149,7 +149,7 @@ def without_effect(name: str, remedy: Remedy, counts: str, observe: str, class_c
     if counts == "true" and remedy.by_counts and equal:
         found.append(
             f"remedy.counts = 'true': every class has {class_counts[0]:,} training images, so counts have no effect in "
-            f"{name!r}; --config.remedy.counts=robust_accuracy uses the difficulty of the classes in their place"
+            f"{name!r}; remedy.counts = robust_accuracy uses the difficulty of the classes in their place"
         )
     if observe == "validation" and name != "none" and not remedy.uses_statistics:
         found.append(f"remedy.observe = 'validation' has no effect, because {name!r} does not use class statistics")

@@ -15,7 +15,6 @@ import errno
 import json
 import os
 import pathlib
-import shutil
 import time
 import zlib
 from collections.abc import Callable
@@ -27,7 +26,7 @@ import orbax.checkpoint as ocp
 
 from jaxrobust import console, files
 from jaxrobust.distributed import hosts, parallel
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError, UserError, listed, one_of
 from jaxrobust.models.weights import Weights
 from jaxrobust.runs import history, results
 from jaxrobust.runs.history import CHECKPOINTS as FOLDER
@@ -367,15 +366,14 @@ def write_run(workdir, config: dict, step: int, state, origin: dict, argument: s
     except OSError as error:
         raise FieldError(argument, str(workdir), f"cannot be made ({error.strerror})", "give another") from error
     try:
-        with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-            checkpoints.save(step, state)
-            checkpoints.check_readable(step, state)
-        results.ORIGIN.write(workdir, origin)
-        results.CONFIG.write(workdir, config)  # last, for where it is there is a run
-    except BaseException:
-        shutil.rmtree(pathlib.Path(workdir) / FOLDER, ignore_errors=True)
-        (pathlib.Path(workdir) / results.ORIGIN).unlink(missing_ok=True)
-        raise
+        with files.locked(pathlib.Path(workdir) / history.UNFINISHED):
+            with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+                checkpoints.save(step, state)
+                checkpoints.check_readable(step, state)
+            results.ORIGIN.write(workdir, origin)
+            results.CONFIG.write(workdir, config)  # last, for where it is there is a run
+    finally:
+        history.remove_unfinished(pathlib.Path(workdir))
 
 
 class Chosen(NamedTuple):
@@ -420,11 +418,13 @@ def choose(workdir, steps: list[int], *, averaged: bool, step: int | None = None
     Raises:
         UserError: there is no checkpoint, or not the requested one or the best, or no averaged weights.
     """
+    if weights is not None:
+        one_of("weights", weights, ("raw", "averaged"))
     if not steps:
         remedy = "train longer, or give another run"
         raise FieldError("workdir", str(workdir), "holds no complete checkpoint", remedy)
     if step is not None and step not in steps:
-        raise FieldError("step", step, "is no checkpoint of the run", f"there are {', '.join(map(str, steps))}")
+        raise FieldError("step", step, "is no checkpoint of the run", listed(steps))
     best = read_best(workdir, steps if step is None else None)
     if step is None:
         step = best["step"] if best else steps[-1]

@@ -15,6 +15,7 @@ from jaxrobust.runs import results, schemas
 
 CHECKPOINTS = "checkpoints"
 TRAINING_LOCK = ".training"
+UNFINISHED = ".unfinished"  # locked while an import, or another head, makes a run; what a killed one left has it still
 _PARTS = "*.orbax-checkpoint-tmp*"
 AUDIT, AUDITS, EXPLAIN = "audit.json", "audit", "explain"
 # Made of all results, and made again at the end of a training or by the command of that name.
@@ -22,12 +23,14 @@ _DERIVED = (results.BEST, results.CLASSES, "report.html", f"{EXPLAIN}/explain.js
 
 
 def read_config(workdir) -> dict | None:
-    """The content of config.json; None where there is no run.
+    """The content of config.json; None where there is no run. What a process left that was killed as it made one is
+    removed.
 
     Raises:
         FieldError: there are checkpoints or results, and nothing that says what they are of.
     """
     folder = pathlib.Path(workdir)
+    remove_unfinished(folder)
     config = results.CONFIG.read(folder)
     left = [name for name in (CHECKPOINTS, results.RESULTS, results.BEST, results.ORIGIN) if (folder / name).exists()]
     if config is None and left:
@@ -49,6 +52,16 @@ def remove_parts(folder: pathlib.Path) -> None:
     """Remove the checkpoints that orbax has not completed; none may be in the making."""
     for part in (folder / CHECKPOINTS).glob(_PARTS):
         shutil.rmtree(part, ignore_errors=True)
+
+
+def remove_unfinished(folder: pathlib.Path) -> None:
+    """Remove what is there of a run that nobody is making any more, and that has no config.json yet."""
+    if (folder / UNFINISHED).exists():
+        with contextlib.suppress(OSError), files.locked(folder / UNFINISHED, wait=False):
+            if not (folder / results.CONFIG).exists():
+                shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+                (folder / results.ORIGIN).unlink(missing_ok=True)
+            (folder / UNFINISHED).unlink()
 
 
 def checksums(workdir, step: int) -> dict[str, int]:

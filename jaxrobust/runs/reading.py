@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from jaxrobust import classwise, files, formatting
-from jaxrobust.errors import UserError
+from jaxrobust.errors import FieldError, listed
 from jaxrobust.runs import history, results
 from jaxrobust.runs.history import Checkpoint
 from jaxrobust.runs.results import Result
@@ -31,9 +31,12 @@ class RunFiles:
     """
 
     def __init__(self, workdir, split: str | None = None):
+        def wrong(problem, remedy):
+            return FieldError("workdir", str(workdir), problem, remedy)
+
         self.workdir = files.folder(workdir, "workdir")
         if not self.workdir.is_dir():
-            raise UserError(f"{workdir}: no such folder; give the workdir of a run")
+            raise wrong("there is no such folder", "give that of a run")
         self.config = history.read_config(self.workdir) or {}
         records = results.read(self.workdir)
         self.training = results.read_training(self.workdir)
@@ -41,27 +44,23 @@ class RunFiles:
         self.origin = results.ORIGIN.read(self.workdir)
         self.data = results.DATA.read(self.workdir)
         if not records:
-            raise UserError(f"{workdir}: no {results.RESULTS} with results yet; run jaxrobust evaluate first")
+            raise wrong(f"has no {results.RESULTS} with results yet", "run jaxrobust evaluate first")
         for name, said in ((results.BEST, [self.best or {}]), (results.RESULTS, records)):
             if of := history.of_others(self.workdir, said):
-                problem = (
-                    f"{name} has results of other {of.weights} weights than those of the checkpoint of step {of.step}"
-                )
-                raise UserError(f"{workdir}: {problem}; jaxrobust evaluate makes them again")
+                problem = f"{name} has results of other {of.weights} weights than the checkpoint of step {of.step} has"
+                raise wrong(problem, "run jaxrobust evaluate, which makes them again")
         scored = {record["split"] for record in records}
         self.split = split or ("test" if "test" in scored else "validation")
         if self.split not in scored:
-            raise UserError(
-                f"{workdir}: no results of the {split} split, only of {', '.join(sorted(scored))}; name one of those"
-            )
+            raise FieldError("split", split, f"{workdir} has no results of it", listed(sorted(scored)))
         self.scores = _scores(record for record in records if record["split"] == self.split)
         validation = [record for record in records if record["split"] == "validation"]
         self.validation_examples = sum(validation[-1]["count"]) if validation else 0
         classes = records[-1]["classes"]
         lists = [line["train_class_accuracy"] for line in self.training if "train_class_accuracy" in line]
         if any(record["classes"] != classes for record in records) or any(len(of) != len(classes) for of in lists):
-            where = f"{self.workdir}: the lines of {results.RESULTS} and {results.TRAINING}"
-            raise UserError(f"{where} are of different classes; remove those of another run")
+            problem = f"the lines of {results.RESULTS} and {results.TRAINING} are of different classes"
+            raise wrong(problem, "remove those of another run")
 
     @property
     def imported(self) -> bool:

@@ -216,7 +216,7 @@ def key_of(record: dict) -> tuple:
 
 def belongs(checksum: int | None, to: int | None) -> bool:
     """Whether two checksums are of the same weights, as far as is known; None: of an earlier version."""
-    return checksum is None or to is None or checksum == to
+    return checksum is None or to is None or np.array_equal(checksum, to)  # the first may be of a file
 
 
 def read_training(workdir) -> list[dict]:
@@ -235,25 +235,12 @@ def read_arrays(path) -> dict:
     Raises:
         UserError: there is something else than a file, or it must not be read.
     """
-    return _from_arrays(path, dict)
-
-
-def _from_arrays(path, read: Callable):
-    """What `read` makes of the arrays by name, of none if there is no file or its content is damaged."""
     content = files.read_bytes(path)
-    if content is None:
-        return read(())
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            if sum(entry.file_size for entry in arrays.zip.infolist()) > files.LARGEST:
-                raise ValueError(f"more than {files.LARGEST:,} bytes")
-            found = read(arrays)
-        if isinstance(found, dict) and not all(isinstance(array, np.ndarray) for array in found.values()):
-            raise ValueError("not all of it are arrays")
-    except Exception as error:  # zipfile, zlib and NumPy raise many types for content that is not what it should be
+        return {} if content is None else files.read_npz(io.BytesIO(content))
+    except ValueError as error:
         console.warn(f"{path} cannot be read ({error}); its content is treated as missing, and computed again")
-        return read(())
-    return found
+        return {}
 
 
 def add_arrays(path, arrays: dict) -> None:
@@ -292,14 +279,11 @@ def read_examples(workdir, step: int, weights: str, split: str, lines: dict[str,
 
 
 def example_names(workdir, step: int, weights: str, split: str, checksum: int | None = None) -> list[str]:
-    """The names of the arrays of an examples file, without reading these; none if it is of weights of another checksum.
-    Otherwise as `read_arrays`.
+    """The names of the arrays of an examples file; none if it is of weights of another checksum. Otherwise as
+    `read_arrays`.
     """
-
-    def names(arrays):
-        return list(arrays) if "checksum" not in arrays or belongs(int(arrays["checksum"]), checksum) else []
-
-    return _from_arrays(examples_path(workdir, step, weights, split), names)
+    arrays = read_arrays(examples_path(workdir, step, weights, split))
+    return list(arrays) if belongs(arrays.get("checksum"), checksum) else []
 
 
 def add_examples(workdir, step: int, weights: str, split: str, arrays: dict) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from jaxrobust import config as config_lib
 from jaxrobust import files
-from jaxrobust.errors import FieldError, UserError
+from jaxrobust.errors import FieldError, UserError, listed, number, one_of
 from jaxrobust.explanations import probe
 
 Axes = Mapping[str, Mapping[str, Mapping]]
@@ -85,7 +85,7 @@ def one_at_a_time(axes: Axes, across: Sequence[str] = ("seed",)) -> list[dict[st
         FieldError: a name in `across` is not an axis. "seed" is always allowed, even if the study has no such axis.
     """
     if unknown := set(across) - set(axes) - {"seed"}:
-        raise FieldError("across", min(unknown), "is not an axis", f"choose from {', '.join(axes)}")
+        raise FieldError("across", min(unknown), "is not an axis", listed(axes))
     varied = [axis for axis in axes if axis not in across]
     first = {axis: next(iter(axes[axis])) for axis in varied}
     centres = [first, *(first | {axis: level} for axis in varied for level in list(axes[axis])[1:])]
@@ -104,9 +104,9 @@ def load(path) -> Study:
         raise FieldError("study", str(path), "is not a file", "give a study, for example configs/studies/digits.py")
     try:
         study = files.imported(path).get_study()
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # the code of a study may raise anything
+    except BaseException as error:  # the code of a study may raise anything, sys.exit() included
         raise FieldError("study", str(path), f"{type(error).__name__}: {error}", "correct the file") from error
     if not isinstance(study, Study):
         raise FieldError("study", str(path), "get_study() did not return a Study", "end it with `return Study(...)`")
@@ -147,12 +147,12 @@ def _check_types(study: Study) -> None:
         ("title", str, "text"),
         ("question", str, "text"),
         ("attack", str, "the name of an attack"),
+        ("probes", bool, "True or False"),
         ("base", str, "the path of a config file"),
         ("fields", Mapping, "a dict of fields by dotted name"),
         ("published", Mapping, "a dict of data levels"),
         ("axes", Mapping, "a dict of axes"),
         ("runs", Sequence, "a list of runs"),
-        ("probe_examples", int, "a number, 0 for all"),
     ):
         _check_type(name, getattr(study, name), kind, what)
     for level, sources in study.published.items():
@@ -160,12 +160,17 @@ def _check_types(study: Study) -> None:
         for source, accuracies in sources.items():
             name = f"published[{level!r}][{source!r}]"
             _check_type(name, accuracies, Mapping, "a dict of class names and robust accuracies")
-            for accuracy in accuracies.values():
-                _check_type(name, accuracy, float | int, "robust accuracies as numbers")
+            for class_name, accuracy in accuracies.items():
+                _check_type(name, class_name, str, "class names as texts")
+                number(name, accuracy, 0, 1)
+    _check_type("fields['config']", study.fields.get(CONFIG, ""), str, "the path of a config file")
     for axis, of_axis in study.axes.items():
+        _check_type("axes", axis, str, "a text as the name of an axis")
         _check_type(f"axes[{axis!r}]", of_axis, Mapping, "a dict of levels")
         for level, fields in of_axis.items():
-            _check_type(f"axes[{axis!r}][{level!r}]", fields, Mapping, "a dict of fields by dotted name")
+            name = f"axes[{axis!r}][{level!r}]"
+            _check_type(name, fields, Mapping, "a dict of fields by dotted name")
+            _check_type(f"{name}['config']", fields.get(CONFIG, ""), str, "the path of a config file")
     for position, run in enumerate(study.runs):
         _check_type(f"runs[{position}]", run, Mapping, "a dict of the level on each axis")
 
@@ -177,15 +182,13 @@ def _check_type(name: str, value, kind, what: str) -> None:
 
 def _check(study: Study) -> None:
     _check_types(study)
-    if study.probe_examples < 0:
-        raise FieldError("probe_examples", study.probe_examples, "is negative", "give a number, or 0 for all")
+    number("probe_examples", study.probe_examples, 0, 10**9, kind=int, remedy="give a number, or 0 for all")
     data_levels = study.axes.get("data", {"": {}})
     for level in study.published:
         if level not in data_levels:
-            known = ", ".join(map(repr, data_levels))
-            raise FieldError("published", level, "is not a level of the axis data", f"choose from {known}")
+            raise FieldError("published", level, "is not a level of the axis data", listed(data_levels))
     if not study.runs:
-        raise UserError("the study has no runs; give some, for example product(AXES)")
+        raise FieldError("runs", study.runs, "has no runs", "give some, for example product(AXES)")
     for axis, of_axis in study.axes.items():
         for level in of_axis:
             if not (isinstance(level, str) and _NAME.fullmatch(level)):
@@ -193,14 +196,12 @@ def _check(study: Study) -> None:
                 raise FieldError(f"axes[{axis!r}]", level, "is not a valid name of a level", remedy)
     for run in study.runs:
         if set(run) != set(study.axes):
-            odd = ", ".join(sorted(set(run) ^ set(study.axes)))
+            odd = ", ".join(sorted(map(str, set(run) ^ set(study.axes))))
             raise FieldError(
                 "runs", dict(run), f"does not have the axes of the study ({odd})", "give one level for each"
             )
         for axis, level in run.items():
-            if level not in study.axes[axis]:
-                known = ", ".join(study.axes[axis])
-                raise FieldError(f"runs, axis {axis!r}", level, "is not a level of this axis", f"choose from {known}")
+            one_of(f"runs, axis {axis!r}", level, study.axes[axis], "is not a level of this axis")
 
 
 def _config(base: pathlib.Path, fields: Mapping, bases: dict):
@@ -218,7 +219,8 @@ def _check_distinct(planned: list[Planned]) -> None:
     for run in planned:
         key = files.to_json(config_lib.to_dict(run.config))
         if key in seen:
-            raise UserError(f"{seen[key]} and {run.name} have the same config; their levels differ in no field")
+            names = f"{seen[key]} and {run.name}"
+            raise FieldError("runs", names, "have the same config", "leave one out, as their levels differ in no field")
         seen[key] = run.name
 
 
@@ -238,6 +240,4 @@ def _check_scores(study: Study, planned: list[Planned]) -> None:
         remedy = "give all runs clean and one common attack"
         raise FieldError("eval.attacks", tuple(attacks[0]), "are not shared by all runs", remedy)
     if study.attack and study.attack not in common:
-        raise FieldError(
-            "attack", study.attack, "is not in eval.attacks of all runs", f"choose from {', '.join(common)}"
-        )
+        raise FieldError("attack", study.attack, "is not in eval.attacks of all runs", listed(common))

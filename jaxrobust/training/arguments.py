@@ -84,7 +84,7 @@ def renamed(text: str) -> str:
         of_options = section == "model" or (section == "remedy" and "." in rest)
         return f"{rest} of {section}_options" if of_options else match[0]
 
-    return re.sub(r"(?:--config\.)?\b([a-z]+(?:\.[a-z_0-9]+)+)\b", name, text)
+    return re.sub(r"\b([a-z]+(?:\.[a-z_0-9]+)+)\b", name, text)
 
 
 @contextlib.contextmanager

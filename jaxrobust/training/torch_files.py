@@ -66,7 +66,7 @@ def import_torch(
         config.train.average_decay, config.data.validation_per_class = 0.0, 0
         path = files.path(path, "path")
         if workdir is not None:
-            checkpoints.check_free(files.folder(workdir, "workdir"))
+            checkpoints.check_free(files.writable(workdir, "workdir"))
         validation.validate(config, parallel.make_mesh().size, training=False)
         config.data.name, description = dataset.name, data.described(dataset)
         weights, _ = _read(path, config, description)
@@ -81,7 +81,7 @@ def import_run(path, config, workdir) -> None:
     fit; then the workdir is not changed.
     """
     path = files.path(path, "path")
-    checkpoints.check_free(files.folder(workdir, "workdir"))
+    checkpoints.check_free(files.writable(workdir, "workdir"))
     config = config_lib.from_dict(config_lib.to_dict(config))
     config.train.average_decay, config.data.validation_per_class = 0.0, 0
     validation.validate(config, parallel.make_mesh().size, training=False)
@@ -155,6 +155,7 @@ def export_run(path, workdir, overrides: dict, *, step=None, weights=None, names
         problem, remedy = "weights cannot be written to such a file", "name a .safetensors or an .npz file"
         raise FieldError("path", str(path), problem, remedy)
     run = loading.open_run(workdir, overrides)
+    files.writable(path.parent, "path")
     if not path.parent.is_dir():
         raise FieldError("path", str(path), "its folder does not exist", "create it first")
     config = run.config
@@ -192,8 +193,7 @@ def _check_normalisation(model, found: dict) -> None:
         # A single value on either side applies to all channels.
         if len({len(given), len(values)} - {1}) > 1 or not np.allclose(given, values, rtol=0, atol=_SAME):
             exact = tuple(round(value, 6) for value in values)
-            remedy = f'give "--config.model.{field}={exact}"'
-            raise FieldError(f"model.{field}", given, "differs from the file of weights", remedy)
+            raise FieldError(f"model.{field}", given, "differs from the file of weights", f"set it to {exact}")
 
 
 def _check_finite(model, variables, split, path) -> None:

@@ -6,6 +6,7 @@ function `cases(folder)`.
 """
 
 import contextlib
+import inspect
 import io
 import os
 import pathlib
@@ -18,6 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import jaxrobust as jr
+from jaxrobust import data as data_lib
 from jaxrobust.commands import front_end
 from jaxrobust.config.fields import FIELDS
 from jaxrobust.distributed import cluster
@@ -303,6 +305,9 @@ def calls() -> dict:
         found[f"from_arrays({name})"] = lambda value, name=name: jr.Dataset.from_arrays(
             **{"train": data} | {name: value}
         )
+    for name in inspect.signature(data_lib.load).parameters:
+        if name not in ("name", "data_dir", "gaussians", "progress"):
+            found[f"load({name})"] = lambda value, name=name: data_lib.load("digits", **{name: value})
     found["from_arrays(images)"] = lambda value: jr.Dataset.from_arrays((value, LABELS))
     found["from_arrays(labels)"] = lambda value: jr.Dataset.from_arrays((IMAGES, value))
     for name in ("workdir", "step", "weights", "data_dir"):

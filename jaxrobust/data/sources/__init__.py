@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxrobust.data.checks import RawDataset, checked_labels
 from jaxrobust.data.sources.gaussians import Gaussians
-from jaxrobust.errors import FieldError
+from jaxrobust.errors import FieldError, listed
 
 # What to do about a set whose size is not known.
 DESCRIBE = "describe it: --images=50000x32x32x3 (training examples, height, width, channels) and --classes=10"
@@ -128,14 +128,14 @@ def check_name(name: str) -> tuple[str, str]:
     if not near and name.isidentifier():  # A bare name such as cifar10 is most likely one of TFDS.
         near = [f"tfds:{name}"]
     guess = f" (did you mean {near[0]}?)" if near else ""
-    raise FieldError("data.name", name, "is not the name of a data set", f"use one of {', '.join(forms())}{guess}")
+    raise FieldError("data.name", name, "is not the name of a data set", f"{listed(forms())}{guess}")
 
 
-def check_streaming(name: str, streaming: bool, image_size: int) -> None:
+def check_streaming(name: str, streaming: bool) -> None:
     """Raises FieldError unless the data set called `name` can be read this way; reads nothing."""
     form, _ = check_name(name)
+    if not isinstance(streaming, bool):
+        raise FieldError("data.streaming", streaming, "is not True or False", "give one")
     if streaming and SOURCES[form].stream is None:
         remedy = f"set data.streaming to False, or use {' or '.join(forms(streamed=True))}"
         raise FieldError("data.streaming", True, f"{name!r} can only be read into memory", remedy)
-    if image_size < 0:
-        raise FieldError("data.image_size", image_size, "is negative", "use 0 for the size in the files")

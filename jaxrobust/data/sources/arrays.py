@@ -22,10 +22,11 @@ def read(file: str) -> RawDataset:
         FieldError: there is no such file, or it lacks an array.
     """
     name = f"arrays:{file}"
+    path = os.path.expanduser(file)
+    if not os.path.isfile(path):
+        raise FieldError("data.name", name, "there is no such file", "write the path of an .npz file")
     try:
-        arrays = files.read_npz(os.path.expanduser(file), (*_KEYS, "class_names"))
-    except FileNotFoundError as error:
-        raise FieldError("data.name", name, "there is no such file", "write the path of an .npz file") from error
+        arrays = files.read_npz(path, (*_KEYS, "class_names"))
     except ValueError as error:
         problem = f"cannot be read as an .npz file of plain arrays ({error})"
         raise FieldError("data.name", name, problem, "write it with np.savez, without Python objects") from error
