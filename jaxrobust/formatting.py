@@ -29,6 +29,16 @@ def percent(fraction: float | None) -> str:
     return NOTHING if fraction is None else f"{100 * fraction:.1f}"
 
 
+def percentage(fraction: float | None) -> str:
+    """The same with the sign %."""
+    return NOTHING if fraction is None else f"{percent(fraction)} %"
+
+
+def spaced(name: str) -> str:
+    """A name in words."""
+    return name.replace("_", " ")
+
+
 def points(difference: float | None) -> str:
     """A difference of two fractions in percentage points, always with its sign."""
     return NOTHING if difference is None else decimals(100 * difference, 1, "+")

@@ -52,7 +52,7 @@ def test_windows_shrink_by_the_schedule():
     levels |= {6001: 8, 8000: 8, 8001: 9}
     for iteration, level in levels.items():
         assert attack.level(iteration) == level
-    stretched = Square("linf", queries=1000, rescale_schedule=True)
+    stretched = Square("linf", iterations=1000, rescale_schedule=True)
     assert [int(stretched.level(iteration)) for iteration in (1, 2, 5, 6, 800, 801)] == [0, 1, 1, 2, 8, 9]
     assert attack.sides(28, 28) == (25, 18, 13, 9, 6, 4, 3, 2, 2, 1)
     assert Square("l2").sides(28, 28) == (25, 19, 13, 9, 7, 5, 3, 3, 3, 3)
@@ -116,7 +116,7 @@ def test_ball_box_and_margin(norm, shape):
     radius = examples.radius * jnp.linspace(0.2, 1.5, len(examples.radius))
     examples = examples._replace(radius=radius, images=examples.images.at[:4].set(examples.images[:4].round()))
     examples = examples._replace(labels=logits_fn(examples.images).argmax(1))
-    states = trajectory(Square(norm, queries=40, rescale_schedule=True), logits_fn, examples)
+    states = trajectory(Square(norm, iterations=40, rescale_schedule=True), logits_fn, examples)
     for adversarial in states.adversarial:
         assert adversarial.min() >= 0 and adversarial.max() <= 1
         assert (sizes(adversarial - examples.images, norm) <= np.asarray(radius) * (1 + 1e-6) + 1e-7).all()
@@ -137,7 +137,7 @@ def test_linear_model_breaks_where_it_can(norm, factor):
     examples = examples_of(logits_fn, images_of(32, shape, 0.47, 0.53), 1.0)
     smallest = np.abs((np.asarray(examples.images).reshape(32, -1) - 0.5) @ w) / np.linalg.norm(w, DUAL_ORDER[norm])
     radius = np.concatenate([0.99 * smallest[:16], factor * smallest[16:]]).astype(np.float32)
-    attack = Square(norm, queries=400, rescale_schedule=True)
+    attack = Square(norm, iterations=400, rescale_schedule=True)
     state = run(attack, logits_fn, examples._replace(radius=jnp.array(radius)))
     np.testing.assert_array_equal(state.is_adversarial, np.arange(32) >= 16)
 
@@ -181,7 +181,7 @@ def test_no_gradient_is_needed(norm):
         return model(jax.lax.stop_gradient(jnp.round(x * 50) / 50))
 
     examples = examples_of(killed, images_of(16, shape), 2 * RADII[norm])
-    state = run(Square(norm, queries=100, rescale_schedule=True), killed, examples)
+    state = run(Square(norm, iterations=100, rescale_schedule=True), killed, examples)
     assert (killed(state.adversarial).argmax(1) != examples.labels).mean() > 0.8
 
 
@@ -190,7 +190,7 @@ def test_states_can_be_regrouped_between_steps(norm):
     shape = (6, 5, 2)
     logits_fn = smooth_model(shape)
     examples = examples_of(logits_fn, images_of(8, shape), RADII[norm] / 4)
-    assert_regrouping_changes_nothing(Square(norm, queries=60), logits_fn, examples, 30, atol=1e-6)
+    assert_regrouping_changes_nothing(Square(norm, iterations=60), logits_fn, examples, 30, atol=1e-6)
 
 
 def test_a_model_that_is_no_number_is_broken():
@@ -201,7 +201,7 @@ def test_a_model_that_is_no_number_is_broken():
     def half_broken(x):
         return jnp.where((x[:, 0, 0] > examples.images[:, 0, 0]), jnp.nan, logits_fn(x))
 
-    attack = Square("linf", queries=60, rescale_schedule=True)
+    attack = Square("linf", iterations=60, rescale_schedule=True)
     state = run(attack, half_broken, examples)
     assert jnp.isnan(half_broken(state.adversarial)).all(1).mean() > 0.9
 

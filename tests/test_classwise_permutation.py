@@ -98,7 +98,7 @@ def test_paired_change_by_hand_and_scipys():
     found = permutation.paired_change(before, after, rng=_rng())
     interval = stats.ttest_rel(after, before).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert found.mean == pytest.approx(0.1325) and found.p_value == found.least_p == 2 / 16 and found.pairs == 4
+    assert found.mean == pytest.approx(0.1325) and found.p_value == found.least_p == 2 / 16
     rng = _rng(5)
     before, after = rng.random((2, 20))
     found = permutation.paired_change(before, after + 0.1, rng=rng, permutations=5000)
@@ -119,7 +119,7 @@ def test_trend_in_one_block_is_the_regression_line():
     found = permutation.trend(values, x, np.zeros(8), rng=rng)
     half_width = stats.t.ppf(0.975, 6) * line.stderr
     assert (found.slope, found.low) == pytest.approx((line.slope, line.slope - half_width))
-    assert found.p_value == pytest.approx(line.pvalue, abs=0.05) and (found.runs, found.blocks) == (8, 1)
+    assert found.p_value == pytest.approx(line.pvalue, abs=0.05)
     two = permutation.trend([0.0, 1.0], [0.0, 1.0], [0, 0], rng=rng)
     assert two.slope == 1 and two.p_value == 1 and (two.low, two.high) == (-math.inf, math.inf)
 
@@ -134,7 +134,7 @@ def test_trend_in_like_blocks_is_the_mean_of_their_slopes():
     assert found.slope == pytest.approx(np.mean(slopes)) and found.high - found.slope == pytest.approx(half_width)
     # Runs of a block in which x does not vary say nothing.
     more = permutation.trend([*values, 9.0, 5.0], [*x, 4.0, 4.0], [*blocks, "f", "f"], rng=rng)
-    assert (more.slope, more.low, more.blocks) == pytest.approx((found.slope, found.low, 5))
+    assert (more.slope, more.low) == pytest.approx((found.slope, found.low))
 
 
 def test_trend_holds_its_level_and_covers_the_slope():

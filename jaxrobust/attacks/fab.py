@@ -133,7 +133,8 @@ class Fab(ascent.Runs):
         images = examples.images
         if self.restarts == 1:
             return images
-        draw = jax.random.normal if self.norm in ("l2", "l1") else _symmetric_uniform
+        uniform = functools.partial(jax.random.uniform, minval=-1.0, maxval=1.0)
+        draw = uniform if self.norm == "linf" else jax.random.normal
         direction = jax.vmap(lambda key: draw(key, images.shape[1:]))(fold_in(examples.keys, 0))
         length = 0.5 * examples.radius / jnp.maximum(self._size(direction), 1e-12)
         random = jnp.clip(images + direction * threats.per_example(length, images), 0.0, 1.0)
@@ -202,7 +203,3 @@ class Fab(ascent.Runs):
 
         carry = state, examples.images, state.clean_logits
         return jax.lax.scan(narrow, carry, length=_SEARCH_STEPS)[0][0]
-
-
-def _symmetric_uniform(key, shape):
-    return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)

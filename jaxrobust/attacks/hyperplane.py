@@ -75,12 +75,10 @@ _MOVES = {
 
 
 def _largest(holds, shape):
-    """For each example the largest float32 t for which `holds(t [B]) -> [B]` is true; it is true from 0 up to there.
+    """For each example the largest float32 t for which `holds(t [B]) -> [B]` is true; it is true from 0 up to there."""
 
-    Non-negative floats have the same order as their bits read as integers. Bisection of the bits finds t exactly in 31
-    evaluations, for any magnitude.
-    """
-
+    # Non-negative floats have the same order as their bits read as integers. Bisection of the bits finds t exactly in
+    # 31 evaluations, for any magnitude.
     def as_float(bits):
         return jax.lax.bitcast_convert_type(bits, jnp.float32)
 

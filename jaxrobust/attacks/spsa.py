@@ -31,7 +31,6 @@ class SpsaState(NamedTuple):
 
     @property
     def is_adversarial(self):
-        """[B] bool."""
         return self.margin > 0
 
 

@@ -39,7 +39,6 @@ class SquareState(NamedTuple):
 
     @property
     def is_adversarial(self):
-        """[B] bool."""
         return self.margin > 0
 
 
@@ -48,11 +47,10 @@ class Square(ascent.Runs):
     """Square Attack on the margin loss."""
 
     norm: str  # "linf", "l2" or "l1"
-    queries: int = 5000  # proposals of a run. As in the AutoAttack package, the starting point is one query more.
+    iterations: int = 5000  # queries of a run. As in the AutoAttack package, the starting point is one query more.
     restarts: int = 1  # runs, each with its own random numbers
     p_init: float = 0.8  # share of the image's area that the first windows cover
-    # rescale the schedule of the window, which is for 10,000 queries, to `queries`. The AutoAttack protocol does not do
-    # this.
+    # rescale the schedule of the window, which is for 10,000 queries, to these. The AutoAttack protocol does not do it.
     rescale_schedule: bool = False
 
     targets, start_passes, step_passes = 0, 1.0, 1.0
@@ -62,10 +60,6 @@ class Square(ascent.Runs):
             raise ValueError(f"norm {self.norm!r} is not one of {NORMS}")
         if not 0 < self.p_init <= 1:
             raise ValueError(f"p_init {self.p_init} is not in (0, 1]")
-
-    @property
-    def iterations(self) -> int:
-        return self.queries
 
     def start(self, logits_fn, examples, run) -> SquareState:
         """The first point. The keys differ from run to run, so the number of the run is not needed."""
@@ -92,7 +86,7 @@ class Square(ascent.Runs):
         """How many times the window's share of the area has been halved at that iteration; int32, traced or not."""
         first = [after + 1 for after in _HALVED_AFTER]
         if self.rescale_schedule:
-            first = [math.ceil(iteration * self.queries / 10_000) for iteration in first]
+            first = [math.ceil(iteration * self.iterations / 10_000) for iteration in first]
         return (iteration >= jnp.array(first)).sum()
 
     def sides(self, height: int, width: int) -> tuple[int, ...]:
@@ -160,13 +154,12 @@ def edge_of_the_ball(keys, examples, adversarial, side):
 
 
 class _Ball(NamedTuple):
-    """The parts of the attack that differ between L2 and L1.
-
-    `budget` is the norm that the first window gets: the norm in both windows, and an equal share of the rest.
-    """
+    """The parts of the attack that differ between L2 and L1."""
 
     size: Callable  # (perturbation [B, H, W, C], axes) -> its norm over the axes, which are kept
-    budget: Callable  # (radius, norm of the image's perturbation, norm in both windows [.., C], C) -> norm [.., C]
+    # (radius, norm of the image's perturbation, norm in both windows [.., C], C) -> the norm [.., C] that the first
+    # window gets: that in both windows, and an equal share of the rest.
+    budget: Callable
     into: Callable  # (examples, perturbation) -> image in ball and box
 
 

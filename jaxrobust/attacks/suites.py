@@ -81,10 +81,6 @@ def _fab(m: Made) -> Attack:
     return Fab(m.norm, m.num_classes, targets=m.targets, **m.budget)
 
 
-def _square(m: Made) -> Attack:
-    return Square(m.norm, queries=m.budget["iterations"], restarts=m.budget["restarts"])
-
-
 _IN_L1 = MappingProxyType({"l1": 5})
 ATTACKS = {
     "fgsm": Entry(lambda m: _pgd(m, random_start=False), 1, "cross_entropy", step=1.0),
@@ -97,7 +93,7 @@ ATTACKS = {
     "apgd_t": Entry(_apgd, 100, "dlr", targeted=True, fewest=_IN_L1),
     "fab": Entry(_fab, 100),
     "fab_t": Entry(_fab, 100, targeted=True),
-    "square": Entry(_square, 5000, "margin", queries=True),
+    "square": Entry(lambda m: Square(m.norm, **m.budget), 5000, "margin", queries=True),
     "spsa": Entry(lambda m: Spsa(m.norm, **m.budget), 100, "margin", norms=("linf", "l2"), queries=True),
 }
 MOST_STEPS, MOST_RESTARTS = 10**6, 10**3

@@ -155,7 +155,7 @@ class Auditor:
         def compute():
             count, title = self._targets + 1, f"{self._title}, clean"
             labels, ranking = self._split.labels, np.zeros((len(self._split), count), np.int64)
-            for mine, images in self._images(title):
+            for mine, images in self._hooks.blocks(self._split, self._classifier.batch_size, title):
                 batching.merge(ranking, mine, self._classifier.rank(weights(), images, count, title))
             # Remove the label from the ranking, or else the least likely class.
             is_label = ranking == labels[:, None]
@@ -171,8 +171,7 @@ class Auditor:
         if known is not None:
             return known[1]
         started, arrays = time.monotonic(), compute()
-        if parallel.is_writer():
-            self._store.keep(name, {"settings": settings, "seconds": time.monotonic() - started}, arrays)
+        self._store.keep(name, {"settings": settings, "seconds": time.monotonic() - started}, arrays)
         return arrays
 
     def _known(self, name: str, settings: dict, names) -> tuple[dict, dict] | None:
@@ -239,22 +238,13 @@ class Auditor:
         def compute():
             labels, model, arrays = self._split.labels, self._classifier, {}
             step = parallel.spmd(steps.make_probe_step(model.prepared), model.mesh)
-            for mine, images in self._images(f"{self._title}, gradients"):
+            for mine, images in self._hooks.blocks(self._split, model.batch_size, f"{self._title}, gradients"):
                 found = model.of_each(step, weights(), (images, labels[mine]))
                 for name, values in zip(names, found, strict=True):
                     batching.merge(arrays.setdefault(name, np.zeros(len(labels), values.dtype)), mine, values)
             return arrays
 
         return self._kept("probes", settings, names, compute)
-
-    def _images(self, title: str):
-        """(ids, images) of this process, block by block."""
-        every = np.arange(len(self._split))
-        with self._hooks.progress(title, len(every), "images") as advance:
-            for block, mine, images in batching.each(self._split, every, self._classifier.batch_size):
-                yield mine, images
-                advance(len(block))
-                self._hooks.check(title)
 
     def _experiment(self, clean, experiment: masking.Experiment) -> _Part:
         """One round: `survives_<name>`, whether an example is classified correctly, clean and in the experiment."""
@@ -288,7 +278,7 @@ class Auditor:
             success = self._run_round(part, weights, state, arrays, turn, ids)
             part.learn(arrays, turn, ids, success[ids])
             state["round"], state["within"] = turn + 1, None
-            self._keep(part, state, arrays)
+            self._store.keep(part.name, state, arrays)
         return state, arrays
 
     def _run_round(self, part: _Part, weights, state: dict, arrays: dict, turn: int, ids) -> np.ndarray:
@@ -315,12 +305,8 @@ class Auditor:
             within = {"member": progress.member, "todo": progress.todo.tolist(), "prediction": prediction.tolist()}
             state["round"], state["within"] = turn, within
             if len(progress.todo):
-                self._keep(part, state, arrays)
+                self._store.keep(part.name, state, arrays)
         return (prediction == goals) == part.targeted
-
-    def _keep(self, part, state, arrays):
-        if parallel.is_writer():
-            self._store.keep(part.name, state, arrays)
 
     def attacker(self, spec, targeted: bool) -> attack_runner.Attacker:
         """A member of a suite; see Classifier.attacker."""
@@ -328,10 +314,8 @@ class Auditor:
         return self._classifier.attacker(spec, norm, relative_step, targeted=targeted)
 
     def _validation(self) -> dict | None:
-        """The validation record of the strongest attack on this checkpoint; None without, or if validation is audited.
-
-        Only process 0 needs it; None on the others.
-        """
+        """The validation record of the strongest attack on this checkpoint; None without, if validation is audited, and
+        on processes other than 0, which do not need it."""
         if self._split_name == "validation" or not parallel.is_writer():
             return None
         key = (self._checkpoint["step"], self._checkpoint["weights"], "validation")

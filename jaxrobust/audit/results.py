@@ -27,6 +27,7 @@ from msgspec import Meta
 from jaxrobust import classwise, files
 from jaxrobust.attacks import masking
 from jaxrobust.classwise import CONFIDENCE, curve, focus, matrix
+from jaxrobust.distributed import parallel
 from jaxrobust.errors import UserError
 from jaxrobust.evaluation import signs
 from jaxrobust.runs import results
@@ -212,8 +213,9 @@ class Store:
         return state, {n: arrays[n] for n in names}
 
     def keep(self, name: str, state: dict, arrays: dict) -> None:
-        """Add a part's state and arrays to the file, which is replaced atomically."""
-        results.add_arrays(self.path, arrays | {f"{name}_state": np.array(json.dumps(state))})
+        """Add a part's state and arrays to the file, which is replaced atomically, on process 0."""
+        if parallel.is_writer():
+            results.add_arrays(self.path, arrays | {f"{name}_state": np.array(json.dumps(state))})
 
 
 def figures(arrays: dict, states: dict, about: dict, validation: dict | None) -> dict:

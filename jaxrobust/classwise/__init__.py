@@ -36,35 +36,3 @@ from jaxrobust.classwise.score import CONFIDENCE, METRICS, Metric, Score, bounda
 from jaxrobust.classwise.spread import Corrected, Equality, corrected, equality_test
 from jaxrobust.classwise.table import ClassTable, classwise_table
 from jaxrobust.classwise.worst import WorstClass, probability_worst, worst_class
-
-__all__ = [
-    "CONFIDENCE",
-    "METRICS",
-    "ClassTable",
-    "Corrected",
-    "Equality",
-    "Metric",
-    "PairedCounts",
-    "Score",
-    "WorstClass",
-    "WorstDifference",
-    "balanced_interval",
-    "boundary_error",
-    "class_accuracy",
-    "class_counts",
-    "classwise_table",
-    "confusion",
-    "correct_counts",
-    "corrected",
-    "equality_test",
-    "holm_correction",
-    "mcnemar_test",
-    "paired_counts",
-    "paired_difference",
-    "paired_interval",
-    "probability_worst",
-    "unequal",
-    "wilson_interval",
-    "worst_class",
-    "worst_difference",
-]

@@ -29,26 +29,19 @@ _SPLITS = 50  # random divisions into parts
 
 @dataclasses.dataclass(frozen=True)
 class Concordance:
-    """The agreement of many settings on the order of the classes. nan if all classes are equal in every setting.
+    """The agreement of many settings on the order of the classes. nan if all classes are equal in every setting."""
 
-    Attributes:
-        w: Kendall's coefficient of concordance, from `mean_correlation`: 1 if all orders are the same, 1 / settings on
-            average for independent orders.
-        low, high: its interval.
-        p_value: for the hypothesis that settings have no order of the classes in common.
-        correlations: Spearman's correlation of each two settings as if each were judged on images of its own, [G, G].
-        mean_correlation: its mean over the pairs. Unlike w it does not depend on the number of settings.
-        settings, classes: their numbers.
-    """
-
+    # Kendall's coefficient of concordance, from `mean_correlation`: 1 if all orders are the same, 1 / settings on
+    # average for independent orders.
     w: float
+    # low, high: its interval.
     low: float
     high: float
-    p_value: float
+    p_value: float  # for the hypothesis that settings have no order of the classes in common
+    # Spearman's correlation of each two settings as if each were judged on images of its own, [G, G].
     correlations: np.ndarray
-    mean_correlation: float
-    settings: int
-    classes: int
+    mean_correlation: float  # its mean over the pairs. Unlike w it does not depend on the number of settings.
+    classes: int  # their number
 
 
 def rank_correlation(a, b) -> float:
@@ -118,7 +111,7 @@ def concordance(
     means, number = member / member.sum(1, keepdims=True), len(member)
     of_parts = np.mean([halves.correlations(halves.shuffled(rng), means) for _ in range(_SPLITS)], axis=0)
     if halves.classes < 2 or not of_parts[0].any():
-        return Concordance(*[math.nan] * 4, np.full((number, number), math.nan), math.nan, number, halves.classes)
+        return Concordance(*[math.nan] * 4, np.full((number, number), math.nan), math.nan, halves.classes)
 
     def mean_of_pairs(correlations, times=None):
         pairs = np.ones((number, number)) if times is None else np.outer(times, times)
@@ -154,18 +147,12 @@ def concordance(
         p_value=float((reached.max() + 1) / (draws + 1)),
         correlations=np.clip(correlations, -1, 1),
         mean_correlation=mean_correlation,
-        settings=number,
         classes=halves.classes,
     )
 
 
 class _Halves:
-    """Rank correlations of settings over disjoint halves, and quarters, of the images of each class.
-
-    Attributes:
-        classes: number of classes with at least two images in every run.
-        starts, sizes: of the folds, in images sorted by class; each class has the same number of folds.
-    """
+    """Rank correlations of settings over disjoint halves, and quarters, of the images of each class."""
 
     def __init__(self, is_robust, labels):
         there = is_robust >= 0
@@ -176,7 +163,8 @@ class _Halves:
         self._right, self._there = (is_robust == 1)[:, self._kept], there[:, self._kept]
         self._class_N = np.unique(class_N[self._kept], return_inverse=True)[1]
         images = np.bincount(self._class_N)
-        self.classes = images.size
+        self.classes = images.size  # those with at least two images in every run
+        # Each class has the same number of folds; their starts and sizes are in images sorted by class.
         folds = 2 ** int(math.log2(min(_FOLDS, images.min(initial=_FOLDS))))
         starts = (np.cumsum(images) - images)[:, None] + np.arange(folds) * images[:, None] // folds
         self.starts = starts.ravel()

@@ -38,29 +38,23 @@ _BISECTIONS = 14  # of the ends of an interval in [0, 1]
 
 @dataclasses.dataclass(frozen=True)
 class VarianceComponents:
-    """Variances of accuracies (fractions), by the names in the module's docstring.
+    """Variances of accuracies (fractions), by the names in the module's docstring."""
 
-    Attributes:
-        variance: variance of each component, in squared fractions, at least 0.
-        error: standard error of the variance, before negative ones are cut off, by the jackknife over classes.
-        share: share of each component in the sum of all components; shares add up to 1. nan if nothing varies.
-        share_low, share_high: interval of each share by the same jackknife, within [0, 1].
-        explained_by_class_order: class / (class + all class x f + residual): the share of the differences between
-            classes that all runs have in common. nan if the classes do not differ.
-        explained_low, explained_high: its interval, for new classes and images.
-        runs, classes: their numbers.
-    """
-
-    variance: dict[str, float]
+    variance: dict[str, float]  # variance of each component, in squared fractions, at least 0
+    # standard error of the variance, before negative ones are cut off, by the jackknife over classes.
     error: dict[str, float]
+    # share of each component in the sum of all components; shares add up to 1. nan if nothing varies.
     share: dict[str, float]
+    # share_low, share_high: interval of each share by the same jackknife, within [0, 1].
     share_low: dict[str, float]
     share_high: dict[str, float]
+    # class / (class + all class x f + residual): the share of the differences between classes that all runs have in
+    # common. nan if the classes do not differ.
     explained_by_class_order: float
+    # explained_low, explained_high: its interval, for new classes and images.
     explained_low: float
     explained_high: float
-    runs: int
-    classes: int
+    classes: int  # their number
 
 
 def measured(is_robust, labels, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -163,23 +157,18 @@ def variance_components(
         explained_by_class_order=explained,
         explained_low=explained_low,
         explained_high=explained_high,
-        runs=len(accuracy),
         classes=classes,
     )
 
 
 class _Design:
-    """The levels that pairs of runs share, and the least-squares problem. It does not depend on the accuracies.
-
-    Attributes:
-        shared: [F + 1, R, R], 1 where two runs share the level of a factor; the last matrix is for the run itself.
-        centred: the same without row and column means, as for differences between runs.
-        root: upper triangular [F + 1, F + 1], with root' root the inner products of `centred`.
-    """
+    """The levels that pairs of runs share, and the least-squares problem. It does not depend on the accuracies."""
 
     def __init__(self, factors: Mapping[str, object], runs: int):
         shared = [_shared_levels(name, levels, runs) for name, levels in factors.items()]
+        # [F + 1, R, R], 1 where two runs share the level of a factor; the last matrix is for the run itself.
         self.shared = np.stack([*shared, np.eye(runs)])
+        # Without row and column means, as for differences between runs.
         self.centred = self.shared - self.shared.mean(1, keepdims=True) - self.shared.mean(2, keepdims=True)
         self.centred += self.shared.mean((1, 2), keepdims=True)
         products = np.einsum("irs,jrs->ij", self.centred, self.centred)
@@ -192,14 +181,10 @@ class _Design:
                 + ", ".join([*factors, "the single run"][i] for i in confounded)
                 + "; leave out a factor or add runs"
             )
-        self.root = cholesky(products)
+        self.root = cholesky(products)  # upper triangular
 
     def fit(self, covariance, cut: bool = True) -> np.ndarray:
-        """Variances [F + 1] whose `sum` is closest to the covariance [R, R], without row and column means.
-
-        Args:
-            cut: whether they are at least 0.
-        """
+        """Variances [F + 1], at least 0 if `cut`, whose `sum` is closest to the covariance [R, R] without its means."""
         products = np.einsum("irs,rs->i", self.centred, covariance)
         if not cut:
             return cho_solve((self.root, False), products)

@@ -70,6 +70,12 @@ def ratio(part, whole) -> np.ndarray:
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
+def known_mean(values, axis: int) -> np.ndarray:
+    """Mean over an axis of the values that are finite; nan if there are none."""
+    known = np.isfinite(values)
+    return ratio(np.where(known, values, 0.0).sum(axis), known.sum(axis))
+
+
 def checked_counts(correct, count) -> tuple[np.ndarray, np.ndarray]:
     """Both as arrays [C], after checking 0 <= correct <= count."""
     correct, count = np.asarray(correct), np.asarray(count)

@@ -19,13 +19,10 @@ class Median(NamedTuple):
     """The median of breaking radii: the smallest radius at which at most half of the examples are robust.
 
     Infinite if it is beyond the largest radius tried; None without examples.
-
-    Attributes:
-        value: the median; for an even number of examples the lower of the two middle values.
-        low, high: interval; (0, infinite) if there are too few examples.
     """
 
-    value: float | None
+    value: float | None  # the median; for an even number of examples the lower of the two middle values
+    # low, high: interval; (0, infinite) if there are too few examples.
     low: float | None
     high: float | None
 

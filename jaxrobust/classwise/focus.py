@@ -10,20 +10,13 @@ from jaxrobust.classwise.intervals import wilson_interval
 
 @dataclasses.dataclass(frozen=True)
 class Focus:
-    """The gain of attacking only one class. Rates are fractions.
+    """The gain of attacking only one class. Rates are fractions."""
 
-    Attributes:
-        target: index of the class.
-        success: share of the examples of this class that the attacker turns into errors.
-        average: share of all examples that the attacker turns into errors.
-        gain: success - average.
-        low, high: interval of the gain.
-    """
-
-    target: int
-    success: float
-    average: float
-    gain: float
+    target: int  # index of the class
+    success: float  # share of the examples of this class that the attacker turns into errors
+    average: float  # share of all examples that the attacker turns into errors
+    gain: float  # success - average
+    # low, high: interval of the gain.
     low: float
     high: float
 

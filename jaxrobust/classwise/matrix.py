@@ -12,25 +12,19 @@ import dataclasses
 
 import numpy as np
 
-from jaxrobust.classwise.counts import class_counts, ratio
+from jaxrobust.classwise.counts import class_counts, known_mean, ratio
 from jaxrobust.classwise.intervals import wilson_interval
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetedCounts:
-    """Numbers of examples that were attacked with other classes as targets, and of successful attacks.
+    """Numbers of examples that were attacked with other classes as targets, and of successful attacks."""
 
-    Attributes:
-        count: examples of each class, int64 [C].
-        tried: examples of class i (row) that were attacked with target j (column), int64 [C, C]; 0 on the diagonal.
-        turned: those of them that were predicted as class j, int64 [C, C].
-        exposed: examples of each class that were turned into at least one other class, int64 [C].
-    """
-
-    count: np.ndarray
+    count: np.ndarray  # examples of each class, int64 [C]
+    # examples of class i (row) that were attacked with target j (column), int64 [C, C]; 0 on the diagonal.
     tried: np.ndarray
-    turned: np.ndarray
-    exposed: np.ndarray
+    turned: np.ndarray  # those of them that were predicted as class j, int64 [C, C]
+    exposed: np.ndarray  # examples of each class that were turned into at least one other class, int64 [C]
 
     @property
     def complete(self) -> bool:
@@ -40,26 +34,18 @@ class TargetedCounts:
 
 @dataclasses.dataclass(frozen=True)
 class MatrixSummary:
-    """The figures of a class-to-class matrix. Rates are fractions; nan where there are no examples.
+    """The figures of a class-to-class matrix. Rates are fractions; nan where there are no examples."""
 
-    Attributes:
-        share: share of class i turned into class j, float64 [C, C]; nan on the diagonal and where it is unknown.
-        low, high: its Wilson interval, [C, C]; nan where the share is nan.
-        at_least: lower bound of the share, [C, C]: the share itself where it is known; nan on the diagonal.
-        ease: for each class as a target, [C]: mean of `at_least` over the other classes.
-        exposure: for each class as a source, [C]: share of its examples turned into at least one other class.
-        mean_exposure: for each class as a source, [C]: mean of `at_least` over the targets.
-        asymmetry: share[i, j] - share[j, i], [C, C]; nan where either is unknown.
-    """
-
+    # share of class i turned into class j, float64 [C, C]; nan on the diagonal and where it is unknown.
     share: np.ndarray
+    # low, high: its Wilson interval, [C, C]; nan where the share is nan.
     low: np.ndarray
     high: np.ndarray
-    at_least: np.ndarray
-    ease: np.ndarray
-    exposure: np.ndarray
-    mean_exposure: np.ndarray
-    asymmetry: np.ndarray
+    at_least: np.ndarray  # lower bound of the share, [C, C]: the share itself where it is known; nan on the diagonal
+    ease: np.ndarray  # for each class as a target, [C]: mean of `at_least` over the other classes
+    exposure: np.ndarray  # for each class as a source, [C]: share of its examples turned into at least one other class
+    mean_exposure: np.ndarray  # for each class as a source, [C]: mean of `at_least` over the targets
+    asymmetry: np.ndarray  # share[i, j] - share[j, i], [C, C]; nan where either is unknown
 
     def strongest_pair(self) -> tuple[int, int] | None:
         """The (source, target) with the largest `at_least`; the first of several; None if all are nan."""
@@ -97,11 +83,7 @@ def targeted_counts(labels, targets, reached, num_classes: int) -> TargetedCount
 
 
 def matrix_summary(counts: TargetedCounts, confidence: float = 0.95) -> MatrixSummary:
-    """The figures computed from the counts.
-
-    Args:
-        confidence: of the interval of each cell, without correction for the number of cells.
-    """
+    """The figures computed from the counts; `confidence` is of each cell, without correction for their number."""
     possible = _others(counts.count)
     at_least = ratio(counts.turned, possible)
     known = (counts.tried == possible) & (possible > 0)
@@ -112,9 +94,9 @@ def matrix_summary(counts: TargetedCounts, confidence: float = 0.95) -> MatrixSu
         low=np.where(known, low.reshape(share.shape), np.nan),
         high=np.where(known, high.reshape(share.shape), np.nan),
         at_least=at_least,
-        ease=_mean(at_least, axis=0),
+        ease=known_mean(at_least, axis=0),
         exposure=ratio(counts.exposed, counts.count),
-        mean_exposure=_mean(at_least, axis=1),
+        mean_exposure=known_mean(at_least, axis=1),
         asymmetry=share - share.T,
     )
 
@@ -122,9 +104,3 @@ def matrix_summary(counts: TargetedCounts, confidence: float = 0.95) -> MatrixSu
 def _others(count) -> np.ndarray:
     """[C, C]: number of examples of class i, all of which can be attacked with target j; 0 on the diagonal."""
     return np.where(np.eye(len(count), dtype=bool), 0, np.asarray(count)[:, None])
-
-
-def _mean(values, axis) -> np.ndarray:
-    """Mean of the values that are not nan; nan if there are none."""
-    there = ~np.isnan(values)
-    return ratio(np.where(there, values, 0).sum(axis), there.sum(axis))

@@ -90,10 +90,7 @@ def holm_correction(p_values, weights=None) -> np.ndarray:
 def holm_over_groups(groups: Sequence) -> list[np.ndarray]:
     """`holm_correction` of all tests together, where each group gets an equal share of alpha.
 
-    A question of few tests then keeps most of its power beside one of many.
-
-    Args:
-        groups: arrays of p-values; nan values are not counted.
+    A question of few tests then keeps most of its power beside one of many. p-values that are nan are not counted.
     """
     groups = [np.asarray(group, float) for group in groups]
     numbers = [max(np.sum(~np.isnan(group)), 1) for group in groups]
@@ -165,24 +162,20 @@ class WorstDifference:
 
 @dataclasses.dataclass(frozen=True)
 class PairedSeeds:
-    """The counts of pairs of runs of A and B, one pair per training seed, all on the same test images.
+    """The counts of pairs of runs of A and B, one pair per training seed, all on the same test images."""
 
-    Attributes:
-        count: images of each class, [C].
-        correct_a, correct_b, only_a, only_b: of each pair, as in `PairedCounts`, [S, C].
-        share, share_a, share_b: [C] or 1; see `seeds.averaged_share`, of the differences, and of the verdicts under A,
-            and under B.
-        heads: whether one of A and B changes heads of the other's checkpoints, so that both share their chance.
-    """
-
-    count: np.ndarray
+    count: np.ndarray  # images of each class, [C]
+    # correct_a, correct_b, only_a, only_b: of each pair, as in `PairedCounts`, [S, C].
     correct_a: np.ndarray
     correct_b: np.ndarray
     only_a: np.ndarray
     only_b: np.ndarray
+    # share, share_a, share_b: [C] or 1; see `seeds.averaged_share`, of the differences, and of the verdicts under A,
+    # and under B.
     share: np.ndarray | float = 1.0
     share_a: np.ndarray | float = 1.0
     share_b: np.ndarray | float = 1.0
+    # whether one of A and B changes heads of the other's checkpoints, so that both share their chance.
     heads: bool = False
 
     @classmethod
@@ -212,10 +205,7 @@ class PairedSeeds:
 
     def below(self, paired_tail: float, tail: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Distances [C] from the means over the pairs, by the draw of the images: of the paired difference to its lower
-        bound, of B's accuracy to its lower one, and of A's to its upper one.
-
-        Args:
-            paired_tail, tail: probabilities beyond the first, and beyond each of the others.
+        bound, which fails with `paired_tail`, of B's accuracy to its lower one, and of A's to its upper one, by `tail`.
         """
         count = np.broadcast_to(self.count, self.only_a.shape)
 

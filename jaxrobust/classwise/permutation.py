@@ -27,59 +27,38 @@ _AT_ONCE = 2**22  # numbers in memory, 32 MiB
 
 @dataclasses.dataclass(frozen=True)
 class AxisTest:
-    """Whether an axis changes the class profile, or the average.
+    """Whether an axis changes the class profile, or the average."""
 
-    Attributes:
-        statistic: sum over levels and classes, weighted by runs, of the squared mean deviation from the block.
-        share: statistic over the sum of squares within blocks, in [0, 1]; nan if nothing varies. It is > 0 by chance.
-        p_value: 1 if no block has two levels, so that no test is possible.
-        least_p: smallest p-value that any of the tried assignments would give; no effect can give a smaller one.
-        permutations: number of assignments that p_value is computed from.
-        exhaustive: whether these are all assignments.
-    """
-
-    statistic: float
+    statistic: float  # sum over levels and classes, weighted by runs, of the squared mean deviation from the block
+    # statistic over the sum of squares within blocks, in [0, 1]; nan if nothing varies. It is > 0 by chance.
     share: float
-    p_value: float
-    least_p: float
-    permutations: int
-    exhaustive: bool
+    p_value: float  # 1 if no block has two levels, so that no test is possible
+    least_p: float  # smallest p-value that any of the tried assignments would give; no effect can give a smaller one
+    permutations: int  # number of assignments that p_value is computed from
+    exhaustive: bool  # whether these are all assignments
 
 
 @dataclasses.dataclass(frozen=True)
 class PairedChange:
-    """The mean of after - before, in their unit, with Student's interval and the p-value of the sign-flip test.
-
-    `least_p` is as in `AxisTest`.
-    """
+    """The mean of after - before, in their unit, with Student's interval and the p-value of the sign-flip test."""
 
     mean: float
     low: float
     high: float
     p_value: float
-    least_p: float
-    pairs: int
+    least_p: float  # as in `AxisTest`
 
 
 @dataclasses.dataclass(frozen=True)
 class Trend:
-    """The slope within blocks, value per unit of x.
+    """The slope within blocks, value per unit of x."""
 
-    Attributes:
-        slope: least-squares slope, the same for all blocks, with an intercept for each block.
-        low, high: its interval.
-        p_value: two-sided, by permuting x within blocks.
-        least_p: as in `AxisTest`.
-        runs, blocks: numbers of blocks in which x varies, and of their runs; the other blocks are not used.
-    """
-
-    slope: float
+    slope: float  # least-squares slope, the same for all blocks, with an intercept for each block
+    # low, high: its interval.
     low: float
     high: float
-    p_value: float
-    least_p: float
-    runs: int
-    blocks: int
+    p_value: float  # two-sided, by permuting x within blocks
+    least_p: float  # as in `AxisTest`
 
 
 def axis_test(
@@ -152,7 +131,7 @@ def paired_change(
         return np.abs(label_BxR @ halves)
 
     _, p_value, least_p, *_ = _permutation_test(statistic, label, pairs, rng, permutations)
-    return PairedChange(float(change.mean()), *student_interval(change, confidence), p_value, least_p, change.size)
+    return PairedChange(float(change.mean()), *student_interval(change, confidence), p_value, least_p)
 
 
 def trend(
@@ -167,7 +146,7 @@ def trend(
     Args:
         values: [R], in any unit.
         x: [R], for example a radius.
-        blocks: [R], labels; runs of a block differ only in x and seed.
+        blocks: [R], labels; runs of a block differ only in x and seed. Those in which x does not vary are not used.
         rng, permutations, confidence: as of `paired_change`.
 
     Raises:
@@ -202,16 +181,11 @@ def trend(
         degrees = values.size - 2
         error = math.sqrt((residual**2).sum() / squares / degrees) if degrees else math.inf
     half_width = stdtrit(degrees, (1 + confidence) / 2) * error if degrees else math.inf
-    ends = float(slope - half_width), float(slope + half_width)
-    return Trend(float(slope), *ends, p_value, least_p, values.size, int(number))
+    return Trend(float(slope), float(slope - half_width), float(slope + half_width), p_value, least_p)
 
 
 def label_indices(name: str, labels, runs: int) -> np.ndarray:
-    """Labels of any type as integers from 0, [R]; labels are equal if their `str` is equal.
-
-    Raises:
-        ValueError: the number of labels is not the number of runs.
-    """
+    """Labels of any type as integers from 0, [R]; labels are equal if their `str` is. ValueError: not R labels."""
     labels = [str(label) for label in labels]
     if len(labels) != runs:
         raise ValueError(f"{name} has {len(labels)} labels for {runs} runs")
@@ -226,12 +200,8 @@ def _within(values_RxK, blocks) -> np.ndarray:
 
 
 def _permutation_test(statistic, labels, blocks, rng, permutations: int) -> tuple[float, float, float, int, bool]:
-    """(observed statistic, p-value, smallest possible p-value, number of assignments tried, whether these are all).
-
-    Args:
-        statistic: labels [B, R] -> [B], in [0, 1]; large values are evidence against the hypothesis.
-        labels: integers from 0, [R].
-    """
+    """(observed statistic, p-value, smallest possible one, number of assignments tried, whether these are all), by a
+    statistic of labels [B, R] -> [B], in [0, 1], of which large values are evidence against the hypothesis."""
     if permutations < 1:
         raise ValueError(f"permutations must be at least 1; got {permutations}")
     found = float(statistic(labels[None])[0])

@@ -27,21 +27,14 @@ CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A figure of a score that is one number.
+    """A figure of a score that is one number."""
 
-    Attributes:
-        name: as in results.jsonl and in TensorBoard's tags.
-        of: (correct, count), integers [C] of the classes with examples, at least one, -> the figure; nan if undefined.
-        meaning: its definition.
-        text: how it is written.
-        is_scalar: whether it becomes a scalar in TensorBoard.
-    """
-
-    name: str
+    name: str  # as in results.jsonl and in TensorBoard's tags
+    # (correct, count), integers [C] of the classes with examples, at least one, -> the figure; nan if undefined.
     of: Callable[[np.ndarray, np.ndarray], float]
-    meaning: str
-    text: Callable[[float | None], str] = formatting.percent
-    is_scalar: bool = True
+    meaning: str  # its definition
+    text: Callable[[float | None], str] = formatting.percent  # how it is written
+    is_scalar: bool = True  # whether it becomes a scalar in TensorBoard
 
 
 def _ratio(numerator, denominator) -> float:
@@ -54,53 +47,26 @@ def _bottom_k(classes: int) -> int:
 
 # A new figure is one entry here: it is then in results.jsonl, TensorBoard, the report, and an attribute of every score.
 METRICS = (
-    Metric(
-        "accuracy",
-        lambda correct, count: correct.sum() / count.sum(),
-        "Correct examples over all examples, so the weight of a class is its number of examples.",
-    ),
-    Metric(
-        "balanced_accuracy",
-        lambda correct, count: (correct / count).mean(),
-        "Mean of the class accuracies, so all classes have the same weight.",
-    ),
-    Metric(
-        "worst_class_accuracy", lambda correct, count: (correct / count).min(), "Accuracy of the class with the lowest."
-    ),
-    Metric(
-        "best_class_accuracy",
-        lambda correct, count: (correct / count).max(),
-        "Accuracy of the class with the highest.",
-        is_scalar=False,
-    ),
-    Metric(
-        "gap",
-        lambda correct, count: (correct / count).max() - (correct / count).min(),
-        "Best minus worst class accuracy, in percentage points.",
-    ),
-    Metric(
-        "std",
-        lambda correct, count: (correct / count).std(),
-        "Population standard deviation of the class accuracies, in percentage points; the same for error rates.",
-    ),
-    Metric(
-        "cv",
-        lambda correct, count: _ratio((correct / count).std(), (correct / count).mean()),
-        "std over the mean class accuracy. ABSLD and some later papers call this nsd.",
-        formatting.ratio,
-    ),
-    Metric(
-        "nsd",
-        lambda correct, count: _ratio((correct / count).std(), 1 - (correct / count).mean()),
-        "std over the mean class error rate: the normalised standard deviation of Xu et al. (ICML 2021).",
-        formatting.ratio,
-    ),
-    Metric(
-        "bottom_k_mean",
-        lambda correct, count: np.sort(correct / count)[: _bottom_k(count.size)].mean(),
-        "Mean accuracy of the worst tenth of the classes, rounded up. Steadier than the worst class if C is large.",
-    ),
-)
+    Metric("accuracy", lambda correct, count: correct.sum() / count.sum(),
+           "Correct examples over all examples, so the weight of a class is its number of examples."),
+    Metric("balanced_accuracy", lambda correct, count: (correct / count).mean(),
+           "Mean of the class accuracies, so all classes have the same weight."),
+    Metric("worst_class_accuracy", lambda correct, count: (correct / count).min(),
+           "Accuracy of the class with the lowest."),
+    Metric("best_class_accuracy", lambda correct, count: (correct / count).max(),
+           "Accuracy of the class with the highest.", is_scalar=False),
+    Metric("gap", lambda correct, count: (correct / count).max() - (correct / count).min(),
+           "Best minus worst class accuracy, in percentage points."),
+    Metric("std", lambda correct, count: (correct / count).std(),
+           "Population standard deviation of the class accuracies, in percentage points; the same for error rates."),
+    Metric("cv", lambda correct, count: _ratio((correct / count).std(), (correct / count).mean()),
+           "std over the mean class accuracy. ABSLD and some later papers call this nsd.", formatting.ratio),
+    Metric("nsd", lambda correct, count: _ratio((correct / count).std(), 1 - (correct / count).mean()),
+           "std over the mean class error rate: the normalised standard deviation of Xu et al. (ICML 2021).",
+           formatting.ratio),
+    Metric("bottom_k_mean", lambda correct, count: np.sort(correct / count)[: _bottom_k(count.size)].mean(),
+           "Mean accuracy of the worst tenth of the classes, rounded up. Steadier than the worst class if C is large."),
+)  # fmt: skip
 _NAMES = frozenset(metric.name for metric in METRICS)
 
 
@@ -268,11 +234,7 @@ class Score:
 
 
 def class_accuracy(correct, count) -> np.ndarray:
-    """Accuracy of each class, float64 [C]; nan for a class without examples.
-
-    Raises:
-        ValueError: the shapes differ or not 0 <= correct <= count.
-    """
+    """Accuracy of each class, float64 [C]; nan without examples. ValueError unless 0 <= correct <= count, alike [C]."""
     return ratio(*checked_counts(correct, count))
 
 

@@ -30,16 +30,12 @@ class Spread(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SeedMean:
-    """A mean over seeds with its interval.
-
-    Attributes:
-        covers_seeds: whether the interval covers the draw of the seeds as well as the draw of the images.
-    """
+    """A mean over seeds with its interval."""
 
     mean: float
     low: float
     high: float
-    covers_seeds: bool
+    covers_seeds: bool  # whether the interval covers the draw of the seeds as well as the draw of the images
 
 
 def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread | None:
@@ -60,19 +56,13 @@ def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread | None:
 
 
 class PairedSpread(NamedTuple):
-    """How accuracies vary from seed to seed, class by class, as x = arcsin(sqrt(accuracy)).
+    """How accuracies vary from seed to seed, class by class, as x = arcsin(sqrt(accuracy))."""
 
-    Attributes:
-        runs: x of the runs of the base and of what is trained like it, minus the mean over the seeds of each, [N, C].
-        degrees: of freedom of their variances.
-        change: variance of the change of x where methods change heads of the base's checkpoints, [C].
-        change_degrees: of it.
-    """
-
+    # x of the runs of the base and of what is trained like it, minus the mean over the seeds of each, [N, C].
     runs: np.ndarray
-    degrees: int
-    change: np.ndarray
-    change_degrees: int
+    degrees: int  # of freedom of their variances
+    change: np.ndarray  # variance of the change of x where methods change heads of the base's checkpoints, [C]
+    change_degrees: int  # of it
 
 
 def paired_spread(methods: Sequence[tuple[np.ndarray, np.ndarray, bool]]) -> PairedSpread:
@@ -218,16 +208,15 @@ def averaged_share(labels, differences, num_classes: int) -> np.ndarray:
     return share
 
 
-def level_of(interval: Callable[[float], tuple[float, float]], value: float = 0.0) -> float:
-    """The p-value that corresponds to an interval: the smallest level at which it excludes `value`; at least 1e-9.
+def level_of(interval: Callable[[float], tuple[float, float]]) -> float:
+    """The p-value that corresponds to an interval: the smallest level at which it excludes 0; at least 1e-9.
 
-    Args:
-        interval: confidence -> (low, high); a higher confidence must give a wider interval.
+    `interval` is confidence -> (low, high), wider for a higher confidence.
     """
 
     def leaves_out(level):
         low, high = interval(1 - level)
-        return not low <= value <= high
+        return not low <= 0 <= high
 
     if not leaves_out(1 - _LEAST_LEVEL):
         return 1.0

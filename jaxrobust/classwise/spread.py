@@ -118,11 +118,7 @@ def corrected(correct, count, confidence: float = 0.95) -> dict[str, Corrected]:
 
 
 def _std_interval(measured: float, sampling, tail: float) -> tuple[float, float]:
-    """Limits of the standard deviation of the true accuracies, from the variance of the measured ones.
-
-    Args:
-        sampling: variance of the measured accuracy of each class, above 0, [C].
-    """
+    """Limits of the true accuracies' standard deviation, from the variance of the measured ones, and of each [C]."""
     from scipy.special import chndtrinc
 
     classes = sampling.size

@@ -52,15 +52,9 @@ class Cells(NamedTuple):
 
 
 class Table:
-    """What tables have in common. A subclass gives `rows` and `cells`."""
-
-    def rows(self) -> list[dict]:
-        """The figures of each class, in order of index, with None where one is not defined."""
-        raise NotImplementedError
-
-    def cells(self) -> Cells:
-        """The table as text."""
-        raise NotImplementedError
+    """What tables have in common. A subclass gives `rows`, the figures of each class as a dict, in order of index, with
+    None where one is not defined; and `cells`, the table as text.
+    """
 
     def to_pandas(self):
         """The figures of each class as a pandas DataFrame, in order of index; nan where one is not defined."""
@@ -219,12 +213,7 @@ def checked_labels(labels, class_names) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def checked_verdicts(name: str, verdicts, labels: np.ndarray) -> np.ndarray:
-    """Whether each image is classified correctly, bool [N].
-
-    Args:
-        name: of the argument, for errors.
-        verdicts: an object with `is_robust` [N], or bool [N].
-    """
+    """Whether each image is classified correctly, bool [N]; the argument `name` is that, or has `is_robust` [N]."""
     is_correct = as_array(name, getattr(verdicts, "is_robust", verdicts))
     if is_correct.dtype != bool or is_correct.shape != labels.shape:
         found = f"{is_correct.dtype} {list(is_correct.shape)}"

@@ -18,21 +18,16 @@ _GRID = 32  # widths, and means, of the distributions that class accuracies may 
 
 @dataclasses.dataclass(frozen=True)
 class WorstClass:
-    """What is known about the worst class: plain numbers and None, ready for JSON.
+    """What is known about the worst class: plain numbers and None, ready for JSON."""
 
-    Attributes:
-        classes: indices of the classes with the lowest measured accuracy; several if tied, empty without examples.
-        accuracy: their accuracy, which is biased low; more so if more classes are close to the worst. None without
-            examples.
-        low, high: interval of the accuracy of the true worst class, whichever it is. None without examples.
-        candidates: indices of the classes that may be the true worst class, lowest accuracy first.
-    """
-
+    # indices of the classes with the lowest measured accuracy; several if tied, empty without examples.
     classes: tuple[int, ...]
+    # their accuracy, which is biased low; more so if more classes are close to the worst. None without examples.
     accuracy: float | None
+    # low, high: interval of the accuracy of the true worst class, whichever it is. None without examples.
     low: float | None
     high: float | None
-    candidates: tuple[int, ...]
+    candidates: tuple[int, ...]  # indices of the classes that may be the true worst class, lowest accuracy first
 
 
 def worst_class(correct, count, confidence: float = 0.95) -> WorstClass:
@@ -73,11 +68,8 @@ def worst_class(correct, count, confidence: float = 0.95) -> WorstClass:
 
 
 def exact_bounds(correct, count, low_tail: float, high_tail: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper bounds of Clopper & Pearson (1934) for each class, float64 [C] each.
-
-    Args:
-        correct, count: integers [C].
-        low_tail, high_tail: probabilities with which the bound of a class fails, at most.
+    """Lower and upper bounds of Clopper & Pearson (1934) for each class, float64 [C] each, from integers [C]. That of a
+    class fails with a probability of `low_tail`, and of `high_tail`, at most.
     """
     from scipy.special import betaincinv  # not at the top: `import jaxrobust` does without SciPy
 
@@ -127,12 +119,10 @@ def probability_worst(correct, count, *, draws: int = 10_000, seed: int = 0) -> 
 
 
 def _beta_parameters(correct, count) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A grid of beta distributions of class accuracies: their parameters a and b, and their posterior weights, [G].
-
-    The prior is uniform in the width (root of variance over mean (1 - mean)) and in the arcsine of the mean's root.
-    """
+    """A grid of beta distributions of class accuracies: their parameters a and b, and their posterior weights, [G]."""
     from scipy.special import betaln  # not at the top: `import jaxrobust` does without SciPy
 
+    # The prior is uniform in the width (root of variance over mean (1 - mean)) and in the arcsine of the mean's root.
     step = (np.arange(_GRID) + 0.5) / _GRID
     width = 0.999 * step**2  # narrow ones lie closer together
     centre = np.arcsin(np.sqrt((correct.sum() + 0.5) / (count.sum() + 1)))

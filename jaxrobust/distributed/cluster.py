@@ -78,11 +78,8 @@ def _check(coordinator, processes, process):
 
 
 def _cluster() -> Job | None:
-    """What JAX will find in the cluster this process runs in; None if it does not run in a cluster.
-
-    JAX is not left to find out whether there is a cluster: it would take a single SLURM task for one, and uses the
-    network to find out.
-    """
+    """What JAX will find in the cluster this process runs in; None if it does not run in a cluster."""
+    # JAX is not left to find that out: it would take a single SLURM task for a cluster, and uses the network.
     step = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")  # not set outside of srun
     if all(name in os.environ for name in step) and (processes := _integer("SLURM_NTASKS", 1) or 1) > 1:
         _integer("SLURM_JOB_ID")  # JAX reads it
@@ -92,10 +89,8 @@ def _cluster() -> Job | None:
 
 
 def _slurm_gpus() -> tuple[int, ...]:
-    """If several tasks on a node all see all of its GPUs: the GPU for this task, the one with its local number.
-
-    JAX would give each task one GPU also where a task has the node, or only its own GPU, to itself.
-    """
+    """If several tasks on a node all see all of its GPUs: the GPU for this task, the one with its local number."""
+    # JAX would give each task one GPU also where a task has the node, or only its own GPU, to itself.
     tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     local = _integer("SLURM_LOCALID")

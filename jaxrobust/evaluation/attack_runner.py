@@ -42,14 +42,10 @@ class Work(NamedTuple):
     def __add__(self, other):
         return Work(*(one + another for one, another in zip(self, other, strict=True)))
 
-    @property
-    def wasted_fraction(self) -> float:
-        """Wasted passes, as a share of all."""
-        return self.wasted_passes / self.forward_passes if self.forward_passes else 0.0
-
     def of_each(self, examples: int) -> dict:
-        """As results.jsonl has it: passes per example, the wasted fraction and seconds."""
-        return {"passes": self.forward_passes / examples, "idle": self.wasted_fraction, "seconds": self.seconds}
+        """As results.jsonl has it: passes per example, the share of them that is wasted, and seconds."""
+        idle = self.wasted_passes / self.forward_passes if self.forward_passes else 0.0
+        return {"passes": self.forward_passes / examples, "idle": idle, "seconds": self.seconds}
 
 
 @dataclasses.dataclass
@@ -210,8 +206,17 @@ class Hooks(NamedTuple):
     progress: Callable = lambda title, total, unit, done=0: contextlib.nullcontext(lambda amount: None)
     check: Callable = lambda title: None
 
+    def blocks(self, split: Split, batch_size: int, title: str, ids=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(ids, images) of this process for all of a split, or the given ids, block by block, with progress."""
+        ids = np.arange(len(split)) if ids is None else ids
+        with self.progress(title, max(len(ids), 1), "images") as advance:
+            for block, mine, images in batching.each(split, ids, batch_size):
+                yield mine, images
+                advance(len(block))
+                self.check(title)
 
-SILENT = Hooks()
+
+SILENT, SHOWN = Hooks(), Hooks(console.progress)
 
 
 def stopping_hooks(stop: StopRequest, kept: str) -> Hooks:

@@ -1,7 +1,7 @@
 """Splits evaluation into blocks, shared among processes, and blocks into batches of fixed sizes.
 
 for block, mine, images in each(split, ids, batch_size):
-    for rows, found in in_batches(step, weights, (images,), mesh, batch_size): ...   # compiled for two sizes
+    for rows, size in row_batches(len(mine), batch_sizes(batch_size, mesh.size)): ...   # of two sizes
     merge(everything, mine, found)      # combine the results of all processes
 """
 
@@ -60,32 +60,9 @@ def pack(count: int, large: int, small: int) -> Iterator[tuple[int, int]]:
 
 
 def row_batches(count: int, sizes) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches for the `count` examples of this process: (rows, size), equally many on all processes; `sizes` are over
-    all devices.
-    """
+    """Batches for `count` examples of this process: (rows, size), equally many on all; `sizes` are over all devices."""
     for start, size in pack(max(hosts.gather(count)), *(size // jax.process_count() for size in sizes)):
         yield np.arange(start, min(start + size, count)), size
-
-
-def in_batches(step, weights, arrays, mesh, batch_size: int):
-    """Run a compiled step on all examples in batches; yields (rows, result on the devices)."""
-
-    def launched():
-        for rows, size in row_batches(len(arrays[0]), batch_sizes(batch_size, mesh.size)):
-            yield rows, step(weights, *padded(tuple(array[rows] for array in arrays), size, mesh))
-
-    return parallel.one_behind(launched())
-
-
-def of_each(step, weights, arrays, mesh, batch_size: int):
-    """The results of a compiled step (weights, *arrays [B, ...]) -> pytree of [B, ...] for each of n > 0 examples; each
-    process passes its own. `batch_size` is over all devices.
-    """
-    kept = [
-        jax.tree.map(lambda array, rows=rows: array[: len(rows)], parallel.local(found))
-        for rows, found in in_batches(step, weights, arrays, mesh, batch_size)
-    ]
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
 
 
 def padded(tree, size: int, mesh):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache, cached_property
 
+import jax
 import numpy as np
 
 from jaxrobust.attacks import threats
@@ -72,19 +73,20 @@ class Classifier:
     def predict(self, weights, images, title: str) -> np.ndarray:
         """Predictions [n] for images [n, H, W, C]. Raises UserError if the model's logits are not finite."""
         prediction = np.zeros(len(images), np.int64)
-        for rows, predicted in self._in_batches(self.predict_step, weights, images):
+        for rows, predicted in self._in_batches(self.predict_step, weights, (images,)):
             attack_runner.check_finite(predicted, title)
             prediction[rows] = parallel.local(predicted["prediction"])[: len(rows)]
         return prediction
 
     def is_finite(self, weights, images) -> bool:
         """Whether all logits of the images are finite."""
-        return all(bool(predicted["finite"]) for _, predicted in self._in_batches(self.predict_step, weights, images))
+        predictions = self._in_batches(self.predict_step, weights, (images,))
+        return all(bool(predicted["finite"]) for _, predicted in predictions)
 
     def rank(self, weights, images, count: int, title: str) -> np.ndarray:
         """The `count` most likely classes [n, count] for images [n, H, W, C], likeliest first. Raises as `predict`."""
         ranking = []
-        for rows, ranked in self._in_batches(self._ranking(count), weights, images):
+        for rows, ranked in self._in_batches(self._ranking(count), weights, (images,)):
             attack_runner.check_finite(ranked, title)
             ranking.append(parallel.local(ranked["ranking"])[: len(rows)])
         return np.concatenate(ranking)
@@ -94,11 +96,22 @@ class Classifier:
         return self.of_each(self._features_step, weights, (images,))
 
     def of_each(self, compiled, weights, arrays):
-        """See batching.of_each."""
-        return batching.of_each(compiled, weights, arrays, self.mesh, self.batch_size)
+        """Results of a compiled step (weights, *arrays [B, ...]) -> pytree of [B, ...], for each of n > 0 examples."""
+        kept = [
+            jax.tree.map(lambda array, rows=rows: array[: len(rows)], parallel.local(found))
+            for rows, found in self._in_batches(compiled, weights, arrays)
+        ]
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
 
-    def _in_batches(self, compiled, weights, images):
-        return batching.in_batches(compiled, weights, (images,), self.mesh, self.batch_size)
+    def _in_batches(self, compiled, weights, arrays):
+        """Yields (rows, result on the devices) of a compiled step on all examples."""
+
+        def launched():
+            sizes = batching.batch_sizes(self.batch_size, self.mesh.size)
+            for rows, size in batching.row_batches(len(arrays[0]), sizes):
+                yield rows, compiled(weights, *batching.padded(tuple(a[rows] for a in arrays), size, self.mesh))
+
+        return parallel.one_behind(launched())
 
     def attacker(
         self, spec: AttackSpec, norm: str, relative_step: float = 0.25, *, targeted: bool = False

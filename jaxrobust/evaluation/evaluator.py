@@ -146,9 +146,7 @@ class Evaluator:
             raise FieldError("workdir", str(self._workdir), problem, "train again, which replaces it")
 
     def evaluate(self, weights: dict, step: int, epoch: int) -> None:
-        """Score weights on the devices, by name "raw" or "averaged", as far as they are not scored yet, and print a
-        summary.
-        """
+        """Score weights on the devices, by name "raw" or "averaged", as far as not scored yet, and print a summary."""
         for name, of_name in weights.items():
             checksum = checkpoints_lib.checksum(of_name)
             if parallel.is_writer() and (dropped := history.drop_others(self._workdir, step, name, checksum)):

@@ -15,6 +15,7 @@ from jaxrobust.data.dataset import Split
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, as_array, number
 from jaxrobust.evaluation import batching
+from jaxrobust.evaluation.attack_runner import SILENT
 from jaxrobust.evaluation.classifier import Classifier
 from jaxrobust.evaluation.scoring import attack_split
 from jaxrobust.evaluation.verdicts import Verdicts
@@ -122,7 +123,7 @@ def predict(logits_fn: LogitsFn, images: ArrayLike, *, batch_size: int = 512) ->
     images = _checked_images(images)
     classifier, constants = _classifier(logits_fn, None, images, batch_size, 0)
     prediction = np.zeros(len(images), np.int64)
-    for _, mine, block in batching.each(Split(images, prediction), np.arange(len(images)), classifier.batch_size):
+    for mine, block in SILENT.blocks(Split(images, prediction), classifier.batch_size, "logits_fn"):
         batching.merge(prediction, mine, classifier.predict(constants, block, "logits_fn"))
     return prediction
 
@@ -187,10 +188,10 @@ def _program(traced: list) -> tuple[list[str], list]:
 
 
 def _with_constants(function: LogitsFn) -> Callable:
-    """(arrays that the function closes over, images) -> logits. As constants of the compiled program, weights would
-    make its compilation long, and weights that have been trained on would need another program.
-    """
+    """(arrays that the function closes over, images) -> logits."""
 
+    # As constants of the compiled program, weights would make its compilation long, and weights that have been trained
+    # on would need another program.
     def forward(constants: list, images: jax.Array) -> jax.Array:
         traced = jax.make_jaxpr(function)(images)
         return core.jaxpr_as_fun(core.ClosedJaxpr(traced.jaxpr, constants))(images)[0]

@@ -26,19 +26,12 @@ from jaxrobust.evaluation.verdicts import Verdicts
 
 
 class Result(NamedTuple):
-    """What is new about a split.
+    """What is new about a split."""
 
-    Attributes:
-        attack: "clean", the name of a suite, or SUITE/MEMBER for the worst case over a suite up to that member.
-        members: the attack behind it, or those of the suite; none for the clean images.
-        prediction: [N] int; -1 where there is none, as the logits under attack are not finite.
-        work: its cost; None for a suite of several members, whose cost is that of its members.
-    """
-
-    attack: str
-    members: tuple[AttackSpec, ...]
-    prediction: np.ndarray
-    work: Work | None
+    attack: str  # "clean", the name of a suite, or SUITE/MEMBER for the worst case over a suite up to that member
+    members: tuple[AttackSpec, ...]  # the attack behind it, or those of the suite; none for the clean images
+    prediction: np.ndarray  # [N] int; -1 where there is none, as the logits under attack are not finite
+    work: Work | None  # its cost; None for a suite of several members, whose cost is that of its members
 
 
 class NoStore:
@@ -52,33 +45,23 @@ class NoStore:
 
 @dataclasses.dataclass
 class Scoring:
-    """The state of scoring one split with given weights. All processes do the same; each attacks its share of a batch.
-
-    Attributes:
-        weights: on the devices.
-        split: the examples.
-        ids: [N] of each example in the whole split; seeds its random numbers, so a subset gives the same results.
-        threat: of the attacks.
-        relative_step: step of PGD as a share of the radius.
-        store: results that are known; they are not yielded again.
-        title: for messages.
-        shown_images: how many of the first images to return as perturbed.
-        predictions: [N] under each attack scored so far, by the name of its result.
-        shown: [n, H, W, C] these first images as perturbed by the current suite; n = 0 if they are not known, because
-            an attack of it was computed earlier.
-    """
+    """The state of scoring a split with given weights. All processes do the same; each attacks its share of a batch."""
 
     classifier: Classifier
-    weights: object
-    split: Split
+    weights: object  # on the devices
+    split: Split  # the examples
+    # [N] of each example in the whole split; seeds its random numbers, so a subset gives the same results.
     ids: np.ndarray
-    threat: Threat
-    relative_step: float = 0.25
-    store: NoStore = dataclasses.field(default_factory=NoStore)
-    title: str = ""
+    threat: Threat  # of the attacks
+    relative_step: float = 0.25  # step of PGD as a share of the radius
+    store: NoStore = dataclasses.field(default_factory=NoStore)  # results that are known; they are not yielded again
+    title: str = ""  # for messages
     hooks: Hooks = SILENT
-    shown_images: int = 0
+    shown_images: int = 0  # how many of the first images to return as perturbed
+    # [N] under each attack scored so far, by the name of its result.
     predictions: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    # [n, H, W, C] these first images as perturbed by the current suite; n = 0 if they are not known, because an
+    # attack of it was computed earlier.
     shown: np.ndarray = dataclasses.field(init=False)
 
     def results(self, suites: Iterable[Suite]) -> Iterator[Result]:
@@ -117,32 +100,22 @@ class Scoring:
         if all(ATTACKS[spec.kind].queries for suite in suites for spec in suite.members):
             return None
         model, labels, found = self.classifier, self.split.labels, np.zeros(len(self.split), bool)
-        title = f"{self.title} gradients".strip()
-        with self.hooks.progress(title, len(labels), "images") as advance:
-            for ids, mine, images in batching.each(self.split, np.arange(len(labels)), model.batch_size):
-                is_zero = model.of_each(model.zero_gradient_step, self.weights, (images, np.int32(labels[mine])))
-                batching.merge(found, mine, is_zero)
-                advance(len(ids))
-                self.hooks.check(title)
+        for mine, images in self.hooks.blocks(self.split, model.batch_size, f"{self.title} gradients".strip()):
+            is_zero = model.of_each(model.zero_gradient_step, self.weights, (images, np.int32(labels[mine])))
+            batching.merge(found, mine, is_zero)
         return found
 
     def _predict(self) -> tuple[np.ndarray, Work]:
         """Predictions [N] for the clean images."""
         title = f"{self.title} clean".strip()
         started, prediction = time.monotonic(), np.zeros(len(self.split), np.int64)
-        with self.hooks.progress(title, len(self.split), "images") as advance:
-            for ids, mine, images in batching.each(self.split, np.arange(len(self.split)), self.classifier.batch_size):
-                batching.merge(prediction, mine, self.classifier.predict(self.weights, images, title))
-                advance(len(ids))
-                self.hooks.check(title)
+        for mine, images in self.hooks.blocks(self.split, self.classifier.batch_size, title):
+            batching.merge(prediction, mine, self.classifier.predict(self.weights, images, title))
         return prediction, Work(len(self.split), 0.0, time.monotonic() - started)
 
     def _attack(self, attack: str, spec: AttackSpec, before) -> tuple[np.ndarray, Work]:
-        """Predictions [N] under an attack on the examples still classified correctly before it; `shown` becomes
-        adversarial.
-
-        They are stored after each block, so that an interrupted attack continues.
-        """
+        """Predictions [N] under an attack on the examples still classified correctly before it, stored after each
+        block, so that an interrupted attack continues; `shown` becomes adversarial."""
         labels, prediction, todo, work = self.split.labels, before.copy(), None, Work()
         if saved := hosts.decide(lambda: self.store.unfinished(attack)):
             prediction[:], todo = saved["prediction"], np.array(saved["todo"], np.int64)

@@ -14,5 +14,3 @@ PROBES: dict[str, Probe] = {
     for family in (neighbours, features, landscape, frequency, verdicts, transfer)
     for probe in family.PROBES
 }
-
-__all__ = ["PROBES", "Missing", "Probe"]

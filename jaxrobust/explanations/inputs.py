@@ -9,7 +9,7 @@ import pathlib
 import jax
 import numpy as np
 
-from jaxrobust import classwise, console, data
+from jaxrobust import classwise, data
 from jaxrobust import config as config_lib
 from jaxrobust.attacks import suites
 from jaxrobust.attacks.landscape import Landscape
@@ -19,21 +19,14 @@ from jaxrobust.data import randomness, splits
 from jaxrobust.data.augment import to_float
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.evaluation import batching, loading, steps
+from jaxrobust.evaluation import loading, steps
+from jaxrobust.evaluation.attack_runner import SHOWN
 from jaxrobust.explanations import frequency, neighbours, transfer
 from jaxrobust.explanations.probe import Missing
 from jaxrobust.runs import checkpoints as checkpoints_lib
 from jaxrobust.runs.reading import Checkpoint, RunFiles
 
 OWN_FIELDS = ("data.data_dir", "eval.batch_size")
-
-
-def each(split: data.Split, ids, batch_size: int, title: str):
-    """(ids, images) block by block, with progress."""
-    with console.progress(title, max(len(ids), 1), "images") as advance:
-        for block, _, images in batching.each(split, ids, batch_size):
-            yield block, images
-            advance(len(block))
 
 
 class DataInputs:
@@ -57,8 +50,8 @@ class DataInputs:
     @functools.cached_property
     def train_pixels(self) -> tuple[np.ndarray, np.ndarray]:
         """(pixels [n, D] in [0, 1], labels [n]) of these training images, see neighbours.shrink."""
-        blocks = each(self.dataset.train, self.train_ids, self.config.eval.batch_size, f"{self._title}, pixels")
-        found = [neighbours.shrink(np.asarray(to_float(images))) for _, images in blocks]
+        where = self.dataset.train, self.config.eval.batch_size, f"{self._title}, pixels", self.train_ids
+        found = [neighbours.shrink(np.asarray(to_float(images))) for _, images in SHOWN.blocks(*where)]
         return np.concatenate(found), self.dataset.train.labels[self.train_ids]
 
     def _subset(self, labels, purpose: str) -> np.ndarray:
@@ -87,7 +80,7 @@ class Model:
 
     def blocks(self, split: data.Split, ids, what: str):
         """(ids, images) block by block, with progress."""
-        return each(split, ids, self.config.eval.batch_size, f"{self.workdir}, {what}")
+        return SHOWN.blocks(split, self.config.eval.batch_size, f"{self.workdir}, {what}", ids)
 
 
 def open_model(

@@ -14,10 +14,8 @@ LEVEL = 0.05  # of the tests, after Holm's correction
 
 
 def measure(inputs: Inputs, known: dict) -> tuple[dict, dict]:
-    """({probe: [C]}, {probe: why it could not be measured}) of one run.
-
-    Args:
-        known: cache of the probes that depend on the data only, filled here; pass the same dict for several runs.
+    """({probe: [C]}, {probe: why it could not be measured}) of one run; several are given the same dict `known`, where
+    the probes that depend on the data only are kept.
     """
     data_key = str((sorted(inputs.dataset.fingerprint().items()), inputs.config.eval.seed))
     of_data, found, left_out = known.setdefault(data_key, {}), {}, {}

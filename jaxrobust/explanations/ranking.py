@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import norm
 
 from jaxrobust.classwise.agreement import unit_ranks
-from jaxrobust.classwise.counts import ratio
+from jaxrobust.classwise.counts import known_mean, ratio
 
 PERMUTATIONS = 10_000
 BEST_PERMUTATIONS = 999
@@ -95,7 +95,7 @@ def held_out_p_values(probes, robustness, rng: np.random.Generator) -> np.ndarra
         has = np.isfinite(probe).any(1)
         parts = np.array_split(orders, 10)  # [B, R, C] at a time
         of_parts = [_held_out(*_there(probe[has], robustness[has][:, part].swapaxes(0, 1))) for part in parts]
-        found.append(np.concatenate([_mean_of_runs(of) for of in of_parts]))
+        found.append(np.concatenate([known_mean(of, axis=-1) for of in of_parts]))
     found = np.stack(found)
     best = np.fmax.reduce(found, axis=0)
     reached = (best >= found[:, :1] - _TOLERANCE).mean(1)
@@ -107,12 +107,6 @@ def _there(probe, robustness) -> tuple[np.ndarray, np.ndarray]:
     probe, robustness = np.asarray(probe, float), np.asarray(robustness, float)
     there = np.isfinite(probe).all(0) & np.isfinite(robustness).reshape(-1, robustness.shape[-1]).all(0)
     return probe[:, there], robustness[..., there]
-
-
-def _mean_of_runs(values) -> np.ndarray:
-    """Mean over the last axis of what is known."""
-    known = np.isfinite(values)
-    return ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1))
 
 
 def _held_out(x, y) -> np.ndarray:

@@ -181,12 +181,7 @@ def heading(figure: Figure, title: str) -> None:
 
 
 def legend(figure: Figure, marks, **layout) -> None:
-    """What marks mean, below the figure.
-
-    Args:
-        marks: artists, or the properties of lines, `label` among them.
-        layout: ncols and others of `Figure.legend`.
-    """
+    """What marks mean, below the figure: artists, or the properties of lines, `label` among them."""
     handles = [Line2D([], [], **mark) if isinstance(mark, dict) else mark for mark in marks]
     figure.legend(handles=handles, **{"loc": "outside lower center", "fontsize": 8} | layout)
 

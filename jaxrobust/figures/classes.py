@@ -9,20 +9,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
 from jaxrobust import figures
-from jaxrobust.figures import (
-    BEST,
-    CLEAN,
-    EXTREMES,
-    INK,
-    MUTED,
-    NAMED_CLASSES,
-    WORST,
-    attack_colours,
-    percent_axis,
-    shorten,
-    styled,
-    text_inches,
-)
+from jaxrobust.figures import BEST, CLEAN, EXTREMES, INK, MUTED, NAMED_CLASSES, WORST, styled
 
 
 class Curve(NamedTuple):
@@ -34,23 +21,21 @@ class Curve(NamedTuple):
 
 
 @styled
-def class_bars(class_names: Sequence[str], series: Mapping[str, tuple], title: str = "", sort: bool = True) -> Figure:
+def class_bars(class_names: Sequence[str], series: Mapping[str, tuple], title: str = "") -> Figure:
     """Accuracy of each class under each attack, with intervals.
 
-    Classes without accuracy (nan) are left out.
+    Lowest accuracy under the strongest attack (the one with the lowest mean) on top; without accuracy (nan) left out.
 
     Args:
         class_names: C names.
         series: attack -> (accuracy [C], low [C], high [C]).
         title: one line.
-        sort: lowest accuracy under the strongest attack (the one with the lowest mean) on top; else the given order.
     """
     series = {attack: np.asarray(values, float) for attack, values in series.items()}
     strongest = min(series, key=lambda attack: _mean(series[attack][0]))
     present = np.flatnonzero(~np.isnan(series[strongest][0]))
-    if sort or present.size > NAMED_CLASSES:
-        present = present[np.argsort(series[strongest][0][present], kind="stable")]
-    colours = attack_colours(series)
+    present = present[np.argsort(series[strongest][0][present], kind="stable")]
+    colours = figures.attack_colours(series)
 
     if present.size <= NAMED_CLASSES:
         bar_inches = max(0.24, 0.13 * len(series))
@@ -73,7 +58,7 @@ def class_bars(class_names: Sequence[str], series: Mapping[str, tuple], title: s
                 style = {"markersize": 1.5 if crowded else 3, "alpha": 0.7, "rasterized": crowded}
                 axes.plot(ranks, accuracy[present], ".", color=colours[attack], **style)
         axes.set(xlim=(1, present.size), xlabel=f"all {present.size} classes, by accuracy under {strongest}")
-        percent_axis(axes.yaxis, axes.set_ylim)
+        figures.percent_axis(axes.yaxis, axes.set_ylim)
         axes.set_title(title)
         only_strongest = {strongest: series[strongest]}
         for end, chosen, name in zip(ends, (present[:EXTREMES], present[-EXTREMES:]), ("worst", "best"), strict=True):
@@ -95,7 +80,7 @@ def _draw_bars(axes, class_names, series, classes, colours):
         axes.errorbar(width, position, xerr=error, fmt="none", ecolor=INK, elinewidth=0.8)
     figures.name_rows(axes, [class_names[c] for c in classes])
     axes.grid(axis="x")
-    percent_axis(axes.xaxis, axes.set_xlim)
+    figures.percent_axis(axes.xaxis, axes.set_xlim)
 
 
 @styled
@@ -114,7 +99,7 @@ def learning_curves(
     figure = Figure(figsize=(7.2, 3.9), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     measured = [attack for attack, kinds in curves.items() if set(kinds) - {"training"}]
-    colours = attack_colours(measured)
+    colours = figures.attack_colours(measured)
     for axes, figure_name, label in zip(panels, ("average", "worst"), ("average", "worst class"), strict=True):
         for attack, kinds in curves.items():
             for kind, curve in kinds.items():
@@ -128,7 +113,7 @@ def learning_curves(
         axes.set_xlabel("epoch")
         figures.epoch_axis(axes.xaxis)
         axes.grid(axis="y")
-    percent_axis(panels[0].yaxis, panels[0].set_ylim)
+    figures.percent_axis(panels[0].yaxis, panels[0].set_ylim)
     figures.heading(figure, title)
     kinds = {kind for of_attack in curves.values() for kind in of_attack}
     marks = [{"color": colours[attack], "linewidth": 4, "label": attack} for attack in measured]
@@ -166,10 +151,10 @@ def class_curves(
     grey = [c for c in ranked if c not in coloured]
 
     # The layout is set by hand: labels need the axes' height to keep apart, and the width that they take.
-    font_size, names = 8, [shorten(class_names[c]) for c in named]
+    font_size, names = 8, [figures.shorten(class_names[c]) for c in named]
     width, height = 7.2, max(3.6, 0.16 * len(named) + 1.0)
     left, bottom, top, gap = 0.6, 0.5, 0.35, 0.35
-    right = gap + max((text_inches(name, font_size) for name in names), default=0) + 0.1
+    right = gap + max((figures.text_inches(name, font_size) for name in names), default=0) + 0.1
     figure = Figure(figsize=(width, height))
     axes_height = height - bottom - top
     axes = figure.add_axes(
@@ -196,7 +181,7 @@ def class_curves(
     axes.set_xlabel("epoch")
     figures.epoch_axis(axes.xaxis, 8)
     axes.grid(axis="y")
-    percent_axis(axes.yaxis, axes.set_ylim)
+    figures.percent_axis(axes.yaxis, axes.set_ylim)
 
     line_height = 1.25 * font_size / 72 / axes_height  # of a label, as a share of the axes
     at = spread(last[named], line_height, 0, 1)

@@ -21,7 +21,9 @@ def adversarial_images(images, adversarial, labels, predictions, class_names: Se
             they are wrong.
         class_names: C names.
     """
-    images, adversarial = (_pictures(np.asarray(values, float)) for values in (images, adversarial))
+    images, adversarial = (np.asarray(values, float) for values in (images, adversarial))
+    if images.shape[-1] != 3:
+        images, adversarial = images.mean(-1), adversarial.mean(-1)
     difference = adversarial - images
     scale = 0.5 / max(np.abs(difference).max(), 1e-12)
     rows = (images, adversarial, 0.5 + scale * difference)
@@ -41,8 +43,3 @@ def adversarial_images(images, adversarial, labels, predictions, class_names: Se
         name = NO_CLASS if prediction < 0 else class_names[prediction]
         grid[1, column].set_title(shorten(name, 13), fontsize=7, loc="center", color=colour)
     return figure
-
-
-def _pictures(images: np.ndarray) -> np.ndarray:
-    """What can be shown of images [N, H, W, C]: colours, or [N, H, W] grey."""
-    return images if images.shape[-1] == 3 else images.mean(-1)

@@ -55,11 +55,7 @@ def confusion_matrix(matrix, class_names: Sequence[str], title: str = "", count=
 
 
 def heat_map(axes, values, **colours):
-    """The cells of a matrix, without a frame around them; nan stays empty. Returns the image.
-
-    Args:
-        colours: cmap, and norm or vmin and vmax; and aspect.
-    """
+    """The cells of a matrix, without a frame around them; nan stays empty. Returns the image."""
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return axes.imshow(values, interpolation="nearest", **colours)
@@ -80,12 +76,7 @@ def cell_numbers(axes, values, text: Callable[[float], str], dark: float, fontsi
 
 
 def colour_bar(figure: Figure, image, percent: bool = True, **layout):
-    """What the colours of a heat map stand for, beside it. Returns the bar.
-
-    Args:
-        percent: values are fractions, shown as percentages.
-        layout: shrink, aspect and ticks, as of `Figure.colorbar`.
-    """
+    """What the colours of a heat map stand for, beside it, as percentages where they are fractions. Returns the bar."""
     bar = figure.colorbar(image, ax=image.axes, **layout)
     if percent:
         percent_axis(bar.ax.yaxis)
@@ -101,10 +92,8 @@ def share_bar(figure: Figure, image) -> None:
 
 
 def _pooled(matrix: np.ndarray, most: int) -> tuple[np.ndarray, int]:
-    """Largest entry of each block, with blocks as small as `most` rows allow, and their side.
-
-    The maximum, not the mean: what matters in a large confusion matrix are its isolated high entries.
-    """
+    """Largest entry of each block, with blocks as small as `most` rows allow, and their side."""
+    # The maximum, not the mean: what matters in a large confusion matrix are its isolated high entries.
     side = -(-len(matrix) // most)
     padding = -len(matrix) % side
     blocks = np.pad(np.nan_to_num(matrix), ((0, padding), (0, padding)))

@@ -8,20 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from jaxrobust import figures
-from jaxrobust.figures import (
-    BLUE,
-    CLEAN,
-    EXTREMES,
-    GRID,
-    INK,
-    MUTED,
-    NAMED_CLASSES,
-    PAPER,
-    VERMILION,
-    column,
-    shorten,
-    styled,
-)
+from jaxrobust.figures import BLUE, CLEAN, EXTREMES, GRID, INK, MUTED, NAMED_CLASSES, PAPER, VERMILION, styled
 
 COLOURS = {"helps": BLUE, "hurts": VERMILION}
 _FONT_SIZE = 7.5
@@ -40,7 +27,7 @@ def tradeoff(rows: Sequence[dict], title: str = "") -> Figure:
             difference_interval (None of the base); verdict ("helps", "hurts" or another); and pareto.
         title: one line.
     """
-    worst, average = (column([row[name] for row in rows], "accuracy") for name in ("worst", "average"))
+    worst, average = (figures.column([row[name] for row in rows], "accuracy") for name in ("worst", "average"))
     errors = [np.array([_whisker(row[name]) for row in rows]) for name in ("average", "worst")]
     figure = Figure(figsize=(7.2, 5.4 + 0.06 * min(len(rows), NAMED_CLASSES)), layout="constrained")
     axes = figure.subplots()
@@ -120,7 +107,7 @@ def _draw_names(axes, rows, average, worst, colours) -> None:
         axes,
         average[named],
         worst[named],
-        [shorten(rows[i]["name"], 28) for i in named],
+        [figures.shorten(rows[i]["name"], 28) for i in named],
         x_scatter=average,
         y_scatter=worst,
         textsize=_FONT_SIZE,

@@ -134,11 +134,7 @@ def correlations(matrix, names: Sequence[str], title: str = "") -> Figure:
 
 @styled
 def changes(effects: Sequence[Mapping], title: str = "") -> Figure:
-    """Change of the accuracy of each class by each intervention, with intervals; a panel for each pair of levels.
-
-    Args:
-        effects: see studies.interventions.effects.
-    """
+    """Change of the accuracy of each class by each of `interventions.effects`, with intervals; a panel for each."""
     tallest = max(len(of["classes"]) for of in effects)
     figure, panels = figures.grid_of_panels(
         len(effects), 3, (3.2, 1.0 + 0.2 * min(tallest, NAMED_CLASSES)), sharex=True

@@ -7,21 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from jaxrobust import figures, formatting
-from jaxrobust.figures import (
-    BLUE,
-    CLEAN,
-    EXTREMES,
-    GRID,
-    INK,
-    MUTED,
-    NAMED_CLASSES,
-    PAPER,
-    WORST,
-    column,
-    name_rows,
-    shorten,
-    styled,
-)
+from jaxrobust.figures import BLUE, CLEAN, EXTREMES, GRID, INK, MUTED, NAMED_CLASSES, PAPER, WORST, styled
 
 
 @styled
@@ -41,16 +27,16 @@ def worst_class(rows: Sequence[dict], interval: tuple[float, float]) -> Figure:
     figure = Figure(figsize=(7.2, 1.3 + 0.24 * len(shown)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.6, 1))
     left.axvspan(*interval, color=WORST, alpha=0.18, linewidth=0)
-    left.hlines(position, *column(shown, "interval").T, color=colours, linewidth=1.4)
-    left.scatter(column(shown, "accuracy"), position, s=22, color=colours, zorder=3)
+    left.hlines(position, *figures.column(shown, "interval").T, color=colours, linewidth=1.4)
+    left.scatter(figures.column(shown, "accuracy"), position, s=22, color=colours, zorder=3)
     figures.accuracy_axis(left)
-    right.barh(position, column(shown, "probability"), 0.7, color=colours)
+    right.barh(position, figures.column(shown, "probability"), 0.7, color=colours)
     for y, row in enumerate(shown):
         if (share := row["probability"]) >= 0.0005:
             right.text(share + 0.02, y, formatting.probability(share), va="center", fontsize=7, color=INK)
     right.set(xlim=(0, 1.15), xticks=(0, 0.5, 1), xlabel="probability to be the worst")
     right.grid(axis="x")
-    name_rows(left, [row["name"] for row in shown], position)
+    figures.name_rows(left, [row["name"] for row in shown], position)
     right.tick_params(axis="y", length=0)
     if len(shown) < len(order):
         left.set_title(f"lowest {len(shown)} of {len(order)} classes")
@@ -82,8 +68,8 @@ def attack_losses(rows: Sequence[dict], weaker: str, stronger: str) -> Figure:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.4, 1))
         _draw_dumbbells(left, order, worst)
         right.axvline(0, color=INK, linewidth=0.8)
-        right.hlines(np.arange(len(order)), *column(order, "interval").T, color=MUTED, linewidth=1.4)
-        right.plot(column(order, "loss"), np.arange(len(order)), "o", color=INK, markersize=4)
+        right.hlines(np.arange(len(order)), *figures.column(order, "interval").T, color=MUTED, linewidth=1.4)
+        right.plot(figures.column(order, "loss"), np.arange(len(order)), "o", color=INK, markersize=4)
         right.set_xlabel("loss, percentage points")
         figures.points_axis(right.xaxis)
         right.grid(axis="x")
@@ -101,10 +87,10 @@ def attack_losses(rows: Sequence[dict], weaker: str, stronger: str) -> Figure:
                 axes.set_xlabel("")
     dot = {"linestyle": "none", "marker": "o", "markersize": 5}
     marks = [
-        {"color": CLEAN, "markerfacecolor": PAPER, "label": shorten(weaker)},
-        {"color": INK, "label": shorten(stronger)},
-        {"color": WORST, "markerfacecolor": PAPER, "label": f"worst under {shorten(weaker)}"},
-        {"color": WORST, "label": f"worst under {shorten(stronger)}"},
+        {"color": CLEAN, "markerfacecolor": PAPER, "label": figures.shorten(weaker)},
+        {"color": INK, "label": figures.shorten(stronger)},
+        {"color": WORST, "markerfacecolor": PAPER, "label": f"worst under {figures.shorten(weaker)}"},
+        {"color": WORST, "label": f"worst under {figures.shorten(stronger)}"},
     ]
     figures.legend(figure, [mark | dot for mark in marks], ncols=4)
     return figure
@@ -112,23 +98,23 @@ def attack_losses(rows: Sequence[dict], weaker: str, stronger: str) -> Figure:
 
 def _draw_dumbbells(axes, rows: list[dict], worst: dict):
     """A hollow dot for the weaker attack, a filled one for the stronger, and a line between them."""
-    before, after, position = column(rows, "before"), column(rows, "after"), np.arange(len(rows))
+    before, after, position = figures.column(rows, "before"), figures.column(rows, "after"), np.arange(len(rows))
     axes.hlines(position, before, after, color=GRID, linewidth=2.5)
     edges = np.where(before == worst["before"], WORST, CLEAN)
     axes.scatter(before, position, s=28, facecolor=PAPER, edgecolor=edges, linewidth=1.2, zorder=3)
     axes.scatter(after, position, s=18, color=np.where(after == worst["after"], WORST, INK), zorder=4)
     figures.accuracy_axis(axes)
-    name_rows(axes, [row["name"] for row in rows], position)
+    figures.name_rows(axes, [row["name"] for row in rows], position)
 
 
 def _draw_ranks(axes, rows: list[dict], stronger: str):
     """All accuracies by rank: a line for the stronger attack, dots for the weaker."""
-    ranks, before, after = np.arange(1, len(rows) + 1), column(rows, "before"), column(rows, "after")
+    ranks, before, after = np.arange(1, len(rows) + 1), figures.column(rows, "before"), figures.column(rows, "after")
     crowded = figures.is_crowded(rows)
     axes.vlines(ranks, after, before, color=GRID, linewidth=0.6, rasterized=crowded)
     axes.plot(ranks, before, ".", color=CLEAN, markersize=1.5 if crowded else 3, rasterized=crowded)
     axes.plot(ranks, after, color=INK)
     axes.set(xlim=(0, ranks.size + 1), ylim=(0, 1), ylabel="accuracy")
-    axes.set_xlabel(f"all {ranks.size} classes, by accuracy under {shorten(stronger)}")
+    axes.set_xlabel(f"all {ranks.size} classes, by accuracy under {figures.shorten(stronger)}")
     figures.percent_axis(axes.yaxis)
     axes.grid(axis="y")

@@ -34,18 +34,13 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class Architecture(NamedTuple):
-    """A kind of model. To add one, write it as a `Classifier` (layers.py) and give it an entry in `ARCHITECTURES`.
+    """A kind of model. To add one, write it as a `Classifier` (layers.py) and give it an entry in `ARCHITECTURES`."""
 
-    Attributes:
-        make: its options, and those of `Classifier` -> the model.
-        options: its own options with their defaults, by their names in `OPTIONS`. A width of None or 0 stands for the
-            default.
-        title: format of its name for display, of the options; empty: its name.
-    """
-
-    make: Callable[..., nn.Module]
+    make: Callable[..., nn.Module]  # its options, and those of `Classifier` -> the model
+    # its own options with their defaults, by their names in `OPTIONS`. A width of None or 0 stands for the
+    # default.
     options: Mapping[str, object] = MappingProxyType({})
-    title: str = ""
+    title: str = ""  # format of its name for display, of the options; empty: its name
 
 
 def _resnet(block, *stage_sizes: int) -> Architecture:

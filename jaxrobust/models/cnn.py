@@ -11,12 +11,9 @@ class CNN(Classifier):
     There is one convolution at full resolution, where convolutions cost most, and two at each lower one, so that the
     receptive field is 21x21 pixels. It needs 29 million multiply-adds for a 32x32 image at the default width, 1/19 of
     ResNet-18. An 8x8 image is reduced to 2x2 positions; global average pooling accepts images of any size.
-
-    Attributes:
-        width: channels at full resolution; twice and four times as many below.
     """
 
-    width: int = 32
+    width: int = 32  # channels at full resolution; twice and four times as many below
 
     @nn.compact
     def backbone(self, x, train: bool):

@@ -121,13 +121,10 @@ class CosineLinear(_Layer):
 
     Variables and precision are those of `Linear`. The bias is added too, but it starts at 0 and gets no gradient: the
     published heads have none, and it is only for adjustments after the training.
-
-    Attributes:
-        scale: the factor of the cosines; it replaces the norms, on which the logits do not depend.
     """
 
     features: int
-    scale: float
+    scale: float  # the factor of the cosines; it replaces the norms, on which the logits do not depend
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -161,18 +158,13 @@ class BatchNorm(_Layer):
 
     The operations around a batch norm are part of it because this is faster: with running statistics, batch norm is a
     factor of the preceding kernel and a shift; and gradients through batch norm and ReLU need one pass less.
-
-    Attributes:
-        train: normalise by the statistics of the batch, not by the running ones.
-        axis_name: mapped axis over whose devices the statistics are computed together; None: per device.
-        momentum: weight of the old running statistics at an update; PyTorch's `momentum` is 1 minus this.
-        epsilon: added to the variance.
     """
 
-    train: bool
+    train: bool  # normalise by the statistics of the batch, not by the running ones
+    # mapped axis over whose devices the statistics are computed together; None: per device.
     axis_name: str | None = None
-    momentum: float = 0.9
-    epsilon: float = 1e-5
+    momentum: float = 0.9  # weight of the old running statistics at an update; PyTorch's `momentum` is 1 minus this
+    epsilon: float = 1e-5  # added to the variance
 
     @nn.compact
     def __call__(self, x, *, conv: Conv | None = None, residual=None, activate: bool = False):
@@ -308,26 +300,17 @@ class Classifier(nn.Module):
     """Normalisation, backbone, head: images [B, H, W, C], float32 in [0, 1], to float32 logits [B, num_classes].
 
     A model is a subclass with a compact method `backbone(x, train)` from normalised images in `dtype` to [B, D].
-
-    Attributes:
-        num_classes: number of logits.
-        dtype: of convolutions and matrix products, float32 or bfloat16.
-        mean: subtracted from the pixels; one value, or one for each channel.
-        std: the divisor after that; likewise.
-        batch_norm_axis: mapped axis over which batch statistics are synchronised; None keeps them per device.
-        canonical_gradients: see `canonical_conv2d`; the variables are the same either way.
-        head_kind: `linear`, or `cosine`, see `CosineLinear`; the variables are the same either way.
-        head_scale: of the cosine head.
     """
 
-    num_classes: int
-    dtype: jnp.dtype = jnp.float32
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    num_classes: int  # number of logits
+    dtype: jnp.dtype = jnp.float32  # of convolutions and matrix products, float32 or bfloat16
+    mean: tuple[float, ...] = (0.0,)  # subtracted from the pixels; one value, or one for each channel
+    std: tuple[float, ...] = (1.0,)  # the divisor after that; likewise
+    # mapped axis over which batch statistics are synchronised; None keeps them per device.
     batch_norm_axis: str | None = None
-    canonical_gradients: bool = False
-    head_kind: str = "linear"
-    head_scale: float = 10.0
+    canonical_gradients: bool = False  # see `canonical_conv2d`; the variables are the same either way
+    head_kind: str = "linear"  # `linear`, or `cosine`, see `CosineLinear`; the variables are the same either way
+    head_scale: float = 10.0  # of the cosine head
 
     def setup(self):
         if self.head_kind == "cosine":
@@ -342,9 +325,6 @@ class Classifier(nn.Module):
     def features(self, images, train: bool = False):
         """The input of the head, [B, D] float32: `model.apply(variables, images, method="features")`."""
         return self.backbone(self._normalize(images), train).astype(jnp.float32)
-
-    def backbone(self, x, train: bool):
-        raise NotImplementedError
 
     def layers(self, train: bool) -> tuple[Callable, Callable]:
         """Constructors `conv(features, kernel_size, stride)` and `norm()` with the options of this model filled in."""

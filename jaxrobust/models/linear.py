@@ -13,13 +13,9 @@ class LinearClassifier(Classifier):
 
 
 class MLP(Classifier):
-    """Fully connected layers with ReLU.
+    """Fully connected layers with ReLU."""
 
-    Attributes:
-        hidden: width of each hidden layer.
-    """
-
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (256, 256)  # width of each hidden layer
 
     @nn.compact
     def backbone(self, x, train: bool):

@@ -55,17 +55,12 @@ def _check(model: "OwnModel", name: str, image_shape, num_classes: int) -> None:
 
 
 class OwnModel:
-    """A module of the user's own, used as the package's models are."""
+    """A module of the user's own, used as the package's models are. A subclass gives `_apply`, and `init`, of which
+    the variables {"params": ..., "batch_stats": ...} are.
+    """
 
     def __init__(self, module: Any):
         self.module = module
-
-    def init(self, key, images, train: bool = False) -> dict:
-        """The variables, {"params": ..., "batch_stats": ...}."""
-        raise NotImplementedError
-
-    def _apply(self, variables, images, train, mutable, rngs):
-        raise NotImplementedError
 
     def apply(self, variables, images, train: bool = False, mutable=False, rngs: dict | None = None):
         """Logits; and the collections in `mutable`, where there are any."""

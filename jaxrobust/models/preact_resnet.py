@@ -10,17 +10,13 @@ SHORTCUTS = ("activation", "input")
 
 
 class PreActBlock(nn.Module):
-    """norm-ReLU-conv-norm-ReLU-conv, added to the input, or to a 1x1 convolution if shapes differ.
-
-    Attributes:
-        shortcut: what the 1x1 convolution reads: the `activation`, after the first norm and ReLU, or the `input`.
-    """
+    """norm-ReLU-conv-norm-ReLU-conv, added to the input, or to a 1x1 convolution if shapes differ."""
 
     features: int
     stride: int
     conv: Callable
     norm: Callable
-    shortcut: str = "activation"
+    shortcut: str = "activation"  # what the 1x1 convolution reads: that, after the first norm and ReLU, or the `input`
 
     @nn.compact
     def __call__(self, x):
@@ -40,20 +36,14 @@ class PreActResNet(Classifier):
     The defaults are PreAct ResNet-18, of which the literature on robustness has two variants: with normalisation and
     ReLU before pooling, as in Rice et al. 2020 (arXiv:2002.11569), it has 11,172,170 parameters for ten classes of RGB
     images; without them 11,171,146. Check which one a published result is for.
-
-    Attributes:
-        stage_sizes: number of blocks of each stage.
-        stage_widths: channels of each stage.
-        stem_width: channels of the stem.
-        final_batch_norm: whether batch normalisation and ReLU come before pooling.
-        shortcut: what 1x1 shortcuts read, `activation` as in Rice et al. 2020, or `input` as in Wong et al. 2020
-            (arXiv:2001.03994); the variables are the same either way.
     """
 
-    stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
-    stage_widths: tuple[int, ...] = (64, 128, 256, 512)
-    stem_width: int = 64
-    final_batch_norm: bool = True
+    stage_sizes: tuple[int, ...] = (2, 2, 2, 2)  # number of blocks of each stage
+    stage_widths: tuple[int, ...] = (64, 128, 256, 512)  # channels of each stage
+    stem_width: int = 64  # channels of the stem
+    final_batch_norm: bool = True  # whether batch normalisation and ReLU come before pooling
+    # what 1x1 shortcuts read, `activation` as in Rice et al. 2020, or `input` as in Wong et al. 2020
+    # (arXiv:2001.03994); the variables are the same either way.
     shortcut: str = "activation"
 
     @nn.compact

@@ -57,20 +57,15 @@ def _shortcut(block, x, features: int):
 
 
 class ResNet(Classifier):
-    """Stages of blocks; each stage after the first halves the resolution and doubles the channels.
+    """Stages of blocks; each stage after the first halves the resolution and doubles the channels."""
 
-    Attributes:
-        stage_sizes: number of blocks in each stage. With basic blocks, (2, 2, 2, 2) is ResNet-18 and (3, 4, 6, 3) is
-            ResNet-34; with bottleneck blocks, (3, 4, 6, 3) is ResNet-50.
-        block: type of the blocks.
-        width: channels of the stem, and features of the blocks of the first stage.
-        stem: `small` keeps the resolution, by a 3x3 convolution; `imagenet` quarters it, by a 7x7 convolution of stride
-            2 and max pooling.
-    """
-
+    # number of blocks in each stage. With basic blocks, (2, 2, 2, 2) is ResNet-18 and (3, 4, 6, 3) is ResNet-34; with
+    # bottleneck blocks, (3, 4, 6, 3) is ResNet-50.
     stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
-    block: Callable[..., nn.Module] = BasicBlock
-    width: int = 64
+    block: Callable[..., nn.Module] = BasicBlock  # type of the blocks
+    width: int = 64  # channels of the stem, and features of the blocks of the first stage
+    # `small` keeps the resolution, by a 3x3 convolution; `imagenet` quarters it, by a 7x7 convolution of stride 2 and
+    # max pooling.
     stem: str = "small"
 
     @nn.compact

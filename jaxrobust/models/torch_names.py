@@ -21,19 +21,14 @@ class Scheme:
     block: str = ""
 
 
-_RESNET = {"stem": "conv1", "stem_norm": "bn1", "norm": "bn"}
+_RESNET, _LAYER = {"stem": "conv1", "stem_norm": "bn1", "norm": "bn"}, "layer{stage}.{index}"
+_SHORTCUT = {"shortcut": "shortcut.0", "shortcut_norm": "shortcut.1"}
+_DOWNSAMPLE = {"shortcut": "downsample.0", "shortcut_norm": "downsample.1"}
+_PREACT = {"stem": "conv1", "norm": "bn"}
 # RobustBench's ResNet is that of github.com/kuangliu/pytorch-cifar.
 _RESNETS = (
-    Scheme(
-        "robustbench",
-        {**_RESNET, "shortcut": "shortcut.0", "shortcut_norm": "shortcut.1", "head": "linear"},
-        "layer{stage}.{index}",
-    ),
-    Scheme(
-        "torchvision",
-        {**_RESNET, "shortcut": "downsample.0", "shortcut_norm": "downsample.1", "head": "fc"},
-        "layer{stage}.{index}",
-    ),
+    Scheme("robustbench", _RESNET | _SHORTCUT | {"head": "linear"}, _LAYER),
+    Scheme("torchvision", _RESNET | _DOWNSAMPLE | {"head": "fc"}, _LAYER),
 )
 _OWN = (Scheme("jaxrobust", {"norm": "bn", "head": "linear"}, "layer{stage}.{index}"),)
 # Of the architectures whose weights others have published.
@@ -44,17 +39,13 @@ _PUBLISHED = {
     "resnet34": _RESNETS,
     "resnet50": _RESNETS,
     "preact_resnet18": (
-        Scheme(
-            "robustbench",
-            {"stem": "conv1", "norm": "bn", "shortcut": "shortcut.0", "final_norm": "bn", "head": "linear"},
-            "layer{stage}.{index}",
-        ),
+        Scheme("robustbench", _PREACT | {"shortcut": "shortcut.0", "final_norm": "bn", "head": "linear"}, _LAYER),
     ),
     # RobustBench's is that of TRADES (Zhang et al. 2019).
     "wide_resnet": (
         Scheme(
             "robustbench",
-            {"stem": "conv1", "norm": "bn", "shortcut": "convShortcut", "final_norm": "bn1", "head": "fc"},
+            _PREACT | {"shortcut": "convShortcut", "final_norm": "bn1", "head": "fc"},
             "block{stage}.layer.{index}",
         ),
     ),

@@ -109,7 +109,6 @@ def encode(suffix: str, arrays: dict[str, np.ndarray], mean=None, std=None) -> b
     """The content of a file with these arrays, for the suffix `.safetensors` or `.npz`.
 
     The pixels' mean and std are put into the metadata of a .safetensors file, which `load_state_dict` does not read.
-
     """
     if suffix == ".safetensors":
         metadata = {"format": "pt"}

@@ -232,10 +232,8 @@ def _streamed(training):
 
 
 def _evaluation(config, dataset, mesh, spec, training: Training):
-    """Compile an evaluation step: run(number of batches sent from the host), and the share of the attack in it.
-
-    If an attack is divided into parts, only its first part is run; the share is of an example that withstands it.
-    """
+    """Compile an evaluation step: run(number of batches sent from the host), and the share of the attack in it: if it
+    is divided into parts, that of the first, for an example that withstands it."""
     size = config.eval.batch_size
     part = dataset.train.take(np.arange(size) % len(dataset.train))
     ids = np.arange(size, dtype=np.int32)

@@ -34,25 +34,16 @@ NAMES = ("none", *_RULES)
 
 
 class Remedy(NamedTuple):
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Attributes:
-        init: class counts [C] -> (knobs, state), before training.
-        update: (statistics of an epoch, state) -> (knobs, state).
-        statistics: names of the statistics that `update` needs in addition to statistics.ALWAYS.
-        by_counts: whether it depends on the class counts (true counts or their replacement, see counts.py).
-        uses_statistics: whether it depends on the statistics that `update` receives.
-        in_batch: functions that compute class weights from the current batch, see in_batch.py.
-        average: None, or (state, statistics of the validation split) -> (decay of the averaged weights for this epoch,
-            state); this replaces the average over steps.
-    """
-
-    init: Callable
-    update: Callable
-    statistics: tuple[str, ...] = ()
-    by_counts: bool = False
-    uses_statistics: bool = False
-    in_batch: tuple[Callable, ...] = ()
+    init: Callable  # class counts [C] -> (knobs, state), before training
+    update: Callable  # (statistics of an epoch, state) -> (knobs, state)
+    statistics: tuple[str, ...] = ()  # names of the statistics that `update` needs in addition to statistics.ALWAYS
+    by_counts: bool = False  # whether it depends on the class counts (true counts or their replacement, see counts.py)
+    uses_statistics: bool = False  # whether it depends on the statistics that `update` receives
+    in_batch: tuple[Callable, ...] = ()  # functions that compute class weights from the current batch, see in_batch.py
+    # None, or (state, statistics of the validation split) -> (decay of the averaged weights for this epoch, state);
+    # this replaces the average over steps.
     average: Callable | None = None
 
 
@@ -135,11 +126,7 @@ def create(name: str, run: Run, counts: str, counts_decay: float, settings: Mapp
 
 
 def parse(name: str) -> tuple[str, ...]:
-    """The names of the remedies in a name such as `ldam+reweight` or `('ldam', 'reweight')`.
-
-    Raises:
-        FieldError: one is unknown or named twice.
-    """
+    """The remedies in a name such as `ldam+reweight` or `('ldam', 'reweight')`; FieldError for a wrong or double."""
     inner = name.strip().removeprefix("(").removesuffix(")").rstrip(", ")
     names = tuple(part.strip(" '\"") for part in re.split("[+,]", inner))
     for part in names:
@@ -153,11 +140,8 @@ def parse(name: str) -> tuple[str, ...]:
 
 
 def without_effect(name: str, remedy: Remedy, counts: str, observe: str, class_counts) -> list[str]:
-    """Sentences about settings that have no effect, or almost none, on a training.
-
-    Args:
-        name, counts, observe: fields of `config.remedy`.
-        class_counts: training images of each class, [C].
+    """Sentences about settings, fields of `config.remedy`, that have no effect, or almost none, on a training with
+    `class_counts` [C] images.
     """
     found, equal = [], (class_counts == class_counts[0]).all()
     if counts != "true" and not remedy.by_counts:

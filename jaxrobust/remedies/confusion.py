@@ -143,9 +143,4 @@ def reat_weights(images, predicted):
     return mean_one(1.0 / effective)
 
 
-RULES = {
-    "dafa": dafa,
-    "spectral": spectral,
-    "fair_tat": fair_tat,
-    "reat": reat,
-}
+RULES = {rule.__name__: rule for rule in (dafa, spectral, fair_tat, reat)}

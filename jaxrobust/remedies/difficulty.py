@@ -177,10 +177,8 @@ def fair_ard(run: Run) -> Rule:
 
 
 def fair_ard_weights(steps, count):
-    """(1 / mean steps)^2 scaled to 1 on average, then clipped to [5/6, 5/2]; 1 for a class without images.
-
-    Args:
-        steps, count: [C], the sum over the images of a class of the steps that they withstand, and their number.
+    """(1 / mean steps)^2 scaled to 1 on average, then clipped to [5/6, 5/2]; 1 for a class without images. `steps` [C]
+    is the sum over the images of a class of the steps that they withstand, `count` [C] their number.
     """
     seen = count > 0
     weights = jnp.where(seen, (1.0 / (steps / jnp.maximum(count, 1) + 1e-5)) ** _FAIR_ARD_EXPONENT, 0.0)
@@ -202,7 +200,8 @@ def cfol(run: Run, *, gamma: float, eta: float) -> Rule:
         return state | {"score": state["score"] + eta * errors / jnp.maximum(drawn, 1e-6)}
 
     def knob_values(state, counts, progress):
-        return {"sampling": mean_one(cfol_probabilities(state["score"], gamma) / state["images"])}
+        of_class = gamma / len(state["score"]) + (1 - gamma) * jax.nn.softmax(state["score"])
+        return {"sampling": mean_one(of_class / state["images"])}
 
     return Rule(
         ("sampling",),
@@ -212,21 +211,9 @@ def cfol(run: Run, *, gamma: float, eta: float) -> Rule:
     )
 
 
-def cfol_probabilities(scores, gamma: float):
-    """Probability [C] of drawing each class."""
-    return gamma / len(scores) + (1 - gamma) * jax.nn.softmax(scores)
-
-
 def faal(run: Run, *, divergence: float) -> Rule:
     """Weights within each batch, see `in_batch.faal`."""
     return Rule((), knob_values=lambda state, counts, progress: {}, in_batch=in_batch.faal(divergence))
 
 
-RULES = {
-    "frl": frl,
-    "cfa": cfa,
-    "wat": wat,
-    "faal": faal,
-    "fair_ard": fair_ard,
-    "cfol": cfol,
-}
+RULES = {rule.__name__: rule for rule in (frl, cfa, wat, faal, fair_ard, cfol)}

@@ -27,33 +27,23 @@ class ClassKnobs:
 
     With every knob at its neutral value, training is plain adversarial training. The last four are None if no remedy
     sets them, and then cost nothing.
-
-    Attributes:
-        weight_natural: factor on the loss of unperturbed images; neutral 1.
-        weight_robust: factor on the loss of adversarial images; neutral 1.
-        beta_scale: factor on the trade-off between the two losses; neutral 1.
-        radius_scale: factor on the radius and the step of the attack in training; neutral 1.
-        margin: subtracted from the true logit in the training loss; neutral 0.
-        log_prior: added to the logits in the training loss; neutral 0.
-        sampling: how often an image of the class is drawn, relative to the others; neutral 1: each image once an epoch.
-        logit_scale: factor on the logits in the training loss; neutral 1.
-        focusing: exponent g of the factor (1 - p_true)^g on the training loss; neutral 0.
-        confusion_weight: [C, C], indexed by predicted, then true class: added to the weight of the cross-entropy of an
-            adversarial image; neutral 0.
-        target_logit: attacks in training are targeted at a wrong class, drawn with the softmax of these logits; neutral
-            -inf for all, which means untargeted attacks.
     """
 
-    weight_natural: jax.Array
-    weight_robust: jax.Array
-    beta_scale: jax.Array
-    radius_scale: jax.Array
-    margin: jax.Array
-    log_prior: jax.Array
+    weight_natural: jax.Array  # factor on the loss of unperturbed images; neutral 1
+    weight_robust: jax.Array  # factor on the loss of adversarial images; neutral 1
+    beta_scale: jax.Array  # factor on the trade-off between the two losses; neutral 1
+    radius_scale: jax.Array  # factor on the radius and the step of the attack in training; neutral 1
+    margin: jax.Array  # subtracted from the true logit in the training loss; neutral 0
+    log_prior: jax.Array  # added to the logits in the training loss; neutral 0
+    # how often an image of the class is drawn, relative to the others; neutral 1: each image once an epoch.
     sampling: jax.Array
-    logit_scale: jax.Array | None = None
-    focusing: jax.Array | None = None
+    logit_scale: jax.Array | None = None  # factor on the logits in the training loss; neutral 1
+    focusing: jax.Array | None = None  # exponent g of the factor (1 - p_true)^g on the training loss; neutral 0
+    # [C, C], indexed by predicted, then true class: added to the weight of the cross-entropy of an adversarial image;
+    # neutral 0.
     confusion_weight: jax.Array | None = None
+    # attacks in training are targeted at a wrong class, drawn with the softmax of these logits; neutral -inf for all,
+    # which means untargeted attacks.
     target_logit: jax.Array | None = None
 
 

@@ -160,15 +160,5 @@ def radius_by_rarity(counts, strength: float):
     return jnp.where(mean > 0, (1.0 - strength) + strength * rarity / jnp.where(mean > 0, mean, 1.0), 1.0)
 
 
-RULES = {
-    "reweight": reweight,
-    "resample": resample,
-    "focal": focal,
-    "ldam": ldam,
-    "balanced_softmax": balanced_softmax,
-    "logit_adjustment": logit_adjustment,
-    "cdt": cdt,
-    "vs": vs,
-    "robust_lt": robust_lt,
-    "robal": robal,
-}
+_RULES = reweight, resample, focal, ldam, balanced_softmax, logit_adjustment, cdt, vs, robust_lt, robal
+RULES = {rule.__name__: rule for rule in _RULES}

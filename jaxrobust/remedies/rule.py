@@ -7,21 +7,13 @@ import jax.numpy as jnp
 
 
 class Run(NamedTuple):
-    """The properties of a training that a remedy may depend on.
+    """The properties of a training that a remedy may depend on."""
 
-    Attributes:
-        num_epochs: number of epochs of the training.
-        first_epoch: first epoch, counted from 0, in which remedies act.
-        knobs: names of the knobs that the objective uses.
-        beta: trade-off between the two losses of the objective; 0 if there is none.
-        head_scale: factor on the cosines of a cosine head; 1 for a linear head.
-    """
-
-    num_epochs: int
-    first_epoch: int
-    knobs: tuple[str, ...]
-    beta: float
-    head_scale: float = 1.0
+    num_epochs: int  # number of epochs of the training
+    first_epoch: int  # first epoch, counted from 0, in which remedies act
+    knobs: tuple[str, ...]  # names of the knobs that the objective uses
+    beta: float  # trade-off between the two losses of the objective; 0 if there is none
+    head_scale: float = 1.0  # factor on the cosines of a cosine head; 1 for a linear head
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -34,27 +26,20 @@ class Run(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Computes the values of some knobs from statistics.
+    """Computes the values of some knobs from statistics."""
 
-    Attributes:
-        knobs: names of the knobs that it sets.
-        knob_values: (state, counts [C], progress through the training in [0, 1]) -> values of these knobs, by name.
-        init: counts of training examples [C] -> state, any pytree.
-        update: (state, statistics of an epoch, number of completed epochs) -> state.
-        statistics: names of the statistics that it needs in addition to statistics.ALWAYS.
-        by_counts: whether it depends on the counts.
-        in_batch: function that computes class weights from the current batch, see in_batch.py; or None.
-        average: None, or (state, statistics of the validation split) -> (decay of the averaged weights for this epoch,
-            state); this replaces the average over steps. Decay 1 leaves the averaged weights unchanged.
-    """
-
-    knobs: tuple[str, ...]
+    knobs: tuple[str, ...]  # names of the knobs that it sets
+    # (state, counts [C], progress through the training in [0, 1]) -> values of these knobs, by name.
     knob_values: Callable
-    init: Callable = lambda counts: {}
+    init: Callable = lambda counts: {}  # counts of training examples [C] -> state, any pytree
+    # (state, statistics of an epoch, number of completed epochs) -> state.
     update: Callable = lambda state, statistics, epoch: state
-    statistics: tuple[str, ...] = ()
-    by_counts: bool = False
+    statistics: tuple[str, ...] = ()  # names of the statistics that it needs in addition to statistics.ALWAYS
+    by_counts: bool = False  # whether it depends on the counts
+    # function that computes class weights from the current batch, see in_batch.py; or None.
     in_batch: Callable | None = None
+    # None, or (state, statistics of the validation split) -> (decay of the averaged weights for this epoch, state);
+    # this replaces the average over steps. Decay 1 leaves the averaged weights unchanged.
     average: Callable | None = None
 
 
@@ -64,11 +49,8 @@ def by_counts(knobs: tuple[str, ...], values: Callable) -> Rule:
 
 
 def by_last_epoch(neutral: Callable, values: Callable, statistics: tuple[str, ...] = ()) -> Rule:
-    """A rule that depends only on the last epoch.
-
-    Args:
-        neutral: number of classes -> values of the knobs before the first epoch has ended, by name.
-        values: statistics of the last epoch -> values of the knobs, by name.
+    """A rule that depends only on the last epoch: `values` of its statistics are those of the knobs, by name; before
+    the first epoch has ended they are `neutral` of the number of classes.
     """
     return Rule(
         knobs=tuple(neutral(1)),
@@ -96,11 +78,7 @@ def accuracy(statistics, correct: str = "correct", unseen=0.0):
 
 
 def epoch_scale(images, statistics):
-    """Size of the training set over the number of images in the statistics, all classes together.
-
-    Args:
-        images: [C], training images of each class.
-    """
+    """Size of the training set, `images` [C] of each class, over the number of images in the statistics."""
     return images.sum() / jnp.maximum(statistics["count"].sum(), 1)
 
 

@@ -9,8 +9,6 @@ from jaxrobust import figures, files, formatting
 from jaxrobust.reports.findings import few, under
 from jaxrobust.reports.tables import to_csv
 
-__all__ = ["figure", "render", "to_csv", "write_figure", "write_page"]
-
 
 def render(template: str, page: dict) -> str:
     """The HTML of a page.

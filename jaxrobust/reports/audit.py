@@ -2,7 +2,7 @@
 
 from jaxrobust import console, figures, reports
 from jaxrobust.figures import audit as figures_audit
-from jaxrobust.formatting import NOTHING, interval, percent, points
+from jaxrobust.formatting import interval, percent, percentage, points, spaced
 from jaxrobust.formatting import norm as symbol
 from jaxrobust.formatting import radius as length
 from jaxrobust.reports.findings import CAUTION, Finding, table
@@ -14,11 +14,7 @@ _AT = "at the threat radius"
 
 
 def page(content: dict) -> dict:
-    """What the template `audit.html` shows.
-
-    Args:
-        content: of audit.json.
-    """
+    """What the template `audit.html` shows of the content of audit.json."""
     matrix = content["matrix"]
     drawn = {
         "curve": figures_audit.security_curves(content["curve"], content["classes"], content["eps"], content["norm"])
@@ -44,8 +40,8 @@ def findings(content: dict) -> list[Finding]:
     half = curve["half"]["radius"]
     fall = f"beyond {length(curve['radii'][-1], norm)}" if half is None else length(half, norm)
     return [
-        Finding(what, _percent(curve["accuracy"][at]), interval(curve["interval"][at]), note=of),
-        Finding(f"weakest class in it: {curve['worst_class'][at]}", _percent(curve["worst_class_accuracy"][at])),
+        Finding(what, percentage(curve["accuracy"][at]), interval(curve["interval"][at]), note=of),
+        Finding(f"weakest class in it: {curve['worst_class'][at]}", percentage(curve["worst_class_accuracy"][at])),
         Finding("radius at which all classes together fall to 50 %", fall),
         *_on_class(content["focused"]["class"]),
         *_on_pairs(content),
@@ -53,14 +49,10 @@ def findings(content: dict) -> list[Finding]:
     ]
 
 
-def _percent(share: float | None) -> str:
-    return NOTHING if share is None else f"{percent(share)} %"
-
-
 def _on_class(of: dict | None) -> list[Finding]:
     if not of:
         return []
-    note = f"breaks {_percent(of['success'])} of it, {_percent(of['average'])} of all images; "
+    note = f"breaks {percentage(of['success'])} of it, {percentage(of['average'])} of all images; "
     note += "the interval allows for the choice" if of["simultaneous"] else f"the weakest on {of['chosen_on']}"
     ends = interval(of["interval"])
     return [Finding(f"gain of attacking {of['target']} alone", points(of["gain"]), ends, note=note)]
@@ -71,20 +63,20 @@ def _on_pairs(content: dict) -> list[Finding]:
     bound = "" if matrix["complete"] else "at least "
     found = []
     if pair:
-        note = f"{_percent(pair['average'])} over all pairs"
+        note = f"{percentage(pair['average'])} over all pairs"
         note += "; the interval allows for the choice" if pair["interval"] else ""
         what, ends = f"most often turned: {pair['source']} into {pair['target']}", interval(pair["interval"])
-        found.append(Finding(what, bound + _percent(pair["share"]), ends, note=note))
+        found.append(Finding(what, bound + percentage(pair["share"]), ends, note=note))
     for what, ranked, values in (
         ("most exposed classes", matrix["most_exposed"], matrix["exposure"]),
         ("easiest targets", matrix["easiest_targets"], matrix["ease"]),
     ):
         shares = dict(zip(classes, values, strict=True))
-        if named := [f"{name} {_percent(shares[name])}" for name in ranked[:LISTED_NAMES]]:
+        if named := [f"{name} {percentage(shares[name])}" for name in ranked[:LISTED_NAMES]]:
             found.append(Finding(what, note=bound + ", ".join(named)))
     for lean in matrix["asymmetric"][:1]:
-        what, back = f"most one-sided pair: {lean['source']} into {lean['target']}", _percent(lean["back"])
-        found.append(Finding(what, _percent(lean["share"]), note=f"back {back}"))
+        what, back = f"most one-sided pair: {lean['source']} into {lean['target']}", percentage(lean["back"])
+        found.append(Finding(what, percentage(lean["share"]), note=f"back {back}"))
     if missed := matrix["missed_by_curve"]:
         note = f"withstand {content['curve']['attack']}, which is too weak to that extent"
         found.append(Finding("images turned by the targeted attack alone", f"{missed:,}", verdict=CAUTION, note=note))
@@ -129,7 +121,7 @@ def _pair_table(matrix: dict) -> Table:
     columns = [
         Column("class", "source"),
         Column("into", "target"),
-        Column("share", "share", lambda share: f"{bound}{percent(share)} %", "interval"),
+        Column("share", "share", lambda share: bound + percentage(share), "interval"),
         Column("images", "turned", lambda number: f"{number:,}", lambda pair: f"of {pair['of']:,}"),
     ]
     return Table(columns, [p for p in matrix["pairs"][:LISTED_PAIRS] if p["turned"]], title="Pairs most often turned")
@@ -140,21 +132,17 @@ def masking_tables(masking: dict | None) -> dict[str, Table]:
     if not masking:
         return {}
     signs = [
-        Column("check", "check", _spaced),
+        Column("check", "check", spaced),
         Column("where", "where"),
-        Column("measured", "value", _percent),
-        Column("threshold", "threshold", _percent),
+        Column("measured", "value", percentage),
+        Column("threshold", "threshold", percentage),
         Column("what it means", "message"),
     ]
-    experiments = [Column("experiment", 0, _spaced), Column("accuracy", 1, _percent)]
+    experiments = [Column("experiment", 0, spaced), Column("accuracy", 1, percentage)]
     return {
         "signs": Table(signs, masking["findings"]),
         "experiments": Table(experiments, list(masking["accuracy"].items())),
     }
-
-
-def _spaced(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def show(content: dict) -> None:

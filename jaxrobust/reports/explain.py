@@ -5,18 +5,9 @@ import pathlib
 from jaxrobust import formatting, reports
 from jaxrobust.explanations.ranking import LEAST_CLASSES
 from jaxrobust.figures.explain import ranking, scatters
+from jaxrobust.formatting import spaced
 from jaxrobust.reports import findings as findings_lib
-from jaxrobust.reports.findings import (
-    CAUTION,
-    NOT_SIGNIFICANT,
-    SIGNIFICANT,
-    UNTESTABLE,
-    Finding,
-    few,
-    p_of,
-    tested,
-    under,
-)
+from jaxrobust.reports.findings import CAUTION, NOT_SIGNIFICANT, SIGNIFICANT, UNTESTABLE, Finding, few, under
 from jaxrobust.reports.tables import Column, Table, records_to_csv
 
 PAGE = "explain.html"
@@ -25,10 +16,8 @@ PANELS = 4  # probes drawn class by class
 
 
 def findings(figures: dict, more=()) -> list[Finding]:
-    """What follows from the figures of `explain.explain`, or of a study's `explanations`.
-
-    Args:
-        more: findings to put before those on what was looked at.
+    """What follows from the figures of `explain.explain`, or of a study's `explanations`; `more` findings come before
+    those on what was looked at.
     """
     rows = _by_correlation(figures)
     found = _on_strength(figures, rows)
@@ -61,7 +50,7 @@ def _on_strength(figures: dict, rows: list[dict]) -> list[Finding]:
 
 def _probe(row: dict) -> Finding:
     verdict = SIGNIFICANT if row["significant"] else NOT_SIGNIFICANT
-    note = p_of(row["p_holm"], "unrelated to robustness; Holm")
+    note = findings_lib.p_of(row["p_holm"], "unrelated to robustness; Holm")
     note += "" if row["as_expected"] is None else f"; sign {sign(row)}"
     return Finding(row["name"], correlation(row["correlation"]), interval(row["interval"]), verdict, note)
 
@@ -93,8 +82,8 @@ def _on_held_out(figures: dict, rows: list[dict]) -> list[Finding]:
             Finding(
                 f"{what}: {row['name']}",
                 share(row["mean_held_out"]),
-                verdict=tested(row["p_held_out"]),
-                note=f"{p_of(row['p_held_out'], 'no probe tells of robustness')}; class means {yardstick}",
+                verdict=findings_lib.tested(row["p_held_out"]),
+                note=f"{findings_lib.p_of(row['p_held_out'], 'no probe tells of robustness')}; class means {yardstick}",
             )
             for row in best
         ),
@@ -176,11 +165,6 @@ def data_table(figures: dict) -> Table:
     return Table(columns, rows, by="pixel_overlap", descending=True, title=title)
 
 
-def spaced(name: str) -> str:
-    """The name of a probe in words."""
-    return name.replace("_", " ")
-
-
 def correlation(value: float | None) -> str:
     """With its sign, two decimals."""
     return formatting.NOTHING if value is None else formatting.decimals(value, 2, "+")
@@ -232,11 +216,7 @@ def _checkpoints(runs: list[dict]) -> Table:
 
 
 def draw_ranking(figures: dict, rows: list[dict], predicted: bool = False):
-    """The figure of the probes in the order of the rows; None without any.
-
-    Args:
-        predicted: whether to write beside each probe what it predicts of what was held out.
-    """
+    """The figure of the probes in the order of the rows, if `predicted` with their R² on what was held out; or None."""
     if not rows:
         return None
     notes = ["predicts", *(share(row["mean_held_out"]) for row in rows)] if predicted and figures["yardstick"] else []

@@ -16,20 +16,14 @@ LEVEL = 0.05  # of the tests
 
 
 class Finding(NamedTuple):
-    """One result of a page, as text.
+    """One result of a page, as text."""
 
-    Attributes:
-        what: what was measured.
-        value, interval: with unit where it is not percent or points; empty where there is none.
-        verdict: one of the words above, or of `comparison.differences`; empty where nothing was tested.
-        note: further numbers, in a few words.
-    """
-
-    what: str
+    what: str  # what was measured
+    # value, interval: with unit where it is not percent or points; empty where there is none.
     value: str = ""
     interval: str = ""
-    verdict: str = ""
-    note: str = ""
+    verdict: str = ""  # one of the words above, or of `comparison.differences`; empty where nothing was tested
+    note: str = ""  # further numbers, in a few words
 
 
 def direction(difference: float, significant: bool) -> str:
@@ -40,11 +34,7 @@ def direction(difference: float, significant: bool) -> str:
 
 
 def tested(p_value: float, least_p: float = 0.0) -> str:
-    """The verdict of a test.
-
-    Args:
-        least_p: the smallest p-value that the test can give.
-    """
+    """The verdict of a test, of which `least_p` is the smallest p-value that it can give."""
     if least_p >= LEVEL:
         return UNTESTABLE
     return SIGNIFICANT if p_value < LEVEL else NOT_SIGNIFICANT

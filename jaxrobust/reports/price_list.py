@@ -100,11 +100,7 @@ def attack_table(figures: dict, attack: str) -> Table:
 
 
 def verdict_table(figures: dict, narrow: bool = False) -> Table:
-    """The methods under the attack that judges.
-
-    Args:
-        narrow: leave out what a line of a terminal has no room for.
-    """
+    """The methods under the attack that judges; `narrow`: without what a line of a terminal has no room for."""
     columns = [
         *(column for column in _ACCURACIES if column.name != "p (Holm)"),
         Column("verdict", lambda row: (row["verdicts"]["judge"] or "") + (", Pareto" if row["pareto"] else "")),

@@ -21,7 +21,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.evaluation import signs
 from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
 from jaxrobust.figures.matrix import confusion_matrix
-from jaxrobust.formatting import NO_CLASS, counted, interval, norm, percent, radius, rounded
+from jaxrobust.formatting import NO_CLASS, counted, interval, norm, percent, percentage, radius, rounded
 from jaxrobust.reports import audit as report_audit
 from jaxrobust.reports import findings as findings_lib
 from jaxrobust.reports import suites as report_suites
@@ -124,7 +124,7 @@ def _compared_table(compared: list[dict], attack: str, with_balanced: bool) -> T
     """The checkpoints, under the strongest attack and without attack."""
 
     def write(fraction: float | None) -> str:
-        return "not scored" if fraction is None else _percent(fraction)
+        return "not scored" if fraction is None else percentage(fraction)
 
     columns = [
         Column("checkpoint", "name"),
@@ -188,20 +188,16 @@ def _attack_table(scores: dict[str, Result]) -> Table:
 
 
 def findings(score: Result, truth: dict) -> list[Finding]:
-    """The main results under the strongest attack, and what each suite takes beyond PGD.
-
-    Args:
-        truth: content of classes.json.
-    """
+    """The main results under the strongest attack, and what each suite takes beyond PGD; `truth` is of classes.json."""
     what, worst = under(truth["strongest"]), truth["attacks"][truth["strongest"]]["worst"]
-    found = [Finding(f"average {what}", _percent(score.accuracy), interval(score.interval))]
+    found = [Finding(f"average {what}", percentage(score.accuracy), interval(score.interval))]
     if unequal(score.record["count"]):
         ends = interval(score.balanced_interval)
-        found.append(Finding(f"balanced average {what}", _percent(score.balanced_accuracy), ends))
+        found.append(Finding(f"balanced average {what}", percentage(score.balanced_accuracy), ends))
     if candidates := worst["candidates"]:
         ends = interval(score.worst_interval)
-        found.append(Finding(f"worst class: {score.worst_name}", _percent(score.worst_class_accuracy), ends))
-        found.append(Finding(f"best class: {score.best_name}", _percent(score.best_class_accuracy)))
+        found.append(Finding(f"worst class: {score.worst_name}", percentage(score.worst_class_accuracy), ends))
+        found.append(Finding(f"best class: {score.best_name}", percentage(score.best_class_accuracy)))
         if len(score.by_accuracy) > 1:
             gap, p_value = score.corrected["gap"], score.equality.p_value
             note = f"{percent(score.gap)} as measured; {p_of(p_value, 'all classes equally robust')}"
@@ -212,14 +208,10 @@ def findings(score: Result, truth: dict) -> list[Finding]:
             Finding("classes that may be the worst", number, "", verdict, f"with probability: {likely(candidates, 5)}")
         )
         ends = interval(worst["interval"])
-        found.append(Finding("accuracy of the worst class, whichever it is", _percent(worst["accuracy"]), ends))
+        found.append(Finding("accuracy of the worst class, whichever it is", percentage(worst["accuracy"]), ends))
     for suite, content in truth["suites"].items():
         found += _on_loss(suite, content["loss"], truth)
     return found
-
-
-def _percent(fraction: float) -> str:
-    return f"{percent(fraction)} %"
 
 
 def _on_loss(suite: str, loss: dict | None, truth: dict) -> list[Finding]:
@@ -236,7 +228,7 @@ def _on_loss(suite: str, loss: dict | None, truth: dict) -> list[Finding]:
             f"{start}: {of['name']}",
             percent(of["loss"]),
             interval(of["interval"]),
-            note=f"{_percent(of['before'])} to {_percent(of['after'])}",
+            note=f"{percentage(of['before'])} to {percentage(of['after'])}",
         )
         for of in (average, most)
         if of is average or of["loss"] > 0
@@ -332,7 +324,7 @@ def _confusion_table(matrix: np.ndarray, score: Result, attack: str) -> Table:
     columns = [
         Column("true", lambda pair: names[pair[0]]),
         Column("predicted", lambda pair: names[pair[1]]),
-        Column("share", lambda pair: float(rate[pair]), _percent),
+        Column("share", lambda pair: float(rate[pair]), percentage),
         Column("examples", lambda pair: int(matrix[pair]), rounded, lambda pair: f"of {total[pair[0]]:,}"),
     ]
     return Table(columns, [pair for pair in pairs if rate[pair] > 0], title=f"Largest confusions, {attack}")

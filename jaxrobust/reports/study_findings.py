@@ -4,20 +4,9 @@ from jaxrobust.comparison.differences import too_few
 from jaxrobust.formatting import counted, decimals, percent, points
 from jaxrobust.formatting import interval as interval_of
 from jaxrobust.reports import explain as explain_pages
+from jaxrobust.reports import findings as findings_lib
 from jaxrobust.reports import price_list as price_list_pages
-from jaxrobust.reports.findings import (
-    CAUTION,
-    LEVEL,
-    NOT_SIGNIFICANT,
-    SIGNIFICANT,
-    UNCORRECTED,
-    UNTESTABLE,
-    Finding,
-    direction,
-    p_of,
-    tested,
-    under,
-)
+from jaxrobust.reports.findings import CAUTION, NOT_SIGNIFICANT, SIGNIFICANT, UNTESTABLE, Finding, p_of, tested, under
 
 NAMED = 4  # classes among the findings on their order
 CHANGED = 3  # classes that an intervention changes, among the findings
@@ -51,11 +40,15 @@ def _on_order(of: dict, attack: str) -> list[Finding]:
     what = f"Kendall's W of {number} settings {under(attack)}"
     if found["w"] is None:
         return [Finding(what, verdict=UNTESTABLE, note="the classes are equal in each, so have no order")]
-    verdict, ends, p = UNCORRECTED, "", "what settings share by the same images is in it: files of examples are missing"
+    verdict, ends, p = (
+        findings_lib.UNCORRECTED,
+        "",
+        "what settings share by the same images is in it: files of examples are missing",
+    )
     if found["corrected"]:
         (low, high), p = found["interval"], p_of(found["p_value"], "no common order of classes")
         ends = f"[{low:.2f}, {high:.2f}]"
-        sure = low > 1 / number and found["p_value"] < LEVEL
+        sure = low > 1 / number and found["p_value"] < findings_lib.LEVEL
         verdict = too_few(number, "setting") or (SIGNIFICANT if sure else NOT_SIGNIFICANT)
     note = f"{p}; unrelated orders give {1 / number:.2f}"
     if (median := found["median_correlation"]) is not None:
@@ -118,7 +111,7 @@ def _on_components(of: dict) -> list[Finding]:
     found = of["components"]
     if found is None or "missing" in found:
         return []
-    verdict = "" if found["corrected"] else UNCORRECTED
+    verdict = "" if found["corrected"] else findings_lib.UNCORRECTED
     largest = [name for name in sorted(found["share"], key=lambda name: -found["share"][name])[:3]]
     rows = [
         Finding(
@@ -226,7 +219,7 @@ def on_intervention(of: dict, attack: str) -> list[Finding]:
             f"{of['from']} to {of['to']}: {row['name']}",
             points(row["change"]),
             interval_of(row["interval"]),
-            few or direction(row["change"], _is_sure(row)),
+            few or findings_lib.direction(row["change"], _is_sure(row)),
             f"{percent(row['before'])} % to {percent(row['after'])} %" + ("" if rows else f" {under(attack)}; {pairs}"),
         )
         for row in shown

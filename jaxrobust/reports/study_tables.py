@@ -1,6 +1,6 @@
 """The tables of a study: those of its page, and all as comma-separated values with accuracies as fractions."""
 
-from jaxrobust.formatting import interval, p_value, percent, points, ratio
+from jaxrobust.formatting import interval, p_value, percent, percentage, points, ratio
 from jaxrobust.reports import explain as explain_pages
 from jaxrobust.reports.tables import Column, Table, records_to_csv
 
@@ -15,8 +15,8 @@ def page_tables(of: dict, attack: str) -> dict[str, Table]:
             Column("class", "name"),
             Column("mean rank", "mean_rank", "{:.1f}".format),
             Column("accuracy", "accuracy", percent),
-            Column("the worst in", "worst_in", _percent),
-            Column(f"among the lowest {of['agreement']['lowest']} in", "among_lowest_in", _percent),
+            Column("the worst in", "worst_in", percentage),
+            Column(f"among the lowest {of['agreement']['lowest']} in", "among_lowest_in", percentage),
         ]
         shown["order"] = Table(columns, of["agreement"]["classes"], by="mean rank")
     if of["axes"]:
@@ -55,10 +55,6 @@ def settings_table(of: dict, attack: str) -> Table:
         Column("worst", lambda row: of["classes"][row["attacked"]["worst_class"]]),
     ]
     return Table(columns, of["settings"])
-
-
-def _percent(share: float) -> str:
-    return f"{percent(share)} %"
 
 
 def csv_tables(of: dict) -> dict[str, str]:

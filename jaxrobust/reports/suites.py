@@ -3,18 +3,14 @@
 from jaxrobust import classwise, reports
 from jaxrobust.classwise import unequal
 from jaxrobust.figures import suites as figures_suites
-from jaxrobust.formatting import percent, rounded
+from jaxrobust.formatting import percent, percentage, rounded
 from jaxrobust.reports.findings import few, likely
 from jaxrobust.reports.tables import Column, Table
 from jaxrobust.runs import results
 
 
 def page(truth: dict) -> dict:
-    """The variables of the template `suites.html`: tables, and figures as SVG.
-
-    Args:
-        truth: content of classes.json.
-    """
+    """The variables of the template `suites.html`, from the content of classes.json: tables, and figures as SVG."""
     of, suites = truth["attacks"][truth["strongest"]], {}
     for suite, content in truth["suites"].items():
         rows = loss_rows(truth, content["loss"])
@@ -82,7 +78,7 @@ def _stage_table(stages: list[dict], with_balanced: bool) -> Table:
         Column("broken by it", "broken", rounded),
         Column("passes per image", "passes", rounded),
         Column("in full", "passes_in_full", rounded),
-        Column("idle", "idle", lambda share: f"{percent(share)} %"),
+        Column("idle", "idle", percentage),
         Column("seconds", "seconds", rounded),
     ]
     sums = {name: [row[name] for row in stages] for name in ("broken", "passes_in_full")}

@@ -18,19 +18,13 @@ from jaxrobust.formatting import clean, interval, known
 
 
 class Column(NamedTuple):
-    """What a column shows of a row. A place in a row is an index, or keys and attributes joined by dots, or a function.
+    """What a column shows of a row. A place in a row is an index, a function, or keys and attributes joined by dots."""
 
-    Attributes:
-        name: the header.
-        value: place of what cells are sorted by. A column with a string in it is left-aligned and sorted as text.
-        write: the value as text.
-        note: place of an interval, or of a text, that follows the value.
-    """
-
-    name: str
+    name: str  # the header
+    # place of what cells are sorted by. A column with a string in it is left-aligned and sorted as text.
     value: int | str | Callable
-    write: Callable[[Any], str] = known
-    note: str | Callable = ""
+    write: Callable[[Any], str] = known  # the value as text
+    note: str | Callable = ""  # place of an interval, or of a text, that follows the value
 
 
 class Cell(NamedTuple):
@@ -41,24 +35,17 @@ class Cell(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows are nested dicts and objects, or sequences.
-
-    Attributes:
-        by: name of the column by which rows are sorted, last those without a value; empty: as they are given.
-        descending: the other way round.
-        below: rows that stay at the end, such as sums.
-        title, caption: a line above and below.
-        sortable: whether a reader can sort it on a page.
-    """
+    """Rows are nested dicts and objects, or sequences."""
 
     columns: Sequence[Column]
     rows: Iterable[Any]
-    by: str = ""
-    descending: bool = False
-    below: Iterable[Any] = ()
+    by: str = ""  # name of the column by which rows are sorted, last those without a value; empty: as they are given
+    descending: bool = False  # the other way round
+    below: Iterable[Any] = ()  # rows that stay at the end, such as sums
+    # title, caption: a line above and below.
     title: str = ""
     caption: str = ""
-    sortable: bool = True
+    sortable: bool = True  # whether a reader can sort it on a page
 
     @functools.cached_property
     def bodies(self) -> list[list[list[Cell]]]:

@@ -30,5 +30,3 @@ predict in held-out settings.
 """
 
 from jaxrobust.studies.design import Study, levels, load, one_at_a_time, product
-
-__all__ = ["Study", "levels", "load", "one_at_a_time", "product"]

@@ -18,21 +18,10 @@ from jaxrobust.comparison.trade_off import trade_off
 from jaxrobust.errors import UserError
 from jaxrobust.explanations import ranking
 from jaxrobust.studies import explaining, probing, running
+from jaxrobust.studies import observed as observed_lib
 from jaxrobust.studies.design import Planned, Study
 from jaxrobust.studies.interventions import effects
-from jaxrobust.studies.observed import (
-    DATA,
-    INTERVENTION,
-    OBJECTIVE,
-    RADIUS,
-    SEED,
-    Observed,
-    by_data,
-    matched,
-    observe,
-    ordinary,
-    verdicts,
-)
+from jaxrobust.studies.observed import DATA, INTERVENTION, OBJECTIVE, RADIUS, SEED, Observed, matched, verdicts
 
 REMEDY = "remedy"
 FIGURES = ("gap", "std", "cv", "worst_class_accuracy", "accuracy")
@@ -40,17 +29,13 @@ _RANDOM = 0  # seed of bootstraps and permutations: the same files give the same
 
 
 def answer(study: Study, planned: list[Planned], workdir) -> dict:
-    """The content of the page of a study.
-
-    Raises:
-        UserError: no run is done, or the runs cannot be compared.
-    """
+    """The content of the page of a study. UserError if no run is done, or the runs cannot be compared."""
     states = running.statuses(workdir, planned)
     done = [run for run in planned if states[run.name].state == "done"]
     if not done:
         raise UserError(f"workdir = {str(workdir)!r}: none of the {len(planned)} runs is done; train them first")
-    observed, attack = observe(study, done, workdir)
-    interventions, plain = list(study.axes.get(INTERVENTION, ())), ordinary(study, observed)
+    observed, attack = observed_lib.observe(study, done, workdir)
+    interventions, plain = list(study.axes.get(INTERVENTION, ())), observed_lib.ordinary(study, observed)
     if not plain:
         raise UserError(f"workdir = {str(workdir)!r}: none of the runs without intervention is done; train them first")
     probes = probing.read(workdir, probing.tasks(study, planned, states, observed, attack)) if study.probes else {}
@@ -66,9 +51,9 @@ def answer(study: Study, planned: list[Planned], workdir) -> dict:
             of_data(name, runs, probes, attack)
             | {
                 "published": _published(_robust(runs), study.published.get(name, {})),
-                "interventions": effects(_robust(by_data(observed)[name]), interventions),
+                "interventions": effects(_robust(observed_lib.by_data(observed)[name]), interventions),
             }
-            for name, runs in by_data(plain).items()
+            for name, runs in observed_lib.by_data(plain).items()
         ],
         "price_list": _price_list(plain, study, workdir),
     }
@@ -111,10 +96,7 @@ def _robust(runs: list[Observed]) -> list[Observed]:
 def label(levels: dict[str, str], varied: dict[str, bool], reference: dict[str, str]) -> str:
     """The name of a setting, from its levels on the axes that vary.
 
-    Only levels that differ from `reference` are named; if none differs, all are named.
-
-    Args:
-        varied: result of `varied_axes`.
+    Only levels that differ from `reference` are named, or all if none differs; `varied` is the result of `varied_axes`.
     """
     named = {axis: f"{axis} {levels[axis]}" if shared else levels[axis] for axis, shared in varied.items()}
     different = [name for axis, name in named.items() if levels[axis] != reference[axis]]
@@ -160,11 +142,7 @@ def _figures(correct, count) -> dict:
 
 
 def _agreement(robust: list[Observed]) -> dict | None:
-    """Do the settings rank the classes in the same order?
-
-    Without the verdicts on single images nothing is corrected for what the settings share by being judged on the same
-    images: then `corrected` is False, and there is no interval and no p-value.
-    """
+    """Do the settings rank the classes in the same order?"""
     settings = list(matched(robust, SEED).values())
     if len(settings) < 2:
         return None
@@ -174,7 +152,7 @@ def _agreement(robust: list[Observed]) -> dict | None:
         setting_R = np.repeat(np.arange(number), [len(seeds) for seeds in settings])
         found = agreement.concordance(*judged, setting_R, rng=np.random.default_rng(_RANDOM))
         w, interval, p_value, correlations = found.w, [found.low, found.high], found.p_value, found.correlations
-    else:
+    else:  # nothing is corrected for what the settings share by being judged on the same images
         correlations = np.array([[agreement.rank_correlation(a, b) for b in means] for a in means])
         w, interval, p_value = (1 + (number - 1) * correlations[pairs].mean()) / number, [math.nan] * 2, math.nan
     known = correlations[pairs][~np.isnan(correlations[pairs])]
@@ -283,11 +261,7 @@ def axis_effects(robust: list[Observed]) -> list[dict]:
 
 
 def _widening(runs: list[Observed]) -> dict | None:
-    """Is the gap wider with adversarial training than with natural training of the same setting and seed?
-
-    `own` compares the accuracies that each run is trained for: clean for the natural run, under attack for the
-    adversarial run. `clean` compares the clean accuracies of both. Of both, the sampling variance is taken off.
-    """
+    """Is the gap wider with adversarial training than with natural training of the same setting and seed?"""
     natural = {}
     # Natural training does not depend on the training radius.
     for group in matched(runs, OBJECTIVE, RADIUS).values():
@@ -301,6 +275,7 @@ def _widening(runs: list[Observed]) -> dict | None:
         return None
     units = [[pairs[run.run.name] for run in of] for of in units]
     found = {"pairs": len(pairs), "settings": len(matched(robust, SEED)), "units": len(units)}
+    # Its own accuracy is what a run is trained for: the clean one of a natural run, of others that under attack.
     for name, attacked in (("own", True), ("clean", False)):
         found[name] = {figure: _widened(units, figure, attacked) for figure in ("gap", "std", "cv")}
     return found
@@ -346,11 +321,7 @@ def _mean(values) -> dict:
 
 
 def _radius(robust: list[Observed], threat: dict | None) -> dict | None:
-    """Does the gap grow with the radius?
-
-    `unit` is the unit of radius in which slopes are shown: 1/255 under Linf, else the radius of the threat, because
-    1/255 is a negligible radius under L2.
-    """
+    """Does the gap grow with the radius?"""
     groups, by_seed = (
         {key: runs for key, runs in matched(robust, *axes).items() if len({run.radius for run in runs}) > 1}
         for axes in ((RADIUS, SEED), (RADIUS,))
@@ -379,6 +350,7 @@ def _radius(robust: list[Observed], threat: dict | None) -> dict | None:
             "by_radius": [{"radius": radius} | _mean(of) for radius, of in by_radius.items()],
         }
     linf = all(run.run.config.threat.norm == "linf" for run in runs)
+    # In which slopes are shown; a radius of 1/255 is negligible under L2.
     unit = {"length": 1 / 255, "name": "1/255"}
     if threat and not linf:
         unit = {"length": threat["radius"], "name": "threat radius"}
@@ -392,11 +364,7 @@ def _epochs(runs: list[Observed]) -> list[dict]:
 
 
 def _over_epochs(runs: list[Observed]) -> dict | None:
-    """Figures at the epochs at which all runs were scored: means over the seeds of a setting, then over settings.
-
-    `change` is the change of the gap from the first of these epochs to the last. Its observations are the settings, or
-    the seeds if there is only one setting.
-    """
+    """Figures at the epochs at which all runs were scored: means over the seeds of a setting, then over settings."""
     scored = {
         run.run.name: {epoch: (clean if run.natural else attacked, run.count) for epoch, attacked, clean in run.epochs}
         for run in runs
@@ -416,7 +384,7 @@ def _over_epochs(runs: list[Observed]) -> dict | None:
     }
     gaps = [means("gap", epoch, units) for epoch in epochs]
     figures["gap_interval"] = [_mean(gap)["interval"] for gap in gaps]
-    change = _change(gaps[0], gaps[-1]) if len(units) > 1 else None
+    change = _change(gaps[0], gaps[-1]) if len(units) > 1 else None  # from the first of these epochs to the last
     kind = {"natural": runs[0].natural, "runs": len(runs), "settings": len(settings), "epochs": epochs}
     return kind | figures | {"change": change}
 

@@ -51,17 +51,11 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """One run of a study.
+    """One run of a study."""
 
-    Attributes:
-        name: its levels on all axes with more than one level, joined by "-"; also the name of its folder.
-        levels: axis -> level.
-        config: the config, locked.
-    """
-
-    name: str
-    levels: dict[str, str]
-    config: object
+    name: str  # its levels on all axes with more than one level, joined by "-"; also the name of its folder
+    levels: dict[str, str]  # axis -> level
+    config: object  # the config, locked
 
 
 def levels(field: str, values: Iterable, prefix: str = "") -> dict[str, dict]:

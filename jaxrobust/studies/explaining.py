@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxrobust import files
-from jaxrobust.classwise.counts import ratio
+from jaxrobust.classwise.counts import known_mean
 from jaxrobust.explanations import PROBES, measuring, ranking
 from jaxrobust.studies.observed import SEED, Observed, matched
 
@@ -73,11 +73,7 @@ def _value(content: dict, name: str, classes: tuple[str, ...]) -> list | None:
 def _mean(of_seeds) -> np.ndarray | None:
     """Mean [C] over the seeds that have a value for the class; None if no seed was measured."""
     there = [np.array(values, float) for values in of_seeds if values is not None]
-    if not there:
-        return None
-    stacked = np.stack(there)
-    finite = np.isfinite(stacked)
-    return ratio(np.where(finite, stacked, 0.0).sum(0), finite.sum(0))
+    return known_mean(np.stack(there), axis=0) if there else None
 
 
 def _left_out(contents: list[dict]) -> dict:

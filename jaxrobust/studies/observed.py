@@ -21,28 +21,22 @@ class Observed:
 
     The weights are the averaged ones if the run keeps them. Accuracies are given under the attack of the study, and
     clean.
-
-    Attributes:
-        natural: whether it was trained without attack.
-        radius: radius of the training, in pixel units; 0 for natural training.
-        classes: names of the classes with test images, [C].
-        count, correct, clean: integers [C]: test images of each class, those classified correctly under the attack, and
-            those classified correctly without attack.
-        epochs: (epoch, correct [C], clean [C]) of every checkpoint that was scored, in order.
-        checkpoint: the checkpoint that was scored.
-        images: (index of each image in the split, its class, whether it is robust), [N] each; None if the file with
-            them is missing or does not fit the counts.
     """
 
     run: Planned
-    natural: bool
-    radius: float
-    classes: tuple[str, ...]
+    natural: bool  # whether it was trained without attack
+    radius: float  # radius of the training, in pixel units; 0 for natural training
+    classes: tuple[str, ...]  # names of the classes with test images, [C]
+    # count, correct, clean: integers [C]: test images of each class, those classified correctly under the attack, and
+    # those classified correctly without attack.
     count: np.ndarray
     correct: np.ndarray
     clean: np.ndarray
+    # (epoch, correct [C], clean [C]) of every checkpoint that was scored, in order.
     epochs: tuple[tuple[int, np.ndarray, np.ndarray], ...]
-    checkpoint: Checkpoint | None = None
+    checkpoint: Checkpoint | None = None  # the checkpoint that was scored
+    # (index of each image in the split, its class, whether it is robust), [N] each; None if the file with them is
+    # missing or does not fit the counts.
     images: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @property
@@ -53,9 +47,7 @@ class Observed:
 
 def observe(study: Study, done: list[Planned], workdir) -> tuple[list[Observed], str]:
     """Read the given runs, which must all be done, in their order. Also returns the attack used to compare them.
-
-    Raises:
-        UserError: runs on one data set do not have the same classes.
+    UserError if runs on one data set do not have the same classes.
     """
     opened = [(run, RunFiles(running.folder(workdir, run), "test")) for run in done]
     attack = _attack(study, [run.scores[run.last_checkpoint()] for _, run in opened])

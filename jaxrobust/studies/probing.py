@@ -53,19 +53,13 @@ _REASONS = {
 
 
 class Task(NamedTuple):
-    """A run to be probed.
-
-    Attributes:
-        attack: the attack under which robustness is measured.
-        standard: the run trained without attack that otherwise has the same levels, if it is done.
-        waits: whether the training of that run is not finished yet.
-    """
+    """A run to be probed."""
 
     run: Observed
-    attack: str
+    attack: str  # the attack under which robustness is measured
     examples: int
-    standard: Planned | None
-    waits: bool
+    standard: Planned | None  # the run trained without attack that otherwise has the same levels, if it is done
+    waits: bool  # whether the training of that run is not finished yet
 
     @property
     def name(self) -> str:
@@ -79,11 +73,8 @@ class Task(NamedTuple):
 
 
 def tasks(study: Study, planned: list[Planned], states: dict, observed: list[Observed], attack: str) -> list[Task]:
-    """A task for every finished, adversarially trained run without intervention, whether it is already probed or not.
-
-    Args:
-        states: result of running.statuses.
-        observed, attack: result of observed.observe.
+    """A task for every finished, adversarially trained run without intervention, whether it is already probed or not;
+    from the results of running.statuses and observed.observe.
     """
 
     def rest(run: Planned) -> tuple:  # natural training does not depend on the training radius

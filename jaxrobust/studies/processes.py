@@ -32,11 +32,7 @@ POLL_SECONDS = 0.5
 
 
 def run_all(planned: list[Planned], workdir, processes: int) -> list[str]:
-    """As `running.run_all`, with `processes` runs at a time. A run whose process dies has failed; the others go on.
-
-    Raises:
-        Interrupted: by SIGTERM or Ctrl-C, after all of them have saved. The same call continues.
-    """
+    """As `running.run_all`, with `processes` runs at a time. A run whose process dies has failed; the others go on."""
     todo = [run for run in planned if running.status(workdir, run).state != "done"]
     if not todo:
         return []
@@ -84,11 +80,7 @@ def without_accelerators():
 
 
 def work(planned: list[Planned], workdir, name: str, finish: Callable[[pathlib.Path], None] | None = None) -> str:
-    """In a child process: train one run; returns the error message, "" on success.
-
-    Raises:
-        Interrupted: by SIGTERM, after saving.
-    """
+    """In a child process: train one run as `running.attempt`."""
 
     def end_with_the_parent():
         while os.read(0, 1):
@@ -183,11 +175,8 @@ class Clock:
         self._work, self._seconds = [], []  # of the finished runs
 
     def tick(self, run: Planned, seconds: float, busy: list[float]) -> str:
-        """The text about the remaining time, after a run has ended.
-
-        Args:
-            seconds: duration of this run; 0 if it failed.
-            busy: for each run in progress, the seconds since its start.
+        """The text about the remaining time, after a run has ended in `seconds`, 0 if it failed, while others have been
+        `busy` for so many seconds each.
         """
         work = self._left.pop(run.name)
         if seconds:
@@ -232,11 +221,8 @@ def share(items: Sequence, i: int, count: int) -> list:
 def environment(given: Mapping[str, str], gpus: Sequence[str], of: int, processes: int) -> dict[str, str]:
     """The environment of a child process that uses the GPUs `gpus`.
 
-    If several processes share a GPU, each gets an equal part of nine tenths of its memory, unless the user has set the
-    fraction; by default JAX reserves three quarters for each.
-
-    Args:
-        of, processes: the number of all GPUs, and of the processes that share them.
+    If several of the `processes` share one of the GPUs, `of` in all, each gets an equal part of nine tenths of its
+    memory, unless the user has set the fraction; by default JAX reserves three quarters for each.
     """
     made = dict(given)
     if not gpus:

@@ -33,17 +33,11 @@ FAILED = results.JsonFile("failed.json", TypedDict("Failed", {"error": str}))
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """The state of a run.
+    """The state of a run."""
 
-    Attributes:
-        state: waiting | begun | failed | done; also failed if the folder contains a run with another config.
-        error: error message of a failed run.
-        seconds: duration of its training and evaluations so far.
-    """
-
-    state: str
-    error: str = ""
-    seconds: float = 0.0
+    state: str  # waiting | begun | failed | done; also failed if the folder contains a run with another config
+    error: str = ""  # error message of a failed run
+    seconds: float = 0.0  # duration of its training and evaluations so far
 
 
 def folder(workdir, run: Planned) -> pathlib.Path:
@@ -96,11 +90,7 @@ def statuses(workdir, planned: list[Planned]) -> dict[str, Status]:
 
 
 def check(planned: list[Planned], device_count: int) -> None:
-    """Check every config, before any run is trained.
-
-    Raises:
-        UserError: names the run and the field.
-    """
+    """Check every config, before any run is trained; a UserError names the run and the field."""
     for run in planned:
         try:
             validation.validate(run.config, device_count)
@@ -165,11 +155,7 @@ def run_all(planned: list[Planned], workdir, finish: Callable[[pathlib.Path], No
 
 
 def attempt(run: Planned, where: pathlib.Path, finish: Callable[[pathlib.Path], None] | None = None) -> str:
-    """Train and evaluate in the folder `where`; returns the error message, "" on success.
-
-    Raises:
-        Interrupted: after saving.
-    """
+    """Train and evaluate in the folder `where`; the error message, "" on success. `Interrupted` if so, after saving."""
     try:
         where.mkdir(parents=True, exist_ok=True)
         loop.train_and_evaluate(run.config, where)
@@ -216,13 +202,8 @@ def flops(planned: list[Planned]) -> dict[str, float]:
 
 
 def estimates(work: dict[str, float], states: dict[str, Status]) -> dict[str, float | None]:
-    """Seconds that each run takes, by name: measured if it is done, else its arithmetic at the median rate of the done.
-
-    None for the others if no run is done.
-
-    Args:
-        work: result of `flops`.
-        states: result of `statuses`.
+    """Seconds that each run takes, by name, from the results of `flops` and `statuses`: measured if it is done, else
+    its arithmetic at the median rate of the done; None if no run is done.
     """
     seconds = {name: states[name].seconds for name in work if states[name].state == "done"}
     rates = [work[name] / took for name, took in seconds.items() if took > 0]

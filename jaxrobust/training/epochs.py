@@ -125,10 +125,8 @@ def is_finite(tree):
 
 
 def _record(epoch, step, sums, knobs, learning_rate, images_per_second) -> dict:
-    """An epoch's line in training.jsonl. Accuracy is on the images trained on: adversarial ones, where there are.
-
-    Knobs are those in force in the epoch, by name, of those that are not neutral.
-    """
+    """An epoch's line in training.jsonl: accuracy on the images trained on, adversarial ones where there are, and the
+    knobs in force in the epoch that are not neutral, by name."""
     counts = sums["count"].tolist()
 
     def by_class(total):

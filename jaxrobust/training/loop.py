@@ -212,12 +212,9 @@ def training_in(workdir, config):
 
 
 def _preserve(config, workdir, steps_per_epoch):
-    """Which checkpoints to keep: of those that are due, the newest `checkpoint.keep` (0: all), and the best.
+    """Which checkpoints to keep: of those that are due, the newest `checkpoint.keep` (0: all), and the best."""
 
-    Others were saved because the run was asked to stop.
-    """
-
-    def preserve(steps):
+    def preserve(steps):  # those not due were saved because the run was asked to stop
         due = [s for s in steps if s % steps_per_epoch == 0 and config_lib.checkpoint_due(config, s // steps_per_epoch)]
         best = results.BEST.read(workdir)
         newest = due[-config.checkpoint.keep :]  # all for keep = 0

@@ -70,11 +70,8 @@ def add_check(record: dict, found: tuple[float, float], earlier: list[dict], exa
 
 
 def first_overfitted(course: list[tuple[float, float]], examples: int) -> int | None:
-    """The first epoch, from 0, after which the weights are catastrophically overfitted; None if there is none.
-
-    Args:
-        course: after each epoch the accuracy under the training's single step, and under PGD.
-        examples: number of images of which these are accuracies.
+    """The first epoch, from 0, after which the weights are catastrophically overfitted; None if there is none. `course`
+    is the accuracy under the training's single step, and under PGD, after each epoch, on so many `examples`.
     """
     best = 0.0
     for epoch, (single_step, pgd) in enumerate(course):

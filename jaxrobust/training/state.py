@@ -14,24 +14,16 @@ from jaxrobust.training import class_statistics
 
 @flax.struct.dataclass
 class TrainState:
-    """The state of a training run. There is no random state: randomness is a function of (seed, step).
+    """The state of a training run. There is no random state: randomness is a function of (seed, step)."""
 
-    Attributes:
-        step: number of batches trained on.
-        weights: the weights being trained, and batch statistics.
-        averaged: the exponential average of the weights, None if no average is kept.
-        opt_state: state of the optimizer.
-        knobs, memory: what the remedy sets, and its state.
-        class_sums: class statistics of the current epoch, see class_statistics.py.
-    """
-
-    step: jax.Array
-    weights: Weights
-    averaged: Weights | None
-    opt_state: optax.OptState
+    step: jax.Array  # number of batches trained on
+    weights: Weights  # the weights being trained, and batch statistics
+    averaged: Weights | None  # the exponential average of the weights, None if no average is kept
+    opt_state: optax.OptState  # state of the optimizer
+    # knobs, memory: what the remedy sets, and its state.
     knobs: ClassKnobs
     memory: Any
-    class_sums: dict
+    class_sums: dict  # class statistics of the current epoch, see class_statistics.py
 
 
 def create(model, optimizer, remedy, class_counts, image_shape, key, *, averaged: bool, observed=()) -> TrainState:

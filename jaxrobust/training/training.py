@@ -26,49 +26,33 @@ from jaxrobust.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """The parts of a training, and what is compiled of them.
+    """The parts of a training, and what is compiled of them."""
 
-    Attributes:
-        model: Flax module, `apply(variables, images, train=...)` -> logits [B, C].
-        verified: the model in float32; the same one, if it computes in float32.
-        data: the data set; its description is enough for what is only compiled.
-        objective, attack: what is minimised, and under which attack.
-        remedy: controls the class knobs.
-        observe: where the remedy sees how the classes do: "training", its batches, or "validation", that split.
-        optimizer: with its schedule, which counts updates.
-        schedule: the learning rate by batch, for the log.
-        augment: (keys [B], images [B, H, W, C]) -> images.
-        decode: arguments of streaming.train_batches, where the host augments as it decodes.
-        total_steps: batches of the whole training.
-        seed: of the initial weights, the order of the data, augmentation and random starts.
-        average_decay: of the average of the weights; 0: none is kept.
-        in_batch_from: first step in which class weights computed from the batch act.
-        steps_per_dispatch: updates in one program, with the training set on the devices.
-        eval_batch_size: of passes without an update, over all devices.
-        check_overfitting: whether to look for catastrophic overfitting, which a single-step attack may lead to.
-    """
-
-    model: Any
-    verified: Any
-    data: Dataset | Description
+    model: Any  # Flax module, `apply(variables, images, train=...)` -> logits [B, C]
+    verified: Any  # the model in float32; the same one, if it computes in float32
+    data: Dataset | Description  # the data set; its description is enough for what is only compiled
     mesh: Mesh
+    # objective, attack: what is minimised, and under which attack.
     objective: Objective
     attack: step_lib.TrainAttack
-    remedy: Remedy
-    optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    augment: Callable
+    remedy: Remedy  # controls the class knobs
+    optimizer: optax.GradientTransformation  # with its schedule, which counts updates
+    schedule: optax.Schedule  # the learning rate by batch, for the log
+    augment: Callable  # (keys [B], images [B, H, W, C]) -> images
     epochs: int
     batch_size: int
-    total_steps: int
-    seed: int = 0
+    total_steps: int  # batches of the whole training
+    seed: int = 0  # of the initial weights, the order of the data, augmentation and random starts
+    # where the remedy sees how the classes do: "training", its batches, or "validation", that split.
     observe: str = "training"
+    # arguments of streaming.train_batches, where the host augments as it decodes.
     decode: dict = dataclasses.field(default_factory=dict)
-    average_decay: float = 0.0
-    in_batch_from: int = 0
+    average_decay: float = 0.0  # of the average of the weights; 0: none is kept
+    in_batch_from: int = 0  # first step in which class weights computed from the batch act
     weight_perturbation: step_lib.WeightPerturbation | None = None
-    steps_per_dispatch: int = 1
-    eval_batch_size: int = 512
+    steps_per_dispatch: int = 1  # updates in one program, with the training set on the devices
+    eval_batch_size: int = 512  # of passes without an update, over all devices
+    # whether to look for catastrophic overfitting, which a single-step attack may lead to.
     check_overfitting: bool = False
 
     @property

@@ -30,11 +30,9 @@ def convolution(outputs: int, channels: int, spatial) -> float:
 
 
 def _meetings(pixels: int, taps: int, outputs: int, stride: int, lhs_dilation: int, rhs_dilation: int) -> int:
-    """Number of contributing (output, tap, pixel) triples along one dimension; padding counts, dilation zeros do not.
-
-    Two of the three determine the third, so each product of two is an upper bound. In the forward pass outputs x taps
-    is the smallest; compilers also write convolutions with image, kernel and result exchanged, where another one is.
-    """
+    """Number of contributing (output, tap, pixel) triples in one dimension; padding counts, dilation zeros do not."""
+    # Two of the three determine the third, so each product of two is an upper bound. In the forward pass outputs x taps
+    # is the smallest; compilers also write convolutions with image, kernel and result exchanged, where another one is.
     met = outputs * taps
     if lhs_dilation > 1:
         # Padding shifts all positions, and so the zeros; the shift with the most contributions counts.

@@ -117,11 +117,9 @@ def parse(topology: str) -> tuple[Machine, int]:
 
 
 def _linked(shape: list[int]) -> float:
-    """The share of a TPU chip's links that a slice of this shape uses.
-
-    Without a link from the end of a dimension to its start, a ring has to go back over the same links, which halves the
-    rate. In 2D slices such links exist only at the full length of the pod, in 3D slices only with whole 4x4x4 cubes.
-    """
+    """The share of a TPU chip's links that a slice of this shape uses."""
+    # Without a link from the end of a dimension to its start, a ring has to go back over the same links, which halves
+    # the rate. In 2D slices such links exist only at the full length of the pod, in 3D slices with whole 4x4x4 cubes.
     cubes = all(size % 4 == 0 for size in shape)
     rings = [cubes if len(shape) == 3 else size == 16 for size in shape]
     of = [0.0 if size == 1 else 1.0 if ring else 0.5 for size, ring in zip(shape, rings, strict=True)]

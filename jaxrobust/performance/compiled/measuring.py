@@ -40,11 +40,8 @@ class Work:
 
 
 def plan(run: Callable[[int], None], *, seconds: float, times: int | None, least: int, most: int = 5) -> Work:
-    """Warm up, and choose how often to run so that the measurement takes about `seconds`.
-
-    Args:
-        times: executions per repeat, however long they take; None: chosen by `seconds`.
-        least, most: limits of the number of repeats.
+    """Warm up, and choose how often to run, from `least` to `most` repeats, so that the measurement takes about
+    `seconds`; `times` are the executions per repeat, however long they take, if they are not to be chosen.
     """
     run(1)  # the first run may include start-up costs
     once = _seconds(run, 1)
