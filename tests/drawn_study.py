@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from jaxrobust import config as config_lib
-from jaxrobust import files
+from jaxrobust import config as config_lib, files
 from jaxrobust.runs import results
 from jaxrobust.studies import Study, design, levels, product, running
 

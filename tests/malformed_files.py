@@ -16,8 +16,7 @@ from jaxrobust.comparison.pairs import compare_runs
 from jaxrobust.comparison.trade_off import trade_off
 from jaxrobust.errors import UserError
 from jaxrobust.evaluation import loading
-from jaxrobust.reports import audit as report_audit
-from jaxrobust.reports import run as run_page
+from jaxrobust.reports import audit as report_audit, run as run_page
 from jaxrobust.runs import checkpoints, class_summary, history, results
 from jaxrobust.runs.reading import RunFiles, facts
 from jaxrobust.studies import probing, running

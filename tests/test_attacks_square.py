@@ -15,8 +15,7 @@ from attack_models import (
     two_class_linear_model,
 )
 
-from jaxrobust.attacks import attack as attacks
-from jaxrobust.attacks import losses, square
+from jaxrobust.attacks import attack as attacks, losses, square
 from jaxrobust.attacks.square import Square
 
 RADII = {"linf": 0.1, "l2": 0.6, "l1": 1.5}

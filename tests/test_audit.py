@@ -8,11 +8,9 @@ import pytest
 import tiny_config
 from scipy.optimize import linprog
 
-from jaxrobust import config as config_lib
-from jaxrobust import files
+from jaxrobust import config as config_lib, files
 from jaxrobust.attacks import masking
-from jaxrobust.audit import auditor as auditing
-from jaxrobust.audit import results as audit_results
+from jaxrobust.audit import auditor as auditing, results as audit_results
 from jaxrobust.config import validation
 from jaxrobust.data.dataset import Dataset, Split
 from jaxrobust.distributed import parallel
@@ -20,8 +18,7 @@ from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.evaluation import steps
 from jaxrobust.reports import run as run_page
-from jaxrobust.training import loop
-from jaxrobust.training import setup as training_setup
+from jaxrobust.training import loop, setup as training_setup
 
 NAMES = ("a", "b", "c")
 QUICK = {"audit.attack": "cw3", "audit.matrix_attack": "cw3"}

@@ -9,8 +9,7 @@ from jaxrobust.errors import FieldError, UserError
 from jaxrobust.models.weights import Weights
 from jaxrobust.remedies import knobs
 from jaxrobust.runs import checkpoints
-from jaxrobust.training import class_statistics
-from jaxrobust.training import state as state_lib
+from jaxrobust.training import class_statistics, state as state_lib
 
 
 def state(value, averaged=True):

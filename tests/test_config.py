@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from jaxrobust import config as config_lib
-from jaxrobust import files
+from jaxrobust import config as config_lib, files
 from jaxrobust.config.fields import FIELDS, SECTIONS
 from jaxrobust.training import optimizers
 

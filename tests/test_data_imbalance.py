@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import streamed_sets
 
-from jaxrobust import config as config_lib
-from jaxrobust import data
+from jaxrobust import config as config_lib, data
 from jaxrobust.config import objects
 from jaxrobust.data import imbalance
 from jaxrobust.data.batches import steps_per_epoch

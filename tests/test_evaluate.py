@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import config as config_lib
-from jaxrobust import files
+from jaxrobust import config as config_lib, files
 from jaxrobust.data.dataset import Dataset, Split
 from jaxrobust.distributed import parallel
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import UserError
-from jaxrobust.evaluation import evaluator as evaluator_lib
-from jaxrobust.evaluation import loading
+from jaxrobust.evaluation import evaluator as evaluator_lib, loading
 from jaxrobust.reports import run as run_page
 from jaxrobust.runs import results
 from jaxrobust.runs.tensorboard import Writer

@@ -8,8 +8,7 @@ import streamed_sets
 
 from jaxrobust import config, data
 from jaxrobust.distributed import parallel
-from jaxrobust.training import epochs, input_pipeline
-from jaxrobust.training import setup as training_setup
+from jaxrobust.training import epochs, input_pipeline, setup as training_setup
 
 
 def trained(folder, streaming, devices, operations, cuts=(0, 5)):

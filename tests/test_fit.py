@@ -12,8 +12,7 @@ import tiny_config
 from exploding import exploding
 from flax import nnx
 
-from jaxrobust import config as config_lib
-from jaxrobust import data, objectives
+from jaxrobust import config as config_lib, data, objectives
 from jaxrobust.attacks.threats import Linf
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import FieldError, UserError

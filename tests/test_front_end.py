@@ -12,8 +12,7 @@ import tiny_config
 from absl import flags
 
 import jaxrobust
-from jaxrobust import commands
-from jaxrobust import main as main_module
+from jaxrobust import commands, main as main_module
 from jaxrobust.commands import front_end
 from jaxrobust.config.fields import FIELDS
 from jaxrobust.errors import FieldError, UserError

@@ -5,8 +5,7 @@ import json
 import malformed_files as malformed
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from malformed_files import EXAMPLES, READERS, RESULTS, TRAINING, said
 
 from jaxrobust.runs import results

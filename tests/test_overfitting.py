@@ -5,16 +5,14 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import config as config_lib
-from jaxrobust import files
+from jaxrobust import config as config_lib, files
 from jaxrobust.attacks import suites
 from jaxrobust.config import objects
 from jaxrobust.data import randomness, splits
 from jaxrobust.distributed import parallel
 from jaxrobust.evaluation import attack_runner, loading
 from jaxrobust.runs import checkpoints
-from jaxrobust.training import loop, overfitting
-from jaxrobust.training import setup as training_setup
+from jaxrobust.training import loop, overfitting, setup as training_setup
 
 N = overfitting.EXAMPLES
 STEPS_PER_EPOCH = (1297 - 100) // 64

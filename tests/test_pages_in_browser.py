@@ -15,11 +15,13 @@ import reported_runs
 
 from jaxrobust.explanations import PROBES
 from jaxrobust.explanations.measuring import rank
-from jaxrobust.reports import compare as compare_pages
-from jaxrobust.reports import explain as explain_pages
-from jaxrobust.reports import price_list as price_list_pages
-from jaxrobust.reports import run as run_page
-from jaxrobust.reports import study as study_pages
+from jaxrobust.reports import (
+    compare as compare_pages,
+    explain as explain_pages,
+    price_list as price_list_pages,
+    run as run_page,
+    study as study_pages,
+)
 from jaxrobust.studies import answers
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -8,21 +8,17 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import config as config_lib
-from jaxrobust import files, models
+from jaxrobust import config as config_lib, files, models
 from jaxrobust.commands import front_end
 from jaxrobust.config import objects
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.evaluation import evaluator as evaluator_lib
-from jaxrobust.evaluation import loading
-from jaxrobust.posthoc import remedies as posthoc_remedies
-from jaxrobust.posthoc import training as posthoc_training
+from jaxrobust.evaluation import evaluator as evaluator_lib, loading
+from jaxrobust.posthoc import remedies as posthoc_remedies, training as posthoc_training
 from jaxrobust.posthoc.change import change_head
 from jaxrobust.posthoc.model import TrainedModel
 from jaxrobust.reports import run as run_page
 from jaxrobust.runs import reading, results
-from jaxrobust.training import loop, torch_files
-from jaxrobust.training import setup as training_setup
+from jaxrobust.training import loop, setup as training_setup, torch_files
 
 ROOT = pathlib.Path(__file__).parent.parent
 CLASSES = 3

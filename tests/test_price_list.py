@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 from compared_runs import NAMES, SETTINGS, write
 
-from jaxrobust import classwise
-from jaxrobust import config as config_lib
+from jaxrobust import classwise, config as config_lib
 from jaxrobust.commands import front_end
-from jaxrobust.comparison import differences, methods, trade_off
-from jaxrobust.comparison import pairs as paired_runs
+from jaxrobust.comparison import differences, methods, pairs as paired_runs, trade_off
 from jaxrobust.comparison.pairs import compare_runs
 from jaxrobust.errors import UserError
 from jaxrobust.runs import results

@@ -15,8 +15,7 @@ from jaxrobust.distributed.interruption import Interrupted
 from jaxrobust.errors import FieldError
 from jaxrobust.remedies import counts, knobs
 from jaxrobust.runs import checkpoints, tensorboard
-from jaxrobust.training import class_statistics, loop
-from jaxrobust.training import setup as training_setup
+from jaxrobust.training import class_statistics, loop, setup as training_setup
 
 FIFTIETH = jnp.array([5000.0, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100])
 EQUAL = jnp.full(10, 400.0)

@@ -8,8 +8,7 @@ import compared_runs
 import numpy as np
 import pytest
 
-from jaxrobust import config as config_lib
-from jaxrobust import files
+from jaxrobust import config as config_lib, files
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.studies import Study, design, levels, one_at_a_time, product, running
 

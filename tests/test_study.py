@@ -6,8 +6,7 @@ import signal
 
 import pytest
 import small_study
-from runs import TESTS
-from runs import run_study as run
+from runs import TESTS, run_study as run
 from small_study import plan
 
 from jaxrobust import files

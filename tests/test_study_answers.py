@@ -15,8 +15,7 @@ from drawn_study import AXES, FIELDS, IMAGES, NAMES, ORDER, RUNS, plan, study, t
 from jaxrobust import classwise, files
 from jaxrobust.errors import UserError
 from jaxrobust.figures import study as figures_study
-from jaxrobust.reports import study as study_pages
-from jaxrobust.reports import study_findings
+from jaxrobust.reports import study as study_pages, study_findings
 from jaxrobust.runs import results
 from jaxrobust.studies import answers, levels, observed, product, running
 

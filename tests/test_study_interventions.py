@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from drawn_study import ORDER, plan, study, write
 
-from jaxrobust.reports import study as study_pages
-from jaxrobust.reports import study_findings, study_tables
+from jaxrobust.reports import study as study_pages, study_findings, study_tables
 from jaxrobust.studies import answers, design, interventions, observed, product
 
 ALL = ("cat", "dog", "car", "ship")

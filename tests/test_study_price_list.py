@@ -4,14 +4,11 @@ import html
 
 import numpy as np
 import pytest
-from compared_runs import NAMES
-from compared_runs import write as write_results
+from compared_runs import NAMES, write as write_results
 
-from jaxrobust import config as config_lib
-from jaxrobust import files
+from jaxrobust import config as config_lib, files
 from jaxrobust.comparison.trade_off import trade_off
-from jaxrobust.reports import study as study_pages
-from jaxrobust.reports import study_findings
+from jaxrobust.reports import study as study_pages, study_findings
 from jaxrobust.runs import results
 from jaxrobust.studies import Study, answers, design, levels, product, running
 

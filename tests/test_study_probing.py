@@ -8,8 +8,7 @@ from runs import TESTS
 
 from jaxrobust import files
 from jaxrobust.explanations.explaining import explain
-from jaxrobust.reports import study as study_pages
-from jaxrobust.reports import study_findings
+from jaxrobust.reports import study as study_pages, study_findings
 from jaxrobust.studies import Study, answers, design, probing, product, running
 
 AXES = {

@@ -11,15 +11,11 @@ import pytest
 import tiny_config
 from exploding import exploding
 
-from jaxrobust import config as config_lib
-from jaxrobust import files
-from jaxrobust.audit import auditor
-from jaxrobust.audit import results as audit_results
+from jaxrobust import config as config_lib, files
+from jaxrobust.audit import auditor, results as audit_results
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.evaluation import evaluator as evaluator_lib
-from jaxrobust.evaluation import loading
-from jaxrobust.evaluation import run as run_lib
+from jaxrobust.evaluation import evaluator as evaluator_lib, loading, run as run_lib
 from jaxrobust.posthoc.change import change_head
 from jaxrobust.reports import run as run_page
 from jaxrobust.runs import checkpoints, history, results

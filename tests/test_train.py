@@ -18,11 +18,9 @@ from jaxrobust import files
 from jaxrobust.config import objects
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.evaluation import evaluator as evaluator_lib
-from jaxrobust.evaluation import loading
+from jaxrobust.evaluation import evaluator as evaluator_lib, loading
 from jaxrobust.runs import checkpoints, results
-from jaxrobust.training import loop
-from jaxrobust.training import setup as training_setup
+from jaxrobust.training import loop, setup as training_setup
 
 STEPS_PER_EPOCH = (1297 - 100) // 64
 TOTAL_STEPS = 4 * STEPS_PER_EPOCH

@@ -19,9 +19,7 @@ from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError
 from jaxrobust.objectives.objective import LossOutput
 from jaxrobust.remedies import in_batch
-from jaxrobust.training import observation
-from jaxrobust.training import state as state_lib
-from jaxrobust.training import step as step_lib
+from jaxrobust.training import observation, state as state_lib, step as step_lib
 
 CLASSES, SHAPE, BATCH = 5, (8, 8, 3), 16
 RNG = np.random.default_rng(0)

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import tiny_config
 
-from jaxrobust import config as config_lib
-from jaxrobust import files
+from jaxrobust import config as config_lib, files
 from jaxrobust.commands import front_end, weights
 from jaxrobust.config import objects
 from jaxrobust.data import load
@@ -21,8 +20,7 @@ from jaxrobust.evaluation.run import load_run
 from jaxrobust.models import torch_weights
 from jaxrobust.reports import run as run_page
 from jaxrobust.runs import checkpoints, results
-from jaxrobust.training import setup as training_setup
-from jaxrobust.training import torch_files
+from jaxrobust.training import setup as training_setup, torch_files
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = (8, 8, 1)

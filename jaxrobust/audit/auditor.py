@@ -20,8 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust import config as config_lib
-from jaxrobust import data, files
+from jaxrobust import config as config_lib, data, files
 from jaxrobust.attacks import masking, suites, threats
 from jaxrobust.audit import results as audit_results
 from jaxrobust.config import validation

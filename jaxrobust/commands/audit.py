@@ -9,8 +9,7 @@ otherwise.
 from jaxrobust.audit import auditor
 from jaxrobust.commands import jobs
 from jaxrobust.distributed import parallel
-from jaxrobust.reports import audit as audit_page
-from jaxrobust.reports import run as run_page
+from jaxrobust.reports import audit as audit_page, run as run_page
 
 add_arguments = jobs.add_arguments
 

@@ -20,8 +20,7 @@ from jaxrobust.commands.front_end import writing_to
 from jaxrobust.comparison import trade_off
 from jaxrobust.comparison.pairs import SPLITS, WEIGHTS, compare_runs
 from jaxrobust.errors import FieldError
-from jaxrobust.reports import compare as compare_pages
-from jaxrobust.reports import price_list as price_list_pages
+from jaxrobust.reports import compare as compare_pages, price_list as price_list_pages
 
 
 def add_arguments(parser) -> None:

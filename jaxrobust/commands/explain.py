@@ -18,15 +18,13 @@ default in runs/<config name>/explain. A correlation does not show a cause; that
 
 import pathlib
 
-from jaxrobust import config as config_lib
-from jaxrobust import console, files, reports
+from jaxrobust import config as config_lib, console, files, reports
 from jaxrobust.commands.front_end import writing_to
 from jaxrobust.comparison.pairs import SPLITS, WEIGHTS
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.explanations import explaining
 from jaxrobust.explanations.probe import EXAMPLES
-from jaxrobust.reports import explain as explain_pages
-from jaxrobust.reports import findings
+from jaxrobust.reports import explain as explain_pages, findings
 
 
 def add_arguments(parser) -> None:

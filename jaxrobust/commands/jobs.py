@@ -5,8 +5,7 @@ import pathlib
 
 import jax
 
-from jaxrobust import config as config_lib
-from jaxrobust import console, files
+from jaxrobust import config as config_lib, console, files
 from jaxrobust.distributed import cluster, hosts, parallel
 from jaxrobust.distributed.interruption import Interrupted
 

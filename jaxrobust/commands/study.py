@@ -25,9 +25,7 @@ from jaxrobust import console, files
 from jaxrobust.commands import front_end
 from jaxrobust.distributed import parallel
 from jaxrobust.errors import FieldError, UserError
-from jaxrobust.reports import findings, study_findings
-from jaxrobust.reports import run as run_page
-from jaxrobust.reports import study as study_pages
+from jaxrobust.reports import findings, run as run_page, study as study_pages, study_findings
 from jaxrobust.studies import answers, design, probing, processes, running
 
 

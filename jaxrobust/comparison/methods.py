@@ -6,8 +6,7 @@ import json
 import pathlib
 import re
 
-from jaxrobust import config as config_lib
-from jaxrobust import files, remedies
+from jaxrobust import config as config_lib, files, remedies
 from jaxrobust.errors import FieldError
 from jaxrobust.runs.reading import RunFiles, field
 

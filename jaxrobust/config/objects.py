@@ -1,7 +1,6 @@
 """From config sections to the data and the model that they describe."""
 
-from jaxrobust import config as config_lib
-from jaxrobust import console, data, models, objectives, remedies
+from jaxrobust import config as config_lib, console, data, models, objectives, remedies
 from jaxrobust.attacks.threats import Threat
 from jaxrobust.distributed import parallel
 from jaxrobust.remedies.rule import first_epoch

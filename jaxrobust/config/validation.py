@@ -2,8 +2,7 @@
 
 import math
 
-from jaxrobust import config as config_lib
-from jaxrobust import data, files, models, objectives, remedies
+from jaxrobust import config as config_lib, data, files, models, objectives, remedies
 from jaxrobust.attacks import suites, threats
 from jaxrobust.config import objects
 from jaxrobust.config.fields import FIELDS, MILESTONES

@@ -6,8 +6,7 @@ import time
 
 import numpy as np
 
-from jaxrobust import config as config_lib
-from jaxrobust import console, data, files
+from jaxrobust import config as config_lib, console, data, files
 from jaxrobust.attacks import suites
 from jaxrobust.config import objects
 from jaxrobust.data import randomness, splits
@@ -19,8 +18,7 @@ from jaxrobust.evaluation.attack_runner import stopping_hooks
 from jaxrobust.evaluation.classifier import Classifier
 from jaxrobust.evaluation.scoring import Scoring
 from jaxrobust.models.weights import Weights
-from jaxrobust.runs import checkpoints as checkpoints_lib
-from jaxrobust.runs import history, results
+from jaxrobust.runs import checkpoints as checkpoints_lib, history, results
 from jaxrobust.runs.tensorboard import Writer
 
 EXAMPLE_IMAGES = 8

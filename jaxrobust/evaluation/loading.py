@@ -9,16 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrobust import config as config_lib
-from jaxrobust import data, files, models
+from jaxrobust import config as config_lib, data, files, models
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches
 from jaxrobust.distributed import hosts, parallel
 from jaxrobust.errors import FieldError
 from jaxrobust.evaluation.classifier import Classifier
 from jaxrobust.models.weights import Weights
-from jaxrobust.runs import checkpoints as checkpoints_lib
-from jaxrobust.runs import history, results
+from jaxrobust.runs import checkpoints as checkpoints_lib, history, results
 from jaxrobust.runs.checkpoints import Chosen
 
 

@@ -9,8 +9,7 @@ import pathlib
 import jax
 import numpy as np
 
-from jaxrobust import classwise, data
-from jaxrobust import config as config_lib
+from jaxrobust import classwise, config as config_lib, data
 from jaxrobust.attacks import suites
 from jaxrobust.attacks.landscape import Landscape
 from jaxrobust.audit import results as audit_results

@@ -14,8 +14,7 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from jaxrobust import config as config_lib
-from jaxrobust import console, data, files, models
+from jaxrobust import config as config_lib, console, data, files, models
 from jaxrobust.attacks import suites
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches, randomness
@@ -24,8 +23,7 @@ from jaxrobust.errors import UserError
 from jaxrobust.evaluation import loading
 from jaxrobust.performance.compiled import costs, hlo, machines, measuring
 from jaxrobust.performance.compiled.program import Cost, Program
-from jaxrobust.training import epochs, input_pipeline
-from jaxrobust.training import setup as training_setup
+from jaxrobust.training import epochs, input_pipeline, setup as training_setup
 
 _PROFILED_DISPATCHES = 3
 # JAX's names of the devices with known rates. Other devices of the same family have different memory or clock rates.

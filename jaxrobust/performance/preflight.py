@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxrobust import config as config_lib
-from jaxrobust import console, files, models
+from jaxrobust import config as config_lib, console, files, models
 from jaxrobust.attacks import suites
 from jaxrobust.config import validation
 from jaxrobust.data import batches

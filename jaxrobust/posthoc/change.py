@@ -5,15 +5,13 @@ import pathlib
 import jax
 import numpy as np
 
-from jaxrobust import config as config_lib
-from jaxrobust import console, files
+from jaxrobust import config as config_lib, console, files
 from jaxrobust.distributed.interruption import StopRequest
 from jaxrobust.errors import FieldError, one_of
 from jaxrobust.evaluation import loading
 from jaxrobust.posthoc import remedies as posthoc_remedies
 from jaxrobust.posthoc.model import TrainedModel
-from jaxrobust.runs import checkpoints as checkpoints_lib
-from jaxrobust.runs import history, results
+from jaxrobust.runs import checkpoints as checkpoints_lib, history, results
 from jaxrobust.training import setup as training_setup
 
 OWN_FIELDS = ("data.data_dir", "eval.batch_size", *config_lib.POSTHOC_FIELDS)

@@ -5,9 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust import classwise
-from jaxrobust import config as config_lib
-from jaxrobust import data as data_lib
+from jaxrobust import classwise, config as config_lib, data as data_lib
 from jaxrobust.attacks import suites
 from jaxrobust.config import objects
 from jaxrobust.distributed import parallel

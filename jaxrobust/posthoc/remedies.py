@@ -7,8 +7,7 @@ import numpy as np
 
 from jaxrobust import console
 from jaxrobust.errors import FieldError
-from jaxrobust.posthoc import heads
-from jaxrobust.posthoc import training as posthoc_training
+from jaxrobust.posthoc import heads, training as posthoc_training
 from jaxrobust.posthoc.heads import Head
 from jaxrobust.posthoc.model import Measured, TrainedModel
 

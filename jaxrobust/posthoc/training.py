@@ -23,8 +23,7 @@ from jaxrobust.errors import FieldError
 from jaxrobust.models.weights import Weights
 from jaxrobust.posthoc.heads import Head
 from jaxrobust.remedies import knobs, long_tail
-from jaxrobust.training import class_statistics, epochs, input_pipeline, optimizers
-from jaxrobust.training import setup as training_setup
+from jaxrobust.training import class_statistics, epochs, input_pipeline, optimizers, setup as training_setup
 from jaxrobust.training.state import TrainState
 
 FACTORS = "head_factors"  # of lws, beside the model's own parameters

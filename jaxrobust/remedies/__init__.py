@@ -23,9 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.errors import FieldError, listed
-from jaxrobust.remedies import confusion, difficulty, fixed, long_tail
-from jaxrobust.remedies import counts as counts_lib
-from jaxrobust.remedies import knobs as knobs_lib
+from jaxrobust.remedies import confusion, counts as counts_lib, difficulty, fixed, knobs as knobs_lib, long_tail
 from jaxrobust.remedies.rule import Rule, Run
 
 COUNTS = counts_lib.KINDS

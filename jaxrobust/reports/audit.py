@@ -2,9 +2,7 @@
 
 from jaxrobust import console, figures, reports
 from jaxrobust.figures import audit as figures_audit
-from jaxrobust.formatting import interval, percent, percentage, points, spaced
-from jaxrobust.formatting import norm as symbol
-from jaxrobust.formatting import radius as length
+from jaxrobust.formatting import interval, norm as symbol, percent, percentage, points, radius as length, spaced
 from jaxrobust.reports.findings import CAUTION, Finding, table
 from jaxrobust.reports.tables import Column, Table
 

@@ -3,8 +3,7 @@
 import pathlib
 import re
 
-from jaxrobust import figures as figures_lib
-from jaxrobust import reports
+from jaxrobust import figures as figures_lib, reports
 from jaxrobust.comparison.compare import cells
 from jaxrobust.figures.compare import class_differences
 from jaxrobust.formatting import interval, known, p_value, percent, points, rounded

@@ -22,9 +22,7 @@ from jaxrobust.evaluation import signs
 from jaxrobust.figures.classes import Curve, class_bars, class_curves, learning_curves
 from jaxrobust.figures.matrix import confusion_matrix
 from jaxrobust.formatting import NO_CLASS, counted, interval, norm, percent, percentage, radius, rounded
-from jaxrobust.reports import audit as report_audit
-from jaxrobust.reports import findings as findings_lib
-from jaxrobust.reports import suites as report_suites
+from jaxrobust.reports import audit as report_audit, findings as findings_lib, suites as report_suites
 from jaxrobust.reports.findings import CAUTION, Finding, few, likely, p_of, tested, under
 from jaxrobust.reports.tables import Column, Table
 from jaxrobust.runs import class_summary, reading, results

@@ -4,9 +4,7 @@ import pathlib
 
 from jaxrobust import files, reports
 from jaxrobust.figures import study as figures_study
-from jaxrobust.reports import explain as explain_pages
-from jaxrobust.reports import findings as findings_lib
-from jaxrobust.reports import price_list as price_list_pages
+from jaxrobust.reports import explain as explain_pages, findings as findings_lib, price_list as price_list_pages
 from jaxrobust.reports.study_findings import findings
 from jaxrobust.reports.study_tables import csv_tables, page_tables
 

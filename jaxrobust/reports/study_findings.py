@@ -1,11 +1,8 @@
 """The findings of a study, from the data of `studies.answers.answer`."""
 
 from jaxrobust.comparison.differences import too_few
-from jaxrobust.formatting import counted, decimals, percent, points
-from jaxrobust.formatting import interval as interval_of
-from jaxrobust.reports import explain as explain_pages
-from jaxrobust.reports import findings as findings_lib
-from jaxrobust.reports import price_list as price_list_pages
+from jaxrobust.formatting import counted, decimals, interval as interval_of, percent, points
+from jaxrobust.reports import explain as explain_pages, findings as findings_lib, price_list as price_list_pages
 from jaxrobust.reports.findings import CAUTION, NOT_SIGNIFICANT, SIGNIFICANT, UNTESTABLE, Finding, p_of, tested, under
 
 NAMED = 4  # classes among the findings on their order

@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from jaxrobust import config as config_lib
-from jaxrobust import files
+from jaxrobust import config as config_lib, files
 from jaxrobust.errors import FieldError, UserError
 from jaxrobust.formatting import counted
 from jaxrobust.runs import results, schemas

@@ -40,8 +40,7 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from jaxrobust import classwise, console, files
-from jaxrobust import config as config_lib
+from jaxrobust import classwise, config as config_lib, console, files
 from jaxrobust.errors import UserError
 from jaxrobust.runs import schemas
 

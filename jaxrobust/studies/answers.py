@@ -10,15 +10,13 @@ import pathlib
 import numpy as np
 from scipy.stats import rankdata
 
-from jaxrobust import classwise, files
-from jaxrobust import config as config_lib
+from jaxrobust import classwise, config as config_lib, files
 from jaxrobust.classwise import agreement, components, permutation
 from jaxrobust.classwise.intervals import student_interval
 from jaxrobust.comparison.trade_off import trade_off
 from jaxrobust.errors import UserError
 from jaxrobust.explanations import ranking
-from jaxrobust.studies import explaining, probing, running
-from jaxrobust.studies import observed as observed_lib
+from jaxrobust.studies import explaining, observed as observed_lib, probing, running
 from jaxrobust.studies.design import Planned, Study
 from jaxrobust.studies.interventions import effects
 from jaxrobust.studies.observed import DATA, INTERVENTION, OBJECTIVE, RADIUS, SEED, Observed, matched, verdicts

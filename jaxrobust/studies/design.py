@@ -6,8 +6,7 @@ import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from jaxrobust import config as config_lib
-from jaxrobust import files
+from jaxrobust import config as config_lib, files
 from jaxrobust.errors import FieldError, UserError, listed, number, one_of
 from jaxrobust.explanations import probe
 

@@ -4,8 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxrobust import config as config_lib
-from jaxrobust import console
+from jaxrobust import config as config_lib, console
 from jaxrobust.errors import UserError
 from jaxrobust.runs.reading import Checkpoint, RunFiles, strongest
 from jaxrobust.studies import running

@@ -13,8 +13,7 @@ from typing import TypedDict
 
 import jax
 
-from jaxrobust import config as config_lib
-from jaxrobust import console, files
+from jaxrobust import config as config_lib, console, files
 from jaxrobust.config import objects, validation
 from jaxrobust.data import batches
 from jaxrobust.distributed import parallel

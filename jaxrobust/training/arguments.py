@@ -5,8 +5,7 @@ import difflib
 import re
 from collections.abc import Mapping
 
-from jaxrobust import config as config_lib
-from jaxrobust import objectives
+from jaxrobust import config as config_lib, objectives
 from jaxrobust.attacks.threats import Threat
 from jaxrobust.data import Dataset
 from jaxrobust.errors import FieldError

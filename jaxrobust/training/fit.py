@@ -20,8 +20,7 @@ from jaxrobust.evaluation.run import Run
 from jaxrobust.models import own as own_models
 from jaxrobust.models.weights import Weights
 from jaxrobust.objectives import Objective
-from jaxrobust.training import arguments, loop, setup
-from jaxrobust.training import epochs as epochs_lib
+from jaxrobust.training import arguments, epochs as epochs_lib, loop, setup
 from jaxrobust.training.epochs import Diverged
 from jaxrobust.training.training import Training
 

@@ -6,19 +6,15 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import config as config_lib
-from jaxrobust import console, files, remedies
+from jaxrobust import config as config_lib, console, files, remedies
 from jaxrobust.config import objects, validation
 from jaxrobust.distributed import hosts, parallel
 from jaxrobust.distributed.interruption import Interrupted, StopRequest
 from jaxrobust.errors import FieldError
-from jaxrobust.evaluation import evaluator as evaluator_lib
-from jaxrobust.evaluation import loading
-from jaxrobust.runs import checkpoints as checkpoints_lib
-from jaxrobust.runs import history, results
+from jaxrobust.evaluation import evaluator as evaluator_lib, loading
+from jaxrobust.runs import checkpoints as checkpoints_lib, history, results
 from jaxrobust.runs.tensorboard import Writer
-from jaxrobust.training import epochs as epochs_lib
-from jaxrobust.training import setup as training_setup
+from jaxrobust.training import epochs as epochs_lib, setup as training_setup
 from jaxrobust.training.epochs import Diverged
 from jaxrobust.training.state import TrainState
 from jaxrobust.training.training import Training

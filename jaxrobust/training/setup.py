@@ -3,8 +3,7 @@
 import dataclasses
 from functools import partial
 
-from jaxrobust import config as config_lib
-from jaxrobust import remedies
+from jaxrobust import config as config_lib, remedies
 from jaxrobust.attacks import threats
 from jaxrobust.attacks.pgd import Pgd
 from jaxrobust.config import objects

@@ -20,11 +20,9 @@ from jaxrobust.distributed.parallel import AXIS, REPLICATED, SHARDED, SHARDED_ST
 from jaxrobust.evaluation.steps import apply, prepared_logits_fn
 from jaxrobust.models.weights import Weights
 from jaxrobust.objectives import Objective
-from jaxrobust.remedies import in_batch as in_batch_lib
-from jaxrobust.remedies import knobs as knobs_lib
+from jaxrobust.remedies import in_batch as in_batch_lib, knobs as knobs_lib
 from jaxrobust.remedies.knobs import ClassKnobs
-from jaxrobust.training import class_statistics
-from jaxrobust.training import state as state_lib
+from jaxrobust.training import class_statistics, state as state_lib
 from jaxrobust.training.class_statistics import Seen
 from jaxrobust.training.state import TrainState
 

@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrobust import config as config_lib
-from jaxrobust import console, data, files, models
+from jaxrobust import config as config_lib, console, data, files, models
 from jaxrobust.attacks.threats import Threat
 from jaxrobust.config import objects, validation
 from jaxrobust.data import Dataset, Description, batches
@@ -19,8 +18,7 @@ from jaxrobust.evaluation.run import Run
 from jaxrobust.models import torch_weights
 from jaxrobust.models.weights import Weights
 from jaxrobust.runs import checkpoints
-from jaxrobust.training import arguments
-from jaxrobust.training import setup as training_setup
+from jaxrobust.training import arguments, setup as training_setup
 
 _SAME = 1e-4  # normalisations are published with four decimals
 _CHECKED = 8  # number of images for which the logits are checked to be finite

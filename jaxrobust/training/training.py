@@ -18,9 +18,7 @@ from jaxrobust.evaluation import steps
 from jaxrobust.evaluation.classifier import Classifier
 from jaxrobust.objectives import Objective
 from jaxrobust.remedies import Remedy
-from jaxrobust.training import observation, overfitting
-from jaxrobust.training import state as state_lib
-from jaxrobust.training import step as step_lib
+from jaxrobust.training import observation, overfitting, state as state_lib, step as step_lib
 from jaxrobust.training.state import TrainState
 
 

@@ -19,8 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from jaxrobust import console
-from jaxrobust import files as files_lib
+from jaxrobust import console, files as files_lib
 from jaxrobust.data.checks import HIDDEN, LOST_MARK, RawDataset, may_be_images, skipped_text
 from jaxrobust.data.dataset import Split
 from jaxrobust.errors import FieldError

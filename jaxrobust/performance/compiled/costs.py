@@ -11,8 +11,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from jaxrobust import config as config_lib
-from jaxrobust import data
+from jaxrobust import config as config_lib, data
 from jaxrobust.config import objects
 from jaxrobust.data import batches
 from jaxrobust.distributed import parallel
