@@ -93,7 +93,7 @@ def test_wrong_flags_end_in_one_line(monkeypatch, capfd):
         ((*shipped, "--workdir", "gs://bucket/x"), "mount the storage"),
         ((*shipped, "--workdir", "x", "--config", "configs/digits.py"), "no effect on a study"),
         ((*shipped, "--workdir", "x", "--list", "--summarise"), "give one"),
-        ((*shipped, "--workdir", "x", "--processes", "0"), "at least 1"),
+        ((*shipped, "--workdir", "x", "--processes", "0"), "no whole number from 1"),
         ((*shipped, "--workdir", "x", "--processes", "2", "--list"), "leave one of them out"),
     ):
         assert front_end.main(["study", *arguments]) == 2
