@@ -36,15 +36,7 @@ AUDIT += ["--config.audit.masking=False"]
 STAGES = {
     "train": ["train", *CONFIG, "--workdir", "run"],
     "evaluate": ["evaluate", "--workdir", "run", "--config.eval.attacks=('clean','pgd2','pgd3')"],
-    "audit": [
-        "audit",
-        "--workdir",
-        "run",
-        "--config.audit.attack=pgd2",
-        "--config.audit.matrix_attack=pgd2",
-        "--config.audit.targets=1",
-        "--config.audit.masking=False",
-    ],
+    "audit": ["audit", "--workdir", "run", *AUDIT],
     "report": ["report", "run"],
     "explain": ["explain", "run", "--examples", "100"],
     "export": ["weights", "--export", "exported.npz", "--workdir", "run"],
