@@ -27,6 +27,7 @@ EPOCH = (1297 - 100) // 64
 
 def config_of(**train):
     config = tiny_config.get_config()
+    config.model.name, config.model.hidden = "mlp", (16,)
     config.eval.every_epochs, config.eval.attacks, config.eval.examples = 1, ("clean", "fgsm"), 100
     config.train.update(train)
     return config
@@ -277,7 +278,7 @@ def test_every_other_path_works_throughout(trained, tmp_path, monkeypatch):
 @pytest.mark.parametrize("finite_epochs", [0, 1])
 def test_a_loss_that_is_not_finite_speaks_of_a_checkpoint_only_if_there_is_one(tmp_path, monkeypatch, finite_epochs):
     config = config_of(epochs=2)
-    config.model.name, config.model.hidden, config.eval.every_epochs = "mlp", (16,), 0
+    config.eval.every_epochs = 0
     exploding(monkeypatch, 0.1 + 0.5 * finite_epochs, 1e29)
     with pytest.raises(loop.Diverged) as error:
         loop.train_and_evaluate(config, tmp_path)
