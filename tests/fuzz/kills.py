@@ -46,9 +46,7 @@ STAGES = {
 }
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT, "2 INT": signal.SIGINT}
 SIGNALS |= {"KILL all": signal.SIGKILL, "KILL child": signal.SIGKILL}  # of a study
-TIMES = re.compile(
-    r'"(seconds|images_per_second)": [\d.e+-]+|[\d.,]+ (ms|s|min|h|seconds|images/s)\b|\d+\.\d{3}</td></tr>'
-)
+TIMES = re.compile(r'"(seconds|images_per_second)": [\d.e+-]+|[\d.,]+ (ms|s|min|h|seconds|images/s)\b|[\d.]+</td></tr>')
 PASSED_OVER = {".training", ".examples", "log.txt", "commit_success.txt"}  # locks, output, and a time
 
 
@@ -158,11 +156,8 @@ def read(folder) -> dict:
         elif path.suffix == ".npz":
             with np.load(path) as arrays:
                 found[name] = {
-                    key: (
-                        array.dtype.str,
-                        TIMES.sub("TIME", str(array)) if array.dtype.kind == "U" else array.tobytes(),
-                    )
-                    for key, array in arrays.items()
+                    key: TIMES.sub("TIME", str(of)) if of.dtype.kind == "U" else (of.dtype.str, of.tobytes())
+                    for key, of in arrays.items()
                 }
         elif "tensorboard" in name:
             found[f"{path.parent.relative_to(folder)}"] = scalars(path.parent)
