@@ -140,7 +140,7 @@ def replace_last(workdir):
 
 def test_another_checkpoint_in_the_place_of_one_is_scored_anew(workdir, tmp_path, capsys):
     replace_last(workdir)
-    with pytest.raises(UserError, match=rf"results of other .* weights .* step {4 * EPOCH} has; run jaxrobust evaluate"):
+    with pytest.raises(UserError, match=rf"other .* weights .* step {4 * EPOCH} has; run jaxrobust evaluate"):
         RunFiles(workdir)
     evaluator_lib.evaluate_checkpoints(workdir)
     assert f"step {4 * EPOCH} has other raw weights than its results: these are dropped" in capsys.readouterr().err
