@@ -85,13 +85,14 @@ def one_of(*names: str) -> Allowed:
     return Allowed(" | ".join(names), lambda value: value in names, "is unknown", listed(names))
 
 
-def some_of(*names: str) -> Allowed:
-    return Allowed(
-        f"some of {', '.join(names)}",
-        lambda values: len(values) > 0 and set(values) <= set(names) and len(set(values)) == len(values),
-        "is empty, or holds an unknown name or one twice",
-        f"name some of {', '.join(names)}",
-    )
+def some_of(*names: str, or_none: bool = False) -> Allowed:
+    """Each at most once; with `or_none` also an empty tuple."""
+
+    def holds(values) -> bool:
+        return (or_none or len(values) > 0) and set(values) <= set(names) and len(set(values)) == len(values)
+
+    problem = ("" if or_none else "is empty, or ") + "holds an unknown name or one twice"
+    return Allowed(f"some of {', '.join(names)}", holds, problem, f"name some of {', '.join(names)}")
 
 
 def between(least: float, most: float, problem: str = "", remedy: str = "give a value in this range") -> Allowed:

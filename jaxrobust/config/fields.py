@@ -66,7 +66,7 @@ _ROWS = (
     ("data.image_size", 0,
      "side to resize to: any if streamed, centre crop included; else a divisor; 0: as it is", up_to(4096)),
     ("data.augment", (), "applied in the order given; resized_crop for streamed images only, first",
-     some_of(*augment.OPERATIONS)._replace(holds=lambda names: not names or some_of(*augment.OPERATIONS).holds(names))),
+     some_of(*augment.OPERATIONS, or_none=True)),
     ("data.crop_scale", (0.08, 1.0), "resized_crop: smallest and largest share of the image's area",
      each(lambda share: 0 < share <= 1, "two rising numbers in (0, 1]")),
     ("data.pad", 4, "pixels on each side before the random crop", up_to(4096)),
