@@ -60,7 +60,7 @@ def run(given) -> int | None:
         several = given.processes > 1
         with processes.without_accelerators() if several else contextlib.nullcontext():
             running.check(planned, parallel.make_mesh().size)
-            files.writable(workdir, "--workdir")
+            files.writable(workdir, "workdir")
             if several:
                 failed = processes.run_all(chosen, workdir, given.processes)
             else:

@@ -98,7 +98,7 @@ def load(path) -> Study:
     Raises:
         UserError: the file does not exist, or does not declare a study.
     """
-    path = files.path(path, "--study")
+    path = files.path(path, "study")
     if not path.is_file():
         raise FieldError("study", str(path), "is not a file", "give a study, for example configs/studies/digits.py")
     try:
