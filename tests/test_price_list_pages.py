@@ -71,6 +71,14 @@ def test_page_is_whole_and_defines_its_columns(tmp_path):
     assert "runs/wat-2" in page.text and "remedy.name = wat" in page.text
 
 
+def test_the_front_is_named_behind_a_verdict_or_alone(tmp_path):
+    figures = figures_of(*STUDY[:2])
+    for row in figures["methods"]:
+        row["pareto"] = True
+    page = Page(price_list_pages.write(tmp_path, figures))
+    assert {row[7] for row in page.rows if len(row) == 14} == {"verdict", "Pareto", "helps, Pareto"}
+
+
 def test_hostile_names(tmp_path):
     figures = figures_of(method_row("<script>alert(1)</script>", 0.0, 0.0, 0.0), method_row("[bold]", 0.0, 0.0, 0.0))
     assert Page(price_list_pages.write(tmp_path, figures)).scripts == 1

@@ -99,11 +99,16 @@ def attack_table(figures: dict, attack: str) -> Table:
     return Table([*_ACCURACIES, _CLASS], [row | row["attacks"][attack] for row in figures["methods"]])
 
 
+def _verdict(row: dict) -> str:
+    """The base has none, and may be on the front as well."""
+    return ", ".join(filter(None, (row["verdicts"]["judge"], "Pareto" if row["pareto"] else "")))
+
+
 def verdict_table(figures: dict, narrow: bool = False) -> Table:
     """The methods under the attack that judges; `narrow`: without what a line of a terminal has no room for."""
     columns = [
         *(column for column in _ACCURACIES if column.name != "p (Holm)"),
-        Column("verdict", lambda row: (row["verdicts"]["judge"] or "") + (", Pareto" if row["pareto"] else "")),
+        Column("verdict", _verdict),
         Column(f"by {figures['pgd'] or 'PGD'}", lambda row: row["verdicts"]["pgd"] or ""),
         Column("disagreement", lambda row: row["verdicts"]["disagreement"] or ""),
         _CLASS,
